@@ -1,0 +1,32 @@
+# Two commands do all the set-up: `make demo` and `make test`. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_OUT ?= out/demo
+
+.PHONY: demo test lint install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[plots]'
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[plots,test]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m experiments.joint --scenes=mountain,iceberg --nsfw_weights=0.25,0.5,1 \
+		--seeds=4 --steps=100 --out=$(DEMO_OUT) --overwrite
+
+test: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

@@ -1,0 +1,1 @@
+"""Launchers: flags -> frozen config -> one library call -> report."""

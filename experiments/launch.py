@@ -1,0 +1,44 @@
+"""How every launcher runs: bad input is one line on stderr and exit code 2."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+
+def run_main(
+    main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None
+) -> NoReturn:
+    """Parses the flags, calls `main(argv)` with what is left, and exits with what it returns.
+
+    Exit codes: 0 done (also `--help`), 2 bad input: a flag that cannot be parsed, or a ValueError
+    or OSError of the library. Anything else is a bug and keeps its traceback.
+    """
+
+    def guarded(rest: Sequence[str]) -> int:
+        try:
+            return main(rest) or 0
+        except ValueError as error:
+            return _refuse(str(error))
+        except OSError as error:
+            return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
+
+    logging.getLogger("jax").setLevel(logging.WARNING)  # which accelerators are absent is no news
+    app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
+    raise AssertionError("app.run always exits")
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        sys.exit(_refuse(f"{error} (--help lists the flags)"))
+    except SystemExit:
+        sys.exit(0)  # the help flags print and leave; that is no failure
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

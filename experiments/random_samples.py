@@ -1,0 +1,26 @@
+"""Random codes: what the prior makes of noise, and how the classifiers score it.
+
+  python -m experiments.random_samples --seeds=32
+
+No climbing: z ~ N(0, 1) goes through the generator and is scored (Goh 2016, first figure). Expect
+abstract pictures of a low P(NSFW), a few hundredths, not zero. Seconds on two cores.
+"""
+
+from collections.abc import Sequence
+
+from experiments.common import launch, load_networks, read_settings
+from experiments.launch import run_main
+from jaxsynth.experiment import Run
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = read_settings(
+        "random_samples", argv, seeds="32", steps=0, start="normal", box="none"
+    )
+    networks = load_networks(settings)
+    runs = [Run(seed, ()) for seed in settings.seeds]
+    return launch(settings, networks, runs, "Random codes, not climbed")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,121 @@
+"""The one objective: a weighted sum over any activations of a generator and its classifiers.
+
+Pure. `System` is the static structure (which functions, how they meet); parameters, codes and
+weights are arguments. Weights are a pytree shaped like the activations that they weigh,
+{network: {blob: array}}, so another unit, category or mixture is data and never recompiles.
+
+Images meet as in DGN-AM (`act_max.py`): the generator's pixels already are in the classifiers'
+units; a classifier sees a centre crop, offset (side - size) // 2. Where the sides are too far apart
+for a crop (the pocket generator under open_nsfw) it sees a bilinear resize.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsynth.networks.network import (
+    Activations,
+    Network,
+    Params,
+    image_blob,
+    is_generator,
+)
+
+GENERATOR = "generator"
+_LARGEST_CROP = 1.25  # 256 -> 224 and 227 are crops; anything larger is resized
+
+Weights = Mapping[str, Mapping[str, jax.Array]]
+AllActivations = dict[str, Activations]
+
+
+class Classifier(NamedTuple):
+    """A classifier in a system: the word it goes by, its pure `apply`, the side of its input."""
+
+    role: str
+    apply: Callable[[Params, jax.Array], Activations]
+    size: int
+
+
+class System(NamedTuple):
+    """Static structure of an objective; hashable, so it is a static argument of jit."""
+
+    generate: Callable[[Params, jax.Array], Activations]
+    image: str
+    classifiers: tuple[Classifier, ...]
+
+
+def make_system(generator: Network, classifiers: Mapping[str, Network]) -> System:
+    """Joins a generator and classifiers (role -> network).
+
+    Raises:
+      ValueError: if a generator stands where a classifier should, or the other way round.
+    """
+    if not is_generator(generator.info.config):
+        raise ValueError(f"{generator.name!r} is a classifier; the generator must be a generator")
+    for role, network in classifiers.items():
+        if is_generator(network.info.config):
+            raise ValueError(f"{network.name!r} is a generator; {role!r} must be a classifier")
+    parts = tuple(
+        Classifier(role, network.apply, network.input_shape[0])
+        for role, network in classifiers.items()
+    )
+    return System(generator.apply, image_blob(generator.info.config), parts)
+
+
+def system_params(generator: Network, classifiers: Mapping[str, Network]) -> dict[str, Params]:
+    """Parameters of all networks, {role: params}, as `objective` takes them."""
+    return {GENERATOR: generator.params} | {role: n.params for role, n in classifiers.items()}
+
+
+def sees_crop(side: int, size: int) -> bool:
+    """Whether an image of `side` reaches an input of `size` by a centre crop."""
+    return size <= side <= _LARGEST_CROP * size
+
+
+def view(image: jax.Array, size: int) -> jax.Array:
+    """What a classifier of input side `size` sees of an image: (H, H, 3) -> (size, size, 3)."""
+    side = image.shape[-2]
+    if sees_crop(side, size):
+        start = (side - size) // 2
+        return image[..., start : start + size, start : start + size, :]
+    shape = (*image.shape[:-3], size, size, 3)
+    return jax.image.resize(image, shape, method="bilinear", antialias=size < side)
+
+
+def pixels_seen(side: int, size: int) -> int:
+    """How many pixels of an image of `side` reach a classifier of `size`."""
+    return size * size if sees_crop(side, size) else side * side
+
+
+def generator_activations(system: System, params: Params, code: jax.Array) -> Activations:
+    """All blobs of the generator, and the regularisers `code_l2`, `image_l2`, `image_tv`, (1,).
+
+    `code_l2` and `image_l2` are mean squares, `image_tv` the mean absolute difference of
+    neighbouring pixels. A negative weight on them penalises.
+    """
+    out = dict(system.generate(params, code))
+    image = out[system.image]  # (H, W, 3)
+    across = jnp.abs(jnp.diff(image, axis=-2)).mean() + jnp.abs(jnp.diff(image, axis=-3)).mean()
+    out["code_l2"] = jnp.mean(code * code)[None]
+    out["image_l2"] = jnp.mean(image * image)[None]
+    out["image_tv"] = across[None]
+    return out
+
+
+def weigh(activations: Activations, weights: Mapping[str, jax.Array]) -> jax.Array:
+    """Sum of weight * activation over the blobs that `weights` names: a scalar."""
+    return sum(jnp.vdot(w, activations[blob]) for blob, w in weights.items())
+
+
+def objective(
+    system: System, params: Mapping[str, Params], code: jax.Array, weights: Weights
+) -> tuple[jax.Array, AllActivations]:
+    """(code (D,), weights) -> (scalar to maximise, activations of every network by role)."""
+    activations = {GENERATOR: generator_activations(system, params[GENERATOR], code)}
+    image = activations[GENERATOR][system.image]
+    for c in system.classifiers:
+        activations[c.role] = c.apply(params[c.role], view(image, c.size))
+    value = sum(weigh(activations[role], w) for role, w in weights.items())
+    return value, activations

@@ -1,0 +1,197 @@
+"""Many runs at once: seeds x weightings in fixed-size chunks through one compiled step.
+
+Pure but for the device: no files, no clock. A chunk always has `batch` runs (the last is padded),
+so a run's result does not depend on how many others there are. On CPU the step is called from
+Python (convolutions inside a loop body miss their fast layouts there), elsewhere blocks of steps
+run inside one `lax.scan`.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.engine import ascent
+from jaxsynth.engine.ascent import Evaluation, State, Trace
+from jaxsynth.engine.objective import GENERATOR, System
+from jaxsynth.engine.recipes import Box, Recipe
+from jaxsynth.networks.network import Params
+
+_SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
+
+
+class Batch(NamedTuple):
+    """Runs as data, every leaf with a leading run axis R (see `jaxsynth.engine.terms`)."""
+
+    codes: np.ndarray  # (R, D) start codes
+    weights: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, *blob shape)
+    watch: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, K)
+
+
+class Results(NamedTuple):
+    """Finished runs, as host arrays with a leading run axis R (one chunk's, or joined)."""
+
+    codes: np.ndarray  # (R, D) after the last update
+    best_codes: np.ndarray  # (R, D) of the highest objective met
+    recorded_codes: np.ndarray  # (R, k, D)
+    objective: np.ndarray  # (R, T), at the code before each update
+    watched: dict[str, dict[str, np.ndarray]]  # leaves (R, T, K)
+    last: Evaluation  # of the reported image's code, leaves (R, ...)
+    best: Evaluation  # of the best code
+    ended: np.ndarray  # (R,) step of a zero gradient, or -1
+    skipped: np.ndarray  # (R,) updates skipped for non-finite gradients
+
+
+def advance(
+    system: System,
+    recipe: Recipe,
+    balance: str,
+    steps: int,
+    params: Mapping[str, Params],
+    weights: Mapping[str, Mapping[str, jax.Array]],
+    watch: Mapping[str, Mapping[str, jax.Array]],
+    box: Box,
+    state: State,
+) -> tuple[State, Trace]:
+    """`steps` updates of a batch of runs; trace leaves are (steps, B, ...)."""
+
+    def one(carry, _):
+        run = functools.partial(ascent.step, system, recipe, balance, params)
+        return jax.vmap(run, in_axes=(0, 0, None, 0))(weights, watch, box, carry)
+
+    if steps > 1:
+        return jax.lax.scan(one, state, length=steps)
+    state, trace = one(state, None)
+    return state, jax.tree.map(lambda leaf: leaf[None], trace)
+
+
+def evaluate(
+    system: System,
+    params: Mapping[str, Params],
+    weights: Mapping[str, Mapping[str, jax.Array]],
+    watch: Mapping[str, Mapping[str, jax.Array]],
+    codes: jax.Array,
+) -> Evaluation:
+    """Objective, watched activations and images of a batch of codes (B, D)."""
+    return jax.vmap(functools.partial(ascent.evaluate, system, params))(weights, watch, codes)
+
+
+def init(recipe: Recipe, codes: jax.Array) -> State:
+    """State of a batch of runs that start from `codes` (B, D)."""
+    return jax.vmap(functools.partial(ascent.init, recipe))(codes)
+
+
+# Module-level, so that every sweep of a process shares their caches.
+init_jit = jax.jit(init, static_argnums=(0,))
+advance_jit = jax.jit(advance, static_argnums=(0, 1, 2, 3), donate_argnums=(8,))
+evaluate_jit = jax.jit(evaluate, static_argnums=(0,))
+
+
+def sweep(
+    system: System,
+    params: Mapping[str, Params],
+    runs: Batch,
+    box: Box,
+    recipe: Recipe,
+    *,
+    balance: str = "image",
+    judge: System | None = None,
+    batch: int = 8,
+    record: Sequence[int] = (),
+    on_step: Callable[[int, int, np.ndarray], None] = lambda first, done, values: None,
+) -> Iterator[Results]:
+    """Yields finished chunks of `batch` runs, in order.
+
+    Args:
+      system, params: the networks (`make_system`, `system_params`); params are never donated.
+      runs: start codes (R, D), weights and watch lists with a leading run axis.
+      box, recipe, balance: how the codes climb.
+      judge: the system that looks at the finished images; by default `system`. It may hold more
+        classifiers than the ones that are climbed (their params must be there).
+      batch: runs per chunk. Float32 results are bit-equal for equal batch, whatever the neighbours.
+      record: steps after which codes are kept, each in 1..recipe.steps.
+      on_step: called with (first run of the chunk, steps done, objective values (R,)).
+
+    Raises:
+      ValueError: if a recorded step lies outside 1..steps, or batch < 1.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, expected at least 1")
+    wrong = [s for s in record if not 1 <= s <= recipe.steps]
+    if wrong:
+        raise ValueError(f"recorded steps {wrong} lie outside 1..{recipe.steps}")
+    total = runs.codes.shape[0]
+    for first in range(0, total, batch):
+        index = np.minimum(np.arange(first, first + batch), total - 1)  # padding repeats the last
+        chunk = jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i]), runs)
+        count = min(batch, total - first)
+        report = functools.partial(_report, on_step, first, count)
+        result = _run_chunk(
+            system, judge or system, params, chunk, box, recipe, balance, record, report
+        )
+        yield jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], result)
+
+
+def _report(on_step, first, count, done, trace):
+    on_step(first, done, np.asarray(trace.objective[-1])[:count])
+
+
+def join(chunks: Sequence[Results]) -> Results:
+    """Chunks in order -> one result."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
+
+
+def _run_chunk(system, judge, params, chunk, box, recipe, balance, record, report) -> Results:
+    climbed = {GENERATOR, *(c.role for c in system.classifiers)}
+    watch = {role: blobs for role, blobs in chunk.watch.items() if role in climbed}
+    climbed_params = {role: params[role] for role in climbed}
+    state = init_jit(recipe, chunk.codes)
+    traces, recorded, done = [], {}, 0
+    for steps in _blocks(recipe.steps, record):
+        state, trace = advance_jit(
+            system, recipe, balance, steps, climbed_params, chunk.weights, watch, box, state
+        )
+        traces.append(jax.tree.map(np.asarray, trace))
+        done += steps
+        if done in record:
+            recorded[done] = np.array(state.code)
+        report(done, traces[-1])
+    look = functools.partial(evaluate_jit, judge, params, chunk.weights, chunk.watch)
+    final = look(state.code)
+    seen = {role: final.watched[role] for role in watch}
+    nothing = jax.tree.map(lambda leaf: np.asarray(leaf)[None][:0], Trace(final.objective, seen))
+    trace = jax.tree.map(
+        lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1), nothing, *traces
+    )
+    last = look(state.forward_code) if recipe.report == "last_forward" else final
+    better = np.asarray(final.objective) > np.asarray(state.best_value)  # NaN: False
+    best_codes = np.where(better[:, None], state.code, state.best_code)
+    return Results(
+        codes=state.code,
+        best_codes=best_codes,
+        recorded_codes=_stack([recorded[s] for s in record], state.code),
+        objective=trace.objective,
+        watched=trace.watched,
+        last=last,
+        best=look(jnp.asarray(best_codes)),
+        ended=state.ended,
+        skipped=state.skipped,
+    )
+
+
+def _stack(codes: list[np.ndarray], like: jax.Array) -> np.ndarray:
+    if not codes:
+        return np.zeros((like.shape[0], 0, like.shape[1]), like.dtype)
+    return np.stack(codes, axis=1)
+
+
+def _blocks(steps: int, record: Sequence[int]) -> list[int]:
+    """Lengths of the compiled blocks: single steps on CPU, else cut at the recorded steps."""
+    if jax.default_backend() == "cpu":
+        return [1] * steps
+    ends = sorted({*range(_SCAN_BLOCK, steps, _SCAN_BLOCK), *record, steps} - {0})
+    return [b - a for a, b in itertools.pairwise([0, *ends])]

@@ -1,0 +1,189 @@
+"""Terms of an objective as data: `network:blob:unit[@y,x]:weight`, and their weights pytrees."""
+
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxsynth.engine.objective import GENERATOR
+from jaxsynth.networks.network import Network, activation_shapes, is_generator, logits_blob
+
+_LABELLED = ("prob", "log_prob", "log_odds")
+_REGULARISERS = ("code_l2", "image_l2", "image_tv")
+_FEW = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One weighed neuron: `index` is (unit,) of a vector blob, (y, x, channel) of a spatial one."""
+
+    network: str
+    blob: str
+    index: tuple[int, ...]
+    weight: float
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.network}:{self.blob}:{self.name or self.index[-1]}"
+
+
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+
+
+def system_shapes(networks: Mapping[str, Network]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """{role: {blob: shape}} of every activation that a term can weigh."""
+    shapes = {role: activation_shapes(n.info.config) for role, n in networks.items()}
+    if GENERATOR in shapes:
+        shapes[GENERATOR] |= {blob: (1,) for blob in _REGULARISERS}
+    return shapes
+
+
+def parse_term(text: str, networks: Mapping[str, Network], shapes: Shapes) -> Term:
+    """Reads `network:blob:unit_or_label[@y,x]:weight`; without @ a spatial unit is the centre's.
+
+    The centre of a 13x13 blob is position 6, as in DGN-AM. Vector units go by index or by label.
+
+    Raises:
+      ValueError: naming what is wrong and what would be right.
+    """
+    parts = text.split(":")
+    if len(parts) < 4:
+        raise ValueError(
+            f"term {text!r}: expected network:blob:unit[@y,x]:weight, "
+            "such as places:fc8:abbey:1 or nsfw:conv_stage2_block3:17@6,6:0.5"
+        )
+    role, blob, unit, number = parts[0], parts[1], ":".join(parts[2:-1]), parts[-1]
+    _choose(f"term {text!r}: network", role, shapes)
+    _choose(f"term {text!r}: blob of {role}", blob, shapes[role])
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = np.nan
+    if not np.isfinite(weight):
+        raise ValueError(f"term {text!r}: weight {number!r} is not a finite number")
+    shape = shapes[role][blob]
+    unit, _, position = unit.partition("@")
+    labels = _blob_labels(networks[role], blob)
+    channel = _unit(text, unit, shape[-1], labels)
+    index = (*_position(text, position, shape), channel) if len(shape) == 3 else (channel,)
+    if position and len(shape) != 3:
+        raise ValueError(f"term {text!r}: {blob} is a vector, it has no position @{position}")
+    name = labels[channel] if labels else (f"{channel}@{position}" if position else str(channel))
+    return Term(role, blob, index, weight, name)
+
+
+def unit_term(networks: Mapping[str, Network], role: str, blob: str, unit: int, weight: float):
+    """A term on a unit of a labelled vector blob, named by its label."""
+    labels = _blob_labels(networks[role], blob)
+    return Term(role, blob, (unit,), weight, labels[unit] if labels else str(unit))
+
+
+def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "scene") -> list[int]:
+    """Units by label, glob, index or `all`, in the order asked for, each once.
+
+    Raises:
+      ValueError: for a pattern that matches nothing, with the nearest labels.
+    """
+    chosen: dict[int, None] = {}
+    for pattern in patterns:
+        if pattern == "all":
+            found = list(range(len(labels)))
+        elif pattern in labels:
+            found = [labels.index(pattern)]
+        elif pattern.lstrip("-").isdigit():
+            found = [int(pattern)] if 0 <= int(pattern) < len(labels) else []
+        else:
+            found = [i for i, label in enumerate(labels) if fnmatch.fnmatchcase(label, pattern)]
+        if not found:
+            raise ValueError(
+                f"{what} {pattern!r} is none of the {len(labels)} labels"
+                f"{_near(pattern, labels)}; give a label, a glob such as 'b*', an index "
+                f"0..{len(labels) - 1}, or 'all'"
+            )
+        chosen |= dict.fromkeys(found)
+    return list(chosen)
+
+
+def weights_and_watch(
+    runs: Sequence[Sequence[Term]], shapes: Shapes, watch: Sequence[tuple[str, str]], dtype
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
+    """Weights (R, *blob shape) and watched flat indices (R, K) of runs given as lists of terms.
+
+    Every (network, blob) of `watch` and every vector blob that a term weighs is watched whole; of a
+    spatial blob each run watches the units that it weighs itself.
+    """
+    weights: dict[str, dict[str, np.ndarray]] = {}
+    for r, terms in enumerate(runs):
+        for t in terms:
+            blobs = weights.setdefault(t.network, {})
+            full = (len(runs), *shapes[t.network][t.blob])
+            blobs.setdefault(t.blob, np.zeros(full, dtype))[(r, *t.index)] += t.weight
+    watched: dict[str, dict[str, np.ndarray]] = {}
+    for role, blob in [*watch, *((n, b) for n, blobs in weights.items() for b in blobs)]:
+        shape = shapes[role][blob]
+        if len(shape) == 1:
+            rows = np.tile(np.arange(shape[0], dtype=np.int32), (len(runs), 1))
+        else:
+            own = [[np.ravel_multi_index(t.index, shape) for t in terms
+                    if (t.network, t.blob) == (role, blob)] for terms in runs]
+            most = max(map(len, own))
+            rows = np.array([(o or [0]) + [(o or [0])[-1]] * (most - max(1, len(o))) for o in own],
+                            np.int32)
+        watched.setdefault(role, {})[blob] = rows
+    return weights, watched
+
+
+def term_activation(
+    term: Term, runs_terms: Sequence[Term], watched: Mapping[str, Mapping[str, np.ndarray]]
+) -> np.ndarray:
+    """A term's own unit out of one run's watched activations (..., K) -> (...)."""
+    values = watched[term.network][term.blob]
+    if len(term.index) == 1:
+        return values[..., term.index[0]]
+    same = [t for t in runs_terms if (t.network, t.blob) == (term.network, term.blob)]
+    return values[..., same.index(term)]
+
+
+def _blob_labels(network: Network, blob: str) -> tuple[str, ...]:
+    config = network.info.config
+    if is_generator(config) or blob not in (logits_blob(config), *_LABELLED):
+        return ()
+    return network.labels
+
+
+def _choose(what: str, name: str, options: Mapping) -> None:
+    if name not in options:
+        known = "" if len(options) > _FEW else f"; expected one of {', '.join(options)}"
+        raise ValueError(f"{what} {name!r} does not exist{_near(name, list(options))}{known}")
+
+
+def _near(name: str, options: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, options, 3, 0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _unit(text: str, unit: str, count: int, labels: Sequence[str]) -> int:
+    if unit in labels:
+        return labels.index(unit)
+    if unit.isdigit() and int(unit) < count:
+        return int(unit)
+    raise ValueError(
+        f"term {text!r}: unit {unit!r} is not in 0..{count - 1}"
+        + (f" and not a label{_near(unit, labels)}" if labels else "")
+    )
+
+
+def _position(text: str, position: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    if not position:
+        return shape[0] // 2, shape[1] // 2
+    try:
+        y, x = (int(v) for v in position.split(","))
+    except ValueError:
+        y = x = -1
+    if not (0 <= y < shape[0] and 0 <= x < shape[1]):
+        raise ValueError(
+            f"term {text!r}: position {position!r} is not y,x within {shape[0]}x{shape[1]}"
+        )
+    return y, x

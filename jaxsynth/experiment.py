@@ -1,0 +1,132 @@
+"""One experiment from start codes to results: the library call behind every launcher.
+
+`synthesize` computes and touches no file; `start_from_image` and the report live beside it at the
+edge. Users of the library call `synthesize` with runs of their own making.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.engine import recipes, terms
+from jaxsynth.engine.objective import GENERATOR, make_system, system_params
+from jaxsynth.engine.recipes import Recipe
+from jaxsynth.engine.sweep import Batch, Results, join, sweep
+from jaxsynth.engine.terms import Term
+from jaxsynth.networks.network import Network, logits_blob
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run: a seed and a weighting. `row` and `column` are its place on the contact sheet."""
+
+    seed: int
+    terms: tuple[Term, ...]
+    row: str = ""
+    column: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """How runs are computed; every field decides the result, so all are in config.json.
+
+    Attributes:
+      recipe, balance: how a code climbs.
+      batch: runs per compiled chunk.
+      precision: `float32`, or `float64` (needs JAX's x64 mode).
+      record: steps after which codes are kept.
+    """
+
+    recipe: Recipe
+    balance: str = "image"
+    batch: int = 8
+    precision: str = "float32"
+    record: tuple[int, ...] = ()
+
+
+def synthesize(
+    networks: Mapping[str, Network],
+    runs: Sequence[Run],
+    settings: Sweep,
+    start: np.ndarray | None = None,
+    on_step: Callable[[int, int, np.ndarray], None] = lambda first, done, values: None,
+    on_chunk: Callable[[int, Results], None] = lambda first, chunk: None,
+) -> Results:
+    """Climbs from every run's start code and looks at what came out.
+
+    Args:
+      networks: role -> network; `generator` is one, every other role a classifier. Only those that
+        a term weighs are climbed; all of them judge the finished images.
+      runs: what to climb.
+      settings: how.
+      start: start codes (R, D), instead of the recipe's own by seed; used as they are.
+      on_step: called with (first run of the chunk, steps done, objective values).
+      on_chunk: called with (first run, results) of every finished chunk. KeyboardInterrupt raised
+        later keeps what it was given.
+
+    Raises:
+      ValueError: for anything that cannot work, before any long work.
+    """
+    recipes.check_recipe(settings.recipe)
+    dtype = np.dtype(settings.precision)
+    generator = networks[GENERATOR]
+    classifiers = {role: n for role, n in networks.items() if role != GENERATOR}
+    climbed = {t.network for run in runs for t in run.terms}
+    system = make_system(generator, {r: n for r, n in classifiers.items() if r in climbed})
+    judge = make_system(generator, classifiers)
+
+    upper = generator.code.upper if generator.code is not None else None
+    size = generator.input_shape[0]
+    box = recipes.make_box(settings.recipe, size, upper, dtype)
+    if start is None:
+        seeds = np.array([run.seed for run in runs])
+        start = recipes.start_codes(settings.recipe, box, jax.random.key(0), seeds)
+    elif start.shape != (len(runs), size):
+        raise ValueError(f"start codes have shape {start.shape}, expected {(len(runs), size)}")
+    shapes = terms.system_shapes(networks)
+    weights, watch = terms.weights_and_watch(
+        [run.terms for run in runs], shapes, watched_blobs(classifiers), dtype
+    )
+    chunks: list[Results] = []
+    for chunk in sweep(
+        system,
+        system_params(generator, classifiers),
+        Batch(np.asarray(start, dtype), weights, watch),
+        box,
+        settings.recipe,
+        balance=settings.balance,
+        judge=judge,
+        batch=settings.batch,
+        record=settings.record,
+        on_step=on_step,
+    ):
+        on_chunk(sum(len(c.codes) for c in chunks), chunk)
+        chunks.append(chunk)
+    return join(chunks)
+
+
+def watched_blobs(classifiers: Mapping[str, Network]) -> list[tuple[str, str]]:
+    """What is recorded of every classifier whatever the objective: its logits and probabilities."""
+    return [
+        (role, blob)
+        for role, network in classifiers.items()
+        for blob in (logits_blob(network.info.config), "prob")
+    ]
+
+
+def encode(encoder: Network, generator: Network, image: np.ndarray) -> np.ndarray:
+    """The code (D,) of an image (H, W, 3), BGR, mean-subtracted, of the encoder's size.
+
+    Raises:
+      ValueError: if the encoder's `fc6` is not as long as the generator's code.
+    """
+    code = np.asarray(jax.jit(encoder.apply)(encoder.params, jnp.asarray(image))["fc6"])
+    if code.shape != generator.input_shape:
+        raise ValueError(
+            f"encoder {encoder.name!r} gives codes of {code.shape[0]} units, generator "
+            f"{generator.name!r} takes {generator.input_shape[0]}"
+        )
+    return code

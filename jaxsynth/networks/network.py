@@ -1,0 +1,205 @@
+"""What the engine knows of a network: a pure `apply`, its parameters, and what describes it.
+
+The architecture is rebuilt from a plain-data description (`NetworkInfo`), which travels in the
+metadata of a weights file; parameters are a flat dict path -> array (`conv1/kernel`), independent
+of the library that applies them.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jaxsynth.networks.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
+from jaxsynth.networks.generator import DGN_FC6, Generator, GeneratorConfig, Up
+from jaxsynth.networks.resnet import OPEN_NSFW, ResNet, ResNetConfig
+
+Params = dict[str, jax.Array]
+Activations = dict[str, jax.Array]
+Config = GeneratorConfig | AlexNetConfig | ResNetConfig
+
+_ARCHITECTURES = {
+    "generator": (Generator, GeneratorConfig),
+    "alexnet": (AlexNet, AlexNetConfig),
+    "resnet": (ResNet, ResNetConfig),
+}
+KNOWN_CONFIGS: dict[str, Config] = {
+    "dgn_fc6": DGN_FC6,
+    "places205": PLACES205,
+    "caffenet": CAFFENET,
+    "open_nsfw": OPEN_NSFW,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkInfo:
+    """Description of a network, all of it plain data (it is the metadata of a weights file).
+
+    Attributes:
+      network: name, e.g. `places205`.
+      config: shapes, one of the three configuration classes.
+      labels: one name per unit of the last layer; empty for a generator.
+      licence, source, source_sha256: provenance of the weights.
+      preprocessing: how an image file becomes an input; see `jaxsynth.files.images`.
+      encoder: for a generator, the network whose `fc6` is its code; else empty.
+      notes: anything else a reader of the file should know.
+    """
+
+    network: str
+    config: Config
+    labels: tuple[str, ...] = ()
+    licence: str = ""
+    source: str = ""
+    source_sha256: str = ""
+    preprocessing: str = ""
+    encoder: str = ""
+    notes: str = ""
+
+
+class CodeStats(NamedTuple):
+    """Per-unit statistics of a generator's code, each (D,); `upper` is the box's upper bound."""
+
+    upper: np.ndarray
+    mean: np.ndarray | None = None
+    sigma: np.ndarray | None = None
+
+
+class Network(NamedTuple):
+    """A network ready to use: `apply(params, x)` takes one unbatched example.
+
+    A classifier's x is (H, W, 3), BGR, mean-subtracted; a generator's is a code (D,). The result is
+    a dict of every named activation, HWC. What the caller does not use costs nothing under jit.
+    """
+
+    info: NetworkInfo
+    apply: Callable[[Params, jax.Array], Activations]
+    params: Params
+    code: CodeStats | None = None
+
+    @property
+    def name(self) -> str:
+        return self.info.network
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.info.labels
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return input_shape(self.info.config)
+
+
+def is_generator(config: Config) -> bool:
+    return isinstance(config, GeneratorConfig)
+
+
+def input_shape(config: Config) -> tuple[int, ...]:
+    """(D,) of a generator, (H, W, 3) of a classifier."""
+    return (config.code,) if is_generator(config) else (config.size, config.size, 3)
+
+
+def logits_blob(config: Config) -> str:
+    """Name of a classifier's last layer before the softmax."""
+    return "fc_nsfw" if isinstance(config, ResNetConfig) else "fc8"
+
+
+def image_blob(config: GeneratorConfig) -> str:
+    """Name of a generator's last layer, the image."""
+    return config.layers[-1].name
+
+
+@functools.cache
+def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
+    """The pure function (flat params, one example) -> dict of activations.
+
+    The same configuration gives the same function object, so jit recognises it.
+    """
+    module = _module(config)
+
+    def apply(params: Params, x: jax.Array) -> Activations:
+        return module.apply({"params": traverse_util.unflatten_dict(params, sep="/")}, x)
+
+    return apply
+
+
+def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every parameter, without computing any."""
+    module = _module(config)
+    x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
+    tree = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def activation_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every activation of one example, without computing any."""
+    module = _module(config)
+    x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
+    out, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
+    return {name: leaf.shape for name, leaf in out.items()}
+
+
+def build_network(
+    info: NetworkInfo, params: Mapping[str, Any], code: CodeStats | None = None
+) -> Network:
+    """Checks the parameters against the description and puts both together.
+
+    Raises:
+      ValueError: naming every missing, unexpected or mis-shaped parameter.
+    """
+    expected = param_shapes(info.config)
+    problems = [f"{p} is missing" for p in expected if p not in params]
+    problems += [f"{p} is unexpected" for p in params if p not in expected]
+    problems += [
+        f"{p} has shape {tuple(params[p].shape)}, expected {shape}"
+        for p, shape in expected.items()
+        if p in params and tuple(params[p].shape) != tuple(shape)
+    ]
+    if problems:
+        raise ValueError(f"weights do not fit network {info.network!r}: " + "; ".join(problems))
+    return Network(info, make_apply(info.config), dict(params), code)
+
+
+def info_to_json(info: NetworkInfo) -> str:
+    """The description as JSON text."""
+    plain = dataclasses.asdict(info)
+    architecture = next(k for k, (_, c) in _ARCHITECTURES.items() if type(info.config) is c)
+    return json.dumps(plain | {"architecture": architecture})
+
+
+def info_from_json(text: str) -> NetworkInfo:
+    """Inverse of `info_to_json`.
+
+    Raises:
+      ValueError: if the text is not such a description.
+    """
+    try:
+        plain = json.loads(text)
+        config = _config_from_plain(plain.pop("architecture"), plain.pop("config"))
+        plain["labels"] = tuple(str(label) for label in plain["labels"])
+        return NetworkInfo(config=config, **plain)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"not a description of a network: {error!r}") from None
+
+
+def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:
+    _, config_class = _ARCHITECTURES[architecture]
+    up, conv = (lambda row: Up(*row)), (lambda row: Conv(*row))
+    rows = {"layers": up, "convs": conv, "dense": tuple, "stages": tuple}
+    for key, make in rows.items():
+        if key in plain:
+            plain[key] = tuple(make(row) for row in plain[key])
+    if "seed" in plain:
+        plain["seed"] = tuple(plain["seed"])
+    return config_class(**plain)
+
+
+def _module(config: Config):
+    module_class = next(m for m, c in _ARCHITECTURES.values() if type(config) is c)
+    return module_class(config)

@@ -1,0 +1,43 @@
+"""Shapes of the pocket pair: small networks that we train ourselves and ship.
+
+The pocket scene network names the 100 MiniPlaces categories; the pocket generator inverts its
+post-ReLU `fc6`. Image side, code length and widths are arguments: other sizes are other weights.
+"""
+
+from jaxsynth.networks.alexnet import AlexNetConfig, Conv
+from jaxsynth.networks.generator import GeneratorConfig, Up
+
+
+def pocket_places(
+    size: int = 64, code: int = 512, classes: int = 100, width: int = 32
+) -> AlexNetConfig:
+    """Five convolutions down to size / 16, then the code `fc6` (D,) and the logits `fc8`."""
+    return AlexNetConfig(
+        size=size,
+        convs=(
+            Conv("conv1", width, 5, 2, 2),
+            Conv("conv2", 2 * width, 3, 1, 1, pool="pool2"),
+            Conv("conv3", 4 * width, 3, 1, 1, pool="pool3"),
+            Conv("conv4", 6 * width, 3, 1, 1),
+            Conv("conv5", 8 * width, 3, 1, 1, pool="pool5"),
+        ),
+        dense=(("fc6", code),),
+        classes=classes,
+    )
+
+
+def pocket_generator(size: int = 64, code: int = 512, width: int = 32) -> GeneratorConfig:
+    """A dense layer to (size / 16)^2, then four times nearest-neighbour upsampling + 3x3."""
+    side = size // 16
+    return GeneratorConfig(
+        code=code,
+        dense=(("defc5", side * side * 6 * width),),
+        seed=(side, side, 6 * width),
+        layers=(
+            Up("upconv4", "upconv", 6 * width, 3, 2),
+            Up("upconv3", "upconv", 4 * width, 3, 2),
+            Up("upconv2", "upconv", 2 * width, 3, 2),
+            Up("upconv1", "upconv", width, 3, 2),
+            Up("conv0", "upconv", 3, 3, 1),
+        ),
+    )

@@ -1,0 +1,70 @@
+"""open_nsfw, the ResNet-50 "1by2" of Yahoo 2016: an image (224, 224, 3) -> every activation.
+
+BGR, mean-subtracted. Batch norm is folded into the convolutions when the weights are ported. Blob
+names follow Yahoo's `deploy.prototxt`; a block's output `eltwise_stage{s}_block{b}` is also given
+as `conv_stage{s}_block{b}`. The stride sits on branch2a and on the projection.
+"""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+
+from jaxsynth.networks.layers import classifier_outputs, max_pool
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Shapes: `stages` are (blocks, inner width); a block puts out 4 times its inner width."""
+
+    size: int
+    stem: int
+    stages: tuple[tuple[int, int], ...]
+    classes: int
+
+
+class ResNet(nn.Module):
+    """data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C)."""
+
+    config: ResNetConfig
+
+    @nn.compact
+    def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
+        out = {"data": data}
+        x = nn.Conv(self.config.stem, (7, 7), strides=2, padding=3, name="conv_1")(data)
+        out["conv_1"] = jax.nn.relu(x)
+        x = out["pool1"] = max_pool(out["conv_1"])  # ceil mode: 112 -> 56
+        for s, (blocks, width) in enumerate(self.config.stages):
+            for b in range(blocks):
+                stride = 2 if s > 0 and b == 0 else 1
+                x = self._block(out, x, f"stage{s}_block{b}", width, stride, project=b == 0)
+        x = x.mean(axis=(-3, -2), keepdims=True)
+        out["pool"] = x  # (..., 1, 1, C)
+        out["fc_nsfw"] = nn.Dense(self.config.classes, name="fc_nsfw")(x[..., 0, 0, :])
+        return out | classifier_outputs(out["fc_nsfw"])
+
+    def _block(self, out, x, name, width, stride, project):
+        def conv(suffix, x, features, kernel, stride=1):
+            full = f"conv_{name}_{suffix}"
+            return full, nn.Conv(
+                features, (kernel, kernel), strides=stride, padding=kernel // 2, name=full
+            )(x)
+
+        shortcut = x
+        if project:
+            key, shortcut = conv("proj_shortcut", x, 4 * width, 1, stride)
+            out[key] = shortcut
+        key, x = conv("branch2a", x, width, 1, stride)
+        x = out[key] = jax.nn.relu(x)
+        key, x = conv("branch2b", x, width, 3)
+        x = out[key] = jax.nn.relu(x)
+        key, x = conv("branch2c", x, 4 * width, 1)
+        out[key] = x
+        x = jax.nn.relu(shortcut + x)
+        out[f"eltwise_{name}"] = out[f"conv_{name}"] = x
+        return x
+
+
+OPEN_NSFW = ResNetConfig(
+    size=224, stem=64, stages=((3, 32), (4, 64), (6, 128), (3, 256)), classes=2
+)

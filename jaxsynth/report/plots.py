@@ -1,0 +1,130 @@
+"""Plots of how runs went, by matplotlib, which is an extra: without it the caller is told."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+FEW = 8  # runs up to which each has its own colour and a name in the legend
+WITHOUT_MATPLOTLIB = "no plot: matplotlib is not installed (pip install 'jaxsynth[plots]')"
+_COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#3a9ca6", "#777b80")
+
+
+def plot_traces(
+    path: str | os.PathLike[str],
+    objective: np.ndarray,
+    names: Sequence[str] = (),
+    probabilities: Mapping[str, np.ndarray] | None = None,
+    threshold: float | None = None,
+    title: str = "",
+    objective_label: str = "objective",
+) -> str:
+    """Draws every run's objective, and beside it probabilities, against the step.
+
+    Few runs get a colour and a legend each, many are thin lines with their median on top.
+
+    Args:
+      path: image file to write.
+      objective: (runs, steps); what is not finite leaves a gap.
+      names: one per run.
+      probabilities: label -> (runs, steps), values in 0..1; a colour per label.
+      threshold: draws a dashed line at this probability.
+
+    Returns:
+      "" when written, else one line that says why not.
+
+    Raises:
+      ValueError: if an array is not (runs, steps) or the names do not match the runs.
+    """
+    objective = _finite(objective, "objective")
+    panels = {label: _finite(p, label) for label, p in (probabilities or {}).items()}
+    if names and len(names) != len(objective):
+        raise ValueError(f"{len(names)} names for {len(objective)} runs")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return WITHOUT_MATPLOTLIB
+
+    count = 2 if panels else 1
+    figure = Figure(figsize=(1.2 + 5.4 * count, 3.9), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    _style(axes[0], "step", objective_label)
+    _draw_objective(axes[0], objective, names)
+    if panels:
+        _style(axes[1], "step", "probability")
+        axes[1].set_ylim(-0.03, 1.03)
+        for colour, (label, runs) in zip(_cycle(len(panels)), panels.items(), strict=True):
+            _draw_runs(axes[1], runs, colour, _shorten(label))
+        if threshold is not None:
+            label = f"threshold {threshold:g}"
+            axes[1].axhline(threshold, color="#555", lw=1, ls=(0, (4, 3)), label=label)
+        _legend(axes[1])
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    figure.savefig(path)
+    return ""
+
+
+def _draw_objective(axes, objective: np.ndarray, names: Sequence[str]) -> None:
+    if len(objective) > FEW:
+        _draw_runs(axes, objective, _COLOURS[0], "objective")
+    else:
+        names = names or [f"run {i}" for i in range(len(objective))]
+        for colour, name, run in zip(_cycle(len(names)), names, objective, strict=True):
+            axes.plot(_steps(run), run, color=colour, lw=1.4, label=_shorten(name), **_marker(run))
+    _legend(axes)
+
+
+def _draw_runs(axes, runs: np.ndarray, colour: str, label: str) -> None:
+    """Thin lines, and their median where there is more than one."""
+    alpha = float(np.clip(4 / len(runs), 0.08, 0.45))
+    if len(runs) > 1:
+        axes.plot(_steps(runs[0]), runs.T, color=colour, lw=0.8, alpha=alpha)
+    middle = _median(runs)
+    label = f"{label}, median of {len(runs)} runs" if len(runs) > 1 else label
+    axes.plot(_steps(middle), middle, color=colour, lw=2, label=label, **_marker(middle))
+
+
+def _median(runs: np.ndarray) -> np.ndarray:
+    """Over the runs that are finite at a step; NaN where none is."""
+    columns = [column[np.isfinite(column)] for column in runs.T]
+    return np.array([np.median(c) if c.size else np.nan for c in columns])  # (steps,)
+
+
+def _finite(array: np.ndarray, what: str) -> np.ndarray:
+    array = np.asarray(array, np.float64)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{what} has shape {array.shape}, expected (runs, steps)")
+    return np.where(np.isfinite(array), array, np.nan)
+
+
+def _steps(run: np.ndarray) -> np.ndarray:
+    return np.arange(1, len(run) + 1)
+
+
+def _marker(run: np.ndarray) -> dict[str, str]:
+    return {"marker": "o"} if len(run) == 1 else {}  # one step would draw no line
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
+
+
+def _shorten(text: str, length: int = 32) -> str:
+    """A legend's entry: short, and `$` or a leading `_` means nothing to matplotlib."""
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return ("\u200b" + text if text.startswith("_") else text).replace("$", r"\$")
+
+
+def _style(axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.margins(x=0.02)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _legend(axes) -> None:
+    axes.legend(frameon=True, framealpha=0.85, edgecolor="none", fontsize=8, handlelength=1.6)

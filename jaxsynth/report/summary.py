@@ -1,0 +1,239 @@
+"""What a finished sweep says: metric rows, captions, the contact sheet, the HTML report."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsynth.engine.objective import GENERATOR
+from jaxsynth.engine.sweep import Results
+from jaxsynth.engine.terms import Term, term_activation
+from jaxsynth.experiment import Run
+from jaxsynth.files.images import read_image, to_rgb, write_png
+from jaxsynth.networks.network import Network
+from jaxsynth.report.html import ReportRun, write_report
+from jaxsynth.report.plots import plot_traces
+from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.report.tables import write_metrics
+
+NSFW, PLACES = "nsfw", "places"
+NSFW_UNIT = 1  # of open_nsfw: 0 is SFW
+BLUR_ABOVE = 0.5
+SHEET_TILES = 400  # a larger sheet is no longer a page; the report has every run
+_COLUMNS = 8
+
+
+def write_images(folder: Path, first: int, chunk: Results, how: str) -> None:
+    """Writes images/run00000_last.png and _best.png of a chunk whose first run is `first`."""
+    for which, look in (("last", chunk.last), ("best", chunk.best)):
+        for i, image in enumerate(to_rgb(look.image, how)):
+            write_png(folder / image_name(first + i, which), image)
+
+
+def image_name(run: int, which: str) -> str:
+    """Path of a run's image relative to the output folder; `which` is `last` or `best`."""
+    return f"images/run{run:05d}_{which}.png"
+
+
+def metric_rows(
+    runs: Sequence[Run], results: Results, networks: Mapping[str, Network]
+) -> list[dict[str, Any]]:
+    """One row per run: place, objective, every term's activation and probability, status."""
+    return [_row(i, run, results, networks) for i, run in enumerate(runs)]
+
+
+def _row(i: int, run: Run, results: Results, networks: Mapping[str, Network]) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": i, "seed": run.seed, "row": run.row, "column": run.column}
+    row["objective_first"] = results.objective[i, 0] if results.objective.shape[1] else None
+    row["objective_last"] = results.last.objective[i]
+    row["objective_best"] = results.best.objective[i]
+    looks = {"last": _of_run(results.last.watched, i), "best": _of_run(results.best.watched, i)}
+    for n, term in enumerate(run.terms, 1):
+        row[f"target_{n}"], row[f"weight_{n}"] = str(term), term.weight
+        for which, watched in looks.items():
+            row[f"activation_{n}_{which}"] = term_activation(term, run.terms, watched)
+            row[f"p_{n}_{which}"] = term_probability(term, networks, watched)
+    if NSFW in networks:
+        for which, watched in looks.items():
+            row[f"nsfw_{which}"] = watched[NSFW]["prob"][NSFW_UNIT]
+    if PLACES in networks:
+        p = looks["last"][PLACES]["prob"]
+        row["top_scene"] = scene_label(networks[PLACES], int(np.argmax(p)))
+        row["p_top_scene"] = np.max(p)
+    row["status"] = status(results, i)
+    return row
+
+
+def status(results: Results, i: int) -> str:
+    """`ok`, or what went wrong with run i."""
+    if results.skipped[i]:
+        return f"non-finite gradient, {results.skipped[i]} updates skipped"
+    if results.ended[i] >= 0:
+        return f"zero gradient at step {results.ended[i]}"
+    return "ok" if np.isfinite(results.last.objective[i]) else "non-finite"
+
+
+def term_probability(
+    term: Term, networks: Mapping[str, Network], watched: Mapping[str, Mapping[str, np.ndarray]]
+) -> float | None:
+    """Probability of the class that a term on a classifier's last layers is about, else None."""
+    if term.network == GENERATOR or term.blob not in _class_blobs(networks[term.network]):
+        return None
+    return watched[term.network]["prob"][term.index[0]]
+
+
+def _class_blobs(network: Network) -> set[str]:
+    return {"fc8", "fc_nsfw", "prob", "log_prob", "log_odds"}
+
+
+def scene_label(network: Network, unit: int) -> str:
+    return network.labels[unit] if network.labels else str(unit)
+
+
+def _of_run(watched, i):
+    return {role: {blob: v[i] for blob, v in blobs.items()} for role, blobs in watched.items()}
+
+
+def captions(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Caption lines of a run from its metric row: seed, then what the classifiers say."""
+    lines = [f"seed {row['seed']}"]
+    if row.get("nsfw_last") is not None:
+        lines.append(f"NSFW {row['nsfw_last']:.3f}")
+    n = 1
+    while f"target_{n}" in row:
+        role, _, name = row[f"target_{n}"].split(":", 2)
+        p = row[f"p_{n}_last"]
+        if role != NSFW and p is not None:
+            lines.append(f"{name} {p:.2f}")
+        elif p is None:
+            lines.append(f"{name} {row[f'activation_{n}_last']:.3g}")
+        n += 1
+    if len(lines) < 3 and row.get("top_scene"):
+        lines.append(f"{row['top_scene']} {row['p_top_scene']:.2f}")
+    return tuple(lines)
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A few lines over all runs: how the scores are spread, how many went wrong."""
+    out = []
+    names = [("P(NSFW), last image", "nsfw_last"), ("P(NSFW), best image", "nsfw_best")]
+    names += [(f"P(target {n}), last image", f"p_{n}_last") for n in (1, 2)]
+    names += [("objective, last image", "objective_last")]
+    for name, key in names:
+        values = np.array([r[key] for r in rows if r.get(key) is not None], float)
+        if not values.size:
+            continue
+        low, middle, high = np.quantile(values, [0, 0.5, 1])
+        out.append(
+            {
+                "what": name,
+                "runs": values.size,
+                "mean": values.mean(),
+                "min": low,
+                "median": middle,
+                "max": high,
+            }
+        )
+    bad = sum(r["status"] != "ok" for r in rows)
+    if bad:
+        out.append({"what": "runs that did not go well (see status)", "runs": bad})
+    return out
+
+
+def write_pages(
+    folder: Path,
+    title: str,
+    runs: Sequence[Run],
+    results: Results,
+    networks: Mapping[str, Network],
+    command: str,
+) -> list[dict[str, Any]]:
+    """Writes metrics.csv, contact_sheet.png, traces.png and report.html; gives the metric rows."""
+    rows = metric_rows(runs, results, networks)
+    write_metrics(folder / "metrics.csv", rows)
+    _write_sheet(folder, title, runs, rows)
+    traces = _write_traces(folder, runs, results, networks)
+    gallery = [
+        ReportRun(
+            image=image_name(i, "last"),
+            lines=(" · ".join(filter(None, (run.row, run.column))) or f"run {i}", *captions(row)),
+            nsfw=row.get("nsfw_last"),
+            best_image=image_name(i, "best") if results.objective.shape[1] else "",
+            best_nsfw=row.get("nsfw_best"),
+        )
+        for i, (run, row) in enumerate(zip(runs, rows, strict=True))
+    ]
+    write_report(
+        folder / "report.html", title, summarise(rows), gallery, command=command, traces=traces
+    )
+    return rows
+
+
+def _write_sheet(
+    folder: Path, title: str, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    order, columns, labels = _grid(runs)
+    if len(order) > SHEET_TILES:
+        order = order[: SHEET_TILES // columns * columns]
+        title = f"{title} (first {len(order)} of {len(runs)} runs)"
+        labels = (
+            {}
+            if not labels
+            else labels | {"row_labels": labels["row_labels"][: len(order) // columns]}
+        )
+    tiles = [
+        Tile(
+            read_image(folder / image_name(i, "last")),
+            captions(rows[i]),
+            flag="" if rows[i]["status"] == "ok" else rows[i]["status"],
+        )
+        for i in order
+    ]
+    contact_sheet(tiles, columns, title, **labels).save(folder / "contact_sheet.png")
+
+
+def _grid(runs: Sequence[Run]) -> tuple[list[int], int, dict[str, list[str]]]:
+    """Order of the tiles, columns, and labels: a grid where the runs make a full one."""
+    places = {(run.row, run.column): i for i, run in enumerate(runs)}
+    row_names = list(dict.fromkeys(run.row for run in runs))
+    column_names = list(dict.fromkeys(run.column for run in runs))
+    if len(places) == len(runs) == len(row_names) * len(column_names) and any(row_names):
+        order = [places[r, c] for r in row_names for c in column_names]
+        labels = {"row_labels": row_names, "column_labels": column_names}
+        return order, len(column_names), labels
+    return list(range(len(runs))), min(_COLUMNS, len(runs)), {}
+
+
+def _write_traces(folder, runs, results, networks) -> str:
+    """Draws the traces; the file's name, or "" where nothing moved or matplotlib is missing."""
+    if not results.objective.shape[1]:
+        return ""
+    probabilities: dict[str, np.ndarray] = {}
+    for n in range(max(len(run.terms) for run in runs)):
+        curves = [_probability_trace(run, n, results, networks, i) for i, run in enumerate(runs)]
+        curves = [c for c in curves if c is not None]
+        if curves:
+            names = {str(run.terms[n]) for run in runs if n < len(run.terms)}
+            label = f"P({names.pop()})" if len(names) == 1 else f"P(target {n + 1})"
+            probabilities[label] = np.stack(curves)
+    names = [" ".join(filter(None, (r.row, r.column))) or f"seed {r.seed}" for r in runs]
+    problem = plot_traces(
+        folder / "traces.png", results.objective, names=names, probabilities=probabilities
+    )
+    if problem:
+        print(problem)
+    return "traces.png" if os.path.exists(folder / "traces.png") else ""
+
+
+def _probability_trace(run, n, results, networks, i):
+    if n >= len(run.terms):
+        return None
+    return _trace(run.terms[n], networks, _of_run(results.watched, i))
+
+
+def _trace(term, networks, watched):
+    if term.network == GENERATOR or term.blob not in _class_blobs(networks[term.network]):
+        return None
+    return watched[term.network]["prob"][:, term.index[0]]

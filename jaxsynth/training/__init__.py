@@ -1,0 +1,1 @@
+"""Training of the pocket pair: a scene network, and a generator that inverts its code."""

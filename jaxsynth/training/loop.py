@@ -1,0 +1,169 @@
+"""The training loop both trainers share: batches, budget, checkpoints, reports.
+
+Seeded: step i sees the rows of (seed, epoch) and the key fold_in(seed, i), so a resumed run makes
+the same weights as an uninterrupted one when the budget is given in epochs. With a budget in
+minutes the schedule follows the clock, and so do the weights.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxsynth.training.data import ImageSet, epoch_rows
+
+State = Any  # a pytree of arrays
+Metrics = dict[str, jax.Array]
+StepFn = Callable[..., tuple[State, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """Exactly one of `minutes` and `epochs` is positive: the budget, resumed runs included."""
+
+    out: Path
+    batch: int = 32
+    seed: int = 0
+    minutes: float = 0.0
+    epochs: float = 0.0
+    checkpoint_minutes: float = 4.0
+    report_steps: int = 200
+    max_steps: int = 0  # stop early, as if killed after a checkpoint; 0 for never
+
+    def __post_init__(self) -> None:
+        if (self.minutes > 0) == (self.epochs > 0):
+            raise ValueError(
+                f"one budget is needed: got minutes={self.minutes:g} and epochs={self.epochs:g}"
+            )
+
+
+def run_loop(
+    step_fn: StepFn,
+    state: State,
+    images: ImageSet,
+    config: LoopConfig,
+    settings: dict[str, Any],
+    evaluate: Callable[[State], dict[str, float]],
+    say: Callable[[str], None] = print,
+) -> State:
+    """Trains until the budget is spent, resuming from `config.out`/checkpoints if there are any.
+
+    Args:
+      step_fn: (state, rgb (B, S, S, 3) uint8, labels (B,), key, progress 0..1) -> state, metrics;
+        the state is donated.
+      settings: what the weights depend on; a checkpoint of other settings is refused.
+      evaluate: called at each checkpoint and at the end.
+
+    Raises:
+      ValueError: if there are fewer images than a batch, or the checkpoint is of other settings.
+    """
+    per_epoch = len(images.rows) // config.batch
+    if per_epoch == 0:
+        raise ValueError(f"{len(images.rows)} training images make no batch of {config.batch}")
+    with _Checkpoints(config.out / "checkpoints", settings) as checkpoints:
+        state, step, spent = checkpoints.restore(state)
+        if step:
+            say(f"resumed at step {step}, {spent / 60:.1f} minutes spent")
+        total = round(config.epochs * per_epoch)
+        limit = min(x for x in (total or np.inf, config.max_steps or np.inf))
+        jit_step = jax.jit(step_fn, donate_argnums=0)
+        root = jax.random.key(config.seed)
+        clock = _Clock(spent)
+        saved, order, mark = clock.seconds(), (-1, images.rows), (step, clock.seconds())
+        while step < limit and not (config.minutes and clock.seconds() >= 60 * config.minutes):
+            epoch, i = divmod(step, per_epoch)
+            if order[0] != epoch:
+                order = (epoch, epoch_rows(images.rows, config.seed, epoch))
+            rows = np.sort(order[1][i * config.batch : (i + 1) * config.batch])
+            done = step / total if total else clock.seconds() / (60 * config.minutes)
+            state, metrics = jit_step(
+                state,
+                images.images[rows],
+                images.labels[rows],
+                jax.random.fold_in(root, step),
+                jnp.float32(min(done, 1.0)),
+            )
+            step += 1
+            if step % config.report_steps == 0:
+                say(_report(step, per_epoch, metrics, config.batch, mark, clock))
+                mark = (step, clock.seconds())
+            if clock.seconds() - saved > 60 * config.checkpoint_minutes:
+                jax.block_until_ready(state)
+                checkpoints.save(state, step, clock.seconds())
+                say(_format(f"step {step} checkpoint", evaluate(state)))
+                saved = clock.seconds()
+                mark = (step, saved)
+        jax.block_until_ready(state)
+        checkpoints.save(state, step, clock.seconds())
+    say(_format(f"step {step} end, {clock.seconds() / 60:.1f} minutes", evaluate(state)))
+    return state
+
+
+class _Clock:
+    """Seconds of training, earlier runs of the same job included."""
+
+    def __init__(self, spent: float):
+        self._zero = time.monotonic() - spent
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._zero
+
+
+class _Checkpoints:
+    """The last two states under `folder`, and the settings they belong to."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder.parent / "settings.json"
+        settings = json.loads(json.dumps(settings))
+        if path.is_file():
+            _check_settings(json.loads(path.read_text()), settings, folder)
+        path.write_text(json.dumps(settings, indent=1))
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def __enter__(self) -> "_Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.close()
+
+    def restore(self, like: State) -> tuple[State, int, float]:
+        step = self._manager.latest_step()
+        if step is None:
+            return like, 0, 0.0
+        target = {"state": like, "spent": jnp.float32(0)}
+        saved = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        return saved["state"], step, float(saved["spent"])
+
+    def save(self, state: State, step: int, spent: float) -> None:
+        if self._manager.latest_step() != step:
+            tree = {"state": state, "spent": jnp.float32(spent)}
+            self._manager.save(step, args=ocp.args.StandardSave(tree))
+
+
+def _check_settings(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise ValueError(
+                f"{str(folder)!r} holds a run with {key}={old.get(key)!r}, not {new.get(key)!r}: "
+                "resume it with the same flags, or choose another --out"
+            )
+
+
+def _report(step, per_epoch, metrics, batch, mark, clock) -> str:
+    values = {k: float(v) for k, v in metrics.items()}  # waits for the step
+    rate = (step - mark[0]) * batch / max(clock.seconds() - mark[1], 1e-9)
+    head = f"step {step} epoch {step / per_epoch:.2f} {clock.seconds() / 60:.1f} min"
+    return _format(f"{head} {rate:.0f} img/s", values)
+
+
+def _format(head: str, values: dict[str, float]) -> str:
+    return head + "  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items())

@@ -1,0 +1,1 @@
+"""Weights that ship with jaxsynth (safetensors) and their manifest; see README.md."""

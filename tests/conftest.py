@@ -1,0 +1,68 @@
+"""Fixtures: a cache of its own, full matrix precision, and the big seeded originals, once each."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from reference import alexnet_layers, generator_layers, write_caffemodel
+
+from jaxsynth.files.porting import port
+from jaxsynth.networks.alexnet import PLACES205
+from jaxsynth.networks.generator import DGN_FC6
+from jaxsynth.networks.network import Network
+
+GOLDEN = Path(__file__).parent / "golden" / "caffe.npz"
+
+
+class Original(NamedTuple):
+    """A seeded original and what the port made of it."""
+
+    caffemodel: Path
+    network: Network
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory) -> Path:
+    """Ported weights go to a temporary folder, unless the caller names one."""
+    if "JAXSYNTH_CACHE" not in os.environ:
+        os.environ["JAXSYNTH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    return Path(os.environ["JAXSYNTH_CACHE"])
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """Accelerators would use TF32 or bfloat16 products otherwise."""
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def big_generator(tmp_path_factory) -> Original:
+    path = tmp_path_factory.mktemp("originals") / "generator.caffemodel"
+    write_caffemodel(path, generator_layers(DGN_FC6, 101), "v1")
+    return Original(path, port("dgn_fc6", path)[0])
+
+
+@pytest.fixture(scope="session")
+def big_places(tmp_path_factory) -> Original:
+    path = tmp_path_factory.mktemp("originals") / "places.caffemodel"
+    write_caffemodel(path, alexnet_layers(PLACES205, 202), "v2")
+    return Original(path, port("places205", path)[0])
+
+
+@pytest.fixture(scope="session")
+def nsfw_caffemodel() -> Path:
+    """Yahoo's original file, which nothing that we depend on carries."""
+    path = os.environ.get("JAXSYNTH_NSFW_CAFFEMODEL")
+    if not path:
+        pytest.skip("JAXSYNTH_NSFW_CAFFEMODEL does not name resnet_50_1by2_nsfw.caffemodel")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN) as arrays:
+        return dict(arrays)

