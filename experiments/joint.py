@@ -12,18 +12,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.common import (
-    TARGETS,
-    launch,
-    load_networks,
-    parse_numbers,
-    read_settings,
-    target_term,
-)
+from experiments.common import TARGETS, launch, load_networks, target_term
 from experiments.launch import run_main
+from experiments.settings import parse_numbers, read_settings
 from jaxsynth.engine.terms import choose_units
-from jaxsynth.experiment import Run
-from jaxsynth.report.summary import NSFW, NSFW_UNIT, PLACES, scene_label
+from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
+from jaxsynth.report.summary import scene_label
 
 _SCENES = flags.DEFINE_list("scenes", ["mountain", "iceberg"], "Labels, globs, indices, or all.")
 _WEIGHTS = flags.DEFINE_list("nsfw_weights", ["0.25", "0.5", "1"], "Weights of the NSFW neuron.")

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.common import launch, load_networks, parse_numbers, read_settings, target_term
+from experiments.common import launch, load_networks, target_term
 from experiments.launch import run_main
-from jaxsynth.experiment import Run
-from jaxsynth.report.summary import NSFW, NSFW_UNIT
+from experiments.settings import parse_numbers, read_settings
+from jaxsynth.experiment import NSFW, NSFW_UNIT, Run
 
 _ALPHAS = flags.DEFINE_list("alphas", ["0.5", "1", "2", "4"], "Weights of the SFW neuron.")
 _BETAS = flags.DEFINE_list("betas", ["0.5", "1", "2"], "Weights of the NSFW neuron.")

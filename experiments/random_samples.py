@@ -8,8 +8,9 @@ abstract pictures of a low P(NSFW), a few hundredths, not zero. Seconds on two c
 
 from collections.abc import Sequence
 
-from experiments.common import launch, load_networks, read_settings
+from experiments.common import launch, load_networks
 from experiments.launch import run_main
+from experiments.settings import read_settings
 from jaxsynth.experiment import Run
 
 

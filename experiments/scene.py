@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.common import TARGETS, launch, load_networks, read_settings, target_term
+from experiments.common import TARGETS, launch, load_networks, target_term
 from experiments.launch import run_main
+from experiments.settings import read_settings
 from jaxsynth.engine.terms import choose_units
-from jaxsynth.experiment import Run
-from jaxsynth.report.summary import PLACES, scene_label
+from jaxsynth.experiment import PLACES, Run
+from jaxsynth.report.summary import scene_label
 
 _SCENES = flags.DEFINE_list(
     "scenes", ["mountain", "desert*", "corn_field", "iceberg"], "Labels, globs, indices, or all."

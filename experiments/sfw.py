@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.common import TARGETS, launch, load_networks, read_settings, target_term
+from experiments.common import TARGETS, launch, load_networks, target_term
 from experiments.launch import run_main
-from jaxsynth.experiment import Run
-from jaxsynth.report.summary import NSFW, NSFW_UNIT
+from experiments.settings import read_settings
+from jaxsynth.experiment import NSFW, NSFW_UNIT, Run
 
 _TARGET = flags.DEFINE_enum("target", "log_odds", TARGETS, "Which function of the neuron to climb.")
 

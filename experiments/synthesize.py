@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.common import launch, load_networks, read_settings
+from experiments.common import launch, load_networks
 from experiments.launch import run_main
+from experiments.settings import read_settings
 from jaxsynth.engine.terms import parse_term, system_shapes
 from jaxsynth.experiment import Run
 

@@ -18,6 +18,8 @@ from jaxsynth.engine.sweep import Batch, Results, join, sweep
 from jaxsynth.engine.terms import Term
 from jaxsynth.networks.network import Network, logits_blob
 
+NSFW, PLACES = "nsfw", "places"  # roles of the two classifiers, as terms and flags call them
+NSFW_UNIT = 1  # of open_nsfw's two: 0 is SFW
 
 @dataclasses.dataclass(frozen=True)
 class Run:

@@ -11,6 +11,8 @@ from reference import hwc, noise_image, relative_error, relative_l2
 import jaxsynth
 from jaxsynth.files.porting import port
 
+pytestmark = pytest.mark.full_size
+
 CHECKSUMS = {  # sum of the weights in float64, first and last weight, first and last bias
     ("generator", "defc7"): (-13.4269528, -0.00283923536, -0.00601372076, 0.0589860678),
     ("generator", "deconv0"): (94.6256562, -0.238251165, 10.0107985, 4.10042763),
@@ -42,9 +44,7 @@ def test_seeded_weights_are_those_of_the_golden_arrays(networks, key):
     network, layer = key
     kernel = np.asarray(networks[network].params[f"{layer}/kernel"], np.float64)
     total, first, last, bias = CHECKSUMS[key]
-    # Corners of Caffe's layout: a deconvolution's kernel is flipped, a dense one transposed.
-    corner = (slice(None, None, -1),) * 2 if kernel.ndim == 4 else ()
-    flat = kernel[corner].ravel() if corner else kernel.ravel()
+    flat = (kernel[::-1, ::-1] if kernel.ndim == 4 else kernel).ravel()  # unflip deconvolutions
     assert kernel.sum() == pytest.approx(total, rel=1e-6)
     assert (flat[0], flat[-1]) == pytest.approx((first, last), rel=1e-6)
     assert networks[network].params[f"{layer}/bias"][0] == pytest.approx(bias, rel=1e-6)
@@ -89,6 +89,10 @@ def nsfw_value(networks, blob: str, unit: int, params, image):
     return networks["nsfw"].apply(params, image)[blob][unit]
 
 
+# In float32 a rounding of 1e-6 may move one ReLU or one pooling window to its other side, which
+# alone changes a gradient by up to 1e-2 (measured: one leaky ReLU of deconv4 and one window of pool2).
+# The tight comparisons are those in float64. Mistakes cost 0.1 and more.
+SINGLE = 5e-2
 IMAGE_GRADIENTS = {
     "dfc8_8": ("places", partial(places_unit, unit=8), noise_image(10, 227)),
     "dprob_nsfw": ("nsfw", partial(nsfw_value, blob="prob", unit=1), noise_image(20, 224)),
@@ -96,17 +100,21 @@ IMAGE_GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("name", IMAGE_GRADIENTS)
-def test_image_gradients(networks, golden, name):
+def assert_image_gradient(networks, golden, name: str, tolerance: float, dtype) -> None:
     network, value, image = IMAGE_GRADIENTS[name]
 
     @jax.jit
     def gradient(params, x):
         return jax.grad(lambda x: value(networks, params=params, image=x))(x)
 
-    got = gradient(networks[network].params, hwc(image))
-    wanted = golden[f"image_{name}_every3"]
-    assert relative_l2(chw(got)[:, ::3, ::3], wanted) <= 1e-4
+    params = {p: jnp.asarray(a, dtype) for p, a in networks[network].params.items()}
+    got = gradient(params, jnp.asarray(hwc(image), dtype))
+    assert relative_l2(chw(got)[:, ::3, ::3], golden[f"image_{name}_every3"]) <= tolerance
+
+
+@pytest.mark.parametrize("name", IMAGE_GRADIENTS)
+def test_image_gradients(networks, golden, name):
+    assert_image_gradient(networks, golden, name, SINGLE, jnp.float32)
 
 
 def code_objectives(networks, classifier: str):
@@ -157,20 +165,21 @@ def assert_code_gradients(networks, golden, classifier: str, prefix: str, tolera
             assert float(out[i]) == pytest.approx(float(value), rel=value_rtol), name
 
 
-# The ONNX file's arrays are rounded differently: a leaky ReLU may lie on its other side.
-@pytest.mark.parametrize(("classifier", "tolerance"), [("places", 1e-5), ("nsfw", 1e-2)])
-def test_code_gradients(networks, golden, classifier, tolerance):
-    assert_code_gradients(networks, golden, classifier, "", tolerance, value_rtol=1e-4)
+@pytest.mark.parametrize("classifier", OBJECTIVES)
+def test_code_gradients(networks, golden, classifier):
+    assert_code_gradients(networks, golden, classifier, "", SINGLE, value_rtol=1e-4)
 
 
-def test_code_gradients_in_double_precision(networks, golden):
+def test_gradients_in_double_precision(networks, golden):
     with jax.enable_x64(True):
+        assert_image_gradient(networks, golden, "dfc8_8", 1e-5, jnp.float64)
         assert_code_gradients(networks, golden, "places", "f64/", 1e-9, value_rtol=1e-10)
 
 
-def test_code_gradients_of_yahoos_caffemodel(networks, golden, nsfw_caffemodel):
+def test_gradients_of_yahoos_caffemodel(networks, golden, nsfw_caffemodel):
     """Folding in float64 follows Caffe's double build, which does not fold."""
     original = networks | {"nsfw": port("open_nsfw", nsfw_caffemodel)[0]}
-    assert_code_gradients(original, golden, "nsfw", "", 1e-5, value_rtol=1e-4)
     with jax.enable_x64(True):
         assert_code_gradients(original, golden, "nsfw", "f64/", 1e-9, value_rtol=1e-10)
+        for name in ("dprob_nsfw", "dlogit_nsfw"):
+            assert_image_gradient(original, golden, name, 1e-5, jnp.float64)

@@ -63,6 +63,7 @@ def test_every_blob_of_tiny_networks_equals_opencv(network, tmp_path):
     assert_blobs_agree(port(network, path, config=config)[0], reference, x)
 
 
+@pytest.mark.full_size
 def test_every_blob_of_the_full_generator_equals_opencv(big_generator):
     code = np.maximum(example(DGN_FC6), 0)
     reference = cv2_blobs(generator_prototxt(DGN_FC6), big_generator.caffemodel, code)
@@ -70,6 +71,7 @@ def test_every_blob_of_the_full_generator_equals_opencv(big_generator):
     assert_blobs_agree(big_generator.network, reference, code)
 
 
+@pytest.mark.full_size
 def test_every_blob_of_full_places205_equals_opencv(big_places):
     image = noise_image(11, 227)
     reference = cv2_blobs(alexnet_prototxt(PLACES205), big_places.caffemodel, image)
@@ -109,6 +111,7 @@ def test_open_nsfw_equals_onnxruntime(onnx_nsfw, seed):
     assert network.labels == ("SFW", "NSFW")
 
 
+@pytest.mark.full_size
 def test_open_nsfw_of_yahoos_caffemodel_equals_that_of_the_onnx_file(nsfw_caffemodel):
     ours = port("open_nsfw", nsfw_caffemodel)[0]
     other = jaxsynth.load_network("open_nsfw")
@@ -118,6 +121,7 @@ def test_open_nsfw_of_yahoos_caffemodel_equals_that_of_the_onnx_file(nsfw_caffem
         assert relative_error(other.params[path], array) <= 1e-5, path
 
 
+@pytest.mark.full_size
 def test_every_blob_of_yahoos_caffemodel_equals_opencv(nsfw_caffemodel):
     image = noise_image(20, 224)
     reference = cv2_blobs(resnet_prototxt(OPEN_NSFW), nsfw_caffemodel, image)

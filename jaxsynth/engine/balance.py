@@ -6,7 +6,7 @@ of them (Goh 2016: "isn't strictly correct, and needs one more tweak"). The bala
   image      each classifier's image-space gradient / its own mean |g|, times its strength, summed,
              sent once through the generator's VJP (DGN-AM divides the image gradient in this way)
   code       the same in code space: one VJP per network
-  sum        the plain gradient of the objective
+  sum        the plain gradient of the objective (also with one network: the raw gradient)
   alternate  one network per step in turn, plain gradient (strengths do not matter, signs do)
 
 A network's strength is the sum of its weights' absolute values: a weight of 0.5 counts half as much

@@ -146,11 +146,14 @@ def term_activation(
     return values[..., same.index(term)]
 
 
-def _blob_labels(network: Network, blob: str) -> tuple[str, ...]:
+def is_class_blob(network: Network, blob: str) -> bool:
+    """Whether a blob's units are the classes of a classifier: logits or probabilities."""
     config = network.info.config
-    if is_generator(config) or blob not in (logits_blob(config), *_LABELLED):
-        return ()
-    return network.labels
+    return not is_generator(config) and blob in (logits_blob(config), *_LABELLED)
+
+
+def _blob_labels(network: Network, blob: str) -> tuple[str, ...]:
+    return network.labels if is_class_blob(network, blob) else ()
 
 
 def _choose(what: str, name: str, options: Mapping) -> None:

@@ -14,12 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.networks.layers import SLOPE, leaky_relu, upsample
+from jaxsynth.networks.layers import SLOPE, leaky_relu, upsample_conv
 
 
 class Up(NamedTuple):
-    """One spatial layer. kind `deconv` is Caffe's Deconvolution; `upconv` upsamples by `stride`
-    (nearest neighbour), then convolves with padding kernel // 2."""
+    """One spatial layer. kind `deconv` is Caffe's Deconvolution. The others convolve 3x3 with
+    padding 1, at stride 2 after doubling the map: `upconv` nearest neighbour, `linconv` bilinear."""
 
     name: str
     kind: str
@@ -51,7 +51,7 @@ class GeneratorConfig:
 class Generator(nn.Module):
     """feat (..., D) -> dict of activations; the last layer's entry is the image (..., H, W, 3).
 
-    `conv` replaces `lax.conv_general_dilated` in `upconv` layers (training only).
+    `conv` replaces `lax.conv_general_dilated` but in `deconv` (training only: faster gradients).
     """
 
     config: GeneratorConfig
@@ -92,16 +92,24 @@ def _spatial(layer: Up, conv_general_dilated: Callable[..., jax.Array] | None):
             input_dilation=layer.stride,
             name=layer.name,
         )
-    if layer.kind == "upconv":
-        conv = nn.Conv(
-            layer.features,
-            (layer.kernel, layer.kernel),
-            padding=layer.pad,
-            conv_general_dilated=conv_general_dilated,
-            name=layer.name,
+    if layer.kind not in ("upconv", "linconv"):
+        raise ValueError(
+            f"layer {layer.name!r}: kind {layer.kind!r} is none of 'deconv', 'upconv', 'linconv'"
         )
-        return lambda x: conv(upsample(x, layer.stride) if layer.stride > 1 else x)
-    raise ValueError(f"layer {layer.name!r}: kind {layer.kind!r} is neither 'deconv' nor 'upconv'")
+    if layer.stride == 2:
+        smooth = layer.kind == "linconv"
+
+        def conv(x, kernel, *_, **__):  # flax makes the kernel and adds the bias
+            return upsample_conv(x, kernel, smooth, conv_general_dilated)
+    else:
+        conv = conv_general_dilated
+    return nn.Conv(
+        layer.features,
+        (layer.kernel, layer.kernel),
+        padding=layer.pad,
+        conv_general_dilated=conv,
+        name=layer.name,
+    )
 
 
 DGN_FC6 = GeneratorConfig(

@@ -9,7 +9,7 @@ from jaxsynth.networks.generator import GeneratorConfig, Up
 
 
 def pocket_places(
-    size: int = 64, code: int = 512, classes: int = 100, width: int = 32
+    size: int = 64, code: int = 512, classes: int = 100, width: int = 24
 ) -> AlexNetConfig:
     """Five convolutions down to size / 16, then the code `fc6` (D,) and the logits `fc8`."""
     return AlexNetConfig(
@@ -26,18 +26,21 @@ def pocket_places(
     )
 
 
-def pocket_generator(size: int = 64, code: int = 512, width: int = 32) -> GeneratorConfig:
-    """A dense layer to (size / 16)^2, then four times nearest-neighbour upsampling + 3x3."""
+def pocket_generator(size: int = 64, code: int = 512, width: int = 16) -> GeneratorConfig:
+    """A dense layer to (size / 16)^2, then four times upsampling + 3x3, and 3x3 to the image.
+
+    The two fine layers upsample bilinearly: nearest neighbour there leaves a grid.
+    """
     side = size // 16
     return GeneratorConfig(
         code=code,
-        dense=(("defc5", side * side * 6 * width),),
-        seed=(side, side, 6 * width),
+        dense=(("defc5", side * side * 12 * width),),
+        seed=(side, side, 12 * width),
         layers=(
-            Up("upconv4", "upconv", 6 * width, 3, 2),
-            Up("upconv3", "upconv", 4 * width, 3, 2),
-            Up("upconv2", "upconv", 2 * width, 3, 2),
-            Up("upconv1", "upconv", width, 3, 2),
+            Up("upconv4", "upconv", 10 * width, 3, 2),
+            Up("upconv3", "upconv", 6 * width, 3, 2),
+            Up("upconv2", "linconv", 3 * width, 3, 2),
+            Up("upconv1", "linconv", width, 3, 2),
             Up("conv0", "upconv", 3, 3, 1),
         ),
     )

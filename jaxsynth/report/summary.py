@@ -1,6 +1,6 @@
 """What a finished sweep says: metric rows, captions, the contact sheet, the HTML report."""
 
-import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,15 @@ import numpy as np
 
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.sweep import Results
-from jaxsynth.engine.terms import Term, term_activation
-from jaxsynth.experiment import Run
+from jaxsynth.engine.terms import Term, is_class_blob, term_activation
+from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.files.images import read_image, to_rgb, write_png
 from jaxsynth.networks.network import Network
-from jaxsynth.report.html import ReportRun, write_report
+from jaxsynth.report.html import BLUR_ABOVE, ReportRun, write_report
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.report.tables import write_metrics
 
-NSFW, PLACES = "nsfw", "places"
-NSFW_UNIT = 1  # of open_nsfw: 0 is SFW
-BLUR_ABOVE = 0.5
 SHEET_TILES = 400  # a larger sheet is no longer a page; the report has every run
 _COLUMNS = 8
 
@@ -54,7 +51,7 @@ def _row(i: int, run: Run, results: Results, networks: Mapping[str, Network]) ->
         row[f"target_{n}"], row[f"weight_{n}"] = str(term), term.weight
         for which, watched in looks.items():
             row[f"activation_{n}_{which}"] = term_activation(term, run.terms, watched)
-            row[f"p_{n}_{which}"] = term_probability(term, networks, watched)
+            row[f"p_{n}_{which}"] = _probability(term, networks, watched)
     if NSFW in networks:
         for which, watched in looks.items():
             row[f"nsfw_{which}"] = watched[NSFW]["prob"][NSFW_UNIT]
@@ -75,17 +72,16 @@ def status(results: Results, i: int) -> str:
     return "ok" if np.isfinite(results.last.objective[i]) else "non-finite"
 
 
-def term_probability(
+def _probability(
     term: Term, networks: Mapping[str, Network], watched: Mapping[str, Mapping[str, np.ndarray]]
-) -> float | None:
-    """Probability of the class that a term on a classifier's last layers is about, else None."""
-    if term.network == GENERATOR or term.blob not in _class_blobs(networks[term.network]):
+) -> np.ndarray | None:
+    """Probability (...) of the class that a term on a classifier's last layers is about, or None.
+
+    `watched` is one run's, leaves (..., K).
+    """
+    if term.network == GENERATOR or not is_class_blob(networks[term.network], term.blob):
         return None
-    return watched[term.network]["prob"][term.index[0]]
-
-
-def _class_blobs(network: Network) -> set[str]:
-    return {"fc8", "fc_nsfw", "prob", "log_prob", "log_odds"}
+    return watched[term.network]["prob"][..., term.index[0]]
 
 
 def scene_label(network: Network, unit: int) -> str:
@@ -149,11 +145,16 @@ def write_pages(
     results: Results,
     networks: Mapping[str, Network],
     command: str,
+    config: Mapping[str, Any],
+    blur_sheet: bool = False,
 ) -> list[dict[str, Any]]:
-    """Writes metrics.csv, contact_sheet.png, traces.png and report.html; gives the metric rows."""
+    """Writes metrics.csv, contact_sheet.png, traces.png and report.html; gives the metric rows.
+
+    The report blurs images of P(NSFW) > 0.5 until they are clicked; the sheet does if asked to.
+    """
     rows = metric_rows(runs, results, networks)
     write_metrics(folder / "metrics.csv", rows)
-    _write_sheet(folder, title, runs, rows)
+    _write_sheet(folder, title, runs, rows, blur_sheet)
     traces = _write_traces(folder, runs, results, networks)
     gallery = [
         ReportRun(
@@ -166,13 +167,23 @@ def write_pages(
         for i, (run, row) in enumerate(zip(runs, rows, strict=True))
     ]
     write_report(
-        folder / "report.html", title, summarise(rows), gallery, command=command, traces=traces
+        folder / "report.html",
+        title,
+        summarise(rows),
+        gallery,
+        command=command,
+        config=config,
+        traces=traces,
     )
     return rows
 
 
 def _write_sheet(
-    folder: Path, title: str, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]
+    folder: Path,
+    title: str,
+    runs: Sequence[Run],
+    rows: Sequence[Mapping[str, Any]],
+    blur: bool,
 ) -> None:
     order, columns, labels = _grid(runs)
     if len(order) > SHEET_TILES:
@@ -187,6 +198,7 @@ def _write_sheet(
         Tile(
             read_image(folder / image_name(i, "last")),
             captions(rows[i]),
+            blur=blur and (rows[i].get("nsfw_last") or 0) > BLUR_ABOVE,
             flag="" if rows[i]["status"] == "ok" else rows[i]["status"],
         )
         for i in order
@@ -206,16 +218,19 @@ def _grid(runs: Sequence[Run]) -> tuple[list[int], int, dict[str, list[str]]]:
     return list(range(len(runs))), min(_COLUMNS, len(runs)), {}
 
 
-def _write_traces(folder, runs, results, networks) -> str:
+def _write_traces(
+    folder: Path, runs: Sequence[Run], results: Results, networks: Mapping[str, Network]
+) -> str:
     """Draws the traces; the file's name, or "" where nothing moved or matplotlib is missing."""
     if not results.objective.shape[1]:
         return ""
     probabilities: dict[str, np.ndarray] = {}
     for n in range(max(len(run.terms) for run in runs)):
-        curves = [_probability_trace(run, n, results, networks, i) for i, run in enumerate(runs)]
-        curves = [c for c in curves if c is not None]
+        with_term = [(i, run.terms[n]) for i, run in enumerate(runs) if n < len(run.terms)]
+        curves = [_probability(t, networks, _of_run(results.watched, i)) for i, t in with_term]
+        curves = [curve for curve in curves if curve is not None]
+        names = {str(term) for _, term in with_term}
         if curves:
-            names = {str(run.terms[n]) for run in runs if n < len(run.terms)}
             label = f"P({names.pop()})" if len(names) == 1 else f"P(target {n + 1})"
             probabilities[label] = np.stack(curves)
     names = [" ".join(filter(None, (r.row, r.column))) or f"seed {r.seed}" for r in runs]
@@ -223,17 +238,5 @@ def _write_traces(folder, runs, results, networks) -> str:
         folder / "traces.png", results.objective, names=names, probabilities=probabilities
     )
     if problem:
-        print(problem)
-    return "traces.png" if os.path.exists(folder / "traces.png") else ""
-
-
-def _probability_trace(run, n, results, networks, i):
-    if n >= len(run.terms):
-        return None
-    return _trace(run.terms[n], networks, _of_run(results.watched, i))
-
-
-def _trace(term, networks, watched):
-    if term.network == GENERATOR or term.blob not in _class_blobs(networks[term.network]):
-        return None
-    return watched[term.network]["prob"][:, term.index[0]]
+        print(problem, file=sys.stderr)
+    return "" if problem else "traces.png"

@@ -1,0 +1,217 @@
+"""The flags that every experiment has, and what they say as frozen settings."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from jaxsynth.engine.balance import BALANCES
+from jaxsynth.engine.objective import GENERATOR
+from jaxsynth.engine.recipes import BOXES, RECIPES, SCHEDULES, STARTS, Recipe
+from jaxsynth.experiment import NSFW, PLACES, Sweep
+
+_DEFAULT_BATCH = {"cpu": 8}
+_ACCELERATOR_BATCH = 64
+_FROM_IMAGE = "dgn_am_image"
+
+_GENERATOR = flags.DEFINE_string(
+    "generator", "pocket_generator", "Generator: a name, or the path of a ported file."
+)
+_NSFW_NET = flags.DEFINE_string(
+    "nsfw", "open_nsfw", "NSFW classifier: a name, or the path of a ported file."
+)
+_PLACES_NET = flags.DEFINE_string(
+    "places", "pocket_places", "Scene classifier: a name, or the path of a ported file."
+)
+_SEEDS = flags.DEFINE_string(
+    "seeds", None, "Seeds: a count (8 is 0..7), a range (3:11 is 3..10) or a list (0,4,7)."
+)
+_RECIPE = flags.DEFINE_enum("recipe", None, list(RECIPES), "Named recipe that the rest overrides.")
+_STEPS = flags.DEFINE_integer("steps", None, "Number of updates.")
+_OPTIMIZER = flags.DEFINE_string("optimizer", None, "Name of an optax optimizer.")
+_OPTIMIZER_ARGS = flags.DEFINE_list(
+    "optimizer_args", None, "Its arguments but the rate, such as momentum=0.9,nesterov=1."
+)
+_NORMALIZE = flags.DEFINE_bool("normalize", None, "Divide the gradient by its mean |g|.")
+_SCHEDULE = flags.DEFINE_enum("schedule", None, list(SCHEDULES), "Step size over time.")
+_LR_START = flags.DEFINE_float("lr_start", None, "Step size at the first update.")
+_LR_END = flags.DEFINE_float("lr_end", None, "Step size that the schedule ends in.")
+_DECAY = flags.DEFINE_float("decay", None, "Factor on the code at every step.")
+_DECAY_WHEN = flags.DEFINE_enum(
+    "decay_when", None, ["before", "after"], "Decay before or after the projection."
+)
+_BOX = flags.DEFINE_enum(
+    "box", None, list(BOXES), "Projection: [0, upper bound per unit], [-1, 1], or none."
+)
+_START = flags.DEFINE_enum("start", None, list(STARTS), "Start codes drawn from a seed.")
+_BALANCE = flags.DEFINE_enum(
+    "balance",
+    "image",
+    list(BALANCES),
+    "How gradients of several networks are joined: each image-space gradient divided by its own "
+    "mean |g| (image), the same in code space (code), plainly added (sum), or in turns "
+    "(alternate).",
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ["float32", "float64"], "Precision of all arithmetic."
+)
+_INIT_IMAGE = flags.DEFINE_string(
+    "init_image", None, "Start from this photograph's code (default recipe: 30 small steps)."
+)
+_INIT_CODES = flags.DEFINE_string(
+    "init_codes", None, "Start codes, FILE.npy of (runs, d), or (seeds, d) for every weighting."
+)
+_RECORD = flags.DEFINE_list("record_codes", [], "Steps after which codes are kept, e.g. 1,2,5,10.")
+_BATCH = flags.DEFINE_integer(
+    "batch",
+    None,
+    "Runs per compiled chunk (8 on CPU, 64 on accelerators). Results are bit-equal for an equal "
+    "batch; a smaller sweep is padded to it. Less memory: smaller.",
+    lower_bound=1,
+)
+_SHOW = flags.DEFINE_enum(
+    "show",
+    "mean",
+    ["mean", "dgn_am"],
+    "How pixels become visible: add the mean and clip (truer colours), or DGN-AM's stretch.",
+)
+_BLUR_SHEET = flags.DEFINE_bool(
+    "blur_sheet", False, "Blur images of P(NSFW) > 0.5 on contact_sheet.png, as report.html does."
+)
+_OUT = flags.DEFINE_string("out", None, "Output folder; by default out/EXPERIMENT.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier run in --out.")
+_PROGRESS = flags.DEFINE_bool("progress", True, "Show a progress bar.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """An experiment as its flags ask for it."""
+
+    name: str
+    networks: Mapping[str, str]
+    seeds: tuple[int, ...]
+    sweep: Sweep
+    init_image: str | None
+    init_codes: str | None
+    show: str
+    blur_sheet: bool
+    out: Path
+    overwrite: bool
+    progress: bool
+
+
+def read_settings(
+    name: str, argv: Sequence[str], recipe: str = "goh", seeds: str = "8", **override: Any
+) -> Settings:
+    """Settings from the flags; `recipe`, `seeds` and `override` are the experiment's defaults.
+
+    Raises:
+      ValueError: naming the first flag that cannot work.
+    """
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only (--help)")
+    if _INIT_IMAGE.value and _INIT_CODES.value:
+        raise ValueError("--init_image and --init_codes are two starts: give one of them")
+    if _INIT_IMAGE.value:
+        seeds, recipe, override = "1", _FROM_IMAGE, {}
+    default_batch = _DEFAULT_BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
+    if _PRECISION.value == "float64":
+        jax.config.update("jax_enable_x64", True)
+    return Settings(
+        name=name,
+        networks={GENERATOR: _GENERATOR.value, NSFW: _NSFW_NET.value, PLACES: _PLACES_NET.value},
+        seeds=parse_seeds(_SEEDS.value or seeds),
+        sweep=Sweep(
+            recipe=_recipe(recipe, override),
+            balance=_BALANCE.value,
+            batch=_BATCH.value or default_batch,
+            precision=_PRECISION.value,
+            record=tuple(_integers("record_codes", _RECORD.value)),
+        ),
+        init_image=_INIT_IMAGE.value,
+        init_codes=_INIT_CODES.value,
+        show=_SHOW.value,
+        blur_sheet=_BLUR_SHEET.value,
+        out=Path(_OUT.value or f"out/{name}"),
+        overwrite=_OVERWRITE.value,
+        progress=_PROGRESS.value,
+    )
+
+
+def _recipe(default: str, override: Mapping[str, Any]) -> Recipe:
+    asked = {
+        "steps": _STEPS.value,
+        "optimizer": _OPTIMIZER.value,
+        "optimizer_args": _optimizer_args(),
+        "normalize": _NORMALIZE.value,
+        "schedule": _SCHEDULE.value,
+        "lr_start": _LR_START.value,
+        "lr_end": _LR_END.value,
+        "decay": _DECAY.value,
+        "decay_when": _DECAY_WHEN.value,
+        "box": _BOX.value,
+        "start": _START.value,
+    }
+    override = override if _RECIPE.value is None else {}
+    given = {k: v for k, v in asked.items() if v is not None}
+    if given.get("optimizer") and "optimizer_args" not in given:
+        given["optimizer_args"] = ()
+    return dataclasses.replace(RECIPES[_RECIPE.value or default], **(dict(override) | given))
+
+
+def _optimizer_args() -> tuple[tuple[str, float], ...] | None:
+    if _OPTIMIZER_ARGS.value is None:
+        return None
+    pairs = [part.partition("=") for part in _OPTIMIZER_ARGS.value]
+    try:
+        return tuple((key, float(value)) for key, _, value in pairs)
+    except ValueError:
+        raise ValueError(
+            f"--optimizer_args={','.join(_OPTIMIZER_ARGS.value)}: expected name=number,..."
+        ) from None
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`8` -> 0..7, `3:11` -> 3..10, `0,4,7` -> these.
+
+    Raises:
+      ValueError: if it is none of these, or empty.
+    """
+    try:
+        if ":" in text:
+            first, last = (int(part) for part in text.split(":"))
+            seeds = tuple(range(first, last))
+        elif "," in text:
+            seeds = tuple(int(part) for part in text.split(",") if part.strip())
+        else:
+            seeds = tuple(range(int(text)))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise ValueError(
+            f"--seeds={text}: expected a count such as 8, a rising range such as 3:11, or a list "
+            "such as 0,4,7 of numbers from 0 up"
+        )
+    return seeds
+
+
+def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
+    """Finite numbers of a comma-separated flag; ValueError otherwise."""
+    try:
+        numbers = [float(v) for v in values]
+    except ValueError:
+        numbers = []
+    if not numbers or not np.isfinite(numbers).all():
+        raise ValueError(f"--{flag}={','.join(values)}: expected numbers such as 0.5,1,2")
+    return numbers
+
+
+def _integers(flag: str, values: Sequence[str]) -> list[int]:
+    try:
+        return sorted({int(v) for v in values})
+    except ValueError:
+        raise ValueError(f"--{flag}={','.join(values)}: expected steps such as 1,2,5") from None

@@ -1,0 +1,401 @@
+"""Objective, balance, recipes and sweeps on tiny networks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import in_float64, tiny_networks
+
+from jaxsynth.engine import ascent, recipes, sweep
+from jaxsynth.engine.balance import BALANCES, value_and_gradient
+from jaxsynth.engine.objective import make_system, objective, system_params, view
+from jaxsynth.engine.recipes import RECIPES, Recipe
+from jaxsynth.engine.terms import Term
+from jaxsynth.experiment import Run, Sweep, synthesize
+from jaxsynth.networks.layers import log_odds, softmax
+
+SCENE = Term("places", "fc8", (1,), 1.0, "bar")
+NSFW = Term("nsfw", "fc8", (1,), 0.5, "NSFW")
+SHORT = dataclasses.replace(RECIPES["goh"], steps=6)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return tiny_networks()
+
+
+@pytest.fixture()
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def parts(networks, *terms):
+    """System, params and one run's weights."""
+    generator = networks["generator"]
+    roles = {t.network for t in terms} - {"generator"}
+    classifiers = {r: n for r, n in networks.items() if r in roles}
+    weights = {}
+    for t in terms:
+        shape = (1,) if t.blob.startswith(("code_", "image_")) else None
+        if shape is None:
+            out = networks[t.network].apply(
+                networks[t.network].params, jnp.zeros(networks[t.network].input_shape)
+            )
+            shape = out[t.blob].shape
+        blobs = weights.setdefault(t.network, {})
+        blobs[t.blob] = blobs.get(t.blob, jnp.zeros(shape)).at[t.index].add(t.weight)
+    return make_system(generator, classifiers), system_params(generator, classifiers), weights
+
+
+def code(seed=0, size=12):
+    return jnp.asarray(np.random.default_rng(seed).uniform(0, 2, size))
+
+
+# ---------------------------------------------------------------- softmax and objective
+
+
+def test_softmax_gradient_is_the_usual_one_and_survives_saturation():
+    w = jnp.array([0.3, -1.0, 2.0])
+    logits = jnp.array([0.1, 0.4, -0.2])
+    usual = jax.grad(lambda x: jnp.vdot(w, jax.nn.softmax(x)))(logits)
+    ours = jax.grad(lambda x: jnp.vdot(w, softmax(x)))(logits)
+    np.testing.assert_allclose(ours, usual, rtol=1e-5)
+    far = jnp.array([0.0, 60.0])
+    g = jax.grad(lambda x: softmax(x)[1])(far)
+    assert g[1] > 0
+    np.testing.assert_allclose(g[1] / -g[0], 1.0, rtol=1e-5)
+    assert jax.grad(lambda x: jax.nn.softmax(x)[1])(far)[1] == 0  # what the usual rule gives
+
+
+def test_log_odds():
+    logits = jnp.array([0.1, 0.4, -0.2])
+    p = jax.nn.softmax(logits)
+    np.testing.assert_allclose(log_odds(logits), jnp.log(p / (1 - p)), rtol=1e-5)
+    np.testing.assert_allclose(log_odds(jnp.array([0.0, 200.0])), [-200, 200], rtol=1e-6)
+
+
+def test_objective_is_the_weighted_sum(networks):
+    terms = [
+        SCENE,
+        Term("places", "conv2", (2, 3, 5), -0.7),
+        Term("nsfw", "prob", (0,), 2.0),
+        Term("generator", "feat", (4,), 0.25),
+        Term("generator", "code_l2", (0,), -0.1),
+        Term("generator", "image_tv", (0,), -0.01),
+    ]
+    system, params, weights = parts(networks, *terms)
+    z = code()
+    value, seen = objective(system, params, z, weights)
+    image = np.asarray(seen["generator"]["deconv0"])
+    tv = np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean()
+    wanted = (
+        seen["places"]["fc8"][1]
+        - 0.7 * seen["places"]["conv2"][2, 3, 5]
+        + 2.0 * seen["nsfw"]["prob"][0]
+        + 0.25 * z[4]
+        - 0.1 * np.mean(np.square(z))
+        - 0.01 * tv
+    )
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    own = networks["nsfw"].apply(networks["nsfw"].params, image[1:15, 1:15])  # centre crop of 14
+    np.testing.assert_allclose(own["fc8"], seen["nsfw"]["fc8"], rtol=1e-5)
+
+
+def test_views():
+    image = jnp.arange(256 * 256 * 3, dtype=jnp.float32).reshape(256, 256, 3)
+    np.testing.assert_array_equal(view(image, 227), image[14:241, 14:241])
+    np.testing.assert_array_equal(view(image, 224), image[16:240, 16:240])
+    assert view(image, 256) is not None and view(image, 64).shape == (64, 64, 3)
+    flat = jnp.full((64, 64, 3), 7.0)
+    np.testing.assert_allclose(view(flat, 224), jnp.full((224, 224, 3), 7.0), rtol=1e-6)
+
+
+# ---------------------------------------------------------------- balance
+
+
+def by_hand(networks, balance, z, step):
+    """The balances of one scene and one NSFW term, written out term by term."""
+    generator, places, nsfw = (networks[r] for r in ("generator", "places", "nsfw"))
+
+    def draw(c):
+        return generator.apply(generator.params, c)["deconv0"]
+
+    def scene(im):
+        return places.apply(places.params, im)["fc8"][1]
+
+    def risk(im):
+        return 0.5 * nsfw.apply(nsfw.params, im[1:15, 1:15])["fc8"][1]
+
+    image, pull = jax.vjp(draw, z)
+    g_scene, g_risk = jax.grad(scene)(image), jax.grad(risk)(image)
+    if balance == "sum":
+        return pull(g_scene + g_risk)[0]
+    if balance == "alternate":
+        # Networks take turns in the order in which the weights name them (sorted by jit).
+        return pull((g_risk, g_scene)[step % 2])[0]
+    if balance == "code":
+        a, b = pull(g_scene)[0], pull(g_risk)[0]
+        return a / jnp.abs(a).mean() + 0.5 * b / jnp.abs(b).mean()
+    mean_risk = jnp.abs(g_risk[1:15, 1:15]).mean()
+    return pull(g_scene / jnp.abs(g_scene).mean() + 0.5 * g_risk / mean_risk)[0]
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+@pytest.mark.parametrize("step", [0, 1])
+def test_balances(networks, x64, balance, step):
+    networks = in_float64(networks)
+    system, params, weights = parts(networks, SCENE, NSFW)
+    z = code()
+    run = jax.jit(value_and_gradient, static_argnums=(0, 1))
+    value, _, got = run(system, balance, params, z, weights, jnp.int32(step))
+    np.testing.assert_allclose(got, by_hand(networks, balance, z, step), rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(value, objective(system, params, z, weights)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_network_without_weight_does_not_count(networks, x64, balance):
+    networks = in_float64(networks)
+    silent = dataclasses.replace(NSFW, weight=0.0)
+    both, params, weights = parts(networks, SCENE, silent)
+    alone, alone_params, alone_weights = parts(networks, SCENE)
+    for step in (0, 1):
+        _, _, got = value_and_gradient(both, balance, params, code(), weights, step)
+        _, _, want = value_and_gradient(
+            alone, balance, alone_params, code(), alone_weights, step
+        )
+        np.testing.assert_allclose(got / np.abs(got).mean(), want / np.abs(want).mean(), rtol=1e-9)
+
+
+def test_regularisers_pull(networks):
+    system, params, weights = parts(networks, Term("generator", "code_l2", (0,), -1.0))
+    _, _, g = value_and_gradient(system, "sum", params, code(), weights, 0)
+    np.testing.assert_allclose(g, -2 * code() / 12, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def plain_loop(recipe, gradient, z, upper):
+    """The update rules of the papers in plain numpy."""
+    z, velocity = np.array(z, np.float64), 0.0
+    momentum = dict(recipe.optimizer_args).get("momentum", 0.0)
+    out = []
+    for t in range(recipe.steps):
+        g = np.asarray(gradient(z))
+        velocity = momentum * velocity + g / np.abs(g).mean()
+        z = z + (recipe.lr_start + (recipe.lr_end - recipe.lr_start) * t / recipe.steps) * velocity
+        if recipe.decay_when == "before":
+            z = recipe.decay * z
+        z = np.clip(z, 0, upper)
+        if recipe.decay_when == "after":
+            z = recipe.decay * z
+        out.append(z)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("name", ["goh", "dgn_am", "dgn_am_image", "cnnpref"])
+def test_recipes_follow_their_papers(networks, x64, name):
+    networks = in_float64(networks)
+    recipe = dataclasses.replace(RECIPES[name], steps=8)
+    system, params, weights = parts(networks, SCENE)
+    upper = networks["generator"].code.upper
+
+    def gradient(z):
+        return jax.grad(lambda c: objective(system, params, c, weights)[0])(jnp.asarray(z))
+
+    start = np.asarray(code())[None]
+    result = synthesize(
+        networks, [Run(0, (SCENE,))],
+        Sweep(recipe, precision="float64", batch=1, record=tuple(range(1, 9))), start,
+    )
+    wanted = plain_loop(recipe, gradient, start[0], upper)
+    np.testing.assert_allclose(result.recorded_codes[0], wanted, rtol=1e-9, atol=1e-12)
+    reported = wanted[-1] if recipe.report == "final" else wanted[-2]
+    image = networks["generator"].apply(networks["generator"].params, reported)["deconv0"]
+    np.testing.assert_allclose(result.last.image[0], image, rtol=1e-9)
+
+
+def test_adam_is_optax_adam_in_the_box(networks, x64):
+    networks = in_float64(networks)
+    recipe = dataclasses.replace(RECIPES["adam"], steps=5, schedule="constant")
+    system, params, weights = parts(networks, SCENE)
+    z, tx = code(), optax.adam(recipe.lr_start)
+    state = tx.init(z)
+    for _ in range(5):
+        g = jax.grad(lambda c: -objective(system, params, c, weights)[0])(z)
+        updates, state = tx.update(g, state)
+        z = jnp.clip(z + updates, 0, networks["generator"].code.upper)
+    result = synthesize(
+        networks, [Run(0, (SCENE,))],
+        Sweep(recipe, precision="float64", batch=1, balance="sum"), np.asarray(code())[None],
+    )
+    np.testing.assert_allclose(result.codes[0], z, rtol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [*recipes.SCHEDULES, optax.constant_schedule(0.1)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lion", "rmsprop", "nadam"])
+def test_any_optax_optimizer_and_schedule_runs(networks, schedule, optimizer):
+    recipe = Recipe(steps=3, optimizer=optimizer, schedule=schedule, lr_end=0.1)
+    recipes.check_recipe(recipe)
+    tx = recipes.make_transform(recipe)
+    updates, _ = tx.update(jnp.array([1.0, -3.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))
+    assert jnp.isfinite(updates).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"steps": -1}, "steps"),
+        ({"optimizer": "sdg"}, "sdg"),
+        ({"optimizer_args": (("speed", 1.0),)}, "speed"),
+        ({"schedule": "cubic"}, "cubic"),
+        ({"box": "sphere"}, "sphere"),
+        ({"lr_start": float("nan")}, "nan"),
+        ({"decay": 0.0}, "decay"),
+    ],
+)
+def test_wrong_recipes_are_refused_by_name(change, word):
+    with pytest.raises(ValueError, match=word):
+        recipes.check_recipe(dataclasses.replace(Recipe(), **change))
+
+
+def test_boxes(networks):
+    for box, low, high in [("upper", 0, 6), ("unit", -1, 1), ("none", -np.inf, np.inf)]:
+        made = recipes.make_box(Recipe(box=box), 12, networks["generator"].code.upper, np.float32)
+        assert made.lower.min() == low and made.upper.max() == high
+    with pytest.raises(ValueError, match="--bounds"):
+        recipes.make_box(Recipe(), 12, None, np.float32)
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+def runs_of(count, unit=1):
+    return [
+        Run(seed, (dataclasses.replace(SCENE, index=(unit,)), NSFW)) for seed in range(count)
+    ]
+
+
+def test_a_seed_starts_the_same_whatever_the_sweep(networks):
+    box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float32)
+    root = jax.random.key(0)
+    many = recipes.start_codes(SHORT, box, root, np.arange(40))
+    alone = recipes.start_codes(SHORT, box, root, np.array([17]))
+    np.testing.assert_array_equal(many[17], alone[0])
+    assert len(np.unique(np.asarray(many), axis=0)) == 40
+    assert (many >= 0).all()
+
+
+def test_alone_in_a_batch_and_in_a_python_loop_agree_in_float64(networks, x64):
+    networks = in_float64(networks)
+    settings = Sweep(SHORT, precision="float64", batch=5)
+    together = synthesize(networks, runs_of(5), settings)
+    single = synthesize(networks, runs_of(5)[3:4], dataclasses.replace(settings, batch=1))
+    np.testing.assert_allclose(single.codes[0], together.codes[3], rtol=1e-10)
+    np.testing.assert_allclose(single.objective[0], together.objective[3], rtol=1e-10)
+
+    system, params, weights = parts(networks, *runs_of(1)[0].terms)
+    box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
+    [z] = recipes.start_codes(SHORT, box, jax.random.key(0), np.array([3]))
+    state = ascent.init(SHORT, z)
+    for _ in range(SHORT.steps):
+        state, _ = ascent.step(system, SHORT, "image", params, weights, {}, box, state)
+    np.testing.assert_allclose(state.code, together.codes[3], rtol=1e-10)
+
+
+def test_bit_equal_at_a_fixed_batch_whatever_the_neighbours(networks):
+    settings = Sweep(SHORT, batch=4)
+    many = synthesize(networks, runs_of(9), settings)  # three chunks, the last padded
+    few = synthesize(networks, [runs_of(9)[i] for i in (8, 2)], settings)
+    for name in ("codes", "best_codes", "objective"):
+        np.testing.assert_array_equal(getattr(few, name)[0], getattr(many, name)[8])
+        np.testing.assert_array_equal(getattr(few, name)[1], getattr(many, name)[2])
+    np.testing.assert_array_equal(few.last.image[0], many.last.image[8])
+
+
+def test_one_compilation_serves_every_unit_category_and_weighting(networks):
+    recipe = dataclasses.replace(SHORT, steps=2)
+    before = sweep.advance_jit._cache_size(), sweep.evaluate_jit._cache_size()
+    for unit, weight, seeds in ((0, 1.0, 3), (3, -2.0, 7), (4, 0.0, 1)):
+        terms = (Term("places", "fc8", (unit,), weight), Term("places", "conv2", (1, 1, unit), 1.0))
+        synthesize(networks, [Run(s, terms) for s in range(seeds)], Sweep(recipe, batch=3))
+    assert sweep.advance_jit._cache_size() == before[0] + 1
+    assert sweep.evaluate_jit._cache_size() == before[1] + 1
+
+
+def test_scan_blocks_and_single_steps_agree(networks, x64):
+    networks = in_float64(networks)
+    system, params, weights = parts(networks, SCENE)
+    weights = jax.tree.map(lambda w: w[None], weights)
+    box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
+    start = np.asarray(code())[None]
+    fixed = (system, SHORT, "image")
+    one = sweep.init_jit(SHORT, start)
+    values = []
+    for _ in range(6):
+        one, trace = sweep.advance_jit(*fixed, 1, params, weights, {}, box, one)
+        values.append(trace.objective[0, 0])
+    block, trace = sweep.advance_jit(
+        *fixed, 6, params, weights, {}, box, sweep.init_jit(SHORT, start)
+    )
+    np.testing.assert_allclose(block.code, one.code, rtol=1e-10)
+    np.testing.assert_allclose(trace.objective[:, 0], values, rtol=1e-10)
+
+
+def test_best_is_the_highest_objective_met(networks):
+    recipe = dataclasses.replace(SHORT, steps=12, lr_start=30.0, lr_end=30.0)  # overshoots
+    result = synthesize(networks, runs_of(3), Sweep(recipe, batch=3))
+    met = np.concatenate([result.objective, result.last.objective[:, None]], axis=1)
+    np.testing.assert_allclose(result.best.objective, met.max(axis=1), rtol=1e-4)
+    assert (met.max(axis=1) > met[:, -1]).any()
+
+
+def test_no_steps_only_looks(networks):
+    recipe = dataclasses.replace(SHORT, steps=0, box="none", start="normal")
+    result = synthesize(networks, [Run(5, ()), Run(6, ())], Sweep(recipe, batch=2))
+    assert result.objective.shape == (2, 0)
+    np.testing.assert_array_equal(result.codes, result.best_codes)
+    assert set(result.last.watched) == {"places", "nsfw"}
+
+
+def test_zero_gradient_ends_a_run_and_leaves_its_neighbours(networks):
+    dead = Run(0, (dataclasses.replace(SCENE, weight=0.0), dataclasses.replace(NSFW, weight=0.0)))
+    settings = Sweep(SHORT, batch=3)
+    good = runs_of(3)
+    mixed = synthesize(networks, [good[0], dead, good[2]], settings)
+    clean = synthesize(networks, good, settings)
+    assert mixed.ended.tolist() == [-1, 0, -1]
+    box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float32)
+    start = recipes.start_codes(SHORT, box, jax.random.key(0), np.array([0]))
+    np.testing.assert_array_equal(mixed.codes[1], start[0])
+    for i in (0, 2):
+        np.testing.assert_array_equal(mixed.codes[i], clean.codes[i])
+
+
+def test_non_finite_gradient_skips_the_update_and_leaves_neighbours(networks):
+    poisoned = dataclasses.replace(SCENE, weight=float("inf"))
+    bad = Run(0, (poisoned, dataclasses.replace(SCENE, index=(2,), weight=float("-inf"))))
+    settings = Sweep(SHORT, batch=3)
+    good = [Run(s, (SCENE,)) for s in range(3)]
+    mixed = synthesize(networks, [good[0], bad, good[2]], settings)
+    clean = synthesize(networks, good, settings)
+    assert mixed.skipped.tolist() == [0, SHORT.steps, 0]
+    assert np.isfinite(mixed.codes).all()
+    for i in (0, 2):
+        np.testing.assert_array_equal(mixed.codes[i], clean.codes[i])
+
+
+def test_wrong_sweeps_are_refused(networks):
+    with pytest.raises(ValueError, match=r"\[7\] lie outside 1..6"):
+        synthesize(networks, runs_of(1), Sweep(SHORT, record=(7,)))
+    with pytest.raises(ValueError, match=r"expected \(1, 12\)"):
+        synthesize(networks, runs_of(1), Sweep(SHORT), np.zeros((2, 12)))
+    with pytest.raises(ValueError, match="balance 'even'"):
+        synthesize(networks, runs_of(1), Sweep(SHORT, balance="even"))
+    swapped = {"generator": networks["places"], "places": networks["generator"]}
+    with pytest.raises(ValueError, match="must be a generator"):
+        synthesize(swapped, runs_of(1), Sweep(SHORT))

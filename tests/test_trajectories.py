@@ -1,0 +1,152 @@
+"""Whole runs against real Caffe (`golden/trajectories.npz`), at full size.
+
+Float32 trajectories are chaotic, so whole ones are compared in float64 and float32 by single steps
+from stored codes. Needs the published code bounds (`act_range/3x/fc6.txt`, not ours to ship).
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import relative_l2
+
+from jaxsynth.engine import sweep as sweeps
+from jaxsynth.engine.objective import make_system, system_params
+from jaxsynth.engine.recipes import RECIPES, make_box
+from jaxsynth.engine.terms import Term, weights_and_watch
+from jaxsynth.files.porting import port
+from jaxsynth.networks.network import activation_shapes
+
+pytestmark = pytest.mark.full_size
+TRAJECTORIES = Path(__file__).parent / "golden" / "trajectories.npz"
+RECORDED = (1, 2, 5, 10, 30)
+FC8, JOINT = ("places", "fc8", 8), ("nsfw", "fc_nsfw", 1)
+
+
+def terms(*rows):
+    return [Term(role, blob, (unit,), weight) for (role, blob, unit), weight in rows]
+
+
+@pytest.fixture(scope="module")
+def trajectories():
+    with np.load(TRAJECTORIES) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def bounds():
+    default = Path(__file__).parents[2] / "shared" / "golden" / "fc6_3x.txt"
+    path = Path(os.environ.get("JAXSYNTH_FC6_BOUNDS", default))
+    if not path.is_file():
+        pytest.skip("JAXSYNTH_FC6_BOUNDS does not name act_range/3x/fc6.txt")
+    return np.array(path.read_text().split(), np.float64)
+
+
+def climb(networks, runs, codes, bounds, recipe, balance, dtype, record=RECORDED):
+    """The engine's own path from start codes (R, D) to results."""
+    networks = {
+        role: n._replace(params={k: jnp.asarray(v, dtype) for k, v in n.params.items()})
+        for role, n in networks.items()
+    }
+    generator = networks.pop("generator")
+    shapes = {role: activation_shapes(n.info.config) for role, n in networks.items()}
+    weights, watch = weights_and_watch(runs, shapes, [], dtype)
+    [result] = sweeps.sweep(
+        make_system(generator, networks),
+        system_params(generator, networks),
+        sweeps.Batch(codes.astype(dtype), weights, watch),
+        make_box(recipe, codes.shape[1], bounds, dtype),
+        recipe,
+        balance=balance,
+        batch=len(codes),
+        record=record,
+    )
+    return result
+
+
+def check(result, run, golden, name):
+    codes, objective = golden[f"{name}/f64/codes"], golden[f"{name}/f64/objective"]
+    for i, step in enumerate(RECORDED):
+        error = relative_l2(result.recorded_codes[run, i], codes[i + 1])
+        assert error < 1e-6, (name, step, error)
+    np.testing.assert_allclose(result.objective[run], objective, rtol=1e-9)
+
+
+def test_dgn_am_in_float64(big_generator, big_places, trajectories, bounds):
+    recipe = dataclasses.replace(RECIPES["dgn_am"], steps=30)
+    networks = {"generator": big_generator.network, "places": big_places.network}
+    with jax.enable_x64(True):
+        result = climb(
+            networks,
+            [terms((FC8, 1.0))],
+            trajectories["dgn_am/f64/codes"][:1],
+            bounds,
+            recipe,
+            "image",
+            np.float64,
+        )
+    check(result, 0, trajectories, "dgn_am")
+    # DGN-AM's image is that of the last forward pass, one update before the final code.
+    assert result.last.objective[0] == pytest.approx(trajectories["dgn_am/f64/objective"][-1])
+
+
+def test_goh_in_float64(big_generator, nsfw_caffemodel, trajectories, bounds):
+    recipe = dataclasses.replace(RECIPES["goh"], steps=30)
+    networks = {"generator": big_generator.network, "nsfw": port("open_nsfw", nsfw_caffemodel)[0]}
+    sfw, nsfw = ("nsfw", "fc_nsfw", 0), ("nsfw", "fc_nsfw", 1)
+    runs = {
+        "logits_1_3": terms((sfw, 1.0), (nsfw, 3.0)),
+        "prob_nsfw": terms((("nsfw", "prob", 1), 1.0)),
+        "prob_sfw": terms((("nsfw", "prob", 0), 1.0)),
+    }
+    codes = np.stack([trajectories[f"{name}/f64/codes"][0] for name in runs])
+    with jax.enable_x64(True):
+        result = climb(networks, list(runs.values()), codes, bounds, recipe, "image", np.float64)
+    for i, name in enumerate(runs):
+        check(result, i, trajectories, name)
+
+
+def test_joint_in_float64(big_generator, big_places, nsfw_caffemodel, trajectories, bounds):
+    recipe = dataclasses.replace(RECIPES["goh"], steps=30)
+    networks = {
+        "generator": big_generator.network,
+        "places": big_places.network,
+        "nsfw": port("open_nsfw", nsfw_caffemodel)[0],
+    }
+    with jax.enable_x64(True):
+        result = climb(
+            networks,
+            [terms((FC8, 1.0), (JOINT, 1.0))],
+            trajectories["joint/f64/codes"][:1],
+            bounds,
+            recipe,
+            "code",
+            np.float64,
+        )
+    check(result, 0, trajectories, "joint")
+
+
+@pytest.mark.parametrize("step", [0, 1, 9, 29])
+def test_single_steps_in_float32(big_generator, big_places, trajectories, bounds, step):
+    steps = [0, 1, 2, 5, 9, 10, 29, 30]  # of the stored codes
+    codes = trajectories["dgn_am/f32/codes"]
+    rate = 8 + (1e-10 - 8) * step / 30
+    recipe = dataclasses.replace(RECIPES["dgn_am"], steps=1, schedule="constant", lr_start=rate)
+    networks = {"generator": big_generator.network, "places": big_places.network}
+    result = climb(
+        networks,
+        [terms((FC8, 1.0))],
+        codes[[steps.index(step)]],
+        bounds,
+        recipe,
+        "image",
+        np.float32,
+        record=(),
+    )
+    assert relative_l2(result.codes[0], codes[steps.index(step + 1)]) < 1e-2
+    wanted = trajectories["dgn_am/f32/objective"][step]
+    assert abs(result.objective[0, 0] - wanted) <= 1e-5 * max(1, abs(wanted))

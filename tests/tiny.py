@@ -1,0 +1,69 @@
+"""Tiny networks of the real code, for tests that want whole runs in seconds."""
+
+import numpy as np
+
+from jaxsynth.networks.alexnet import AlexNetConfig, Conv
+from jaxsynth.networks.generator import GeneratorConfig, Up
+from jaxsynth.networks.network import (
+    CodeStats,
+    Config,
+    Network,
+    NetworkInfo,
+    build_network,
+    param_shapes,
+)
+
+GENERATOR = GeneratorConfig(
+    code=12,
+    dense=(("defc6", 20), ("defc5", 4 * 4 * 4)),
+    seed=(4, 4, 4),
+    layers=(Up("deconv1", "deconv", 6, 4, 2), Up("deconv0", "deconv", 3, 4, 2)),
+)
+PLACES = AlexNetConfig(
+    size=16,
+    convs=(
+        Conv("conv1", 6, 3, 1, 1, pool="pool1", norm="norm1"),
+        Conv("conv2", 8, 3, 1, 1, groups=2),
+    ),
+    dense=(("fc6", 12),),
+    classes=5,
+)
+NSFW = AlexNetConfig(
+    size=14, convs=(Conv("conv1", 4, 3, 1, 1),), dense=(("fc6", 8),), classes=2
+)
+LABELS = ("abbey", "bar", "canyon", "dam", "estuary")
+
+
+def random_params(config: Config, seed: int, gain: float = 1.0) -> dict[str, np.ndarray]:
+    """He-scaled kernels and small biases, float32."""
+    rng = np.random.default_rng(seed)
+    params = {}
+    for path, shape in param_shapes(config).items():
+        fan_in = np.prod(shape[:-1]) if len(shape) > 1 else 100
+        scale = gain * np.sqrt(2 / fan_in)
+        params[path] = (scale * rng.standard_normal(shape)).astype(np.float32)
+    return params
+
+
+def tiny_networks() -> dict[str, Network]:
+    """role -> network: a generator (image 16, linear pixels of some tens), places, nsfw."""
+    generator = random_params(GENERATOR, 1)
+    generator["deconv0/kernel"] *= 30
+    upper = np.linspace(2, 6, GENERATOR.code).astype(np.float32)
+    places = NetworkInfo("tiny_places", PLACES, LABELS, preprocessing="resize16")
+    nsfw = NetworkInfo("tiny_nsfw", NSFW, ("SFW", "NSFW"), preprocessing="simple")
+    return {
+        "generator": build_network(
+            NetworkInfo("tiny_generator", GENERATOR), generator, CodeStats(upper)
+        ),
+        "places": build_network(places, random_params(PLACES, 2, 0.3)),
+        "nsfw": build_network(nsfw, random_params(NSFW, 3, 0.3)),
+    }
+
+
+def in_float64(networks: dict[str, Network]) -> dict[str, Network]:
+    """The same networks with float64 parameters (under x64)."""
+    return {
+        role: n._replace(params={k: np.asarray(v, np.float64) for k, v in n.params.items()})
+        for role, n in networks.items()
+    }
