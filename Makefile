@@ -23,7 +23,8 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	-$(BIN)/python tests/fetch_originals.py .cache
+	$(BIN)/python -m pytest -n 2 --dist=loadgroup
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

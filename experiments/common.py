@@ -16,7 +16,7 @@ from experiments.settings import Settings
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import Term, unit_term
-from jaxsynth.experiment import Run, encode, synthesize
+from jaxsynth.experiment import Plan, Run, encode, execute, plan
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.results import prepare_folder, write_config, write_results
 from jaxsynth.files.weights import cache_dir, file_record, load_network
@@ -50,29 +50,11 @@ def launch(
     settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run], title: str
 ) -> int:
     """Computes the runs and writes everything into the output folder; gives the exit code."""
-    start = _start_codes(settings, networks, runs)
+    todo = plan(networks, runs, settings.sweep, _start_codes(settings, networks, runs))
     folder = prepare_folder(settings.out, settings.overwrite)
     config = _config(settings, runs)
     write_config(folder, config)
-    finished: list[Results] = []
-    code = 0
-    steps, batch = settings.sweep.recipe.steps, settings.sweep.batch
-    chunks = -(-len(runs) // batch)
-    with tqdm(
-        total=chunks * max(1, steps), unit="step", disable=not settings.progress, file=sys.stderr
-    ) as bar:
-        def on_step(first: int, done: int, values: np.ndarray) -> None:
-            bar.update(first // batch * max(1, steps) + done - bar.n)
-            bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
-
-        def on_chunk(first: int, chunk: Results) -> None:
-            write_images(folder, first, chunk, settings.show)
-            finished.append(chunk)
-
-        try:
-            synthesize(networks, runs, settings.sweep, start, on_step, on_chunk)
-        except KeyboardInterrupt:
-            code = 130
+    finished, code = _compute(settings, todo, folder, len(runs))
     if not finished:
         print("stopped before any chunk was finished: nothing to keep", file=sys.stderr)
         return code
@@ -94,6 +76,28 @@ def launch(
     print(format_table(summarise(rows)))
     print(f"contact sheet  {folder / 'contact_sheet.png'}\nreport         {folder / 'report.html'}")
     return code
+
+
+def _compute(settings: Settings, todo: Plan, folder: Path, runs: int) -> tuple[list[Results], int]:
+    """Finished chunks, their images written, and the exit code (130 if Ctrl-C came between)."""
+    finished: list[Results] = []
+    steps, batch = max(1, settings.sweep.recipe.steps), settings.sweep.batch
+    total = -(-runs // batch) * steps
+    with tqdm(total=total, unit="step", disable=not settings.progress, file=sys.stderr) as bar:
+
+        def on_step(first: int, done: int, values: np.ndarray) -> None:
+            bar.update(first // batch * steps + done - bar.n)
+            bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
+
+        try:
+            for chunk in execute(todo, on_step):
+                first = sum(len(c.codes) for c in finished)
+                write_images(folder, first, chunk, settings.show)
+                finished.append(chunk)
+            bar.update(total - bar.n)
+        except KeyboardInterrupt:
+            return finished, 130
+    return finished, 0
 
 
 def _start_codes(

@@ -34,10 +34,10 @@ _OUT = flags.DEFINE_string(
     "out", None, f"File to write, *{SUFFIX}; by default NETWORK{SUFFIX} in the cache folder."
 )
 _USED_BY = {
-    "dgn_fc6": "generator",
-    "places205": "places",
-    "caffenet": "encoder",
-    "open_nsfw": "nsfw",
+    "dgn_fc6": "--generator=",
+    "places205": "--places=",
+    "caffenet": "--init_image with --generator=dgn_fc6 loads ",
+    "open_nsfw": "--nsfw=",
 }
 
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"wrote {config.out}\nsha256 {digest}")
     in_cache = config.out == _default_out(config.network)
     name = config.network if in_cache else config.out
-    print(f"use it: --{_USED_BY[config.network]}={name}, or jaxsynth.load_network({str(name)!r})")
+    print(f"use it: {_USED_BY[config.network]}{name}, or jaxsynth.load_network({str(name)!r})")
     if config.network == "dgn_fc6" and network.code is None:
         print("no code bounds: the experiments ask for them; port again with --bounds=FILE")
 

@@ -1,25 +1,28 @@
 """One experiment from start codes to results: the library call behind every launcher.
 
-`synthesize` computes and touches no file; `start_from_image` and the report live beside it at the
-edge. Users of the library call `synthesize` with runs of their own making.
+Computes and touches no file. Users of the library call `synthesize` with runs of their own making;
+a launcher calls `plan`, which checks everything, then `execute`, which yields chunks as they end.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.engine import recipes, terms
-from jaxsynth.engine.objective import GENERATOR, make_system, system_params
+from jaxsynth.engine.balance import check_balance
+from jaxsynth.engine.objective import GENERATOR, System, make_system, system_params
 from jaxsynth.engine.recipes import Recipe
-from jaxsynth.engine.sweep import Batch, Results, join, sweep
+from jaxsynth.engine.sweep import Batch, Results, check_record, join, sweep
 from jaxsynth.engine.terms import Term
-from jaxsynth.networks.network import Network, logits_blob
+from jaxsynth.networks.network import Network, Params, logits_blob
 
 NSFW, PLACES = "nsfw", "places"  # roles of the two classifiers, as terms and flags call them
 NSFW_UNIT = 1  # of open_nsfw's two: 0 is SFW
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -49,15 +52,24 @@ class Sweep:
     record: tuple[int, ...] = ()
 
 
-def synthesize(
+class Plan(NamedTuple):
+    """Everything a sweep needs, checked: made by `plan`, run by `execute`."""
+
+    system: System  # what is climbed
+    judge: System  # what looks at the finished images
+    params: dict[str, Params]
+    batch: Batch
+    box: recipes.Box
+    settings: Sweep
+
+
+def plan(
     networks: Mapping[str, Network],
     runs: Sequence[Run],
     settings: Sweep,
     start: np.ndarray | None = None,
-    on_step: Callable[[int, int, np.ndarray], None] = lambda first, done, values: None,
-    on_chunk: Callable[[int, Results], None] = lambda first, chunk: None,
-) -> Results:
-    """Climbs from every run's start code and looks at what came out.
+) -> Plan:
+    """Turns runs into arrays and checks all that can be checked before any long work.
 
     Args:
       networks: role -> network; `generator` is one, every other role a classifier. Only those that
@@ -65,14 +77,13 @@ def synthesize(
       runs: what to climb.
       settings: how.
       start: start codes (R, D), instead of the recipe's own by seed; used as they are.
-      on_step: called with (first run of the chunk, steps done, objective values).
-      on_chunk: called with (first run, results) of every finished chunk. KeyboardInterrupt raised
-        later keeps what it was given.
 
     Raises:
-      ValueError: for anything that cannot work, before any long work.
+      ValueError: for anything that cannot work.
     """
     recipes.check_recipe(settings.recipe)
+    check_balance(settings.balance)
+    check_record(settings.record, settings.recipe.steps)
     dtype = np.dtype(settings.precision)
     generator = networks[GENERATOR]
     classifiers = {role: n for role, n in networks.items() if role != GENERATOR}
@@ -88,26 +99,47 @@ def synthesize(
         start = recipes.start_codes(settings.recipe, box, jax.random.key(0), seeds)
     elif start.shape != (len(runs), size):
         raise ValueError(f"start codes have shape {start.shape}, expected {(len(runs), size)}")
-    shapes = terms.system_shapes(networks)
     weights, watch = terms.weights_and_watch(
-        [run.terms for run in runs], shapes, watched_blobs(classifiers), dtype
+        [run.terms for run in runs],
+        terms.system_shapes(networks),
+        watched_blobs(classifiers),
+        dtype,
     )
-    chunks: list[Results] = []
-    for chunk in sweep(
-        system,
-        system_params(generator, classifiers),
-        Batch(np.asarray(start, dtype), weights, watch),
-        box,
+    batch = Batch(np.asarray(start, dtype), weights, watch)
+    params = system_params(generator, classifiers)
+    return Plan(system, judge, params, batch, box, settings)
+
+
+def execute(
+    plan: Plan, on_step: Callable[[int, int, np.ndarray], None] = lambda first, done, values: None
+) -> Iterator[Results]:
+    """Runs a plan; yields finished chunks in order (`jaxsynth.engine.sweep.join` joins them).
+
+    `on_step` is called with (first run of the chunk, steps done, objective values (R,)).
+    """
+    settings = plan.settings
+    return sweep(
+        plan.system,
+        plan.params,
+        plan.batch,
+        plan.box,
         settings.recipe,
         balance=settings.balance,
-        judge=judge,
+        judge=plan.judge,
         batch=settings.batch,
         record=settings.record,
         on_step=on_step,
-    ):
-        on_chunk(sum(len(c.codes) for c in chunks), chunk)
-        chunks.append(chunk)
-    return join(chunks)
+    )
+
+
+def synthesize(
+    networks: Mapping[str, Network],
+    runs: Sequence[Run],
+    settings: Sweep,
+    start: np.ndarray | None = None,
+) -> Results:
+    """Climbs from every run's start code and looks at what came out: `plan`, then `execute`."""
+    return join(list(execute(plan(networks, runs, settings, start))))
 
 
 def watched_blobs(classifiers: Mapping[str, Network]) -> list[tuple[str, str]]:

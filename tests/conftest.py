@@ -55,11 +55,12 @@ def big_places(tmp_path_factory) -> Original:
 
 @pytest.fixture(scope="session")
 def nsfw_caffemodel() -> Path:
-    """Yahoo's original file, which nothing that we depend on carries."""
-    path = os.environ.get("JAXSYNTH_NSFW_CAFFEMODEL")
-    if not path:
-        pytest.skip("JAXSYNTH_NSFW_CAFFEMODEL does not name resnet_50_1by2_nsfw.caffemodel")
-    return Path(path)
+    """Yahoo's original file, which nothing that we depend on carries (see fetch_originals.py)."""
+    default = Path(__file__).parents[1] / ".cache" / "resnet_50_1by2_nsfw.caffemodel"
+    path = Path(os.environ.get("JAXSYNTH_NSFW_CAFFEMODEL", default))
+    if not path.is_file():
+        pytest.skip("no original open_nsfw: run `python tests/fetch_originals.py .cache`")
+    return path
 
 
 @pytest.fixture(scope="session")

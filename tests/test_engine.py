@@ -16,10 +16,17 @@ from jaxsynth.engine.recipes import RECIPES, Recipe
 from jaxsynth.engine.terms import Term
 from jaxsynth.experiment import Run, Sweep, synthesize
 from jaxsynth.networks.layers import log_odds, softmax
+from jaxsynth.networks.network import activation_shapes
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 NSFW = Term("nsfw", "fc8", (1,), 0.5, "NSFW")
 SHORT = dataclasses.replace(RECIPES["goh"], steps=6)
+
+
+# Compiled once: run op by op, every operation would be compiled by itself.
+objective = jax.jit(objective, static_argnums=0)
+value_and_gradient = jax.jit(value_and_gradient, static_argnums=(0, 1))
+ascend = jax.jit(ascent.step, static_argnums=(0, 1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +49,7 @@ def parts(networks, *terms):
     for t in terms:
         shape = (1,) if t.blob.startswith(("code_", "image_")) else None
         if shape is None:
-            out = networks[t.network].apply(
-                networks[t.network].params, jnp.zeros(networks[t.network].input_shape)
-            )
-            shape = out[t.blob].shape
+            shape = activation_shapes(networks[t.network].info.config)[t.blob]
         blobs = weights.setdefault(t.network, {})
         blobs[t.blob] = blobs.get(t.blob, jnp.zeros(shape)).at[t.index].add(t.weight)
     return make_system(generator, classifiers), system_params(generator, classifiers), weights
@@ -150,9 +154,9 @@ def test_balances(networks, x64, balance, step):
     networks = in_float64(networks)
     system, params, weights = parts(networks, SCENE, NSFW)
     z = code()
-    run = jax.jit(value_and_gradient, static_argnums=(0, 1))
-    value, _, got = run(system, balance, params, z, weights, jnp.int32(step))
-    np.testing.assert_allclose(got, by_hand(networks, balance, z, step), rtol=1e-9, atol=1e-15)
+    value, _, got = value_and_gradient(system, balance, params, z, weights, step)
+    wanted = jax.jit(lambda c: by_hand(networks, balance, c, step))(z)
+    np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(value, objective(system, params, z, weights)[0], rtol=1e-12)
 
 
@@ -164,9 +168,7 @@ def test_a_network_without_weight_does_not_count(networks, x64, balance):
     alone, alone_params, alone_weights = parts(networks, SCENE)
     for step in (0, 1):
         _, _, got = value_and_gradient(both, balance, params, code(), weights, step)
-        _, _, want = value_and_gradient(
-            alone, balance, alone_params, code(), alone_weights, step
-        )
+        _, _, want = value_and_gradient(alone, balance, alone_params, code(), alone_weights, step)
         np.testing.assert_allclose(got / np.abs(got).mean(), want / np.abs(want).mean(), rtol=1e-9)
 
 
@@ -204,13 +206,17 @@ def test_recipes_follow_their_papers(networks, x64, name):
     system, params, weights = parts(networks, SCENE)
     upper = networks["generator"].code.upper
 
+    slope = jax.jit(jax.grad(lambda c: objective(system, params, c, weights)[0]))
+
     def gradient(z):
-        return jax.grad(lambda c: objective(system, params, c, weights)[0])(jnp.asarray(z))
+        return slope(jnp.asarray(z))
 
     start = np.asarray(code())[None]
     result = synthesize(
-        networks, [Run(0, (SCENE,))],
-        Sweep(recipe, precision="float64", batch=1, record=tuple(range(1, 9))), start,
+        networks,
+        [Run(0, (SCENE,))],
+        Sweep(recipe, precision="float64", batch=1, record=tuple(range(1, 9))),
+        start,
     )
     wanted = plain_loop(recipe, gradient, start[0], upper)
     np.testing.assert_allclose(result.recorded_codes[0], wanted, rtol=1e-9, atol=1e-12)
@@ -225,13 +231,16 @@ def test_adam_is_optax_adam_in_the_box(networks, x64):
     system, params, weights = parts(networks, SCENE)
     z, tx = code(), optax.adam(recipe.lr_start)
     state = tx.init(z)
+    slope = jax.jit(jax.grad(lambda c: -objective(system, params, c, weights)[0]))
     for _ in range(5):
-        g = jax.grad(lambda c: -objective(system, params, c, weights)[0])(z)
+        g = slope(z)
         updates, state = tx.update(g, state)
         z = jnp.clip(z + updates, 0, networks["generator"].code.upper)
     result = synthesize(
-        networks, [Run(0, (SCENE,))],
-        Sweep(recipe, precision="float64", batch=1, balance="sum"), np.asarray(code())[None],
+        networks,
+        [Run(0, (SCENE,))],
+        Sweep(recipe, precision="float64", batch=1, balance="sum"),
+        np.asarray(code())[None],
     )
     np.testing.assert_allclose(result.codes[0], z, rtol=1e-9)
 
@@ -275,9 +284,7 @@ def test_boxes(networks):
 
 
 def runs_of(count, unit=1):
-    return [
-        Run(seed, (dataclasses.replace(SCENE, index=(unit,)), NSFW)) for seed in range(count)
-    ]
+    return [Run(seed, (dataclasses.replace(SCENE, index=(unit,)), NSFW)) for seed in range(count)]
 
 
 def test_a_seed_starts_the_same_whatever_the_sweep(networks):
@@ -303,7 +310,7 @@ def test_alone_in_a_batch_and_in_a_python_loop_agree_in_float64(networks, x64):
     [z] = recipes.start_codes(SHORT, box, jax.random.key(0), np.array([3]))
     state = ascent.init(SHORT, z)
     for _ in range(SHORT.steps):
-        state, _ = ascent.step(system, SHORT, "image", params, weights, {}, box, state)
+        state, _ = ascend(system, SHORT, "image", params, weights, {}, box, state)
     np.testing.assert_allclose(state.code, together.codes[3], rtol=1e-10)
 
 

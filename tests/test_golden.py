@@ -90,7 +90,7 @@ def nsfw_value(networks, blob: str, unit: int, params, image):
 
 
 # In float32 a rounding of 1e-6 may move one ReLU or one pooling window to its other side, which
-# alone changes a gradient by up to 1e-2 (measured: one leaky ReLU of deconv4 and one window of pool2).
+# alone changes a gradient by up to 1e-2 (measured: one leaky ReLU of deconv4, one window of pool2).
 # The tight comparisons are those in float64. Mistakes cost 0.1 and more.
 SINGLE = 5e-2
 IMAGE_GRADIENTS = {

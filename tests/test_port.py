@@ -427,6 +427,12 @@ def test_a_description_that_does_not_fit_is_refused(tmp_path):
     weights.save_network(path, network._replace(params=params))
     with pytest.raises(ValueError, match=r"n\.safetensors: .*fc7/bias is missing"):
         jaxsynth.load_network(path)
+    generator = tiny_network(tmp_path, "dgn_fc6")
+    config = dataclasses.replace(TINY_GENERATOR, seed=(2, 3, 8))  # 48 values out of a layer of 72
+    info = dataclasses.replace(generator.info, config=config)
+    weights.save_network(path, generator._replace(info=info))
+    with pytest.raises(ValueError, match=r"n\.safetensors: .*reshape"):
+        jaxsynth.load_network(path)
 
 
 # ---------------------------------------------------------------------------- names and the cache

@@ -101,7 +101,6 @@ def test_goh_in_float64(big_generator, nsfw_caffemodel, trajectories, bounds):
     runs = {
         "logits_1_3": terms((sfw, 1.0), (nsfw, 3.0)),
         "prob_nsfw": terms((("nsfw", "prob", 1), 1.0)),
-        "prob_sfw": terms((("nsfw", "prob", 0), 1.0)),
     }
     codes = np.stack([trajectories[f"{name}/f64/codes"][0] for name in runs])
     with jax.enable_x64(True):

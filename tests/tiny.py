@@ -28,9 +28,7 @@ PLACES = AlexNetConfig(
     dense=(("fc6", 12),),
     classes=5,
 )
-NSFW = AlexNetConfig(
-    size=14, convs=(Conv("conv1", 4, 3, 1, 1),), dense=(("fc6", 8),), classes=2
-)
+NSFW = AlexNetConfig(size=14, convs=(Conv("conv1", 4, 3, 1, 1),), dense=(("fc6", 8),), classes=2)
 LABELS = ("abbey", "bar", "canyon", "dam", "estuary")
 
 

@@ -34,6 +34,12 @@ from jaxsynth.networks.network import Params
 BALANCES = ("image", "code", "sum", "alternate")
 
 
+def check_balance(balance: str) -> None:
+    """Raises ValueError unless `balance` is one of `BALANCES`."""
+    if balance not in BALANCES:
+        raise ValueError(f"balance {balance!r} is none of {', '.join(BALANCES)}")
+
+
 def value_and_gradient(
     system: System,
     balance: str,
@@ -47,8 +53,7 @@ def value_and_gradient(
     Raises:
       ValueError: for a balance that is not one of `BALANCES`.
     """
-    if balance not in BALANCES:
-        raise ValueError(f"balance {balance!r} is none of {', '.join(BALANCES)}")
+    check_balance(balance)
 
     def draw(z):
         out = generator_activations(system, params[GENERATOR], z)
@@ -67,6 +72,7 @@ def value_and_gradient(
 
     own = None
     if GENERATOR in weights:
+
         def regularise(z):
             own_blobs = generator_activations(system, params[GENERATOR], z)
             return weigh(own_blobs, weights[GENERATOR])

@@ -62,9 +62,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "goh": Recipe(),
-    "dgn_am": Recipe(
-        steps=200, lr_start=8.0, decay=0.99, start="normal", report="last_forward"
-    ),
+    "dgn_am": Recipe(steps=200, lr_start=8.0, decay=0.99, start="normal", report="last_forward"),
     "dgn_am_image": Recipe(steps=30, lr_start=1.0, decay=0.99, report="last_forward"),
     "cnnpref": Recipe(
         steps=200,

@@ -121,9 +121,7 @@ def sweep(
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1")
-    wrong = [s for s in record if not 1 <= s <= recipe.steps]
-    if wrong:
-        raise ValueError(f"recorded steps {wrong} lie outside 1..{recipe.steps}")
+    check_record(record, recipe.steps)
     total = runs.codes.shape[0]
     for first in range(0, total, batch):
         index = np.minimum(np.arange(first, first + batch), total - 1)  # padding repeats the last
@@ -134,6 +132,13 @@ def sweep(
             system, judge or system, params, chunk, box, recipe, balance, record, report
         )
         yield jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], result)
+
+
+def check_record(record: Sequence[int], steps: int) -> None:
+    """Raises ValueError unless every recorded step lies in 1..steps."""
+    wrong = [s for s in record if not 1 <= s <= steps]
+    if wrong:
+        raise ValueError(f"recorded steps {wrong} lie outside 1..{steps}")
 
 
 def _report(on_step, first, count, done, trace):

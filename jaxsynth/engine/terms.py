@@ -126,11 +126,18 @@ def weights_and_watch(
         if len(shape) == 1:
             rows = np.tile(np.arange(shape[0], dtype=np.int32), (len(runs), 1))
         else:
-            own = [[np.ravel_multi_index(t.index, shape) for t in terms
-                    if (t.network, t.blob) == (role, blob)] for terms in runs]
+            own = [
+                [
+                    np.ravel_multi_index(t.index, shape)
+                    for t in terms
+                    if (t.network, t.blob) == (role, blob)
+                ]
+                for terms in runs
+            ]
             most = max(map(len, own))
-            rows = np.array([(o or [0]) + [(o or [0])[-1]] * (most - max(1, len(o))) for o in own],
-                            np.int32)
+            rows = np.array(
+                [(o or [0]) + [(o or [0])[-1]] * (most - max(1, len(o))) for o in own], np.int32
+            )
         watched.setdefault(role, {})[blob] = rows
     return weights, watched
 

@@ -107,8 +107,9 @@ def _layers(graph: _Graph, config: ResNetConfig) -> Iterator[tuple[str, dict[str
                 yield f"conv_stage{stage}_block{block}_{suffix}", _conv_arrays(graph, node)
             end = _follow(graph, _follow(graph, branches["branch2c"], b"Add"), b"Relu")
     node = _follow(graph, end, b"AveragePool")
-    while _next_ops(graph, node) == [b"Reshape"]:
-        node = _follow(graph, node, b"Reshape")
+    for _ in graph.nodes:  # bounded, should a crafted graph run in a circle
+        if _next_ops(graph, node) == [b"Reshape"]:
+            node = _follow(graph, node, b"Reshape")
     product = _follow(graph, node, b"MatMul")
     arrays = _weights(graph, product) + _weights(graph, _follow(graph, product, b"Add"))
     if len(arrays) != 2:

@@ -118,9 +118,7 @@ def read_results(folder: str | Path) -> Results:
             role, _, blob = rest.partition("/")
             trees[prefix].setdefault(role, {})[blob] = values
     looks = {
-        which: Evaluation(
-            arrays[f"objective_{which}"], trees[which], arrays[f"images/{which}"]
-        )
+        which: Evaluation(arrays[f"objective_{which}"], trees[which], arrays[f"images/{which}"])
         for which in ("last", "best")
     }
     plain = ("codes", "best_codes", "recorded_codes", "objective", "ended", "skipped")

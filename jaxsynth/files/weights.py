@@ -60,7 +60,7 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
     code = {k.removeprefix("code/"): arrays.pop(k) for k in list(arrays) if k.startswith("code/")}
     try:
         network = build_network(info, arrays, _code_stats(info, code, dtype))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: shapes that contradict each other
         raise ValueError(f"{path}: {error}") from None
     return network._replace(params={p: jnp.asarray(a, dtype) for p, a in network.params.items()})
 

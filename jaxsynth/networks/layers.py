@@ -61,9 +61,7 @@ def local_response_norm(x: jax.Array, size: int = 5, beta: float = 0.75) -> jax.
     half = size // 2
     squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(half, half)])
     channels = x.shape[-1]
-    total = sum(
-        lax.slice_in_dim(squares, i, i + channels, axis=x.ndim - 1) for i in range(size)
-    )
+    total = sum(lax.slice_in_dim(squares, i, i + channels, axis=x.ndim - 1) for i in range(size))
     return x * (1.0 + (LRN_ALPHA / size) * total) ** -beta
 
 

@@ -52,14 +52,16 @@ def run_loop(
     settings: dict[str, Any],
     evaluate: Callable[[State], dict[str, float]],
     say: Callable[[str], None] = print,
+    frozen: Any = None,
 ) -> State:
     """Trains until the budget is spent, resuming from `config.out`/checkpoints if there are any.
 
     Args:
-      step_fn: (state, rgb (B, S, S, 3) uint8, labels (B,), key, progress 0..1) -> state, metrics;
-        the state is donated.
+      step_fn: (state, frozen, rgb (B, S, S, 3) uint8, labels (B,), key, progress 0..1) -> state and
+        metrics; the state is donated.
       settings: what the weights depend on; a checkpoint of other settings is refused.
       evaluate: called at each checkpoint and at the end.
+      frozen: weights that the step reads and leaves alone.
 
     Raises:
       ValueError: if there are fewer images than a batch, or the checkpoint is of other settings.
@@ -85,6 +87,7 @@ def run_loop(
             done = step / total if total else clock.seconds() / (60 * config.minutes)
             state, metrics = jit_step(
                 state,
+                frozen,
                 images.images[rows],
                 images.labels[rows],
                 jax.random.fold_in(root, step),

@@ -26,3 +26,27 @@ def top_k_accuracy(
         loss -= float(log_p[np.arange(count), true].sum())
         total += count
     return {"val top-1": first / total, "val top-5": fifth / total, "val loss": loss / total}
+
+
+def inversion_figures(
+    invert: Callable[[jax.Array], tuple[jax.Array, ...]], batches: Iterable[Batch], size: int
+) -> dict[str, float]:
+    """How well G inverts E on photographs x.
+
+    Args:
+      invert: x (B, H, W, 3) -> logits of E(x) and of E(G(E(x))), both codes, and G(E(x)).
+
+    Returns:
+      `agreement`: rate of the same top category; `cosine`: mean of the codes; `rms`: of the
+      difference of images in grey levels.
+    """
+    same = cosine = square = total = 0.0
+    for rgb, _, count in batches:
+        x = centre_input(rgb, size)
+        real, made, code, code_made, image = (np.asarray(v)[:count] for v in invert(x))
+        same += float((real.argmax(1) == made.argmax(1)).sum())
+        norms = np.linalg.norm(code, axis=1) * np.linalg.norm(code_made, axis=1)
+        cosine += float(((code * code_made).sum(1) / np.maximum(norms, 1e-12)).sum())
+        square += float(((image - np.asarray(x)[:count]) ** 2).mean((1, 2, 3)).sum())
+        total += count
+    return {"agreement": same / total, "cosine": cosine / total, "rms": (square / total) ** 0.5}

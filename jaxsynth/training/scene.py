@@ -68,9 +68,11 @@ def init_scene(key: jax.Array, config: AlexNetConfig, training: SceneTraining) -
 
 
 def scene_step(
-    config: AlexNetConfig, training: SceneTraining, state: SceneState, rgb, labels, key, progress
+    config: AlexNetConfig, training: SceneTraining, state: SceneState, frozen: None,
+    rgb, labels, key, progress,
 ) -> tuple[SceneState, dict[str, jax.Array]]:
     """One step: rgb (B, S, S, 3) uint8, labels (B,) int32, progress 0..1 of the whole run."""
+    del frozen
     crop_key, drop_key = jax.random.split(key)
     x = random_crop_flip(crop_key, rgb, config.size, training.min_scale) / _INPUT_SCALE
     module = scene_module(config, train=True, dropout=training.dropout)

@@ -93,7 +93,7 @@ def export_scene(
     """The plain network: batch norm folded, fc6 rescaled to the published code's range."""
     params = fold_batch_norm(state)
     stats = measure_code(make_apply(config), params, train, run.size)
-    params, stats = rescale_code(params, stats)
+    params = rescale_code(params, stats)
     info = NetworkInfo(
         network=NAME,
         config=config,
@@ -104,7 +104,7 @@ def export_scene(
         notes=f"seed {run.loop.seed}; fc6 rescaled so that its mean bound is 11.85",
     )
     params = {path: np.asarray(value, np.float32) for path, value in params.items()}
-    return build_network(info, params, stats)
+    return build_network(info, params)
 
 
 def _accuracy(logits_fn, val: ImageSet, size: int) -> dict[str, float]:

@@ -1,0 +1,92 @@
+"""Which balance reaches a scene and NSFW together how often: the table of BUILD_NOTES.md.
+
+  python -m experiments.compare_balances --seeds=16 --steps=50
+
+Every balance x target on the same scenes x seeds; counts last images with P(scene) >= 0.5, with
+P(NSFW) >= 0.5, and with both. Writes balances.md and balances.csv into --out. About an hour and a
+half on two cores for 80 runs x 12 combinations of the pocket pair.
+"""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from experiments.common import TARGETS, load_networks, target_term
+from experiments.launch import run_main
+from experiments.settings import parse_numbers, read_settings
+from jaxsynth.engine.balance import BALANCES
+from jaxsynth.engine.sweep import Results, join
+from jaxsynth.engine.terms import choose_units
+from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run, execute, plan
+from jaxsynth.files.results import prepare_folder
+from jaxsynth.report.tables import format_value, write_metrics
+
+_SCENES = flags.DEFINE_list(
+    "scenes", ["mountain", "iceberg", "desert-sand", "corn_field", "bedroom"], "Labels or globs."
+)
+_WEIGHT = flags.DEFINE_float("nsfw_weight", 1.0, "Weight of the NSFW neuron; the scene's is 1.")
+_BALANCES = flags.DEFINE_list("balances", list(BALANCES), "Balances to compare.")
+_TARGETS = flags.DEFINE_list("targets", ["logit", "log_prob", "log_odds"], "Targets to compare.")
+REACHED = 0.5
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = read_settings("compare_balances", argv, seeds="16")
+    for flag, values, known in (
+        ("balances", _BALANCES.value, BALANCES),
+        ("targets", _TARGETS.value, TARGETS),
+    ):
+        if not set(values) <= set(known):
+            raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
+    parse_numbers("nsfw_weight", [_WEIGHT.value])
+    networks = load_networks(settings)
+    units = choose_units(_SCENES.value, networks[PLACES].labels)
+    todo = []
+    for balance, target in itertools.product(_BALANCES.value, _TARGETS.value):
+        nsfw = target_term(networks, NSFW, NSFW_UNIT, _WEIGHT.value, target)
+        scenes = [target_term(networks, PLACES, unit, 1.0, target) for unit in units]
+        runs = [Run(seed, (scene, nsfw)) for scene in scenes for seed in settings.seeds]
+        sweep = dataclasses.replace(settings.sweep, balance=balance)
+        todo.append((balance, target, plan(networks, runs, sweep)))
+    folder = prepare_folder(settings.out, settings.overwrite)
+    rows = []
+    steps = settings.sweep.recipe.steps
+    for balance, target, one in tqdm(todo, disable=not settings.progress, file=sys.stderr):
+        rows.append(
+            {"balance": balance, "target": target, "steps": steps}
+            | _reached(join(list(execute(one))), np.repeat(units, len(settings.seeds)))
+        )
+        write_metrics(folder / "balances.csv", rows)
+        (folder / "balances.md").write_text(_markdown(rows))
+    print(_markdown(rows) + f"\nwrote {folder / 'balances.md'}")
+    return 0
+
+
+def _reached(results: Results, units: np.ndarray) -> dict[str, object]:
+    watched = results.last.watched
+    scene = watched[PLACES]["prob"][np.arange(len(units)), units]
+    nsfw = watched[NSFW]["prob"][:, NSFW_UNIT]
+    both = (scene >= REACHED) & (nsfw >= REACHED)
+    return {
+        "runs": len(units),
+        "both": f"{both.mean():.0%}",
+        "P(scene) >= 0.5": f"{(scene >= REACHED).mean():.0%}",
+        "P(NSFW) >= 0.5": f"{(nsfw >= REACHED).mean():.0%}",
+        "median P(scene)": round(float(np.median(scene)), 3),
+        "median P(NSFW)": round(float(np.median(nsfw)), 3),
+    }
+
+
+def _markdown(rows: Sequence[dict[str, object]]) -> str:
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([format_value(row[c]) for c in head] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+if __name__ == "__main__":
+    run_main(main)

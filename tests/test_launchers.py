@@ -1,0 +1,272 @@
+"""The experiments as a user types them, on tiny networks, and once on seeded originals."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_networks
+
+from jaxsynth.engine.recipes import RECIPES
+from jaxsynth.files.results import read_results
+from jaxsynth.files.weights import save_network
+
+ROOT = Path(__file__).parents[1]
+FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "report.html")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> list[str]:
+    """The three flags that name the tiny networks' files."""
+    folder = tmp_path_factory.mktemp("weights")
+    networks = tiny_networks()
+    encoder = str(folder / "places.safetensors")
+    generator = networks["generator"]
+    info = generator.info.__class__(**{**vars(generator.info), "encoder": encoder})
+    networks["generator"] = generator._replace(info=info)
+    for role, network in networks.items():
+        save_network(folder / f"{role}.safetensors", network)
+    return [f"--{role}={folder / role}.safetensors" for role in networks]
+
+
+def launch(name: str, *flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", "--noprogress", *flags],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=cwd,
+        timeout=900,
+    )
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_joint_leaves_everything_behind(weights, tmp_path):
+    out = tmp_path / "run"
+    done = launch(
+        "joint",
+        *weights,
+        "--scenes=abbey,d*",
+        "--nsfw_weights=0.5,2",
+        "--seeds=3:5",
+        "--steps=4",
+        "--batch=3",
+        "--record_codes=2,4",
+        f"--out={out}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(out / "contact_sheet.png") in done.stdout and str(out / "report.html") in done.stdout
+    assert all((out / name).is_file() for name in FILES)
+    assert len(list((out / "images").glob("*.png"))) == 16
+
+    results = read_results(out)
+    assert results.codes.shape == (8, 12) and results.recorded_codes.shape == (8, 2, 12)
+    np.testing.assert_array_equal(results.recorded_codes[:, 1], results.codes)
+    assert results.objective.shape == (8, 4)
+    assert results.watched["places"]["prob"].shape == (8, 4, 5)
+    rows = rows_of(out)
+    assert [row["row"] for row in rows[::2]] == [
+        "abbey, seed 3",
+        "abbey, seed 4",
+        "dam, seed 3",
+        "dam, seed 4",
+    ]
+    np.testing.assert_allclose(
+        [float(row["nsfw_last"]) for row in rows],
+        results.last.watched["nsfw"]["prob"][:, 1],
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        [float(row["p_1_last"]) for row in rows[:4]],
+        results.last.watched["places"]["prob"][:4, 0],
+        rtol=1e-5,
+    )
+    with Image.open(out / "images" / "run00005_last.png") as image:
+        from jaxsynth.files.images import to_rgb
+
+        np.testing.assert_array_equal(np.asarray(image), to_rgb(results.last.image[5]))
+
+    config = json.loads((out / "config.json").read_text())
+    assert config["flags"]["nsfw_weights"] == ["0.5", "2"] and config["sweep"]["batch"] == 3
+    assert config["sweep"]["recipe"]["steps"] == 4 and len(config["runs"]) == 8
+    assert len(config["networks"]["places"]["sha256"]) == 64
+    assert config["versions"]["jax"] == jax.__version__
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "runs"),
+    [
+        ("random_samples", ["--seeds=5"], 5),
+        ("nsfw", ["--seeds=2", "--steps=3", "--recipe=dgn_am"], 2),
+        ("sfw", ["--seeds=0,9", "--steps=3", "--optimizer=adam", "--lr_start=0.1"], 2),
+        ("pareidolia", ["--alphas=1,2", "--betas=0.5,1,4", "--steps=2", "--balance=sum"], 6),
+        ("scene", ["--scenes=all", "--seeds=1", "--steps=2", "--target=log_odds"], 5),
+        (
+            "synthesize",
+            [
+                "--seeds=2",
+                "--steps=2",
+                "--term=places:conv2:3@1,2:1",
+                "--term=nsfw:prob:SFW:0.5",
+                "--term=generator:image_tv:0:-0.1",
+                "--schedule=cosine",
+                "--box=unit",
+            ],
+            2,
+        ),
+    ],
+)
+def test_every_experiment_runs(weights, tmp_path, name, flags, runs):
+    done = launch(name, *weights, *flags, f"--out={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "run")
+    assert len(rows) == runs and all(row["status"] == "ok" for row in rows)
+    assert all(0 <= float(row["nsfw_last"]) <= 1 for row in rows)
+    assert read_results(tmp_path / "run").last.image.shape == (runs, 16, 16, 3)
+
+
+def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
+    codes = np.random.default_rng(0).uniform(0, 2, (2, 12))
+    np.save(tmp_path / "codes.npy", codes)
+    done = launch(
+        "synthesize",
+        *weights,
+        "--precision=float64",
+        "--recipe=cnnpref",
+        "--steps=3",
+        "--term=places:fc8:bar:1",
+        f"--init_codes={tmp_path / 'codes.npy'}",
+        "--seeds=2",
+        "--record_codes=1,2,3",
+        f"--out={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    results = read_results(tmp_path / "run")
+    assert results.codes.dtype == np.float64 and results.recorded_codes.shape == (2, 3, 12)
+    from dataclasses import replace
+
+    from tiny import in_float64
+
+    from jaxsynth.engine.terms import Term
+    from jaxsynth.experiment import Run, Sweep, synthesize
+
+    with jax.enable_x64(True):
+        here = synthesize(
+            in_float64(tiny_networks()),
+            [Run(s, (Term("places", "fc8", (1,), 1.0),)) for s in range(2)],
+            Sweep(replace(RECIPES["cnnpref"], steps=3), precision="float64", batch=8),
+            codes,
+        )
+    np.testing.assert_allclose(results.codes, here.codes, rtol=1e-10)
+
+
+def test_init_image_starts_from_its_code(weights, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    done = launch(
+        "scene",
+        *weights,
+        "--scenes=bar",
+        f"--init_image={tmp_path / 'photo.png'}",
+        f"--out={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["sweep"]["recipe"]
+    assert recipe["steps"] == 30 and recipe["lr_start"] == 1.0
+    assert len(rows_of(tmp_path / "run")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "said"),
+    [
+        ("scene", ["--scenes=abey"], "did you mean abbey"),
+        ("synthesize", ["--term=places:fc9:abbey:1"], "blob of places 'fc9'"),
+        ("synthesize", ["--term=places:fc8:99:1"], "unit '99' is not in 0..4"),
+        ("synthesize", ["--term=places:fc8"], "expected network:blob:unit"),
+        ("synthesize", [], "term"),
+        ("nsfw", ["--seeds=8:2"], "rising range"),
+        ("nsfw", ["--steps=-1"], "steps is -1"),
+        ("nsfw", ["--recipe=gho"], "goh"),
+        ("nsfw", ["--optimizer=sdg"], "sdg"),
+        ("nsfw", ["--record_codes=1,400"], "400"),
+        ("nsfw", ["--init_codes=absent.npy"], "absent.npy"),
+        ("nsfw", ["--init_image=absent.jpg"], "absent.jpg"),
+        ("joint", ["--nsfw_weights=0.5,x"], "0.5,x"),
+        ("nsfw", ["extra"], "'extra'"),
+        ("nsfw", ["--generator=nothing"], "'nothing'"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_written(weights, tmp_path, name, flags, said):
+    done = launch(name, *weights, *flags, f"--out={tmp_path / 'run'}")
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and said in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_folder_is_refused_unless_told_otherwise(weights, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    flags = [*weights, "--seeds=1", f"--out={out}"]
+    done = launch("random_samples", *flags)
+    assert done.returncode == 2 and "not empty" in done.stderr
+    assert sorted(p.name for p in out.iterdir()) == ["mine.txt"]
+    assert launch("random_samples", *flags, "--overwrite").returncode == 0
+    assert (out / "mine.txt").read_text() == "keep" and (out / "report.html").is_file()
+
+
+@pytest.mark.full_size
+def test_the_2016_system_runs_by_the_same_command(big_generator, big_places, golden, tmp_path):
+    """Ported seeded originals at full size, two DGN-AM steps, no golden bounds needed."""
+    bounds = tmp_path / "bounds.txt"
+    bounds.write_text(" ".join(["12"] * 4096))
+    for original, network, more in (
+        (big_generator, "dgn_fc6", [f"--bounds={bounds}"]),
+        (big_places, "places205", []),
+    ):
+        env = dict(os.environ, PYTHONPATH=str(ROOT))
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "experiments.port",
+                f"--network={network}",
+                *more,
+                f"--source={original.caffemodel}",
+                f"--out={tmp_path / network}.safetensors",
+            ],
+            capture_output=True,
+            text=True,
+            env=env,
+        )
+        assert done.returncode == 0, done.stderr
+    np.save(tmp_path / "codes.npy", golden["codes"][:1])
+    done = launch(
+        "scene",
+        f"--generator={tmp_path}/dgn_fc6.safetensors",
+        "--scenes=8",
+        "--batch=1",
+        f"--places={tmp_path}/places205.safetensors",
+        "--recipe=dgn_am",
+        "--steps=2",
+        "--seeds=1",
+        f"--init_codes={tmp_path / 'codes.npy'}",
+        f"--out={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    results = read_results(tmp_path / "run")
+    np.testing.assert_allclose(results.objective[0, 0], golden["value_fc8_8"][0], rtol=1e-4)
+    assert results.last.image.shape == (1, 256, 256, 3)
+    assert rows_of(tmp_path / "run")[0]["target_1"] == "places:fc8:8"
