@@ -24,7 +24,7 @@ SHAPES = system_shapes(NETWORKS)
         ("places:prob:4:-0.5", (4,), -0.5),
         ("nsfw:log_odds:SFW:1e-3", (0,), 1e-3),
         ("places:conv2:7@3,5:2", (3, 5, 7), 2.0),
-        ("places:conv2:7:2", (3, 3, 7), 2.0),  # the centre of 7x7
+        ("places:conv2:7:2", (4, 4, 7), 2.0),  # the centre of 8x8
         ("generator:feat:11:1", (11,), 1.0),
         ("generator:image_tv:0:-1", (0,), -1.0),
         ("generator:deconv0:2@15,0:1", (15, 0, 2), 1.0),
@@ -45,7 +45,7 @@ def test_terms_are_read(text, index, weight):
         ("places:fc8:canyon:nan", "'nan' is not a finite number"),
         ("places:fc8:canyon", "expected network:blob:unit"),
         ("places:fc6:canyon:1", "unit 'canyon' is not in 0..11"),
-        ("places:conv2:7@7,0:1", "'7,0' is not y,x within 7x7"),
+        ("places:conv2:7@8,0:1", "'8,0' is not y,x within 8x8"),
         ("places:conv2:7@1:1", "'1' is not y,x"),
         ("places:conv2:8@1,1:1", "unit '8' is not in 0..7"),
         ("places:fc8:1@2,2:1", "has no position"),
@@ -70,13 +70,13 @@ def test_weights_and_watched_units():
     a, b = Term("places", "conv2", (1, 2, 3), 2.0), Term("places", "conv2", (0, 0, 1), -1.0)
     c = Term("nsfw", "fc8", (1,), 0.5)
     weights, watch = weights_and_watch([[a, b, a], [c]], SHAPES, [("places", "prob")], np.float32)
-    assert weights["places"]["conv2"].shape == (2, 7, 7, 8)
+    assert weights["places"]["conv2"].shape == (2, 8, 8, 8)
     assert weights["places"]["conv2"][0, 1, 2, 3] == 4.0  # the same unit twice adds up
     assert weights["places"]["conv2"][0, 0, 0, 1] == -1.0
     assert np.count_nonzero(weights["places"]["conv2"]) == 2
     assert weights["nsfw"]["fc8"].tolist() == [[0, 0], [0, 0.5]]
     np.testing.assert_array_equal(watch["places"]["prob"], [range(5)] * 2)
-    blob = np.arange(7 * 7 * 8)
+    blob = np.arange(8 * 8 * 8)
     watched = {"places": {"conv2": blob[watch["places"]["conv2"][0]]}}
-    assert term_activation(a, [a, b, a], watched) == np.ravel_multi_index((1, 2, 3), (7, 7, 8))
-    assert term_activation(b, [a, b, a], watched) == 1
+    assert term_activation(a, [a, b, a], watched) == np.ravel_multi_index((1, 2, 3), (8, 8, 8))
+    assert term_activation(b, [a, b, a], watched) == 1  # (0, 0, 1)

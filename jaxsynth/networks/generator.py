@@ -18,8 +18,9 @@ from jaxsynth.networks.layers import SLOPE, leaky_relu, upsample_conv
 
 
 class Up(NamedTuple):
-    """One spatial layer. kind `deconv` is Caffe's Deconvolution. The others convolve 3x3 with
-    padding 1, at stride 2 after doubling the map: `upconv` nearest neighbour, `linconv` bilinear."""
+    """One spatial layer. kind `deconv` is Caffe's Deconvolution. The others convolve 3x3,
+    padding 1, at stride 2 after doubling the map: `upconv` nearest neighbour, `linconv` bilinear.
+    """
 
     name: str
     kind: str

@@ -71,10 +71,10 @@ def upsample_conv(
     """Doubles x, then convolves: (B, H, W, C), (3, 3, C, F) -> (B, 2 H, 2 W, F).
 
     `smooth` is bilinear (half-pixel centres, borders replicated), otherwise nearest neighbour
-    (borders zero). Computed at the small size, in sub-pixel form: upsampling and kernel together are
-    one small kernel for each of the four output phases (Shi et al. 2016, "Is the deconvolution layer
-    the same as a convolutional layer?"); nearest neighbour needs 2x2 taps of it, 2.25 times less
-    work. `conv` replaces `lax.conv_general_dilated`.
+    (borders zero). Computed at the small size, in sub-pixel form: upsampling and kernel together
+    are one small kernel for each of the four output phases (Shi et al. 2016, "Is the deconvolution
+    layer the same as a convolutional layer?"); nearest neighbour needs 2x2 taps of it, 2.25 times
+    less work. `conv` replaces `lax.conv_general_dilated`.
     """
     taps = jnp.asarray(_BILINEAR_TAPS if smooth else _NEAREST_TAPS, kernel.dtype)  # (2, 3, k)
     k, features = taps.shape[-1], kernel.shape[-1]

@@ -29,7 +29,7 @@ def pocket_places(
 def pocket_generator(size: int = 64, code: int = 512, width: int = 16) -> GeneratorConfig:
     """A dense layer to (size / 16)^2, then four times upsampling + 3x3, and 3x3 to the image.
 
-    The two fine layers upsample bilinearly: nearest neighbour there leaves a grid.
+    The last upsampling is bilinear: nearest neighbour there leaves a grid of two pixels.
     """
     side = size // 16
     return GeneratorConfig(
@@ -39,7 +39,7 @@ def pocket_generator(size: int = 64, code: int = 512, width: int = 16) -> Genera
         layers=(
             Up("upconv4", "upconv", 10 * width, 3, 2),
             Up("upconv3", "upconv", 6 * width, 3, 2),
-            Up("upconv2", "linconv", 3 * width, 3, 2),
+            Up("upconv2", "upconv", 3 * width, 3, 2),
             Up("upconv1", "linconv", width, 3, 2),
             Up("conv0", "upconv", 3, 3, 1),
         ),

@@ -20,8 +20,12 @@ _BATCH = 100
 
 
 def measure_code(
-    apply: Callable, params: Mapping[str, jax.Array], images: ImageSet, size: int,
-    blob: str = "fc6", limit: int = 10_000,
+    apply: Callable,
+    params: Mapping[str, jax.Array],
+    images: ImageSet,
+    size: int,
+    blob: str = "fc6",
+    limit: int = 10_000,
 ) -> CodeStats:
     """Mean, sigma and mean + 3 sigma of `blob` over the first `limit` images, each (D,).
 

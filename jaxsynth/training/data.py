@@ -1,8 +1,8 @@
 """Photographs for training: zips or folders with one folder per class, decoded once into a cache.
 
-In `data` the split `train` is every `*train*.zip` and the folder `train/`, the split `val` likewise;
-where neither split is there, `data` itself holds the class folders and every tenth file of a class
-is for validation. Cached images are RGB, uint8, (N, side, side, 3), the whole picture resized.
+In `data` the split `train` is every `*train*.zip` and the folder `train/`, `val` likewise; where
+neither is there, `data` itself holds the class folders and every tenth file of a class is for
+validation. Cached images are RGB, uint8, (N, side, side, 3), the whole picture resized.
 """
 
 import hashlib

@@ -55,7 +55,7 @@ class InversionTraining:
 
     rate: float = 2e-3
     image: float = 1.0
-    code: float = 0.5
+    code: float = 1.0
     feature: float = 0.5
     layers: tuple[str, ...] = ("conv3", "conv5")
     noise: float = 0.1
@@ -80,7 +80,9 @@ def generate(config: GeneratorConfig, params: Any, code: jax.Array, scale: float
 
 
 def inversion_losses(
-    real: dict[str, jax.Array], made: dict[str, jax.Array], encoder: Encoder,
+    real: dict[str, jax.Array],
+    made: dict[str, jax.Array],
+    encoder: Encoder,
     training: InversionTraining,
 ) -> dict[str, jax.Array]:
     """The terms of the objective, each relative to the size of what it compares, unweighted.
@@ -92,12 +94,23 @@ def inversion_losses(
     code = jnp.mean((made[encoder.code] - real[encoder.code]) ** 2) / jnp.mean(encoder.sigma**2)
     pairs = [(made[name], real[name]) for name in training.layers]
     feature = [jnp.mean((a - b) ** 2) / jnp.mean(b**2) for a, b in pairs]
-    return {"image": image, "code": code, "feature": sum(feature, jnp.float32(0)) / len(pairs or "1")}
+    return {
+        "image": image,
+        "code": code,
+        "feature": sum(feature, jnp.float32(0)) / len(pairs or "1"),
+    }
 
 
 def inversion_step(
-    config: GeneratorConfig, encoder: Encoder, training: InversionTraining,
-    state: InversionState, encoder_params: Any, rgb, labels, key, progress,
+    config: GeneratorConfig,
+    encoder: Encoder,
+    training: InversionTraining,
+    state: InversionState,
+    encoder_params: Any,
+    rgb,
+    labels,
+    key,
+    progress,
 ) -> tuple[InversionState, dict[str, jax.Array]]:
     """One step: rgb (B, S, S, 3) uint8, progress 0..1 of the whole run; labels are not used."""
     del labels

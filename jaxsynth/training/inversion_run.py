@@ -52,7 +52,7 @@ class InversionRun:
     encoder: str
     loop: LoopConfig
     width: int = 16
-    training: InversionTraining = InversionTraining()
+    training: InversionTraining = dataclasses.field(default_factory=InversionTraining)
     licence: str = LICENCE
     export_only: bool = False
 
@@ -77,8 +77,12 @@ def train_inversion(
     state = init_inversion(jax.random.key(run.loop.seed), config, run.training)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     settings = {
-        "network": NAME, "encoder": file_record(run.encoder)["sha256"], "size": size, "width": run.width,
-        "batch": run.loop.batch, "seed": run.loop.seed,
+        "network": NAME,
+        "encoder": file_record(run.encoder)["sha256"],
+        "size": size,
+        "width": run.width,
+        "batch": run.loop.batch,
+        "seed": run.loop.seed,
         "training": dataclasses.asdict(run.training),
     }
 
@@ -151,7 +155,11 @@ def _figures(invert: Callable, val: ImageSet, size: int) -> dict[str, float]:
 
 
 def _export(
-    state: InversionState, config, encoder: Encoder, stats: CodeStats, network: Network,
+    state: InversionState,
+    config,
+    encoder: Encoder,
+    stats: CodeStats,
+    network: Network,
     run: InversionRun,
 ) -> Network:
     info = NetworkInfo(

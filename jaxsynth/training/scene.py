@@ -68,8 +68,14 @@ def init_scene(key: jax.Array, config: AlexNetConfig, training: SceneTraining) -
 
 
 def scene_step(
-    config: AlexNetConfig, training: SceneTraining, state: SceneState, frozen: None,
-    rgb, labels, key, progress,
+    config: AlexNetConfig,
+    training: SceneTraining,
+    state: SceneState,
+    frozen: None,
+    rgb,
+    labels,
+    key,
+    progress,
 ) -> tuple[SceneState, dict[str, jax.Array]]:
     """One step: rgb (B, S, S, 3) uint8, labels (B,) int32, progress 0..1 of the whole run."""
     del frozen
@@ -79,9 +85,7 @@ def scene_step(
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        out, new = module.apply(
-            variables, x, rngs={"dropout": drop_key}, mutable=["batch_stats"]
-        )
+        out, new = module.apply(variables, x, rngs={"dropout": drop_key}, mutable=["batch_stats"])
         target = optax.smooth_labels(jax.nn.one_hot(labels, config.classes), training.smoothing)
         loss = optax.softmax_cross_entropy(out["fc8"], target).mean()
         accuracy = (out["fc8"].argmax(-1) == labels).mean()

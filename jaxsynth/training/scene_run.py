@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.files.weights import save_network
@@ -42,7 +41,7 @@ class SceneRun:
     size: int = 64
     width: int = 24
     code: int = 512
-    training: SceneTraining = SceneTraining()
+    training: SceneTraining = dataclasses.field(default_factory=SceneTraining)
     licence: str = LICENCE
     export_only: bool = False
 
@@ -51,9 +50,7 @@ class SceneRun:
             raise ValueError(f"size is {self.size}, expected a multiple of 16 from 32 on")
 
 
-def train_scene(
-    run: SceneRun, say: Callable[[str], None] = print
-) -> tuple[Path, dict[str, float]]:
+def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
     """Trains, folds, rescales the code, saves. Returns the file and its validation figures.
 
     Raises:
@@ -63,21 +60,32 @@ def train_scene(
     val = load_images(run.data, "val", run.size, run.cache, train.classes)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
-    say(f"{len(train.rows)} training and {len(val.rows)} validation images, "
-        f"{len(train.classes)} classes, {len(train.skipped) + len(val.skipped)} skipped")
+    say(
+        f"{len(train.rows)} training and {len(val.rows)} validation images, "
+        f"{len(train.classes)} classes, {len(train.skipped) + len(val.skipped)} skipped"
+    )
     config = pocket_places(run.size, run.code, len(train.classes), run.width)
     state = init_scene(jax.random.key(run.loop.seed), config, run.training)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     settings = {
-        "network": NAME, "size": run.size, "width": run.width, "code": run.code,
-        "classes": list(train.classes), "batch": run.loop.batch, "seed": run.loop.seed,
+        "network": NAME,
+        "size": run.size,
+        "width": run.width,
+        "code": run.code,
+        "classes": list(train.classes),
+        "batch": run.loop.batch,
+        "seed": run.loop.seed,
         "training": dataclasses.asdict(run.training),
     }
     loop = dataclasses.replace(run.loop, max_steps=-1) if run.export_only else run.loop
     state = run_loop(
         partial(scene_step, config, run.training),
-        state, train, loop, settings,
-        evaluate=lambda s: _accuracy(partial(normed_logits, config, s), few, run.size), say=say,
+        state,
+        train,
+        loop,
+        settings,
+        evaluate=lambda s: _accuracy(partial(normed_logits, config, s), few, run.size),
+        say=say,
     )
     network = export_scene(state, config, train, run)
     logits = jax.jit(jax.vmap(lambda p, x: network.apply(p, x)["fc8"], (None, 0)))

@@ -1,0 +1,246 @@
+"""The trainers on a handful of synthetic pictures: data, folding, resuming, exporting."""
+
+import dataclasses
+import io
+import zipfile
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from PIL import Image
+
+from jaxsynth.files.weights import load_network
+from jaxsynth.networks.layers import upsample_conv
+from jaxsynth.networks.network import make_apply
+from jaxsynth.networks.pocket import pocket_generator, pocket_places
+from jaxsynth.training.augment import random_crop_flip, to_input
+from jaxsynth.training.code import measure_code, rescale_code
+from jaxsynth.training.convolution import matmul_conv
+from jaxsynth.training.data import load_images
+from jaxsynth.training.inversion import InversionTraining, fold_scales, generate, init_inversion
+from jaxsynth.training.inversion_run import InversionRun, train_inversion
+from jaxsynth.training.loop import LoopConfig
+from jaxsynth.training.scene import (
+    SceneState,
+    SceneTraining,
+    fold_batch_norm,
+    init_scene,
+    normed_logits,
+    scene_step,
+)
+from jaxsynth.training.scene_run import SceneRun, train_scene
+
+CLASSES = ("blue", "red", "white")
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def _picture(name: str, seed: int) -> Image.Image:
+    colour = {"blue": (20, 40, 220), "red": (220, 40, 20), "white": (230, 230, 230)}[name]
+    noise = np.random.default_rng(seed).integers(-20, 20, (40, 40, 3))
+    return Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
+
+
+def _bytes(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two training zips, one of their members broken, and a folder of validation images."""
+    folder = tmp_path_factory.mktemp("data")
+    for part in range(2):
+        with zipfile.ZipFile(folder / f"tiny-train-{part}.zip", "w") as z:
+            for name in CLASSES:
+                for i in range(3):
+                    z.writestr(f"{name}/{part}{i}.png", _bytes(_picture(name, 10 * part + i)))
+            if part:
+                z.writestr("red/broken.png", b"no picture at all")
+    for name in CLASSES:
+        (folder / "val" / name).mkdir(parents=True)
+        for i in range(2):
+            _picture(name, 100 + i).save(folder / "val" / name / f"{i}.png")
+    return folder
+
+
+def _scene_run(data, tmp_path, out, **loop):
+    config = LoopConfig(out=tmp_path / out, batch=6, report_steps=1, **({"epochs": 4} | loop))
+    return SceneRun(
+        data=data,
+        cache=tmp_path / "cache",
+        size=32,
+        width=4,
+        code=8,
+        loop=config,
+        training=SceneTraining(rate=0.1),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A scene network trained for 4 epochs, and what the run said."""
+    tmp_path, lines = tmp_path_factory.mktemp("scene"), []
+    path, figures = train_scene(_scene_run(data, tmp_path, "run"), say=lines.append)
+    return path, figures, lines
+
+
+def test_zips_and_folders_are_read_and_broken_files_named(data, tmp_path):
+    train = load_images(data, "train", 36, tmp_path)
+    val = load_images(data, "val", 32, tmp_path, train.classes)
+    assert train.classes == CLASSES
+    assert (len(train.rows), len(val.rows)) == (18, 6)
+    assert len(train.skipped) == 1 and "red/broken.png" in train.skipped[0]
+    row = train.rows[np.flatnonzero(train.labels[train.rows] == 0)[0]]
+    np.testing.assert_allclose(train.images[row].mean((0, 1)), (20, 40, 220), atol=6)
+    again = load_images(data, "train", 36, tmp_path)
+    assert isinstance(again.images, np.memmap) and again.skipped == train.skipped
+
+
+def test_plain_class_folders_hold_out_every_tenth_file(tmp_path):
+    for i in range(20):
+        (tmp_path / "red").mkdir(exist_ok=True)
+        _picture("red", i).save(tmp_path / "red" / f"{i:02}.png")
+    train = load_images(tmp_path, "train", 32, tmp_path / "cache")
+    val = load_images(tmp_path, "val", 32, tmp_path / "cache", train.classes)
+    assert (len(train.rows), len(val.rows)) == (18, 2)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda d: d / "absent", "no such folder"),
+    (lambda d: d, "expected \\*train\\*.zip"),
+])  # fmt: skip
+def test_bad_data_is_one_clear_line(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(make(tmp_path), "train", 32, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_upsample_conv_is_upsampling_then_convolution(smooth):
+    x = jax.random.normal(jax.random.key(0), (2, 5, 6, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+    if smooth:
+        wide = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+        big = jax.image.resize(wide, (2, 18, 20, 3), "linear", antialias=False)[:, 3:15, 3:17]
+    else:
+        big = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        big = jnp.pad(big, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = lax.conv_general_dilated(big, kernel, (1, 1), "VALID", dimension_numbers=LAYOUT)
+    for conv in (None, matmul_conv):
+        made = upsample_conv(x, kernel, smooth, conv)
+        np.testing.assert_allclose(made, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_matmul_conv_and_its_gradients_are_those_of_lax(side):
+    x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+
+    def total(conv, x, kernel):
+        y = conv(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=LAYOUT)
+        return jnp.sum(jnp.sin(y))
+
+    made = jax.value_and_grad(partial(total, matmul_conv), (0, 1))(x, kernel)
+    expected = jax.value_and_grad(partial(total, lax.conv_general_dilated), (0, 1))(x, kernel)
+    for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_augmentation_keeps_the_picture():
+    rgb = np.tile(np.arange(72, dtype=np.uint8)[None, None, :, None], (4, 72, 1, 3))
+    whole = random_crop_flip(jax.random.key(0), rgb, 64, min_scale=1.0)
+    slope = np.asarray(whole[:, 32, 40, 0] - whole[:, 32, 20, 0]) * 64 / 72 / 20
+    assert set(np.round(slope, 3)) == {-1.0, 1.0}  # mirrored or not, never stretched
+    grey = random_crop_flip(jax.random.key(1), np.full((4, 72, 72, 3), 90, np.uint8), 64)
+    expected = np.broadcast_to(to_input(np.full(3, 90)), grey.shape)
+    np.testing.assert_allclose(grey, expected, atol=1e-4)
+
+
+def test_folding_batch_norm_and_rescaling_the_code_keep_the_function(data, tmp_path):
+    config = pocket_places(size=32, code=8, classes=3, width=4)
+    state = init_scene(jax.random.key(0), config, SceneTraining())
+    keys = iter(jax.random.split(jax.random.key(1), 99))
+    jitter = lambda v: v * jax.random.uniform(next(keys), v.shape, minval=0.5, maxval=1.5) + 0.1  # noqa: E731
+    state = SceneState(*(jax.tree.map(jitter, part) for part in state[:2]), state.opt)
+    x = 60 * jax.random.normal(jax.random.key(2), (3, 32, 32, 3))
+    images = load_images(data, "train", 36, tmp_path)
+    apply, plain = make_apply(config), fold_batch_norm(state)
+    scaled = rescale_code(plain, measure_code(apply, plain, images, 32))
+    expected = normed_logits(config, state, x)
+    for params in (plain, scaled):
+        logits = jax.vmap(lambda p, v: apply(p, v)["fc8"], (None, 0))(params, x)
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+    stats = measure_code(apply, scaled, images, 32)
+    assert stats.upper.mean() == pytest.approx(11.85, rel=1e-4)
+    np.testing.assert_allclose(stats.upper, stats.mean + 3 * stats.sigma, rtol=1e-5)
+
+
+def test_folded_generator_scales_keep_the_function():
+    config = pocket_generator(size=32, code=8, width=2)
+    params = init_inversion(jax.random.key(0), config, InversionTraining()).params
+    code = jax.random.uniform(jax.random.key(1), (8,), maxval=12.0)
+    plain = make_apply(config)(fold_scales(params, config, 4.0), code)["conv0"]
+    trained = generate(config, params, code[None], 4.0)[0]
+    np.testing.assert_allclose(plain, trained, rtol=1e-3, atol=1e-2)
+
+
+def test_the_scene_network_learns_and_loads(trained):
+    path, figures, lines = trained
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines if "img/s" in line]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert figures["val top-5"] == 1.0
+    assert any(line.startswith("skipped") and "red/broken.png" in line for line in lines)
+    network = load_network(path)
+    assert network.labels == CLASSES and network.info.preprocessing == "resize32"
+
+
+def test_a_resumed_run_gives_the_same_weights(data, tmp_path, trained):
+    say = lambda line: None  # noqa: E731
+    train_scene(_scene_run(data, tmp_path, "run", max_steps=5), say=say)
+    path, _ = train_scene(_scene_run(data, tmp_path, "run"), say=say)
+    resumed, whole = load_network(path), load_network(trained[0])
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(value, resumed.params[name], err_msg=name)
+    with pytest.raises(ValueError, match="seed=0, not 1"):
+        train_scene(_scene_run(data, tmp_path, "run", seed=1), say=say)
+
+
+def test_two_seeds_differ():
+    config = pocket_places(size=32, code=8, classes=3, width=4)
+    rgb, labels = np.zeros((2, 36, 36, 3), np.uint8), np.array([0, 1])
+    training = SceneTraining()
+    states = [
+        scene_step(
+            config, training, init_scene(jax.random.key(seed), config, training), None,
+            rgb, labels, jax.random.key(0), jnp.float32(0.5),
+        )[0]
+        for seed in (0, 1)
+    ]  # fmt: skip
+    kernels = [state.params["conv1"]["kernel"] for state in states]
+    assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 1e-3
+
+
+def test_the_generator_learns_and_loads(data, tmp_path, trained):
+    lines = []
+    run = InversionRun(
+        data=data, cache=tmp_path / "cache", encoder=str(trained[0]), width=2,
+        loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=8, report_steps=1),
+        training=dataclasses.replace(InversionTraining(), rate=1e-2),
+    )  # fmt: skip
+    path, figures = train_inversion(run, say=lines.append)
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines if "img/s" in line]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert set(figures) == {"agreement", "cosine", "rms"}
+    network = load_network(path)
+    assert network.info.encoder == "pocket_places"
+    assert network.code.upper.shape == network.code.mean.shape == (8,)
+    assert (tmp_path / "run" / "reconstructions.png").is_file()
+
+
+@pytest.mark.parametrize("budget", [{}, {"minutes": 1.0, "epochs": 1.0}])
+def test_one_budget_is_needed(tmp_path, budget):
+    with pytest.raises(ValueError, match="one budget is needed"):
+        LoopConfig(out=tmp_path, **budget)
