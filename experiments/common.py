@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments.settings import Settings
+from experiments.run_flags import Settings
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import Term, unit_term

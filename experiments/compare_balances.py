@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from experiments import run_flags
 from experiments.common import TARGETS, load_networks, target_term
 from experiments.launch import run_main
-from experiments.settings import parse_numbers, read_settings
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import choose_units
@@ -26,6 +26,7 @@ from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run, execute, plan
 from jaxsynth.files.results import prepare_folder
 from jaxsynth.report.tables import format_value, write_metrics
 
+flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list(
     "scenes", ["mountain", "iceberg", "desert-sand", "corn_field", "bedroom"], "Labels or globs."
 )
@@ -36,14 +37,14 @@ REACHED = 0.5
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = read_settings("compare_balances", argv, seeds="16")
+    settings = run_flags.read_settings("compare_balances", argv, seeds="16")
     for flag, values, known in (
         ("balances", _BALANCES.value, BALANCES),
         ("targets", _TARGETS.value, TARGETS),
     ):
         if not set(values) <= set(known):
             raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
-    parse_numbers("nsfw_weight", [_WEIGHT.value])
+    run_flags.parse_numbers("nsfw_weight", [_WEIGHT.value])
     networks = load_networks(settings)
     units = choose_units(_SCENES.value, networks[PLACES].labels)
     todo = []

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments import run_flags
 from experiments.common import TARGETS, launch, load_networks, target_term
 from experiments.launch import run_main
-from experiments.settings import parse_numbers, read_settings
 from jaxsynth.engine.terms import choose_units
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.report.summary import scene_label
 
+flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list("scenes", ["mountain", "iceberg"], "Labels, globs, indices, or all.")
 _WEIGHTS = flags.DEFINE_list("nsfw_weights", ["0.25", "0.5", "1"], "Weights of the NSFW neuron.")
 _SCENE_WEIGHT = flags.DEFINE_float("scene_weight", 1.0, "Weight of the scene's neuron.")
@@ -26,8 +27,8 @@ _TARGET = flags.DEFINE_enum("target", "log_prob", TARGETS, "Which function of bo
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = read_settings("joint", argv, seeds="4")
-    weights = parse_numbers("nsfw_weights", _WEIGHTS.value)
+    settings = run_flags.read_settings("joint", argv, seeds="4")
+    weights = run_flags.parse_numbers("nsfw_weights", _WEIGHTS.value)
     networks = load_networks(settings)
     places = networks[PLACES]
     labels = places.labels or tuple(map(str, range(places.info.config.classes)))

@@ -11,19 +11,20 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments import run_flags
 from experiments.common import launch, load_networks, target_term
 from experiments.launch import run_main
-from experiments.settings import parse_numbers, read_settings
 from jaxsynth.experiment import NSFW, NSFW_UNIT, Run
 
+flags.adopt_module_key_flags(run_flags)
 _ALPHAS = flags.DEFINE_list("alphas", ["0.5", "1", "2", "4"], "Weights of the SFW neuron.")
 _BETAS = flags.DEFINE_list("betas", ["0.5", "1", "2"], "Weights of the NSFW neuron.")
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = read_settings("pareidolia", argv, seeds="1")
-    alphas = parse_numbers("alphas", _ALPHAS.value)
-    betas = parse_numbers("betas", _BETAS.value)
+    settings = run_flags.read_settings("pareidolia", argv, seeds="1")
+    alphas = run_flags.parse_numbers("alphas", _ALPHAS.value)
+    betas = run_flags.parse_numbers("betas", _BETAS.value)
     networks = load_networks(settings)
     runs = []
     for seed in settings.seeds:

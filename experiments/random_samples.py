@@ -8,16 +8,22 @@ abstract pictures of a low P(NSFW), a few hundredths, not zero. Seconds on two c
 
 from collections.abc import Sequence
 
+from absl import flags
+
+from experiments import run_flags
 from experiments.common import launch, load_networks
 from experiments.launch import run_main
-from experiments.settings import read_settings
 from jaxsynth.experiment import Run
+
+flags.adopt_module_key_flags(run_flags)
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = read_settings(
+    settings = run_flags.read_settings(
         "random_samples", argv, seeds="32", steps=0, start="normal", box="none"
     )
+    if settings.sweep.recipe.steps:
+        raise ValueError("random_samples does not climb: leave --steps and --recipe alone")
     networks = load_networks(settings)
     runs = [Run(seed, ()) for seed in settings.seeds]
     return launch(settings, networks, runs, "Random codes, not climbed")

@@ -1,6 +1,6 @@
 """Maximises scene categories: what the scene network thinks of when it thinks of X.
 
-  python -m experiments.scene --scenes=mountain,b*,17 --seeds=4
+  python -m experiments.scene --scenes='mountain,b*,17' --seeds=4
   python -m experiments.scene --scenes=all --seeds=1
 
 Categories by label, glob, index or `all`; any number of them is one compilation. A row per
@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments import run_flags
 from experiments.common import TARGETS, launch, load_networks, target_term
 from experiments.launch import run_main
-from experiments.settings import read_settings
 from jaxsynth.engine.terms import choose_units
 from jaxsynth.experiment import PLACES, Run
 from jaxsynth.report.summary import scene_label
 
+flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list(
     "scenes", ["mountain", "desert*", "corn_field", "iceberg"], "Labels, globs, indices, or all."
 )
@@ -26,7 +27,7 @@ _TARGET = flags.DEFINE_enum("target", "logit", TARGETS, "Which function of the n
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = read_settings("scene", argv, seeds="4")
+    settings = run_flags.read_settings("scene", argv, seeds="4")
     networks = load_networks(settings)
     places = networks[PLACES]
     labels = places.labels or tuple(map(str, range(places.info.config.classes)))

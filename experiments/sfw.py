@@ -11,16 +11,17 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments import run_flags
 from experiments.common import TARGETS, launch, load_networks, target_term
 from experiments.launch import run_main
-from experiments.settings import read_settings
 from jaxsynth.experiment import NSFW, NSFW_UNIT, Run
 
+flags.adopt_module_key_flags(run_flags)
 _TARGET = flags.DEFINE_enum("target", "log_odds", TARGETS, "Which function of the neuron to climb.")
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = read_settings("sfw", argv)
+    settings = run_flags.read_settings("sfw", argv)
     networks = load_networks(settings)
     term = target_term(networks, NSFW, 1 - NSFW_UNIT, 1.0, _TARGET.value)
     runs = [Run(seed, (term,)) for seed in settings.seeds]

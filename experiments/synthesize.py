@@ -15,19 +15,20 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments import run_flags
 from experiments.common import launch, load_networks
 from experiments.launch import run_main
-from experiments.settings import read_settings
 from jaxsynth.engine.terms import parse_term, system_shapes
 from jaxsynth.experiment import Run
 
+flags.adopt_module_key_flags(run_flags)
 _TERMS = flags.DEFINE_multi_string(
     "term", None, "network:blob:unit_or_label[@y,x]:weight; repeat it for a sum.", required=True
 )
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = read_settings("synthesize", argv)
+    settings = run_flags.read_settings("synthesize", argv)
     networks = load_networks(settings)
     shapes = system_shapes(networks)
     terms = tuple(parse_term(text, networks, shapes) for text in _TERMS.value)

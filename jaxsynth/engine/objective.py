@@ -117,5 +117,5 @@ def objective(
     image = activations[GENERATOR][system.image]
     for c in system.classifiers:
         activations[c.role] = c.apply(params[c.role], view(image, c.size))
-    value = sum(weigh(activations[role], w) for role, w in weights.items())
-    return value, activations
+    parts = (weigh(activations[role], w) for role, w in weights.items())
+    return sum(parts, jnp.zeros((), code.dtype)), activations

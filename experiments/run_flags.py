@@ -11,7 +11,7 @@ from absl import flags
 
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.recipes import BOXES, RECIPES, SCHEDULES, STARTS, Recipe
+from jaxsynth.engine.recipes import BOXES, RECIPES, REPORTS, SCHEDULES, STARTS, Recipe
 from jaxsynth.experiment import NSFW, PLACES, Sweep
 
 _DEFAULT_BATCH = {"cpu": 8}
@@ -46,6 +46,9 @@ _DECAY_WHEN = flags.DEFINE_enum(
 )
 _BOX = flags.DEFINE_enum(
     "box", None, list(BOXES), "Projection: [0, upper bound per unit], [-1, 1], or none."
+)
+_REPORT = flags.DEFINE_enum(
+    "report", None, list(REPORTS), "The run's last image: of the final code, or the one before."
 )
 _START = flags.DEFINE_enum("start", None, list(STARTS), "Start codes drawn from a seed.")
 _BALANCE = flags.DEFINE_enum(
@@ -155,6 +158,7 @@ def _recipe(default: str, override: Mapping[str, Any]) -> Recipe:
         "decay_when": _DECAY_WHEN.value,
         "box": _BOX.value,
         "start": _START.value,
+        "report": _REPORT.value,
     }
     override = override if _RECIPE.value is None else {}
     given = {k: v for k, v in asked.items() if v is not None}

@@ -1,0 +1,57 @@
+"""The documents name only commands, flags, files and pictures that exist."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", ROOT / "ported_params" / "README.md"]
+COMMAND = re.compile(r"python -m experiments\.(\w+)((?:[^\n`\\]|\\\n)*)")
+
+
+def commands() -> list[tuple[str, str, str]]:
+    texts = [*DOCUMENTS, *sorted((ROOT / "experiments").glob("*.py"))]
+    return sorted(
+        {
+            (path.name, *found.groups())
+            for path in texts
+            for found in COMMAND.finditer(path.read_text())
+        }
+    )
+
+
+@cache
+def flags_of(experiment: str) -> set[str]:
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{experiment}", "--help"],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert done.returncode == 0, done.stderr
+    names = re.findall(r"^  (?:-\w,)?--(\[no\])?([\w]+)", done.stdout, re.MULTILINE)
+    return {name for _, name in names} | {f"no{name}" for no, name in names if no}
+
+
+@pytest.mark.parametrize(("document", "experiment", "rest"), commands())
+def test_every_command_exists_with_its_flags(document, experiment, rest):
+    assert (ROOT / "experiments" / f"{experiment}.py").is_file(), document
+    used = {name.partition("=")[0] for name in re.findall(r"--([\w]+(?==|\s|$|\]))", rest)}
+    assert used <= flags_of(experiment), (document, used - flags_of(experiment))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_and_picture_exists(document):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_no_document_has_an_unfilled_place():
+    for document in DOCUMENTS:
+        assert not re.findall(r"\b(?:TODO|TBD|[A-Z]+_TABLE)\b", document.read_text()), document
