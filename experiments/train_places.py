@@ -58,8 +58,8 @@ def main(argv: Sequence[str]) -> int:
             minutes=_MINUTES.value,
             epochs=_EPOCHS.value,
             checkpoint_minutes=_CHECKPOINT.value,
+            max_steps=0 if _EXPORT_ONLY.value else None,
         ),
-        export_only=_EXPORT_ONLY.value,
     )
     path, figures = train_scene(run, say=lambda line: print(line, flush=True))
     print(f"wrote {path}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))

@@ -406,3 +406,14 @@ def test_wrong_sweeps_are_refused(networks):
     swapped = {"generator": networks["places"], "places": networks["generator"]}
     with pytest.raises(ValueError, match="must be a generator"):
         synthesize(swapped, runs_of(1), Sweep(SHORT))
+
+
+def test_unused_activations_cost_nothing(networks):
+    places = networks["places"]
+
+    def flops(blob):
+        one = jax.jit(lambda p, x: places.apply(p, x)[blob])
+        cost = one.lower(places.params, jnp.zeros((16, 16, 3))).compile().cost_analysis()
+        return cost["flops"]
+
+    assert flops("conv1") < 0.7 * flops("prob")

@@ -70,41 +70,44 @@ def value_and_gradient(
             image_gradients[c.role] = gradient
             seen[c.role] = 3 * pixels_seen(image.shape[0], c.size)
 
-    own = None
-    if GENERATOR in weights:
-
-        def regularise(z):
-            own_blobs = generator_activations(system, params[GENERATOR], z)
-            return weigh(own_blobs, weights[GENERATOR])
-
-        part, own = jax.value_and_grad(regularise)(code)
-        value += part
-
-    strengths = {role: _strength(w) for role, w in weights.items()}
-    if balance == "alternate":
-        turn = _turn(strengths, step)
-        strengths = {role: jnp.where(turn == i, 1.0, 0.0) for i, role in enumerate(strengths)}
-
+    strengths = _strengths(balance, weights, step)
     gradient = jnp.zeros_like(code)
-    if image_gradients and balance == "code":
-        for role, g in image_gradients.items():
-            gradient += strengths[role] * _unit_mean(pull(g)[0])
-    elif image_gradients:
-        total = jnp.zeros_like(image)
-        for role, g in image_gradients.items():
-            if balance == "image":
-                g = strengths[role] * _unit_mean(g, count=seen[role])
-            elif balance == "alternate":
-                g = strengths[role] * g
-            total += g
-        gradient = pull(total)[0]
-    if own is not None:
-        if balance == "image" and image_gradients:
-            together = sum(strengths[role] for role in image_gradients)
-            gradient = together * _unit_mean(gradient)
-        scale = {"sum": lambda g: g, "alternate": lambda g: strengths[GENERATOR] * g}
-        gradient += scale.get(balance, lambda g: strengths[GENERATOR] * _unit_mean(g))(own)
-    return value, activations, gradient
+    if image_gradients:
+        gradient = _classifiers(balance, pull, image_gradients, strengths, seen)
+    if GENERATOR not in weights:
+        return value, activations, gradient
+
+    def regularise(z):
+        return weigh(generator_activations(system, params[GENERATOR], z), weights[GENERATOR])
+
+    part, own = jax.value_and_grad(regularise)(code)
+    if balance == "image" and image_gradients:
+        gradient = sum(strengths[role] for role in image_gradients) * _unit_mean(gradient)
+    if balance in ("image", "code"):
+        own = _unit_mean(own)
+    return value + part, activations, gradient + strengths[GENERATOR] * own
+
+
+def _strengths(balance: str, weights: Weights, step: jax.Array) -> dict[str, jax.Array]:
+    """Factor of each network's gradient: its sum of |weights|, or whether it is its turn."""
+    sizes = {role: sum(jnp.abs(w).sum() for w in blobs.values()) for role, blobs in weights.items()}
+    if balance == "sum":
+        return {role: jnp.ones(()) for role in sizes}
+    if balance == "alternate":
+        active = jnp.stack([size > 0 for size in sizes.values()])
+        place = jnp.cumsum(active) - 1  # among those with any weight
+        turn = jnp.argmax(active & (place == step % jnp.maximum(active.sum(), 1)))
+        return {role: jnp.where(turn == i, 1.0, 0.0) for i, role in enumerate(sizes)}
+    return sizes
+
+
+def _classifiers(balance, pull, image_gradients, strengths, seen) -> jax.Array:
+    """Code gradient (D,) of all classifiers together; `pull` is the generator's VJP."""
+    if balance == "code":
+        return sum(strengths[r] * _unit_mean(pull(g)[0]) for r, g in image_gradients.items())
+    if balance == "image":
+        image_gradients = {r: _unit_mean(g, count=seen[r]) for r, g in image_gradients.items()}
+    return pull(sum(strengths[r] * g for r, g in image_gradients.items()))[0]
 
 
 def _classifier_part(c, params, image, weights):
@@ -116,18 +119,7 @@ def _classifier_part(c, params, image, weights):
     return value, activations, gradient
 
 
-def _strength(weights: Mapping[str, jax.Array]) -> jax.Array:
-    return sum(jnp.abs(w).sum() for w in weights.values())
-
-
 def _unit_mean(g: jax.Array, count: int | None = None) -> jax.Array:
     """g / mean |g|, or zeros where g is zero. No epsilon: it would stop saturated runs."""
     mean = jnp.abs(g).sum() / (count or g.size)
     return jnp.where(mean == 0, jnp.zeros_like(g), g / jnp.where(mean == 0, 1.0, mean))
-
-
-def _turn(strengths: Mapping[str, jax.Array], step: jax.Array) -> jax.Array:
-    """Index of the network whose turn it is at `step`, among those with any weight."""
-    active = jnp.stack([s > 0 for s in strengths.values()])
-    order = jnp.cumsum(active) - 1
-    return jnp.argmax(active & (order == step % jnp.maximum(active.sum(), 1)))

@@ -54,7 +54,6 @@ class InversionRun:
     width: int = 16
     training: InversionTraining = dataclasses.field(default_factory=InversionTraining)
     licence: str = LICENCE
-    export_only: bool = False
 
 
 def train_inversion(
@@ -93,9 +92,8 @@ def train_inversion(
     def invert(state: InversionState, params):
         return partial(_invert, config, encoder, state.average, params)
 
-    loop = dataclasses.replace(run.loop, max_steps=-1) if run.export_only else run.loop
     step = partial(inversion_step, config, encoder, run.training)
-    state = run_loop(step, state, train, loop, settings, evaluate, say, frozen=network.params)
+    state = run_loop(step, state, train, run.loop, settings, evaluate, say, frozen=network.params)
     made = _export(state, config, encoder, stats, network, run)
     path = run.loop.out / f"{NAME}.safetensors"
     save_network(path, made)

@@ -35,12 +35,13 @@ class LoopConfig:
     epochs: float = 0.0
     checkpoint_minutes: float = 4.0
     report_steps: int = 200
-    max_steps: int = 0  # stop early, as if killed after a checkpoint; 0 for never
+    max_steps: int | None = None  # stop there with a checkpoint; 0 takes the last one as it is
 
     def __post_init__(self) -> None:
-        if (self.minutes > 0) == (self.epochs > 0):
+        if self.max_steps != 0 and (self.minutes > 0) == (self.epochs > 0):
             raise ValueError(
-                f"one budget is needed: got minutes={self.minutes:g} and epochs={self.epochs:g}"
+                f"one budget is needed, minutes or epochs: got minutes={self.minutes:g} and "
+                f"epochs={self.epochs:g}"
             )
 
 
@@ -71,10 +72,14 @@ def run_loop(
         raise ValueError(f"{len(images.rows)} training images make no batch of {config.batch}")
     with _Checkpoints(config.out / "checkpoints", settings) as checkpoints:
         state, step, spent = checkpoints.restore(state)
+        if config.max_steps == 0 and not step:
+            raise ValueError(f"no checkpoint in {str(config.out)!r}: train first")
         if step:
             say(f"resumed at step {step}, {spent / 60:.1f} minutes spent")
         total = round(config.epochs * per_epoch)
-        limit = min(x for x in (total or np.inf, config.max_steps or np.inf))
+        limit = total or np.inf
+        if config.max_steps is not None:
+            limit = min(limit, config.max_steps)
         jit_step = jax.jit(step_fn, donate_argnums=0)
         root = jax.random.key(config.seed)
         clock = _Clock(spent)

@@ -43,7 +43,6 @@ class SceneRun:
     code: int = 512
     training: SceneTraining = dataclasses.field(default_factory=SceneTraining)
     licence: str = LICENCE
-    export_only: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 16:
@@ -77,12 +76,11 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         "seed": run.loop.seed,
         "training": dataclasses.asdict(run.training),
     }
-    loop = dataclasses.replace(run.loop, max_steps=-1) if run.export_only else run.loop
     state = run_loop(
         partial(scene_step, config, run.training),
         state,
         train,
-        loop,
+        run.loop,
         settings,
         evaluate=lambda s: _accuracy(partial(normed_logits, config, s), few, run.size),
         say=say,
