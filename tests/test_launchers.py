@@ -270,3 +270,24 @@ def test_the_2016_system_runs_by_the_same_command(big_generator, big_places, gol
     np.testing.assert_allclose(results.objective[0, 0], np.ravel(golden["value_fc8_8"])[0], rtol=1e-4)
     assert results.last.image.shape == (1, 256, 256, 3)
     assert rows_of(tmp_path / "run")[0]["target_1"] == "places:fc8:8"
+
+
+def test_balances_are_compared_by_command(weights, tmp_path):
+    out = tmp_path / "run"
+    done = launch(
+        "compare_balances",
+        *weights,
+        "--scenes=bar,dam",
+        "--seeds=2",
+        "--steps=3",
+        "--balances=image,sum",
+        "--targets=logit",
+        f"--out={out}",
+    )
+    assert done.returncode == 0, done.stderr
+    with open(out / "balances.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["balance"], row["runs"]) for row in rows] == [("image", "4"), ("sum", "4")]
+    assert (out / "balances.md").read_text() in done.stdout
+    wrong = launch("compare_balances", *weights, "--balances=even", f"--out={tmp_path / 'x'}")
+    assert wrong.returncode == 2 and "even" in wrong.stderr
