@@ -16,9 +16,16 @@ from experiments.run_flags import Settings
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import Term, unit_term
-from jaxsynth.experiment import Plan, Run, encode, execute, plan
+from jaxsynth.experiment import Plan, Run, check_roles, encode, execute, plan
 from jaxsynth.files.images import preprocess, read_image
-from jaxsynth.files.results import prepare_folder, write_config, write_results
+from jaxsynth.files.porting import file_sha256
+from jaxsynth.files.results import (
+    clear_folder,
+    prepare_folder,
+    read_codes,
+    write_config,
+    write_results,
+)
 from jaxsynth.files.weights import cache_dir, file_record, load_network
 from jaxsynth.networks.network import Network, logits_blob
 from jaxsynth.report.summary import summarise, write_images, write_pages
@@ -31,11 +38,13 @@ def load_networks(settings: Settings) -> dict[str, Network]:
     """The networks by role, in the precision asked for.
 
     Raises:
-      ValueError: if one cannot be loaded, or stands in the wrong role.
+      ValueError: if one cannot be loaded, or another network stands for nsfw.
     """
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
     dtype = np.dtype(settings.sweep.precision)
-    return {role: load_network(name, dtype) for role, name in settings.networks.items()}
+    networks = {role: load_network(name, dtype) for role, name in settings.networks.items()}
+    check_roles(networks)
+    return networks
 
 
 def target_term(
@@ -52,17 +61,21 @@ def launch(
     """Computes the runs and writes everything into the output folder; gives the exit code."""
     todo = plan(networks, runs, settings.sweep, _start_codes(settings, networks, runs))
     folder = prepare_folder(settings.out, settings.overwrite)
-    config = _config(settings, runs)
+    config = _config(settings, networks, runs)
     write_config(folder, config)
     finished, code = _compute(settings, todo, folder, len(runs))
     if not finished:
+        clear_folder(folder)
         print("stopped before any chunk was finished: nothing to keep", file=sys.stderr)
         return code
     results = join(finished)
     done = runs[: len(results.codes)]
     if len(done) < len(runs):
         print(f"stopped: keeping the first {len(done)} of {len(runs)} runs", file=sys.stderr)
-    write_results(folder, results)
+        title = f"{title} (stopped after {len(done)} of {len(runs)} runs)"
+        config["runs"] = config["runs"][: len(done)]
+        write_config(folder, config | {"stopped_of": len(runs)})
+    write_results(folder, results, todo.batch.codes[: len(done)])
     rows = write_pages(
         folder,
         title,
@@ -109,11 +122,7 @@ def _start_codes(
         return np.tile(code, (len(runs), 1))
     if settings.init_codes is None:
         return None
-    try:
-        codes = np.load(settings.init_codes, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"--init_codes={settings.init_codes} cannot be read: {error}") from None
-    codes = np.atleast_2d(codes)
+    codes = np.atleast_2d(read_codes(settings.init_codes))
     if codes.shape == (len(settings.seeds), size) and len(runs) > len(codes):
         place = {seed: i for i, seed in enumerate(settings.seeds)}
         codes = codes[[place[run.seed] for run in runs]]
@@ -135,22 +144,33 @@ def _code_of_image(settings: Settings, generator: Network) -> np.ndarray:
     return encode(encoder, generator, pixels)
 
 
-def _config(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
+def _config(
+    settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run]
+) -> dict[str, Any]:
     own = [f for fs in flags.FLAGS.flags_by_module_dict().items() if _is_ours(fs[0]) for f in fs[1]]
     return {
         "experiment": settings.name,
-        "command": _command(),
+        "command": _command(settings.name),
         "flags": {flag.name: flag.value for flag in own},
         "sweep": dataclasses.asdict(settings.sweep),
         "networks": {role: file_record(name) for role, name in settings.networks.items()},
+        "inputs": _inputs(settings, networks),
         "runs": [dataclasses.asdict(run) for run in runs],
     }
+
+
+def _inputs(settings: Settings, networks: Mapping[str, Network]) -> dict[str, Any]:
+    """Hashes of the files that decide the start codes."""
+    files = [path for path in (settings.init_image, settings.init_codes) if path]
+    inputs: dict[str, Any] = {path: file_sha256(Path(path)) for path in files}
+    if settings.init_image:
+        inputs["encoder"] = file_record(networks[GENERATOR].info.encoder)
+    return inputs
 
 
 def _is_ours(module: str) -> bool:
     return module.startswith("experiments.") or module.endswith(".py")
 
 
-def _command() -> str:
-    name = Path(sys.argv[0]).stem
+def _command(name: str) -> str:
     return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]])

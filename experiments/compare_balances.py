@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
     run_flags.parse_numbers("nsfw_weight", [_WEIGHT.value])
     networks = load_networks(settings)
-    units = choose_units(_SCENES.value, networks[PLACES].labels)
+    units = choose_units(_SCENES.value, networks[PLACES].class_names)
     todo = []
     for balance, target in itertools.product(_BALANCES.value, _TARGETS.value):
         nsfw = target_term(networks, NSFW, NSFW_UNIT, _WEIGHT.value, target)

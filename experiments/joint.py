@@ -17,7 +17,6 @@ from experiments.common import TARGETS, launch, load_networks, target_term
 from experiments.launch import run_main
 from jaxsynth.engine.terms import choose_units
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
-from jaxsynth.report.summary import scene_label
 
 flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list("scenes", ["mountain", "iceberg"], "Labels, globs, indices, or all.")
@@ -31,12 +30,11 @@ def main(argv: Sequence[str]) -> int:
     weights = run_flags.parse_numbers("nsfw_weights", _WEIGHTS.value)
     networks = load_networks(settings)
     places = networks[PLACES]
-    labels = places.labels or tuple(map(str, range(places.info.config.classes)))
     runs = []
-    for unit in choose_units(_SCENES.value, labels):
+    for unit in choose_units(_SCENES.value, places.class_names):
         scene = target_term(networks, PLACES, unit, _SCENE_WEIGHT.value, _TARGET.value)
         for seed in settings.seeds:
-            row = f"{scene_label(places, unit)}, seed {seed}"
+            row = f"{places.class_names[unit]}, seed {seed}"
             for weight in weights:
                 nsfw = target_term(networks, NSFW, NSFW_UNIT, weight, _TARGET.value)
                 runs.append(Run(seed, (scene, nsfw), row, f"NSFW x {weight:g}"))

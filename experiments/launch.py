@@ -13,8 +13,9 @@ def run_main(
 ) -> NoReturn:
     """Parses the flags, calls `main(argv)` with what is left, and exits with what it returns.
 
-    Exit codes: 0 done (also `--help`), 2 bad input: a flag that cannot be parsed, or a ValueError
-    or OSError of the library. Anything else is a bug and keeps its traceback.
+    Exit codes: 0 done (also `--help`), 130 stopped by Ctrl-C, 2 bad input: a flag that cannot be
+    parsed, or a ValueError or OSError of the library. Anything else is a bug and keeps its
+    traceback.
     """
 
     def guarded(rest: Sequence[str]) -> int:
@@ -22,6 +23,9 @@ def run_main(
             return main(rest) or 0
         except ValueError as error:
             return _refuse(str(error))
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
         except OSError as error:
             return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
 

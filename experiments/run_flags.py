@@ -11,12 +11,13 @@ from absl import flags
 
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.recipes import BOXES, RECIPES, REPORTS, SCHEDULES, STARTS, Recipe
+from jaxsynth.engine.recipes import BOXES, LAST_IMAGES, RECIPES, SCHEDULES, STARTS, Recipe
 from jaxsynth.experiment import NSFW, PLACES, Sweep
 
 _DEFAULT_BATCH = {"cpu": 8}
 _ACCELERATOR_BATCH = 64
 _FROM_IMAGE = "dgn_am_image"
+MOST_SEEDS = 1_000_000
 _STEPS_BY_DEFAULT = 100  # enough for the pocket pair; the published recipes take 200 to 300
 
 _GENERATOR = flags.DEFINE_string(
@@ -53,8 +54,11 @@ _DECAY_WHEN = flags.DEFINE_enum(
 _BOX = flags.DEFINE_enum(
     "box", None, list(BOXES), "Projection: [0, upper bound per unit], [-1, 1], or none."
 )
-_REPORT = flags.DEFINE_enum(
-    "report", None, list(REPORTS), "The run's last image: of the final code, or the one before."
+_LAST_IMAGE = flags.DEFINE_enum(
+    "last_image",
+    None,
+    list(LAST_IMAGES),
+    "The run's last image: of the final code, or of the last forward pass (one update before).",
 )
 _START = flags.DEFINE_enum("start", None, list(STARTS), "Start codes drawn from a seed.")
 _BALANCE = flags.DEFINE_enum(
@@ -128,6 +132,8 @@ def read_settings(
     if _INIT_IMAGE.value and _INIT_CODES.value:
         raise ValueError("--init_image and --init_codes are two starts: give one of them")
     if _INIT_IMAGE.value:
+        if _SEEDS.value not in (None, "1"):
+            raise ValueError("--init_image starts every seed alike: leave --seeds alone")
         seeds, recipe, override = "1", _FROM_IMAGE, {"steps": RECIPES[_FROM_IMAGE].steps}
     default_batch = _DEFAULT_BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
     if _PRECISION.value == "float64":
@@ -166,7 +172,7 @@ def _recipe(default: str, override: Mapping[str, Any]) -> Recipe:
         "decay_when": _DECAY_WHEN.value,
         "box": _BOX.value,
         "start": _START.value,
-        "report": _REPORT.value,
+        "last_image": _LAST_IMAGE.value,
     }
     override = {"steps": _STEPS_BY_DEFAULT} | override if _RECIPE.value is None else {}
     given = {k: v for k, v in asked.items() if v is not None}
@@ -194,32 +200,30 @@ def parse_seeds(text: str) -> tuple[int, ...]:
       ValueError: if it is none of these, or empty.
     """
     try:
-        if ":" in text:
-            first, last = (int(part) for part in text.split(":"))
-            seeds = tuple(range(first, last))
-        elif "," in text:
-            seeds = tuple(int(part) for part in text.split(",") if part.strip())
+        if "," in text:
+            seeds: Sequence[int] = [int(part) for part in text.split(",") if part.strip()]
         else:
-            seeds = tuple(range(int(text)))
+            first, last = (int(part) for part in (text if ":" in text else f"0:{text}").split(":"))
+            seeds = range(first, last)
     except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
+        seeds = []
+    if not seeds or len(seeds) > MOST_SEEDS or min(seeds) < 0 or max(seeds) >= 2**32:
         raise ValueError(
             f"--seeds={text}: expected a count such as 8, a rising range such as 3:11, or a list "
-            "such as 0,4,7 of numbers from 0 up"
+            f"such as 0,4,7; numbers from 0 to 2**32 - 1, at most {MOST_SEEDS} of them"
         )
-    return seeds
+    return tuple(dict.fromkeys(seeds))
 
 
 def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
-    """Finite numbers of a comma-separated flag; ValueError otherwise."""
+    """Finite numbers of a comma-separated flag, each once; ValueError otherwise."""
     try:
         numbers = [float(v) for v in values]
     except ValueError:
         numbers = []
     if not numbers or not np.isfinite(numbers).all():
         raise ValueError(f"--{flag}={','.join(values)}: expected numbers such as 0.5,1,2")
-    return numbers
+    return list(dict.fromkeys(numbers))
 
 
 def _integers(flag: str, values: Sequence[str]) -> list[int]:

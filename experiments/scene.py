@@ -17,7 +17,6 @@ from experiments.common import TARGETS, launch, load_networks, target_term
 from experiments.launch import run_main
 from jaxsynth.engine.terms import choose_units
 from jaxsynth.experiment import PLACES, Run
-from jaxsynth.report.summary import scene_label
 
 flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list(
@@ -30,11 +29,10 @@ def main(argv: Sequence[str]) -> int:
     settings = run_flags.read_settings("scene", argv, seeds="4")
     networks = load_networks(settings)
     places = networks[PLACES]
-    labels = places.labels or tuple(map(str, range(places.info.config.classes)))
     runs = []
-    for unit in choose_units(_SCENES.value, labels):
+    for unit in choose_units(_SCENES.value, places.class_names):
         term = target_term(networks, PLACES, unit, 1.0, _TARGET.value)
-        row = scene_label(places, unit)
+        row = places.class_names[unit]
         runs += [Run(seed, (term,), row, f"seed {seed}") for seed in settings.seeds]
     return launch(settings, networks, runs, "Maximising scene categories")
 

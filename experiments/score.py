@@ -16,9 +16,9 @@ from absl import flags
 
 from experiments.launch import run_main
 from jaxsynth.files.images import list_images
-from jaxsynth.files.scoring import Score, score_images
 from jaxsynth.files.weights import load_network
 from jaxsynth.report.tables import format_table, printable, write_metrics
+from jaxsynth.scoring import Score, score_images
 
 _NSFW = flags.DEFINE_string("nsfw", "open_nsfw", "NSFW network: a name or a ported file.")
 _PLACES = flags.DEFINE_string("places", "pocket_places", "Scene network: a name or a ported file.")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _config(paths: Sequence[str]) -> ScoreConfig:
     if not paths:
-        raise ValueError("no file named: python -m experiments.score FILE_OR_FOLDER... [--flags]")
+        raise ValueError("no file named: python -m experiments.score FILE_OR_FOLDER...")
     out = None if _OUT.value is None else Path(_OUT.value)
     if out is not None and out.suffix.lower() != ".csv":
         raise ValueError(f"--out={_OUT.value!r} is no CSV file: expected a name ending in .csv")

@@ -44,7 +44,8 @@ _EXPORT_ONLY = flags.DEFINE_bool("export_only", False, "Export the last checkpoi
 
 
 def main(argv: Sequence[str]) -> int:
-    del argv
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}: train_generator takes flags only")
     logging.set_verbosity(logging.WARNING)  # orbax tells every step of every save
     run = InversionRun(
         data=Path(_DATA.value),

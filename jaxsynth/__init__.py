@@ -5,6 +5,7 @@ from jaxsynth.engine.sweep import Results
 from jaxsynth.engine.terms import Term, parse_term, system_shapes
 from jaxsynth.experiment import Run, Sweep, synthesize
 from jaxsynth.files.images import to_rgb
+from jaxsynth.files.results import read_results
 from jaxsynth.files.weights import load_network, save_network
 from jaxsynth.networks.network import CodeStats, Network, NetworkInfo
 
@@ -20,6 +21,7 @@ __all__ = [
     "Term",
     "load_network",
     "parse_term",
+    "read_results",
     "save_network",
     "synthesize",
     "system_shapes",

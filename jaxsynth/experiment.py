@@ -18,7 +18,7 @@ from jaxsynth.engine.objective import GENERATOR, System, make_system, system_par
 from jaxsynth.engine.recipes import Recipe
 from jaxsynth.engine.sweep import Batch, Results, check_record, join, sweep
 from jaxsynth.engine.terms import Term
-from jaxsynth.networks.network import Network, Params, logits_blob
+from jaxsynth.networks.network import Network, Params, is_generator, logits_blob
 
 NSFW, PLACES = "nsfw", "places"  # roles of the two classifiers, as terms and flags call them
 NSFW_UNIT = 1  # of open_nsfw's two: 0 is SFW
@@ -81,10 +81,13 @@ def plan(
     Raises:
       ValueError: for anything that cannot work.
     """
+    if not runs:
+        raise ValueError("no runs to compute: at least one is needed")
+    check_roles(networks)
     recipes.check_recipe(settings.recipe)
     check_balance(settings.balance)
     check_record(settings.record, settings.recipe.steps)
-    dtype = np.dtype(settings.precision)
+    dtype = _precision(settings.precision, networks)
     generator = networks[GENERATOR]
     classifiers = {role: n for role, n in networks.items() if role != GENERATOR}
     climbed = {t.network for run in runs for t in run.terms}
@@ -99,6 +102,8 @@ def plan(
         start = recipes.start_codes(settings.recipe, box, jax.random.key(0), seeds)
     elif start.shape != (len(runs), size):
         raise ValueError(f"start codes have shape {start.shape}, expected {(len(runs), size)}")
+    elif not np.isfinite(start).all():
+        raise ValueError("start codes hold numbers that are not finite")
     weights, watch = terms.weights_and_watch(
         [run.terms for run in runs],
         terms.system_shapes(networks),
@@ -140,6 +145,40 @@ def synthesize(
 ) -> Results:
     """Climbs from every run's start code and looks at what came out: `plan`, then `execute`."""
     return join(list(execute(plan(networks, runs, settings, start))))
+
+
+def check_roles(networks: Mapping[str, Network]) -> None:
+    """Raises ValueError where a network stands in a role that it cannot fill.
+
+    Class 1 of `nsfw` is reported as P(NSFW), so it must be of the two classes SFW and NSFW.
+    """
+    for role, network in networks.items():
+        if is_generator(network.info.config) != (role == GENERATOR):
+            kind = "a generator" if role == GENERATOR else "a classifier"
+            raise ValueError(f"network {network.name!r} stands for {role!r}: expected {kind}")
+    if NSFW in networks:
+        network = networks[NSFW]
+        if network.labels != ("SFW", "NSFW"):
+            raise ValueError(
+                f"network {network.name!r} stands for {NSFW!r}, but its classes are not SFW and "
+                "NSFW: expected open_nsfw or a port of it"
+            )
+
+
+def _precision(name: str, networks: Mapping[str, Network]) -> np.dtype:
+    if name not in ("float32", "float64"):
+        raise ValueError(f"precision {name!r} is neither float32 nor float64")
+    dtype = np.dtype(name)
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError("precision float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
+    for role, network in networks.items():
+        other = {str(p.dtype) for p in network.params.values()} - {name}
+        if other:
+            raise ValueError(
+                f"{role} {network.name!r} has {other.pop()} parameters, but the precision is "
+                f"{name}: load_network takes a dtype"
+            )
+    return dtype
 
 
 def watched_blobs(classifiers: Mapping[str, Network]) -> list[tuple[str, str]]:

@@ -220,7 +220,7 @@ def test_recipes_follow_their_papers(networks, x64, name):
     )
     wanted = plain_loop(recipe, gradient, start[0], upper)
     np.testing.assert_allclose(result.recorded_codes[0], wanted, rtol=1e-9, atol=1e-12)
-    reported = wanted[-1] if recipe.report == "final" else wanted[-2]
+    reported = wanted[-1] if recipe.last_image == "final" else wanted[-2]
     image = networks["generator"].apply(networks["generator"].params, reported)["deconv0"]
     np.testing.assert_allclose(result.last.image[0], image, rtol=1e-9)
 
@@ -404,7 +404,7 @@ def test_wrong_sweeps_are_refused(networks):
     with pytest.raises(ValueError, match="balance 'even'"):
         synthesize(networks, runs_of(1), Sweep(SHORT, balance="even"))
     swapped = {"generator": networks["places"], "places": networks["generator"]}
-    with pytest.raises(ValueError, match="must be a generator"):
+    with pytest.raises(ValueError, match="expected a generator"):
         synthesize(swapped, runs_of(1), Sweep(SHORT))
 
 

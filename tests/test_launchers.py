@@ -267,7 +267,9 @@ def test_the_2016_system_runs_by_the_same_command(big_generator, big_places, gol
     )
     assert done.returncode == 0, done.stderr
     results = read_results(tmp_path / "run")
-    np.testing.assert_allclose(results.objective[0, 0], np.ravel(golden["value_fc8_8"])[0], rtol=1e-4)
+    np.testing.assert_allclose(
+        results.objective[0, 0], np.ravel(golden["value_fc8_8"])[0], rtol=1e-4
+    )
     assert results.last.image.shape == (1, 256, 256, 3)
     assert rows_of(tmp_path / "run")[0]["target_1"] == "places:fc8:8"
 

@@ -29,12 +29,19 @@ from jaxsynth.training.scene import (
     fold_batch_norm,
     init_scene,
     normed_logits,
-    scene_step,
 )
 from jaxsynth.training.scene_run import SceneRun, train_scene
 
 CLASSES = ("blue", "red", "white")
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Tiny networks, large graphs: compiling is nearly all the time these tests take."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _picture(name: str, seed: int) -> Image.Image:
@@ -130,7 +137,7 @@ def test_upsample_conv_is_upsampling_then_convolution(smooth):
         big = jnp.pad(big, ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = lax.conv_general_dilated(big, kernel, (1, 1), "VALID", dimension_numbers=LAYOUT)
     for conv in (None, matmul_conv):
-        made = upsample_conv(x, kernel, smooth, conv)
+        made = jax.jit(partial(upsample_conv, smooth=smooth, conv=conv))(x, kernel)
         np.testing.assert_allclose(made, expected, atol=2e-5)
 
 
@@ -143,36 +150,43 @@ def test_matmul_conv_and_its_gradients_are_those_of_lax(side):
         y = conv(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=LAYOUT)
         return jnp.sum(jnp.sin(y))
 
-    made = jax.value_and_grad(partial(total, matmul_conv), (0, 1))(x, kernel)
-    expected = jax.value_and_grad(partial(total, lax.conv_general_dilated), (0, 1))(x, kernel)
+    made = jax.jit(jax.value_and_grad(partial(total, matmul_conv), (0, 1)))(x, kernel)
+    expected = jax.jit(jax.value_and_grad(partial(total, lax.conv_general_dilated), (0, 1)))(
+        x, kernel
+    )
     for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 def test_augmentation_keeps_the_picture():
     rgb = np.tile(np.arange(72, dtype=np.uint8)[None, None, :, None], (4, 72, 1, 3))
-    whole = random_crop_flip(jax.random.key(0), rgb, 64, min_scale=1.0)
+    crop = jax.jit(random_crop_flip, static_argnums=(2, 3))
+    whole = crop(jax.random.key(0), rgb, 64, 1.0)
     slope = np.asarray(whole[:, 32, 40, 0] - whole[:, 32, 20, 0]) * 64 / 72 / 20
     np.testing.assert_allclose(abs(slope), 1.0, atol=0.01)  # never stretched
     assert set(np.sign(slope)) == {-1.0, 1.0}  # mirrored or not
-    grey = random_crop_flip(jax.random.key(1), np.full((4, 72, 72, 3), 90, np.uint8), 64)
+    grey = crop(jax.random.key(1), np.full((4, 72, 72, 3), 90, np.uint8), 64, 0.7)
     expected = np.broadcast_to(to_input(np.full(3, 90)), grey.shape)
     np.testing.assert_allclose(grey, expected, atol=1e-4)
 
 
 def test_folding_batch_norm_and_rescaling_the_code_keep_the_function(data, tmp_path):
     config = pocket_places(size=32, code=8, classes=3, width=4)
-    state = init_scene(jax.random.key(0), config, SceneTraining())
-    keys = iter(jax.random.split(jax.random.key(1), 99))
-    jitter = lambda v: v * jax.random.uniform(next(keys), v.shape, minval=0.5, maxval=1.5) + 0.1  # noqa: E731
+    state = init_scene(0, config, SceneTraining())
+    rng = np.random.default_rng(1)
+
+    def jitter(v):
+        return v * rng.uniform(0.5, 1.5, v.shape).astype(np.float32) + 0.1
+
     state = SceneState(*(jax.tree.map(jitter, part) for part in state[:2]), state.opt)
     x = 60 * jax.random.normal(jax.random.key(2), (3, 32, 32, 3))
     images = load_images(data, "train", 36, tmp_path)
     apply, plain = make_apply(config), fold_batch_norm(state)
     scaled = rescale_code(plain, measure_code(apply, plain, images, 32))
     expected = normed_logits(config, state, x)
+    logits_fn = jax.jit(jax.vmap(lambda p, v: apply(p, v)["fc8"], (None, 0)))
     for params in (plain, scaled):
-        logits = jax.vmap(lambda p, v: apply(p, v)["fc8"], (None, 0))(params, x)
+        logits = logits_fn(params, x)
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
     stats = measure_code(apply, scaled, images, 32)
     assert stats.upper.mean() == pytest.approx(11.85, rel=1e-4)
@@ -181,10 +195,10 @@ def test_folding_batch_norm_and_rescaling_the_code_keep_the_function(data, tmp_p
 
 def test_folded_generator_scales_keep_the_function():
     config = pocket_generator(size=32, code=8, width=2)
-    params = init_inversion(jax.random.key(0), config, InversionTraining()).params
+    params = init_inversion(0, config, InversionTraining()).params
     code = jax.random.uniform(jax.random.key(1), (8,), maxval=12.0)
-    plain = make_apply(config)(fold_scales(params, config, 4.0), code)["conv0"]
-    trained = generate(config, params, code[None], 4.0)[0]
+    plain = jax.jit(make_apply(config))(fold_scales(params, config, 4.0), code)["conv0"]
+    trained = jax.jit(partial(generate, config))(params, code[None], 4.0)[0]
     np.testing.assert_allclose(plain, trained, rtol=1e-3, atol=1e-2)
 
 
@@ -211,15 +225,7 @@ def test_a_resumed_run_gives_the_same_weights(data, tmp_path, trained):
 
 def test_two_seeds_differ():
     config = pocket_places(size=32, code=8, classes=3, width=4)
-    rgb, labels = np.zeros((2, 36, 36, 3), np.uint8), np.array([0, 1])
-    training = SceneTraining()
-    states = [
-        scene_step(
-            config, training, init_scene(jax.random.key(seed), config, training), None,
-            rgb, labels, jax.random.key(0), jnp.float32(0.5),
-        )[0]
-        for seed in (0, 1)
-    ]  # fmt: skip
+    states = [init_scene(seed, config, SceneTraining()) for seed in (0, 1)]
     kernels = [state.params["conv1"]["kernel"] for state in states]
     assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 1e-3
 
@@ -228,7 +234,7 @@ def test_the_generator_learns_and_loads(data, tmp_path, trained):
     lines = []
     run = InversionRun(
         data=data, cache=tmp_path / "cache", encoder=str(trained[0]), width=2,
-        loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=8, report_steps=1),
+        loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=20, report_steps=1),
         training=dataclasses.replace(InversionTraining(), rate=1e-2),
     )  # fmt: skip
     path, figures = train_inversion(run, say=lines.append)

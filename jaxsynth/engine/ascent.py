@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsynth.engine.balance import value_and_gradient
-from jaxsynth.engine.objective import AllActivations, System, Weights, objective
+from jaxsynth.engine.objective import GENERATOR, AllActivations, System, Weights, objective
 from jaxsynth.engine.recipes import Box, Recipe, make_transform
 from jaxsynth.networks.network import Params
 
@@ -78,9 +78,12 @@ def step(
     updates, optimizer = make_transform(recipe).update(-gradient, state.optimizer, code)
     moved = _project(recipe, box, optax.apply_updates(code, updates))
 
-    zero = jnp.abs(gradient).mean() == 0
+    # XLA's ReLU and pooling can swallow a NaN, so the image is looked at as well.
+    image = activations[GENERATOR][system.image]
+    sound = jnp.isfinite(gradient).all() & jnp.isfinite(value) & jnp.isfinite(image).all()
+    zero = sound & (jnp.abs(gradient).mean() == 0)
     ended = jnp.where((state.ended < 0) & zero, state.step, state.ended)
-    finite = jnp.isfinite(gradient).all() & jnp.isfinite(value) & jnp.isfinite(moved).all()
+    finite = sound & jnp.isfinite(moved).all()
     running = ended < 0
     better = jnp.isfinite(value) & (value > state.best_value)
     go = running & finite
@@ -94,7 +97,7 @@ def step(
         ended=ended,
         skipped=state.skipped + (running & ~finite),
     )
-    return new, Trace(value, watched(activations, watch))
+    return new, Trace(value, _watched(system, activations, watch))
 
 
 def evaluate(
@@ -106,14 +109,25 @@ def evaluate(
 ) -> Evaluation:
     """Objective, watched activations and image of a code (D,)."""
     value, activations = objective(system, params, code, weights)
-    image = activations["generator"][system.image]
-    return Evaluation(value, watched(activations, watch), image)
+    return Evaluation(
+        value, _watched(system, activations, watch), activations[GENERATOR][system.image]
+    )
 
 
-def watched(activations: AllActivations, watch: Watch) -> dict[str, dict[str, jax.Array]]:
-    """The watched units: {network: {blob: (K,)}}, flat indices into each blob (C order, HWC)."""
+def _watched(
+    system: System, activations: AllActivations, watch: Watch
+) -> dict[str, dict[str, jax.Array]]:
+    """The watched units: {network: {blob: (K,)}}, flat indices into each blob (C order, HWC).
+
+    All NaN where the image is not finite: what a classifier makes of that means nothing.
+    """
+    finite = jnp.isfinite(activations[GENERATOR][system.image]).all()
+
+    def pick(blob, index):
+        return jnp.where(finite, blob.ravel()[index], jnp.nan)
+
     return {
-        role: {blob: activations[role][blob].ravel()[index] for blob, index in blobs.items()}
+        role: {name: pick(activations[role][name], index) for name, index in blobs.items()}
         for role, blobs in watch.items()
     }
 

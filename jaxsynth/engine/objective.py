@@ -50,13 +50,10 @@ def make_system(generator: Network, classifiers: Mapping[str, Network]) -> Syste
     """Joins a generator and classifiers (role -> network).
 
     Raises:
-      ValueError: if a generator stands where a classifier should, or the other way round.
+      ValueError: if the generator is none.
     """
     if not is_generator(generator.info.config):
         raise ValueError(f"{generator.name!r} is a classifier; the generator must be a generator")
-    for role, network in classifiers.items():
-        if is_generator(network.info.config):
-            raise ValueError(f"{network.name!r} is a generator; {role!r} must be a classifier")
     parts = tuple(
         Classifier(role, network.apply, network.input_shape[0])
         for role, network in classifiers.items()

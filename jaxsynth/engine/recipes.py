@@ -16,14 +16,14 @@ import optax
 
 STARTS = ("normal", "clipped_normal", "positive10")
 BOXES = ("upper", "unit", "none")
-REPORTS = ("final", "last_forward")
+LAST_IMAGES = ("final", "last_forward")
 SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
     "linear": optax.linear_schedule,
     "constant": lambda start, end, steps: optax.constant_schedule(start),
     "cosine": lambda start, end, steps: optax.cosine_decay_schedule(start, steps, end / start),
     "exponential": lambda start, end, steps: optax.exponential_decay(start, steps, end / start),
     "warmup_cosine": lambda start, end, steps: optax.warmup_cosine_decay_schedule(
-        0.0, start, max(1, steps // 10), steps, end
+        0.0, start, max(1, steps // 10), max(2, steps), end
     ),
 }
 
@@ -42,7 +42,7 @@ class Recipe:
       decay: factor on the code at every step, `decay_when` "before" or "after" the projection.
       box: projection after each step: `upper` [0, upper bound per unit], `unit` [-1, 1], `none`.
       start: `normal` N(0, 1); `clipped_normal` the same projected; `positive10` 10 max(N(0, 1), 0).
-      report: which image is the run's last: of the `final` code, or of the `last_forward` pass
+      last_image: which image is the run's last: of the `final` code, or of the `last_forward` pass
         (the code before the final update, as DGN-AM reports it).
     """
 
@@ -57,13 +57,15 @@ class Recipe:
     decay_when: str = "after"
     box: str = "upper"
     start: str = "clipped_normal"
-    report: str = "final"
+    last_image: str = "final"
 
 
 RECIPES: dict[str, Recipe] = {
     "goh": Recipe(),
-    "dgn_am": Recipe(steps=200, lr_start=8.0, decay=0.99, start="normal", report="last_forward"),
-    "dgn_am_image": Recipe(steps=30, lr_start=1.0, decay=0.99, report="last_forward"),
+    "dgn_am": Recipe(
+        steps=200, lr_start=8.0, decay=0.99, start="normal", last_image="last_forward"
+    ),
+    "dgn_am_image": Recipe(steps=30, lr_start=1.0, decay=0.99, last_image="last_forward"),
     "cnnpref": Recipe(
         steps=200,
         optimizer_args=(("momentum", 0.9),),
@@ -108,7 +110,11 @@ def check_recipe(recipe: Recipe) -> None:
         ("decay_when", recipe.decay_when in ("before", "after"), "'before' or 'after'"),
         ("box", recipe.box in BOXES, f"one of {', '.join(BOXES)}"),
         ("start", recipe.start in STARTS, f"one of {', '.join(STARTS)}"),
-        ("report", recipe.report in REPORTS, f"one of {', '.join(REPORTS)}"),
+        (
+            "last_image",
+            recipe.last_image in LAST_IMAGES,
+            f"one of {', '.join(LAST_IMAGES)}",
+        ),
         ("lr_start", np.isfinite(recipe.lr_start) and recipe.lr_start > 0, "a positive number"),
         ("lr_end", np.isfinite(recipe.lr_end) and recipe.lr_end >= 0, "a number from 0 up"),
         ("decay", 0 < recipe.decay <= 1, "in (0, 1]"),
@@ -121,7 +127,17 @@ def check_recipe(recipe: Recipe) -> None:
     for field, good, expected in rules:
         if not good:
             raise ValueError(f"recipe: {field} is {getattr(recipe, field)!r}, expected {expected}")
-    make_transform(recipe).init(jnp.zeros(2))
+    if recipe.schedule in ("cosine", "exponential", "warmup_cosine") and recipe.lr_end == 0:
+        raise ValueError(f"recipe: schedule {recipe.schedule!r} needs an lr_end above 0")
+    codes = jnp.zeros(2)
+    try:
+        transform = make_transform(recipe)
+        transform.update(jnp.ones(2), transform.init(codes), codes)
+    except TypeError as error:
+        raise ValueError(
+            f"optimizer {recipe.optimizer!r} needs more than gradients ({error}): choose one such "
+            "as sgd, adam, rmsprop, lion"
+        ) from None
 
 
 def make_transform(recipe: Recipe) -> optax.GradientTransformation:

@@ -21,6 +21,7 @@ from jaxsynth.engine.objective import GENERATOR, System
 from jaxsynth.engine.recipes import Box, Recipe
 from jaxsynth.networks.network import Params
 
+_SPARE = 1  # rows that a chunk carries at its end and throws away, on CPU; see `_rows`
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
 
 
@@ -124,7 +125,7 @@ def sweep(
     check_record(record, recipe.steps)
     total = runs.codes.shape[0]
     for first in range(0, total, batch):
-        index = np.minimum(np.arange(first, first + batch), total - 1)  # padding repeats the last
+        index = np.minimum(np.arange(first, first + _rows(batch)), total - 1)  # repeats the last
         chunk = jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i]), runs)
         count = min(batch, total - first)
         report = functools.partial(_report, on_step, first, count)
@@ -139,6 +140,16 @@ def check_record(record: Sequence[int], steps: int) -> None:
     wrong = [s for s in record if not 1 <= s <= steps]
     if wrong:
         raise ValueError(f"recorded steps {wrong} lie outside 1..{steps}")
+
+
+def _rows(batch: int) -> int:
+    """Rows of a chunk of `batch` runs.
+
+    XLA's CPU convolutions round the last row of a batch differently from the others (measured on
+    the pocket generator's gradient), and runs are chaotic: a spare row takes that place, so that a
+    run's result does not depend on its place in the chunk either.
+    """
+    return batch + _SPARE if batch > 1 and jax.default_backend() == "cpu" else batch
 
 
 def _report(on_step, first, count, done, trace):
@@ -172,7 +183,7 @@ def _run_chunk(system, judge, params, chunk, box, recipe, balance, record, repor
     trace = jax.tree.map(
         lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1), nothing, *traces
     )
-    last = look(state.forward_code) if recipe.report == "last_forward" else final
+    last = look(state.forward_code) if recipe.last_image == "last_forward" else final
     better = np.asarray(final.objective) > np.asarray(state.best_value)  # NaN: False
     best_codes = np.where(better[:, None], state.code, state.best_code)
     return Results(

@@ -11,7 +11,7 @@ from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.networks.network import Network, activation_shapes, is_generator, logits_blob
 
 _LABELLED = ("prob", "log_prob", "log_odds")
-_REGULARISERS = ("code_l2", "image_l2", "image_tv")
+REGULARISERS = ("code_l2", "image_l2", "image_tv")
 _FEW = 8
 
 
@@ -36,7 +36,7 @@ def system_shapes(networks: Mapping[str, Network]) -> dict[str, dict[str, tuple[
     """{role: {blob: shape}} of every activation that a term can weigh."""
     shapes = {role: activation_shapes(n.info.config) for role, n in networks.items()}
     if GENERATOR in shapes:
-        shapes[GENERATOR] |= {blob: (1,) for blob in _REGULARISERS}
+        shapes[GENERATOR] |= {blob: (1,) for blob in REGULARISERS}
     return shapes
 
 
@@ -92,7 +92,7 @@ def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "sc
             found = list(range(len(labels)))
         elif pattern in labels:
             found = [labels.index(pattern)]
-        elif pattern.lstrip("-").isdigit():
+        elif pattern.lstrip("-").isdecimal():
             found = [int(pattern)] if 0 <= int(pattern) < len(labels) else []
         else:
             found = [i for i, label in enumerate(labels) if fnmatch.fnmatchcase(label, pattern)]
@@ -103,6 +103,8 @@ def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "sc
                 f"0..{len(labels) - 1}, or 'all'"
             )
         chosen |= dict.fromkeys(found)
+    if not chosen:
+        raise ValueError(f"no {what} named: give labels, globs, indices or 'all'")
     return list(chosen)
 
 
@@ -177,7 +179,7 @@ def _near(name: str, options: Sequence[str]) -> str:
 def _unit(text: str, unit: str, count: int, labels: Sequence[str]) -> int:
     if unit in labels:
         return labels.index(unit)
-    if unit.isdigit() and int(unit) < count:
+    if unit.isdecimal() and int(unit) < count:
         return int(unit)
     raise ValueError(
         f"term {text!r}: unit {unit!r} is not in 0..{count - 1}"

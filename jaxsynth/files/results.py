@@ -2,6 +2,7 @@
 
 Arrays of `results.safetensors` (R runs, T steps, D code units, k recorded steps):
 
+  start_codes (R, D)             before the first update
   codes (R, D)                   after the last update
   best_codes (R, D)              of the highest objective met
   recorded_codes (R, k, D)       after the steps of --record_codes
@@ -51,14 +52,44 @@ def prepare_folder(path: str | Path, overwrite: bool) -> Path:
                 raise ValueError(
                     f"output folder {folder} is not empty: choose another --out, or --overwrite"
                 )
-            for old in [folder / name for name in _OURS] + list(folder.glob("images/run*.png")):
-                old.unlink(missing_ok=True)
+            clear_folder(folder)
         (folder / "images").mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "no permission to write")
     except OSError as error:
         raise ValueError(f"output folder {folder} cannot be used: {error.strerror}") from None
     return folder
+
+
+def clear_folder(folder: Path) -> None:
+    """Deletes what a run has written there, and the folder if nothing else is in it."""
+    for old in [folder / name for name in _OURS] + list(folder.glob("images/run*.png")):
+        old.unlink(missing_ok=True)
+    for left in (folder / "images", folder):
+        if left.is_dir() and not any(left.iterdir()):
+            left.rmdir()
+
+
+def read_codes(path: str | Path) -> np.ndarray:
+    """Codes of a .npy file, or the final codes of an earlier run's results.safetensors.
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    try:
+        if str(path).endswith(".safetensors"):
+            return safetensors.numpy.load_file(path)["codes"]
+        codes = np.load(path, allow_pickle=False)
+        if isinstance(codes, np.ndarray):
+            return codes
+        why = "an archive of several arrays"
+    except OSError as error:
+        why = error.strerror or str(error)
+    except (ValueError, EOFError, KeyError, safetensors.SafetensorError):
+        why = "damaged, or of another kind"
+    raise ValueError(
+        f"start codes {str(path)!r}: {why}; expected FILE.npy or an earlier run's {RESULTS}"
+    )
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -75,9 +106,10 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_whole(folder / CONFIG, json.dumps(full, indent=1).encode())
 
 
-def write_results(folder: Path, results: Results) -> None:
+def write_results(folder: Path, results: Results, start_codes: np.ndarray) -> None:
     """Writes results.safetensors, whole or not at all; the names are in this module's docstring."""
     arrays = {
+        "start_codes": start_codes,
         "codes": results.codes,
         "best_codes": results.best_codes,
         "recorded_codes": results.recorded_codes,

@@ -3,7 +3,9 @@
 `PLACES205` and `CAFFENET` are Caffe's single-column AlexNet with pooling before normalisation
 (Zhou et al. 2014, "Learning deep features for scene recognition"; BVLC reference CaffeNet). Blobs
 are what Caffe holds after the whole forward pass: ReLUs are in place, so `conv1` and `fc6` are
-after their ReLU. The pocket scene network is the same module with another configuration.
+after their ReLU. `conv1_pre` and `fc6_pre` are before it: DGN-AM climbs hidden units there (its
+backward pass starts at the convolution, so a silent unit has a gradient). The pocket scene network
+is the same module with another configuration.
 """
 
 from collections.abc import Callable
@@ -65,8 +67,7 @@ class AlexNet(nn.Module):
                 conv_general_dilated=self.conv,
                 name=c.name,
             )
-            x = self._rectify(c.name, conv(x))
-            out[c.name] = x
+            x = self._rectify(out, c.name, conv(x))
             if c.pool:
                 x = max_pool(x)
                 out[c.pool] = x
@@ -75,13 +76,14 @@ class AlexNet(nn.Module):
                 out[c.norm] = x
         x = x.reshape((*x.shape[:-3], -1))
         for name, features in self.config.dense:
-            x = self._rectify(name, nn.Dense(features, name=name)(x))
-            out[name] = x
+            x = self._rectify(out, name, nn.Dense(features, name=name)(x))
         out["fc8"] = nn.Dense(self.config.classes, name="fc8")(x)
         return out | classifier_outputs(out["fc8"])
 
-    def _rectify(self, name: str, x: jax.Array) -> jax.Array:
-        return jax.nn.relu(x if self.norm is None else self.norm(name)(x))
+    def _rectify(self, out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
+        out[f"{name}_pre"] = x if self.norm is None else self.norm(name)(x)
+        out[name] = jax.nn.relu(out[f"{name}_pre"])
+        return out[name]
 
 
 PLACES205 = AlexNetConfig(

@@ -94,6 +94,11 @@ class Network(NamedTuple):
     def input_shape(self) -> tuple[int, ...]:
         return input_shape(self.info.config)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A classifier's labels, or its units' numbers where the file has none."""
+        return self.info.labels or tuple(map(str, range(self.info.config.classes)))
+
 
 def is_generator(config: Config) -> bool:
     return isinstance(config, GeneratorConfig)

@@ -2,7 +2,8 @@
 
 BGR, mean-subtracted. Batch norm is folded into the convolutions when the weights are ported. Blob
 names follow Yahoo's `deploy.prototxt`; a block's output `eltwise_stage{s}_block{b}` is also given
-as `conv_stage{s}_block{b}`. The stride sits on branch2a and on the projection.
+as `conv_stage{s}_block{b}`, and what a ReLU takes in as `{blob}_pre`. The stride sits on branch2a
+and on the projection.
 """
 
 from dataclasses import dataclass
@@ -32,8 +33,7 @@ class ResNet(nn.Module):
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
         out = {"data": data}
         x = nn.Conv(self.config.stem, (7, 7), strides=2, padding=3, name="conv_1")(data)
-        out["conv_1"] = jax.nn.relu(x)
-        x = out["pool1"] = max_pool(out["conv_1"])  # ceil mode: 112 -> 56
+        x = out["pool1"] = max_pool(_rectify(out, "conv_1", x))  # ceil mode: 112 -> 56
         for s, (blocks, width) in enumerate(self.config.stages):
             for b in range(blocks):
                 stride = 2 if s > 0 and b == 0 else 1
@@ -54,15 +54,19 @@ class ResNet(nn.Module):
         if project:
             key, shortcut = conv("proj_shortcut", x, 4 * width, 1, stride)
             out[key] = shortcut
-        key, x = conv("branch2a", x, width, 1, stride)
-        x = out[key] = jax.nn.relu(x)
-        key, x = conv("branch2b", x, width, 3)
-        x = out[key] = jax.nn.relu(x)
+        x = _rectify(out, *conv("branch2a", x, width, 1, stride))
+        x = _rectify(out, *conv("branch2b", x, width, 3))
         key, x = conv("branch2c", x, 4 * width, 1)
         out[key] = x
-        x = jax.nn.relu(shortcut + x)
-        out[f"eltwise_{name}"] = out[f"conv_{name}"] = x
+        x = _rectify(out, f"eltwise_{name}", shortcut + x)
+        out[f"conv_{name}"], out[f"conv_{name}_pre"] = x, out[f"eltwise_{name}_pre"]
         return x
+
+
+def _rectify(out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
+    """ReLU; keeps the blob and, as `{name}_pre`, what it was before."""
+    out[f"{name}_pre"], out[name] = x, jax.nn.relu(x)
+    return out[name]
 
 
 OPEN_NSFW = ResNetConfig(

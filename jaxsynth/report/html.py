@@ -42,7 +42,12 @@ def write_report(
     command: str = "",
     config: Mapping[str, Any] | None = None,
     traces: str = "",
-    links: Sequence[str] = ("contact_sheet.png", "metrics.csv", "config.json"),
+    links: Sequence[str] = (
+        "contact_sheet.png",
+        "metrics.csv",
+        "config.json",
+        "results.safetensors",
+    ),
 ) -> None:
     """Writes the report.
 

@@ -100,7 +100,7 @@ def _finite(array: np.ndarray, what: str) -> np.ndarray:
 
 
 def _steps(run: np.ndarray) -> np.ndarray:
-    return np.arange(1, len(run) + 1)
+    return np.arange(len(run))
 
 
 def _marker(run: np.ndarray) -> dict[str, str]:

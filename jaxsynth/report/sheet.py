@@ -11,6 +11,7 @@ from jaxsynth.report.tables import printable
 
 TILE, MIN_TILE = 192, 160  # sides at which large and small pictures are shown
 PAPER, INK, SOFT, FLAG = "#fbfbf9", "#22252a", "#6b7076", "#b3261e"
+MIN_WIDTH = 480  # room for the title
 MARGIN, GAP, TITLE_SIZE, TEXT_SIZE = 28, 14, 20, 13
 _ELLIPSIS = "…"
 
@@ -60,7 +61,7 @@ def contact_sheet(
 
     font = _font(TEXT_SIZE)
     left = MARGIN + min(180, int(max((font.getlength(s) for s in row_labels), default=-GAP)) + GAP)
-    width = left + columns * cell[0] - GAP + MARGIN
+    width = max(MIN_WIDTH, left + columns * cell[0] - GAP + MARGIN)
     heading = _wrap(title, _font(TITLE_SIZE), width - 2 * MARGIN)
     top = MARGIN + len(heading) * _line_height(TITLE_SIZE) + (GAP if heading else 0)
     grid_top = top + (_line_height(TEXT_SIZE) + 6 if column_labels else 0)

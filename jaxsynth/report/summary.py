@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.sweep import Results
-from jaxsynth.engine.terms import Term, is_class_blob, term_activation
+from jaxsynth.engine.terms import REGULARISERS, Term, is_class_blob, term_activation
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.files.images import read_image, to_rgb, write_png
 from jaxsynth.networks.network import Network
@@ -43,33 +43,41 @@ def metric_rows(
 
 def _row(i: int, run: Run, results: Results, networks: Mapping[str, Network]) -> dict[str, Any]:
     row: dict[str, Any] = {"run": i, "seed": run.seed, "row": run.row, "column": run.column}
-    row["objective_first"] = results.objective[i, 0] if results.objective.shape[1] else None
+    traced = results.objective.shape[1] > 0
+    row["objective_first"] = results.objective[i, 0] if traced else None
     row["objective_last"] = results.last.objective[i]
     row["objective_best"] = results.best.objective[i]
     looks = {"last": _of_run(results.last.watched, i), "best": _of_run(results.best.watched, i)}
     for n, term in enumerate(run.terms, 1):
         row[f"target_{n}"], row[f"weight_{n}"] = str(term), term.weight
         for which, watched in looks.items():
-            row[f"activation_{n}_{which}"] = term_activation(term, run.terms, watched)
-            row[f"p_{n}_{which}"] = _probability(term, networks, watched)
+            row[f"activation_{n}_{which}"] = float(term_activation(term, run.terms, watched))
+            p = _probability(term, networks, watched)
+            row[f"p_{n}_{which}"] = None if p is None else float(p)
     if NSFW in networks:
         for which, watched in looks.items():
             row[f"nsfw_{which}"] = watched[NSFW]["prob"][NSFW_UNIT]
     if PLACES in networks:
         p = looks["last"][PLACES]["prob"]
-        row["top_scene"] = scene_label(networks[PLACES], int(np.argmax(p)))
+        row["top_scene"] = networks[PLACES].class_names[int(np.argmax(p))]
         row["p_top_scene"] = np.max(p)
-    row["status"] = status(results, i)
+    row["status"] = status(results, i, run.terms)
     return row
 
 
-def status(results: Results, i: int) -> str:
+def status(results: Results, i: int, terms: Sequence[Term]) -> str:
     """`ok`, or what went wrong with run i."""
     if results.skipped[i]:
         return f"non-finite gradient, {results.skipped[i]} updates skipped"
+    if not np.isfinite(results.last.objective[i]):
+        return "non-finite"
     if results.ended[i] >= 0:
         return f"zero gradient at step {results.ended[i]}"
-    return "ok" if np.isfinite(results.last.objective[i]) else "non-finite"
+    traces = _of_run(results.watched, i)
+    silent = [str(t) for t in terms if not np.any(term_activation(t, terms, traces))]
+    if silent and results.objective.shape[1]:
+        return f"{silent[0]} stayed 0: climb {silent[0].split(':')[1]}_pre, before its ReLU"
+    return "ok"
 
 
 def _probability(
@@ -84,29 +92,27 @@ def _probability(
     return watched[term.network]["prob"][..., term.index[0]]
 
 
-def scene_label(network: Network, unit: int) -> str:
-    return network.labels[unit] if network.labels else str(unit)
-
-
 def _of_run(watched, i):
     return {role: {blob: v[i] for blob, v in blobs.items()} for role, blobs in watched.items()}
 
 
 def captions(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Caption lines of a run from its metric row: seed, then what the classifiers say."""
-    lines = [f"seed {row['seed']}"]
+    named = f"seed {row['seed']}" in f"{row['row']} {row['column']}"
+    lines = [] if named else [f"seed {row['seed']}"]
     if row.get("nsfw_last") is not None:
         lines.append(f"NSFW {row['nsfw_last']:.3f}")
     n = 1
     while f"target_{n}" in row:
-        role, _, name = row[f"target_{n}"].split(":", 2)
+        role, blob, name = row[f"target_{n}"].split(":", 2)
         p = row[f"p_{n}_last"]
         if role != NSFW and p is not None:
             lines.append(f"{name} {p:.2f}")
         elif p is None:
-            lines.append(f"{name} {row[f'activation_{n}_last']:.3g}")
+            unit = blob if blob in REGULARISERS else f"{blob}:{name}"
+            lines.append(f"{unit} {row[f'activation_{n}_last']:.3g}")
         n += 1
-    if len(lines) < 3 and row.get("top_scene"):
+    if len(lines) < 2 + (not named) and row.get("top_scene"):
         lines.append(f"{row['top_scene']} {row['p_top_scene']:.2f}")
     return tuple(lines)
 
@@ -115,7 +121,11 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A few lines over all runs: how the scores are spread, how many went wrong."""
     out = []
     names = [("P(NSFW), last image", "nsfw_last"), ("P(NSFW), best image", "nsfw_best")]
-    names += [(f"P(target {n}), last image", f"p_{n}_last") for n in (1, 2)]
+    most = max(sum(key.startswith("target_") for key in row) for row in rows)
+    for n in range(1, most + 1):
+        targets = {row[f"target_{n}"] for row in rows if f"target_{n}" in row}
+        name = targets.pop() if len(targets) == 1 else f"target {n}"
+        names.append((f"P({name}), last image", f"p_{n}_last"))
     names += [("objective, last image", "objective_last")]
     for name, key in names:
         values = np.array([r[key] for r in rows if r.get(key) is not None], float)

@@ -19,6 +19,7 @@ from jaxsynth.networks.generator import Generator, GeneratorConfig
 from jaxsynth.networks.network import image_blob
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.convolution import matmul_conv
+from jaxsynth.training.initial import initial_variables
 from jaxsynth.training.scene import schedule
 
 PIXEL_SCALE = 64.0
@@ -54,7 +55,7 @@ class InversionTraining:
     """
 
     rate: float = 2e-3
-    image: float = 1.0
+    image: float = 4.0
     code: float = 1.0
     feature: float = 0.5
     layers: tuple[str, ...] = ("conv3", "conv5")
@@ -65,10 +66,10 @@ class InversionTraining:
 
 
 def init_inversion(
-    key: jax.Array, config: GeneratorConfig, training: InversionTraining
+    seed: int, config: GeneratorConfig, training: InversionTraining
 ) -> InversionState:
     """Fresh weights and an empty optimiser."""
-    params = Generator(config, conv=matmul_conv).init(key, jnp.zeros((1, config.code)))["params"]
+    params = initial_variables(Generator(config), seed, (1, config.code))["params"]
     copy = jax.tree.map(jnp.copy, params)  # the state is donated: no two leaves may be one buffer
     return InversionState(params, copy, _optimiser().init(params), jnp.int32(0))
 

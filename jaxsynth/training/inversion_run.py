@@ -73,7 +73,7 @@ def train_inversion(
     stats = measure_code(network.apply, network.params, train, size)
     encoder = make_encoder(network, stats)
     config = pocket_generator(size, stats.mean.shape[0], run.width)
-    state = init_inversion(jax.random.key(run.loop.seed), config, run.training)
+    state = init_inversion(run.loop.seed, config, run.training)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     settings = {
         "network": NAME,
@@ -92,7 +92,7 @@ def train_inversion(
     def invert(state: InversionState, params):
         return partial(_invert, config, encoder, state.average, params)
 
-    step = partial(inversion_step, config, encoder, run.training)
+    step = jax.jit(partial(inversion_step, config, encoder, run.training), donate_argnums=0)
     state = run_loop(step, state, train, run.loop, settings, evaluate, say, frozen=network.params)
     made = _export(state, config, encoder, stats, network, run)
     path = run.loop.out / f"{NAME}.safetensors"

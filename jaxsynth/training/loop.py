@@ -59,7 +59,7 @@ def run_loop(
 
     Args:
       step_fn: (state, frozen, rgb (B, S, S, 3) uint8, labels (B,), key, progress 0..1) -> state and
-        metrics; the state is donated.
+        metrics; jitted, the state donated.
       settings: what the weights depend on; a checkpoint of other settings is refused.
       evaluate: called at each checkpoint and at the end.
       frozen: weights that the step reads and leaves alone.
@@ -80,7 +80,6 @@ def run_loop(
         limit = total or np.inf
         if config.max_steps is not None:
             limit = min(limit, config.max_steps)
-        jit_step = jax.jit(step_fn, donate_argnums=0)
         root = jax.random.key(config.seed)
         clock = _Clock(spent)
         saved, order, mark = clock.seconds(), (-1, images.rows), (step, clock.seconds())
@@ -90,7 +89,7 @@ def run_loop(
                 order = (epoch, epoch_rows(images.rows, config.seed, epoch))
             rows = np.sort(order[1][i * config.batch : (i + 1) * config.batch])
             done = step / total if total else clock.seconds() / (60 * config.minutes)
-            state, metrics = jit_step(
+            state, metrics = step_fn(
                 state,
                 frozen,
                 images.images[rows],

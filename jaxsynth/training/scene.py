@@ -17,6 +17,7 @@ from flax import traverse_util
 from jaxsynth.networks.alexnet import AlexNet, AlexNetConfig
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.convolution import matmul_conv
+from jaxsynth.training.initial import initial_variables
 
 NORM_EPSILON = 1e-5
 _INPUT_SCALE = 64.0  # keeps the first layer's kernel of ordinary size; folded into it at the end
@@ -59,14 +60,15 @@ def scene_module(config: AlexNetConfig, train: bool, dropout: float = 0.0) -> Al
     return AlexNet(config, norm=norm, conv=matmul_conv)
 
 
-def init_scene(key: jax.Array, config: AlexNetConfig, training: SceneTraining) -> SceneState:
+def init_scene(seed: int, config: AlexNetConfig, training: SceneTraining) -> SceneState:
     """Fresh weights and an empty optimiser."""
-    x = jnp.zeros((1, config.size, config.size, 3))
-    variables = scene_module(config, train=False).init(key, x)
+    shape = (1, config.size, config.size, 3)
+    variables = initial_variables(scene_module(config, train=False), seed, shape)
     params = variables["params"]
     return SceneState(params, variables["batch_stats"], _optimiser(training).init(params))
 
 
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def scene_step(
     config: AlexNetConfig,
     training: SceneTraining,

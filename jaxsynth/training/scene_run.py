@@ -64,7 +64,7 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         f"{len(train.classes)} classes, {len(train.skipped) + len(val.skipped)} skipped"
     )
     config = pocket_places(run.size, run.code, len(train.classes), run.width)
-    state = init_scene(jax.random.key(run.loop.seed), config, run.training)
+    state = init_scene(run.loop.seed, config, run.training)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     settings = {
         "network": NAME,

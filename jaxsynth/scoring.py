@@ -10,10 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, check_roles
 from jaxsynth.files.images import check_preprocessing, preprocess, read_image
-from jaxsynth.networks.network import Network, is_generator
-
-NSFW_UNIT = 1  # of open_nsfw's two; 0 is SFW
+from jaxsynth.networks.network import Network
 
 
 class Score(NamedTuple):
@@ -49,13 +48,7 @@ def score_images(
     Raises:
       ValueError: at once, before any file is read, for networks or options that do not fit.
     """
-    for role, network in (("nsfw", nsfw), ("places", places)):
-        if is_generator(network.info.config):
-            raise ValueError(f"--{role}: {network.name!r} is a generator, expected a classifier")
-    if nsfw.info.config.classes != 2:
-        raise ValueError(
-            f"--nsfw: {nsfw.name!r} has {nsfw.info.config.classes} outputs, expected 2 (SFW, NSFW)"
-        )
+    check_roles({NSFW: nsfw, PLACES: places})
     for option, value in (("top", top), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{option} is {value}, expected 1 or more")
