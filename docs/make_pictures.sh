@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes every picture of README.md with the program; a few minutes on two cores.
+# Makes every picture of README.md with the program; some five minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)
@@ -10,8 +10,8 @@ picture() { # name, then the experiment and its flags
     cp "$out/$name/contact_sheet.png" "docs/$name.png"
 }
 picture random_samples random_samples --seeds=16
-picture scene scene --scenes=desert-sand,iceberg,corn_field,mountain,rainforest,coast --seeds=6
-picture sfw sfw --seeds=8
-picture pareidolia pareidolia --alphas=2,4,8 --betas=0.5,1 --seeds=1
-picture joint synthesize --term=places:log_prob:mountain:1 --term=nsfw:log_prob:SFW:1 --seeds=8
-picture synthesize synthesize --term=places:fc8:corn_field:1 --term=places:fc8:iceberg:1 --seeds=8
+picture scene scene --scenes=desert-sand,iceberg,corn_field,mountain,coast,skyscraper --seeds=6
+picture sfw sfw --seeds=8 --steps=50
+picture pareidolia pareidolia --alphas=1,2,4 --betas=0.5,1 --steps=50
+picture joint synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8 --steps=50
+picture synthesize synthesize --term=places:log_prob:corn_field:1 --term=places:log_prob:coast:1 --seeds=8
