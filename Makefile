@@ -19,7 +19,7 @@ $(VENV)/.tested: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.joint --scenes=mountain,iceberg --nsfw_weights=0.25,0.5,1 \
-		--seeds=4 --steps=100 --out=$(DEMO_OUT) --overwrite
+		--seeds=4 --out=$(DEMO_OUT) --overwrite
 
 test: $(VENV)/.tested
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ picture() { # name, then the experiment and its flags
 }
 picture random_samples random_samples --seeds=16
 picture scene scene --scenes=desert-sand,iceberg,corn_field,mountain,coast,skyscraper --seeds=6
-picture sfw sfw --seeds=8 --steps=50
-picture pareidolia pareidolia --alphas=1,2,4 --betas=0.5,1 --steps=50
-picture joint synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8 --steps=50
+picture sfw sfw --seeds=8
+picture pareidolia pareidolia --alphas=1,2,4 --betas=0.5,1
+picture joint synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8
 picture synthesize synthesize --term=places:log_prob:corn_field:1 --term=places:log_prob:coast:1 --seeds=8

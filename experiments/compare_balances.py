@@ -1,10 +1,10 @@
 """Which balance reaches a scene and NSFW together how often: the table of BUILD_NOTES.md.
 
-  python -m experiments.compare_balances --seeds=16 --steps=50
+  python -m experiments.compare_balances --recipe=goh --steps=25 --seeds=16 --batch=16
 
 Every balance x target on the same scenes x seeds; counts last images with P(scene) >= 0.5, with
-P(NSFW) >= 0.5, and with both. Writes balances.md and balances.csv into --out. About an hour and a
-half on two cores for 80 runs x 12 combinations of the pocket pair.
+P(NSFW) >= 0.5, and with both. Writes balances.md and balances.csv into --out. Some five minutes on
+two cores for each combination of 80 runs of the pocket pair.
 """
 
 import dataclasses

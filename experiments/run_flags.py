@@ -18,7 +18,7 @@ _DEFAULT_BATCH = {"cpu": 8}
 _ACCELERATOR_BATCH = 64
 _FROM_IMAGE = "dgn_am_image"
 MOST_SEEDS = 1_000_000
-_STEPS_BY_DEFAULT = 100  # enough for the pocket pair; the published recipes take 200 to 300
+_POCKET = "pocket_generator"
 
 _GENERATOR = flags.DEFINE_string(
     "generator", "pocket_generator", "Generator: a name, or the path of a ported file."
@@ -36,7 +36,8 @@ _RECIPE = flags.DEFINE_enum(
     "recipe",
     None,
     list(RECIPES),
-    "Named recipe, as published, that further flags override. By default goh in 100 steps.",
+    "Named recipe that further flags override; by default pocket for the pocket generator, else "
+    "goh.",
 )
 _STEPS = flags.DEFINE_integer("steps", None, "Number of updates.")
 _OPTIMIZER = flags.DEFINE_string("optimizer", None, "Name of an optax optimizer.")
@@ -117,12 +118,10 @@ class Settings:
     progress: bool
 
 
-def read_settings(
-    name: str, argv: Sequence[str], recipe: str = "goh", seeds: str = "8", **override: Any
-) -> Settings:
-    """Settings from the flags; `recipe`, `seeds` and `override` are the experiment's defaults.
+def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: Any) -> Settings:
+    """Settings from the flags; `seeds`, `override` (of the recipe) are the experiment's defaults.
 
-    Without --recipe the default recipe runs in 100 steps; with it, exactly as published.
+    A recipe named by --recipe is taken as published, without `override`.
 
     Raises:
       ValueError: naming the first flag that cannot work.
@@ -131,10 +130,11 @@ def read_settings(
         raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only (--help)")
     if _INIT_IMAGE.value and _INIT_CODES.value:
         raise ValueError("--init_image and --init_codes are two starts: give one of them")
+    recipe = "pocket" if Path(_GENERATOR.value).stem == _POCKET else "goh"
     if _INIT_IMAGE.value:
         if _SEEDS.value not in (None, "1"):
             raise ValueError("--init_image starts every seed alike: leave --seeds alone")
-        seeds, recipe, override = "1", _FROM_IMAGE, {"steps": RECIPES[_FROM_IMAGE].steps}
+        seeds, recipe, override = "1", _FROM_IMAGE, {}
     default_batch = _DEFAULT_BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
     if _PRECISION.value == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -174,7 +174,7 @@ def _recipe(default: str, override: Mapping[str, Any]) -> Recipe:
         "start": _START.value,
         "last_image": _LAST_IMAGE.value,
     }
-    override = {"steps": _STEPS_BY_DEFAULT} | override if _RECIPE.value is None else {}
+    override = override if _RECIPE.value is None else {}
     given = {k: v for k, v in asked.items() if v is not None}
     if given.get("optimizer") and "optimizer_args" not in given:
         given["optimizer_args"] = ()

@@ -1,7 +1,9 @@
 """Recipes: how a code climbs. Start, gradient step, decay, box, all by name or by hand.
 
 Sources: `goh` is Goh 2016 ("Image Synthesis from Yahoo's open_nsfw"); `dgn_am` is Nguyen et al.
-2016 as their `act_max.py` runs it; `cnnpref` is Kamitani Lab's generator descent; `adam` is ours.
+2016 as their `act_max.py` runs it; `cnnpref` is Kamitani Lab's generator descent. `adam` is ours,
+and so is `pocket`: `goh` in fewer and smaller steps, as larger ones drive the pocket generator's
+pixels far out of range.
 Steps ascend: optimizers are given the gradient of -objective.
 """
 
@@ -62,6 +64,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "goh": Recipe(),
+    "pocket": Recipe(steps=60, lr_start=0.3),
     "dgn_am": Recipe(
         steps=200, lr_start=8.0, decay=0.99, start="normal", last_image="last_forward"
     ),

@@ -1,0 +1,59 @@
+"""The shipped pocket pair with the real open_nsfw: what a user meets out of the box."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxsynth import RECIPES, Run, Sweep, load_network, parse_term, synthesize, system_shapes
+
+
+@pytest.fixture(scope="module")
+def networks():
+    roles = {"generator": "pocket_generator", "places": "pocket_places", "nsfw": "open_nsfw"}
+    return {role: load_network(name) for role, name in roles.items()}
+
+
+def term(text, networks):
+    return parse_term(text, networks, system_shapes(networks))
+
+
+def test_the_pair_fits_together(networks):
+    generator, places = networks["generator"], networks["places"]
+    assert generator.info.encoder == places.name == "pocket_places"
+    assert len(places.labels) == 100 and "iceberg" in places.labels
+    assert "non-commercial" in generator.info.licence and "non-commercial" in places.info.licence
+    size = generator.input_shape[0]
+    code = generator.code
+    assert code.upper.shape == code.mean.shape == code.sigma.shape == (size,)
+    np.testing.assert_allclose(code.upper, code.mean + 3 * code.sigma, rtol=1e-4)
+    np.testing.assert_allclose(code.upper.mean(), 11.85, rtol=1e-3)  # of the published fc6 code
+
+
+def test_random_codes_score_low_and_not_zero(networks):
+    look = dataclasses.replace(RECIPES["goh"], steps=0, start="normal", box="none")
+    result = synthesize(networks, [Run(seed, ()) for seed in range(16)], Sweep(look, batch=16))
+    nsfw = result.last.watched["nsfw"]["prob"][:, 1]
+    assert 0.01 <= nsfw.mean() <= 0.2
+    assert nsfw.min() > 0
+
+
+def test_both_ends_of_the_nsfw_neuron_are_reached(networks):
+    up, down = (term(f"nsfw:log_odds:NSFW:{w}", networks) for w in (1, -1))
+    runs = [Run(seed, (t,)) for t in (up, down) for seed in range(2)]
+    recipe = dataclasses.replace(RECIPES["pocket"], steps=30)
+    nsfw = synthesize(networks, runs, Sweep(recipe, batch=4)).last.watched["nsfw"]["prob"][:, 1]
+    assert (nsfw[:2] >= 0.99).all() and (nsfw[2:] <= 0.001).all()
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+def test_a_run_does_not_depend_on_its_place_in_the_chunk(networks, batch):
+    """XLA's CPU convolutions round the last row of a batch differently; runs must not show it."""
+    pair = {role: networks[role] for role in ("generator", "places")}
+    mountain = term("places:fc8:mountain:1", networks)
+    settings = Sweep(dataclasses.replace(RECIPES["goh"], steps=4), batch=batch)
+    seeds = [*range(2, batch + 1), 1]  # seed 1 in the last place
+    last = synthesize(pair, [Run(s, (mountain,)) for s in seeds], settings)
+    alone = synthesize(pair, [Run(1, (mountain,))], settings)
+    np.testing.assert_array_equal(last.codes[-1], alone.codes[0])
+    np.testing.assert_array_equal(last.last.image[-1], alone.last.image[0])
