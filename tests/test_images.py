@@ -313,7 +313,7 @@ def _check_scenes(scenes, places, path):
 def test_networks_and_options_that_do_not_fit_are_refused_at_once(networks):
     nsfw, places = networks
     for args, expected in (
-        ((places, nsfw, "yahoo"), "7 outputs"),
+        ((places, nsfw, "yahoo"), "not SFW and NSFW"),
         ((nsfw, places, "resize64"), "224x224"),
         ((nsfw, places, "yahoo", 0), "top is 0"),
         ((nsfw, places, "yahoo", 1, 0), "batch is 0"),

@@ -117,7 +117,7 @@ def test_joint_leaves_everything_behind(weights, tmp_path):
             [
                 "--seeds=2",
                 "--steps=2",
-                "--term=places:conv2:3@1,2:1",
+                "--term=places:conv2_pre:3@1,2:1",
                 "--term=nsfw:prob:SFW:0.5",
                 "--term=generator:image_tv:0:-0.1",
                 "--schedule=cosine",

@@ -52,8 +52,8 @@ def test_a_grid_has_every_tile_in_its_place():
 
 def test_long_captions_stay_within_their_tile():
     """The space between two tiles is blank, whatever their captions say."""
-    tiles = [_tile(64, "swimming pool " * 20 + "0.87", "x" * 300, flag="non-finite " * 9)] * 2
-    sheet = np.asarray(contact_sheet(tiles, 2, "title " * 60, column_labels=["long " * 30] * 2))
+    tiles = [_tile(64, "swimming pool " * 20 + "0.87", "x" * 300, flag="non-finite " * 9)] * 4
+    sheet = np.asarray(contact_sheet(tiles, 4, "title " * 60, column_labels=["long " * 30] * 4))
     red = np.flatnonzero(_red(Image.fromarray(sheet)).any(axis=0))
     left = red[red < sheet.shape[1] // 2].max()
     right = red[red > sheet.shape[1] // 2].min()
@@ -155,7 +155,7 @@ def test_a_report_stands_alone_and_shows_what_it_was_given(tmp_path):
         traces="traces.png",
     )
     references = [a.get("src") or a.get("href") for t, a in page.tags if t in ("img", "a", "link")]
-    links = ["contact_sheet.png", "metrics.csv", "config.json"]
+    links = ["contact_sheet.png", "metrics.csv", "config.json", "results.safetensors"]
     assert references == [*links, "traces.png", "a.png"]
     for text in ("abbey", "0.123457", "seed 0", "NSFW 0.2", "experiments.joint", "steps", "300"):
         assert text in page.text

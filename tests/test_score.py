@@ -34,7 +34,7 @@ def weights(tmp_path_factory) -> dict[str, Path]:
     nsfw = ResNetConfig(size=32, stem=4, stages=((1, 4), (1, 4)), classes=2)
     return {
         "places": _save(folder / "places.safetensors", places, LABELS, "resize32"),
-        "nsfw": _save(folder / "nsfw.safetensors", nsfw, ("sfw", "nsfw"), "yahoo"),
+        "nsfw": _save(folder / "nsfw.safetensors", nsfw, ("SFW", "NSFW"), "yahoo"),
     }
 
 
