@@ -18,7 +18,7 @@ $(VENV)/.tested: $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m experiments.joint --scenes=mountain,iceberg --nsfw_weights=0.25,0.5,1 \
+	$(BIN)/python -m experiments.joint --scenes=mountain,iceberg --nsfw_weights=0.5,1,2 \
 		--seeds=4 --out=$(DEMO_OUT) --overwrite
 
 test: $(VENV)/.tested

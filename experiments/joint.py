@@ -1,10 +1,10 @@
 """Maximises a scene and the NSFW neuron together, over NSFW weights and seeds.
 
-  python -m experiments.joint --scenes=mountain,iceberg --nsfw_weights=0.25,0.5,1 --seeds=4
+  python -m experiments.joint --scenes=mountain,iceberg --nsfw_weights=0.5,1,2 --seeds=4
 
 Goh 2016, last experiment. The two networks' gradients differ by orders of magnitude; `--balance`
 says how they are joined (the default divides each image-space gradient by its own mean |g|). A row
-per scene and seed, a column per NSFW weight. About two minutes for 24 runs of the pocket pair on
+per scene and seed, a column per NSFW weight. Some three minutes for 24 runs of the pocket pair on
 two cores.
 """
 
@@ -20,7 +20,7 @@ from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
 
 flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list("scenes", ["mountain", "iceberg"], "Labels, globs, indices, or all.")
-_WEIGHTS = flags.DEFINE_list("nsfw_weights", ["0.25", "0.5", "1"], "Weights of the NSFW neuron.")
+_WEIGHTS = flags.DEFINE_list("nsfw_weights", ["0.5", "1", "2"], "Weights of the NSFW neuron.")
 _SCENE_WEIGHT = flags.DEFINE_float("scene_weight", 1.0, "Weight of the scene's neuron.")
 _TARGET = flags.DEFINE_enum("target", "log_prob", TARGETS, "Which function of both neurons.")
 

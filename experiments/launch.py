@@ -29,7 +29,8 @@ def run_main(
         except OSError as error:
             return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
 
-    logging.getLogger("jax").setLevel(logging.WARNING)  # which accelerators are absent is no news
+    for chatty in ("jax", "matplotlib"):  # absent accelerators and font caches are no news
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
     raise AssertionError("app.run always exits")
 
