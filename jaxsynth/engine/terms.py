@@ -120,8 +120,9 @@ def weights_and_watch(
     for r, terms in enumerate(runs):
         for t in terms:
             blobs = weights.setdefault(t.network, {})
-            full = (len(runs), *shapes[t.network][t.blob])
-            blobs.setdefault(t.blob, np.zeros(full, dtype))[(r, *t.index)] += t.weight
+            if t.blob not in blobs:
+                blobs[t.blob] = np.zeros((len(runs), *shapes[t.network][t.blob]), dtype)
+            blobs[t.blob][(r, *t.index)] += t.weight
     watched: dict[str, dict[str, np.ndarray]] = {}
     for role, blob in [*watch, *((n, b) for n, blobs in weights.items() for b in blobs)]:
         shape = shapes[role][blob]
