@@ -31,6 +31,10 @@ _RATE = flags.DEFINE_float("rate", SceneTraining.rate, "Peak step size.")
 _DECAY = flags.DEFINE_float("decay", SceneTraining.decay, "Weight decay on kernels.")
 _SMOOTHING = flags.DEFINE_float("smoothing", SceneTraining.smoothing, "Label smoothing.")
 _DROPOUT = flags.DEFINE_float("dropout", SceneTraining.dropout, "Dropout on fc6.")
+_MIN_SCALE = flags.DEFINE_float(
+    "min_scale", SceneTraining.min_scale, "Shortest side of a random crop, as a share."
+)
+_START = flags.DEFINE_string("start", "", "Weights to go on from, a name or a file.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
 _CHECKPOINT = flags.DEFINE_float("checkpoint_minutes", 4.0, "Minutes between checkpoints.")
 _EXPORT_ONLY = flags.DEFINE_bool("export_only", False, "Export the last checkpoint, no training.")
@@ -46,11 +50,13 @@ def main(argv: Sequence[str]) -> int:
         size=_SIZE.value,
         width=_WIDTH.value,
         code=_CODE.value,
+        start=_START.value,
         training=SceneTraining(
             rate=_RATE.value,
             decay=_DECAY.value,
             smoothing=_SMOOTHING.value,
             dropout=_DROPOUT.value,
+            min_scale=_MIN_SCALE.value,
         ),
         loop=LoopConfig(
             out=Path(_OUT.value),

@@ -194,9 +194,10 @@ def encode(encoder: Network, generator: Network, image: np.ndarray) -> np.ndarra
     """The code (D,) of an image (H, W, 3), BGR, mean-subtracted, of the encoder's size.
 
     Raises:
-      ValueError: if the encoder's `fc6` is not as long as the generator's code.
+      ValueError: if the encoder's blob is not as long as the generator's code.
     """
-    code = np.asarray(jax.jit(encoder.apply)(encoder.params, jnp.asarray(image))["fc6"])
+    out = jax.jit(encoder.apply)(encoder.params, jnp.asarray(image))
+    code = np.asarray(out[generator.info.encoder_blob]).ravel()
     if code.shape != generator.input_shape:
         raise ValueError(
             f"encoder {encoder.name!r} gives codes of {code.shape[0]} units, generator "

@@ -47,7 +47,7 @@ class NetworkInfo:
       labels: one name per unit of the last layer; empty for a generator.
       licence, source, source_sha256: provenance of the weights.
       preprocessing: how an image file becomes an input; see `jaxsynth.files.images`.
-      encoder: for a generator, the network whose `fc6` is its code; else empty.
+      encoder: for a generator, the network whose blob `encoder_blob` is its code; else empty.
       notes: anything else a reader of the file should know.
     """
 
@@ -59,6 +59,7 @@ class NetworkInfo:
     source_sha256: str = ""
     preprocessing: str = ""
     encoder: str = ""
+    encoder_blob: str = "fc6"
     notes: str = ""
 
 

@@ -50,9 +50,11 @@ def measure_code(
     return CodeStats(*(np.float32(v) for v in (mean + 3 * sigma, mean, sigma)))
 
 
-def rescale_code(params: Mapping[str, jax.Array], stats: CodeStats) -> dict[str, jax.Array]:
-    """Scales fc6 by k and fc8's kernel by 1 / k so that the mean of `stats.upper` becomes 11.85."""
-    k = PUBLISHED_MEAN_BOUND / float(stats.upper.mean())
+def rescale_code(
+    params: Mapping[str, jax.Array], stats: CodeStats, bound: float = PUBLISHED_MEAN_BOUND
+) -> dict[str, jax.Array]:
+    """Scales fc6 by k and fc8's kernel by 1 / k so that the mean of `stats.upper` is `bound`."""
+    k = bound / float(stats.upper.mean())
     out = dict(params)
     out["fc6/kernel"], out["fc6/bias"] = params["fc6/kernel"] * k, params["fc6/bias"] * k
     out["fc8/kernel"] = params["fc8/kernel"] / k

@@ -12,15 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import traverse_util
 
 from jaxsynth.networks.alexnet import AlexNet, AlexNetConfig
 from jaxsynth.training.augment import random_crop_flip
+from jaxsynth.training.batch_norm import INPUT_SCALE, NORM_EPSILON
 from jaxsynth.training.convolution import matmul_conv
 from jaxsynth.training.initial import initial_variables
-
-NORM_EPSILON = 1e-5
-_INPUT_SCALE = 64.0  # keeps the first layer's kernel of ordinary size; folded into it at the end
 
 
 class SceneState(NamedTuple):
@@ -68,6 +65,11 @@ def init_scene(seed: int, config: AlexNetConfig, training: SceneTraining) -> Sce
     return SceneState(params, variables["batch_stats"], _optimiser(training).init(params))
 
 
+def warm_scene(params: Any, batch_stats: Any, training: SceneTraining) -> SceneState:
+    """Given weights (see `unfold_batch_norm`) and an empty optimiser."""
+    return SceneState(params, batch_stats, _optimiser(training).init(params))
+
+
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def scene_step(
     config: AlexNetConfig,
@@ -82,7 +84,7 @@ def scene_step(
     """One step: rgb (B, S, S, 3) uint8, labels (B,) int32, progress 0..1 of the whole run."""
     del frozen
     crop_key, drop_key = jax.random.split(key)
-    x = random_crop_flip(crop_key, rgb, config.size, training.min_scale) / _INPUT_SCALE
+    x = random_crop_flip(crop_key, rgb, config.size, training.min_scale) / INPUT_SCALE
     module = scene_module(config, train=True, dropout=training.dropout)
 
     def loss_fn(params):
@@ -111,26 +113,7 @@ def schedule(progress: jax.Array, warm_up: float) -> jax.Array:
 def normed_logits(config: AlexNetConfig, state: SceneState, x: jax.Array) -> jax.Array:
     """Logits (B, classes) of the network as trained, batch norm with its running statistics."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return scene_module(config, train=False).apply(variables, x / _INPUT_SCALE)["fc8"]
-
-
-def fold_batch_norm(state: SceneState) -> dict[str, jax.Array]:
-    """The plain AlexNet's flat parameters that compute the same function of raw inputs.
-
-    Batch norm, y = (Wx + b - m) / s * g + c with s = sqrt(v + eps), becomes W g / s and
-    (b - m) g / s + c; the input scale goes into the first layer.
-    """
-    flat = traverse_util.flatten_dict(state.params, sep="/")
-    stats = traverse_util.flatten_dict(state.batch_stats, sep="/")
-    out = {path: value for path, value in flat.items() if "_bn/" not in path}
-    for path in [p for p in flat if p.endswith("_bn/scale")]:
-        name = path.removesuffix("_bn/scale")
-        factor = flat[path] / jnp.sqrt(stats[f"{name}_bn/var"] + NORM_EPSILON)
-        out[f"{name}/kernel"] = out[f"{name}/kernel"] * factor
-        shifted = (out[f"{name}/bias"] - stats[f"{name}_bn/mean"]) * factor
-        out[f"{name}/bias"] = shifted + flat[f"{name}_bn/bias"]
-    out["conv1/kernel"] = out["conv1/kernel"] / _INPUT_SCALE
-    return out
+    return scene_module(config, train=False).apply(variables, x / INPUT_SCALE)["fc8"]
 
 
 def _optimiser(training: SceneTraining) -> optax.GradientTransformation:

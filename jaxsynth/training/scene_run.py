@@ -8,10 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxsynth.files.weights import save_network
+from jaxsynth.files.weights import file_record, load_network, save_network
 from jaxsynth.networks.alexnet import AlexNetConfig
 from jaxsynth.networks.network import Network, NetworkInfo, build_network, make_apply
 from jaxsynth.networks.pocket import pocket_places
+from jaxsynth.training.augment import random_crop_flip
+from jaxsynth.training.batch_norm import fold_batch_norm, unfold_batch_norm
 from jaxsynth.training.code import measure_code, rescale_code
 from jaxsynth.training.data import ImageSet, batches, load_images
 from jaxsynth.training.loop import LoopConfig, run_loop
@@ -19,21 +21,25 @@ from jaxsynth.training.measure import top_k_accuracy
 from jaxsynth.training.scene import (
     SceneState,
     SceneTraining,
-    fold_batch_norm,
     init_scene,
     normed_logits,
     scene_step,
+    warm_scene,
 )
 
 LICENCE = "weights trained on MiniPlaces (Places images: non-commercial research and education)"
 NAME = "pocket_places"
 _VAL_BATCH = 100
+_TRAINING_BOUND = 2.0  # mean of mean + 3 sigma of a rectified unit that batch norm leaves
 _INTERIM = 1000  # validation images looked at during training
 
 
 @dataclasses.dataclass(frozen=True)
 class SceneRun:
-    """A run: `loop.out` receives checkpoints and `pocket_places.safetensors`."""
+    """A run: `loop.out` receives checkpoints and `pocket_places.safetensors`.
+
+    start: weights (a name or a file) to go on from; empty for fresh ones.
+    """
 
     data: Path
     cache: Path
@@ -42,6 +48,7 @@ class SceneRun:
     width: int = 24
     code: int = 512
     training: SceneTraining = dataclasses.field(default_factory=SceneTraining)
+    start: str = ""
     licence: str = LICENCE
 
     def __post_init__(self) -> None:
@@ -64,7 +71,7 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         f"{len(train.classes)} classes, {len(train.skipped) + len(val.skipped)} skipped"
     )
     config = pocket_places(run.size, run.code, len(train.classes), run.width)
-    state = init_scene(run.loop.seed, config, run.training)
+    state = _first_state(run, config, train)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     settings = {
         "network": NAME,
@@ -74,6 +81,7 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         "classes": list(train.classes),
         "batch": run.loop.batch,
         "seed": run.loop.seed,
+        "start": file_record(run.start)["sha256"] if run.start else "",
         "training": dataclasses.asdict(run.training),
     }
     state = run_loop(
@@ -93,11 +101,36 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     return path, figures
 
 
+def _first_state(run: SceneRun, config: AlexNetConfig, train: ImageSet) -> SceneState:
+    """Fresh weights, or those of `run.start` with batch norm put back."""
+    if not run.start:
+        return init_scene(run.loop.seed, config, run.training)
+    network = load_network(run.start)
+    if network.info.config != config or network.labels != train.classes:
+        raise ValueError(
+            f"{run.start!r} is not of the size, width, code and classes of this run: give its own "
+            "--size, --width and --code, or train from fresh weights"
+        )
+    stats = measure_code(network.apply, network.params, train, run.size, limit=_INTERIM)
+    params = rescale_code(network.params, stats, bound=_TRAINING_BOUND)
+    normed = [*(c.name for c in config.convs), *(name for name, _ in config.dense)]
+    apply = jax.vmap(network.apply, in_axes=(None, 0))
+    outputs = jax.jit(lambda p, x: {k: v for k, v in apply(p, x).items() if k.endswith("_pre")})
+    few = train._replace(rows=train.rows[:: max(1, len(train.rows) // _INTERIM)])
+    inputs = (
+        random_crop_flip(jax.random.key(i), rgb, run.size, run.training.min_scale)
+        for i, (rgb, _, _) in enumerate(batches(few, _VAL_BATCH))
+    )
+    return warm_scene(
+        *unfold_batch_norm(params, partial(outputs, params), inputs, normed), run.training
+    )
+
+
 def export_scene(
     state: SceneState, config: AlexNetConfig, train: ImageSet, run: SceneRun
 ) -> Network:
     """The plain network: batch norm folded, fc6 rescaled to the published code's range."""
-    params = fold_batch_norm(state)
+    params = fold_batch_norm(state.params, state.batch_stats, config.convs[0].name)
     stats = measure_code(make_apply(config), params, train, run.size)
     params = rescale_code(params, stats)
     info = NetworkInfo(
