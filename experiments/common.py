@@ -13,7 +13,7 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments.run_flags import Settings
-from jaxsynth.engine.objective import GENERATOR
+from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import Term, unit_term
 from jaxsynth.experiment import Plan, Run, check_roles, encode, execute, plan
@@ -28,23 +28,39 @@ from jaxsynth.files.results import (
 )
 from jaxsynth.files.weights import cache_dir, file_record, load_network
 from jaxsynth.networks.network import Network, logits_blob
-from jaxsynth.report.summary import summarise, write_images, write_pages
+from jaxsynth.path import path_pictures
+from jaxsynth.report.strip import STRIP, STRIP_ROWS
+from jaxsynth.report.summary import DrawSheet, summarise, write_images, write_pages
 from jaxsynth.report.tables import format_table
 
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
 
 
 def load_networks(settings: Settings) -> dict[str, Network]:
-    """The networks by role, in the precision asked for.
+    """The networks by role, in the precision asked for; an encoder if the recipe has a prior term.
 
     Raises:
-      ValueError: if one cannot be loaded, or another network stands for nsfw.
+      ValueError: if --init_image is no image, a network cannot be loaded, or another one stands
+        for nsfw.
     """
+    if settings.init_image:
+        read_image(settings.init_image)  # a bad photograph is told of before anything is loaded
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
     dtype = np.dtype(settings.sweep.precision)
     networks = {role: load_network(name, dtype) for role, name in settings.networks.items()}
     check_roles(networks)
+    if settings.sweep.recipe.prior:
+        networks[ENCODER] = _load_encoder(settings, networks[GENERATOR], "a prior of 0")
     return networks
+
+
+def _load_encoder(settings: Settings, generator: Network, way_out: str) -> Network:
+    if not generator.info.encoder:
+        raise ValueError(
+            f"generator {generator.name!r} names no encoder: choose {way_out}, or a generator that "
+            "names one"
+        )
+    return load_network(generator.info.encoder, np.dtype(settings.sweep.precision))
 
 
 def target_term(
@@ -56,10 +72,18 @@ def target_term(
 
 
 def launch(
-    settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run], title: str
+    settings: Settings,
+    networks: Mapping[str, Network],
+    runs: Sequence[Run],
+    title: str,
+    draw_sheet: DrawSheet | None = None,
 ) -> int:
-    """Computes the runs and writes everything into the output folder; gives the exit code."""
-    todo = plan(networks, runs, settings.sweep, _start_codes(settings, networks, runs))
+    """Computes the runs and writes everything into the output folder; gives the exit code.
+
+    `draw_sheet` draws something else than the contact sheet.
+    """
+    photo, start = _start(settings, networks, runs)
+    todo = plan(networks, runs, settings.sweep, start)
     folder = prepare_folder(settings.out, settings.overwrite)
     config = _config(settings, networks, runs)
     write_config(folder, config)
@@ -76,7 +100,8 @@ def launch(
         config["runs"] = config["runs"][: len(done)]
         write_config(folder, config | {"stopped_of": len(runs)})
     write_results(folder, results, todo.batch.codes[: len(done)])
-    rows = write_pages(
+    drawn = range(min(len(done), STRIP_ROWS) if photo is not None else 0)
+    pages = write_pages(
         folder,
         title,
         done,
@@ -85,9 +110,14 @@ def launch(
         command=config["command"],
         config={k: v for k, v in config["flags"].items() if v is not None},
         blur_sheet=settings.blur_sheet,
+        show=settings.show,
+        paths=[path_pictures(todo, results, run, photo) for run in drawn],
+        draw_sheet=draw_sheet,
     )
-    print(format_table(summarise(rows)))
-    print(f"contact sheet  {folder / 'contact_sheet.png'}\nreport         {folder / 'report.html'}")
+    print(format_table(summarise(pages.rows)))
+    for picture in pages.pictures:
+        print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{folder / picture}")
+    print(f"report         {folder / 'report.html'}")
     return code
 
 
@@ -113,13 +143,24 @@ def _compute(settings: Settings, todo: Plan, folder: Path, runs: int) -> tuple[l
     return finished, 0
 
 
+def _start(
+    settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The photograph as its encoder sees it and every run's start code; None for what is not."""
+    if settings.init_image is None:
+        return None, _start_codes(settings, networks, runs)
+    generator = networks[GENERATOR]
+    encoder = _load_encoder(settings, generator, "--init_codes instead of --init_image")
+    photo = preprocess(
+        read_image(settings.init_image), encoder.info.preprocessing, encoder.input_shape[0]
+    )
+    return photo, np.tile(encode(encoder, generator, photo), (len(runs), 1))
+
+
 def _start_codes(
     settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run]
 ) -> np.ndarray | None:
     size = networks[GENERATOR].input_shape[0]
-    if settings.init_image is not None:
-        code = _code_of_image(settings, networks[GENERATOR])
-        return np.tile(code, (len(runs), 1))
     if settings.init_codes is None:
         return None
     codes = np.atleast_2d(read_codes(settings.init_codes))
@@ -132,16 +173,6 @@ def _start_codes(
             f"floats ({len(runs)}, {size}): a row per run, or per seed"
         )
     return codes
-
-
-def _code_of_image(settings: Settings, generator: Network) -> np.ndarray:
-    if not generator.info.encoder:
-        raise ValueError(f"--init_image: generator {generator.name!r} names no encoder")
-    encoder = load_network(generator.info.encoder, np.dtype(settings.sweep.precision))
-    pixels = preprocess(
-        read_image(settings.init_image), encoder.info.preprocessing, encoder.input_shape[0]
-    )
-    return encode(encoder, generator, pixels)
 
 
 def _config(
@@ -160,10 +191,10 @@ def _config(
 
 
 def _inputs(settings: Settings, networks: Mapping[str, Network]) -> dict[str, Any]:
-    """Hashes of the files that decide the start codes."""
+    """Hashes of the files that decide the start codes, and of the encoder if it is used."""
     files = [path for path in (settings.init_image, settings.init_codes) if path]
     inputs: dict[str, Any] = {path: file_sha256(Path(path)) for path in files}
-    if settings.init_image:
+    if settings.init_image or settings.sweep.recipe.prior:
         inputs["encoder"] = file_record(networks[GENERATOR].info.encoder)
     return inputs
 

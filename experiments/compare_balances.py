@@ -19,6 +19,7 @@ from tqdm import tqdm
 from experiments import run_flags
 from experiments.common import TARGETS, load_networks, target_term
 from experiments.launch import run_main
+from experiments.objectives import BALANCE_SCENES
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import choose_units
@@ -27,9 +28,7 @@ from jaxsynth.files.results import prepare_folder
 from jaxsynth.report.tables import format_value, write_metrics
 
 flags.adopt_module_key_flags(run_flags)
-_SCENES = flags.DEFINE_list(
-    "scenes", ["mountain", "iceberg", "desert-sand", "corn_field", "bedroom"], "Labels or globs."
-)
+_SCENES = flags.DEFINE_list("scenes", list(BALANCE_SCENES), "Labels or globs.")
 _WEIGHT = flags.DEFINE_float("nsfw_weight", 1.0, "Weight of the NSFW neuron; the scene's is 1.")
 _BALANCES = flags.DEFINE_list("balances", list(BALANCES), "Balances to compare.")
 _TARGETS = flags.DEFINE_list("targets", ["logit", "log_prob", "log_odds"], "Targets to compare.")

@@ -12,19 +12,20 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import TARGETS, launch, load_networks, target_term
+from experiments.common import TARGETS, launch, load_networks
 from experiments.launch import run_main
-from jaxsynth.experiment import NSFW, NSFW_UNIT, Run
+from experiments.objectives import NSFW_TARGET, nsfw_runs
 
 flags.adopt_module_key_flags(run_flags)
-_TARGET = flags.DEFINE_enum("target", "log_odds", TARGETS, "Which function of the neuron to climb.")
+_TARGET = flags.DEFINE_enum(
+    "target", NSFW_TARGET, TARGETS, "Which function of the neuron to climb."
+)
 
 
 def main(argv: Sequence[str]) -> int:
     settings = run_flags.read_settings("nsfw", argv)
     networks = load_networks(settings)
-    term = target_term(networks, NSFW, NSFW_UNIT, 1.0, _TARGET.value)
-    runs = [Run(seed, (term,)) for seed in settings.seeds]
+    runs = nsfw_runs(networks, settings.seeds, _TARGET.value)
     return launch(settings, networks, runs, "Maximising P(NSFW)")
 
 

@@ -13,17 +13,18 @@ from absl import flags
 from experiments import run_flags
 from experiments.common import launch, load_networks
 from experiments.launch import run_main
+from experiments.objectives import RANDOM_CODES
 from jaxsynth.experiment import Run
 
 flags.adopt_module_key_flags(run_flags)
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = run_flags.read_settings(
-        "random_samples", argv, seeds="32", steps=0, start="normal", box="none"
-    )
+    settings = run_flags.read_settings("random_samples", argv, seeds="32", **RANDOM_CODES)
     if settings.sweep.recipe.steps:
-        raise ValueError("random_samples does not climb: leave --steps and --recipe alone")
+        raise ValueError(
+            "random_samples does not climb: leave --steps, --recipe and --init_image alone"
+        )
     networks = load_networks(settings)
     runs = [Run(seed, ()) for seed in settings.seeds]
     return launch(settings, networks, runs, "Random codes, not climbed")

@@ -13,6 +13,7 @@ from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.recipes import BOXES, LAST_IMAGES, RECIPES, SCHEDULES, STARTS, Recipe
 from jaxsynth.experiment import NSFW, PLACES, Sweep
+from jaxsynth.path import path_steps
 
 _DEFAULT_BATCH = {"cpu": 8}
 _ACCELERATOR_BATCH = 64
@@ -61,7 +62,19 @@ _LAST_IMAGE = flags.DEFINE_enum(
     list(LAST_IMAGES),
     "The run's last image: of the final code, or of the last forward pass (one update before).",
 )
-_START = flags.DEFINE_enum("start", None, list(STARTS), "Start codes drawn from a seed.")
+_START = flags.DEFINE_enum(
+    "start",
+    None,
+    list(STARTS),
+    "Start codes drawn from a seed; `code` draws them like those of the generator's training "
+    "images, by their mean and sigma.",
+)
+_PRIOR = flags.DEFINE_float(
+    "prior", None, "Pull towards E(G(z)) at every step, E the generator's encoder: 0 to 1."
+)
+_JITTER = flags.DEFINE_integer(
+    "jitter", None, "At every step the classifiers see the image moved by up to so many pixels."
+)
 _BALANCE = flags.DEFINE_enum(
     "balance",
     "image",
@@ -79,7 +92,12 @@ _INIT_IMAGE = flags.DEFINE_string(
 _INIT_CODES = flags.DEFINE_string(
     "init_codes", None, "Start codes, FILE.npy of (runs, d), or (seeds, d) for every weighting."
 )
-_RECORD = flags.DEFINE_list("record_codes", [], "Steps after which codes are kept, e.g. 1,2,5,10.")
+_RECORD = flags.DEFINE_list(
+    "record_codes",
+    None,
+    "Steps after which codes are kept, e.g. 1,2,5,10; by default none, and with --init_image the "
+    "evenly spaced ones that the strip shows.",
+)
 _BATCH = flags.DEFINE_integer(
     "batch",
     None,
@@ -94,7 +112,9 @@ _SHOW = flags.DEFINE_enum(
     "How pixels become visible: add the mean and clip (truer colours), or DGN-AM's stretch.",
 )
 _BLUR_SHEET = flags.DEFINE_bool(
-    "blur_sheet", False, "Blur images of P(NSFW) > 0.5 on contact_sheet.png, as report.html does."
+    "blur_sheet",
+    False,
+    "Blur images of P(NSFW) > 0.5 on the contact sheet and the strip, as report.html does.",
 )
 _OUT = flags.DEFINE_string("out", None, "Output folder; by default out/EXPERIMENT.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier run in --out.")
@@ -138,16 +158,17 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
     default_batch = _DEFAULT_BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
     if _PRECISION.value == "float64":
         jax.config.update("jax_enable_x64", True)
+    chosen = _recipe(recipe, override)
     return Settings(
         name=name,
         networks={GENERATOR: _GENERATOR.value, NSFW: _NSFW_NET.value, PLACES: _PLACES_NET.value},
         seeds=parse_seeds(_SEEDS.value or seeds),
         sweep=Sweep(
-            recipe=_recipe(recipe, override),
+            recipe=chosen,
             balance=_BALANCE.value,
             batch=_BATCH.value or default_batch,
             precision=_PRECISION.value,
-            record=tuple(_integers("record_codes", _RECORD.value)),
+            record=_recorded(chosen.steps),
         ),
         init_image=_INIT_IMAGE.value,
         init_codes=_INIT_CODES.value,
@@ -173,12 +194,20 @@ def _recipe(default: str, override: Mapping[str, Any]) -> Recipe:
         "box": _BOX.value,
         "start": _START.value,
         "last_image": _LAST_IMAGE.value,
+        "prior": _PRIOR.value,
+        "jitter": _JITTER.value,
     }
     override = override if _RECIPE.value is None else {}
     given = {k: v for k, v in asked.items() if v is not None}
     if given.get("optimizer") and "optimizer_args" not in given:
         given["optimizer_args"] = ()
     return dataclasses.replace(RECIPES[_RECIPE.value or default], **(dict(override) | given))
+
+
+def _recorded(steps: int) -> tuple[int, ...]:
+    if _RECORD.value is None:
+        return path_steps(steps) if _INIT_IMAGE.value else ()
+    return tuple(_integers("record_codes", _RECORD.value))
 
 
 def _optimizer_args() -> tuple[tuple[str, float], ...] | None:

@@ -13,27 +13,26 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import TARGETS, launch, load_networks, target_term
+from experiments.common import TARGETS, launch, load_networks
 from experiments.launch import run_main
+from experiments.objectives import SCENE_TARGET, scene_runs
 from jaxsynth.engine.terms import choose_units
-from jaxsynth.experiment import PLACES, Run
+from jaxsynth.experiment import PLACES
 
 flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list(
     "scenes", ["mountain", "desert*", "corn_field", "iceberg"], "Labels, globs, indices, or all."
 )
-_TARGET = flags.DEFINE_enum("target", "logit", TARGETS, "Which function of the neuron to climb.")
+_TARGET = flags.DEFINE_enum(
+    "target", SCENE_TARGET, TARGETS, "Which function of the neuron to climb."
+)
 
 
 def main(argv: Sequence[str]) -> int:
     settings = run_flags.read_settings("scene", argv, seeds="4")
     networks = load_networks(settings)
-    places = networks[PLACES]
-    runs = []
-    for unit in choose_units(_SCENES.value, places.class_names):
-        term = target_term(networks, PLACES, unit, 1.0, _TARGET.value)
-        row = places.class_names[unit]
-        runs += [Run(seed, (term,), row, f"seed {seed}") for seed in settings.seeds]
+    units = choose_units(_SCENES.value, networks[PLACES].class_names)
+    runs = scene_runs(networks, units, settings.seeds, _TARGET.value)
     return launch(settings, networks, runs, "Maximising scene categories")
 
 

@@ -5,6 +5,7 @@ a launcher calls `plan`, which checks everything, then `execute`, which yields c
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,9 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.engine import recipes, terms
+from jaxsynth.engine import objective, recipes, terms
 from jaxsynth.engine.balance import check_balance
-from jaxsynth.engine.objective import GENERATOR, System, make_system, system_params
+from jaxsynth.engine.objective import (
+    ENCODER,
+    GENERATOR,
+    System,
+    make_encoder,
+    make_system,
+    system_params,
+)
 from jaxsynth.engine.recipes import Recipe
 from jaxsynth.engine.sweep import Batch, Results, check_record, join, sweep
 from jaxsynth.engine.terms import Term
@@ -72,11 +80,13 @@ def plan(
     """Turns runs into arrays and checks all that can be checked before any long work.
 
     Args:
-      networks: role -> network; `generator` is one, every other role a classifier. Only those that
-        a term weighs are climbed; all of them judge the finished images.
+      networks: role -> network; `generator` is one, `encoder` gives its codes (only a recipe with a
+        prior term needs it), every other role is a classifier. Only those that a term weighs are
+        climbed; all of them judge the finished images.
       runs: what to climb.
       settings: how.
-      start: start codes (R, D), instead of the recipe's own by seed; used as they are.
+      start: start codes (R, D), instead of the recipe's own by seed; used as they are. The seeds
+        still decide the jitter.
 
     Raises:
       ValueError: for anything that cannot work.
@@ -89,29 +99,35 @@ def plan(
     check_record(settings.record, settings.recipe.steps)
     dtype = _precision(settings.precision, networks)
     generator = networks[GENERATOR]
-    classifiers = {role: n for role, n in networks.items() if role != GENERATOR}
+    encoder = _encoder(networks, settings.recipe)
+    classifiers = {role: n for role, n in networks.items() if role not in (GENERATOR, ENCODER)}
     climbed = {t.network for run in runs for t in run.terms}
-    system = make_system(generator, {r: n for r, n in classifiers.items() if r in climbed})
+    system = make_system(generator, {r: n for r, n in classifiers.items() if r in climbed}, encoder)
     judge = make_system(generator, classifiers)
 
     upper = generator.code.upper if generator.code is not None else None
     size = generator.input_shape[0]
     box = recipes.make_box(settings.recipe, size, upper, dtype)
+    seeds = np.array([run.seed for run in runs])
     if start is None:
-        seeds = np.array([run.seed for run in runs])
-        start = recipes.start_codes(settings.recipe, box, jax.random.key(0), seeds)
+        root = jax.random.key(0)
+        start = recipes.start_codes(settings.recipe, box, root, seeds, generator.code)
     elif start.shape != (len(runs), size):
         raise ValueError(f"start codes have shape {start.shape}, expected {(len(runs), size)}")
     elif not np.isfinite(start).all():
         raise ValueError("start codes hold numbers that are not finite")
+    shapes = terms.system_shapes(networks)
+    side = shapes[GENERATOR][system.image][0]
+    if settings.recipe.jitter >= side:
+        raise ValueError(
+            f"recipe: jitter is {settings.recipe.jitter}, but the generator's images have only "
+            f"{side} pixels a side: expected a few pixels"
+        )
     weights, watch = terms.weights_and_watch(
-        [run.terms for run in runs],
-        terms.system_shapes(networks),
-        watched_blobs(classifiers),
-        dtype,
+        [run.terms for run in runs], shapes, watched_blobs(classifiers), dtype
     )
-    batch = Batch(np.asarray(start, dtype), weights, watch)
-    params = system_params(generator, classifiers)
+    batch = Batch(np.asarray(start, dtype), weights, watch, seeds.astype(np.uint32))
+    params = system_params(generator, classifiers, encoder)
     return Plan(system, judge, params, batch, box, settings)
 
 
@@ -165,6 +181,19 @@ def check_roles(networks: Mapping[str, Network]) -> None:
             )
 
 
+def _encoder(networks: Mapping[str, Network], recipe: Recipe) -> Network | None:
+    """The generator's encoder where the recipe's prior term needs it, else None."""
+    if not recipe.prior:
+        return None
+    if ENCODER not in networks:
+        own = networks[GENERATOR].info.encoder or "whose blob is its code"
+        raise ValueError(
+            f"recipe: prior is {recipe.prior}, but no network stands for {ENCODER!r}: give the "
+            f"generator's own ({own}), or choose a prior of 0"
+        )
+    return networks[ENCODER]
+
+
 def _precision(name: str, networks: Mapping[str, Network]) -> np.dtype:
     if name not in ("float32", "float64"):
         raise ValueError(f"precision {name!r} is neither float32 nor float64")
@@ -194,13 +223,7 @@ def encode(encoder: Network, generator: Network, image: np.ndarray) -> np.ndarra
     """The code (D,) of an image (H, W, 3), BGR, mean-subtracted, of the encoder's size.
 
     Raises:
-      ValueError: if the encoder's blob is not as long as the generator's code.
+      ValueError: if the encoder has no such blob, or it is not as long as the generator's code.
     """
-    out = jax.jit(encoder.apply)(encoder.params, jnp.asarray(image))
-    code = np.asarray(out[generator.info.encoder_blob]).ravel()
-    if code.shape != generator.input_shape:
-        raise ValueError(
-            f"encoder {encoder.name!r} gives codes of {code.shape[0]} units, generator "
-            f"{generator.name!r} takes {generator.input_shape[0]}"
-        )
-    return code
+    read = functools.partial(objective.encode, make_encoder(generator, encoder))
+    return np.asarray(jax.jit(read)(encoder.params, jnp.asarray(image)))

@@ -11,11 +11,10 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_networks
+from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.engine.recipes import RECIPES
 from jaxsynth.files.results import read_results
-from jaxsynth.files.weights import save_network
 
 ROOT = Path(__file__).parents[1]
 FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "report.html")
@@ -24,15 +23,7 @@ FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "repor
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> list[str]:
     """The three flags that name the tiny networks' files."""
-    folder = tmp_path_factory.mktemp("weights")
-    networks = tiny_networks()
-    encoder = str(folder / "places.safetensors")
-    generator = networks["generator"]
-    info = generator.info.__class__(**{**vars(generator.info), "encoder": encoder})
-    networks["generator"] = generator._replace(info=info)
-    for role, network in networks.items():
-        save_network(folder / f"{role}.safetensors", network)
-    return [f"--{role}={folder / role}.safetensors" for role in networks]
+    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
 
 
 def launch(name: str, *flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -2,8 +2,12 @@
 
 import dataclasses
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +20,31 @@ from jaxsynth.files.weights import load_network
 from jaxsynth.networks.layers import upsample_conv
 from jaxsynth.networks.network import make_apply
 from jaxsynth.networks.pocket import pocket_generator, pocket_places
+from jaxsynth.training.adversary import critic_step, init_critic
 from jaxsynth.training.augment import random_crop_flip, to_input
+from jaxsynth.training.batch_norm import fold_batch_norm
 from jaxsynth.training.code import measure_code, rescale_code
 from jaxsynth.training.convolution import matmul_conv
 from jaxsynth.training.data import load_images
-from jaxsynth.training.inversion import InversionTraining, fold_scales, generate, init_inversion
+from jaxsynth.training.devices import place_on
+from jaxsynth.training.inversion import (
+    PIXEL_SCALE,
+    InversionTraining,
+    fold_scales,
+    generate,
+    init_inversion,
+    unfold_scales,
+)
 from jaxsynth.training.inversion_run import InversionRun, train_inversion
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.scene import (
     SceneState,
     SceneTraining,
-    fold_batch_norm,
     init_scene,
     normed_logits,
+    scene_step,
 )
-from jaxsynth.training.scene_run import SceneRun, train_scene
+from jaxsynth.training.scene_run import SceneRun, first_state, train_scene
 
 CLASSES = ("blue", "red", "white")
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -181,14 +195,16 @@ def test_folding_batch_norm_and_rescaling_the_code_keep_the_function(data, tmp_p
     state = SceneState(*(jax.tree.map(jitter, part) for part in state[:2]), state.opt)
     x = 60 * jax.random.normal(jax.random.key(2), (3, 32, 32, 3))
     images = load_images(data, "train", 36, tmp_path)
-    apply, plain = make_apply(config), fold_batch_norm(state)
-    scaled = rescale_code(plain, measure_code(apply, plain, images, 32))
+    apply = make_apply(config)
+    plain = fold_batch_norm(state.params, state.batch_stats, "conv1")
+    encode = jax.vmap(lambda p, v: apply(p, v)["fc6"], (None, 0))
+    scaled = rescale_code(plain, measure_code(encode, plain, images, 32))
     expected = normed_logits(config, state, x)
     logits_fn = jax.jit(jax.vmap(lambda p, v: apply(p, v)["fc8"], (None, 0)))
     for params in (plain, scaled):
         logits = logits_fn(params, x)
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
-    stats = measure_code(apply, scaled, images, 32)
+    stats = measure_code(encode, scaled, images, 32)
     assert stats.upper.mean() == pytest.approx(11.85, rel=1e-4)
     np.testing.assert_allclose(stats.upper, stats.mean + 3 * stats.sigma, rtol=1e-5)
 
@@ -197,9 +213,12 @@ def test_folded_generator_scales_keep_the_function():
     config = pocket_generator(size=32, code=8, width=2)
     params = init_inversion(0, config, InversionTraining()).params
     code = jax.random.uniform(jax.random.key(1), (8,), maxval=12.0)
-    plain = jax.jit(make_apply(config))(fold_scales(params, config, 4.0), code)["conv0"]
-    trained = jax.jit(partial(generate, config))(params, code[None], 4.0)[0]
+    folded = fold_scales(params, config, 4.0)
+    plain = jax.jit(make_apply(config))(folded, code)["conv0"]
+    trained = PIXEL_SCALE * jax.jit(partial(generate, config))(params, code[None] / 4.0)[0]
     np.testing.assert_allclose(plain, trained, rtol=1e-3, atol=1e-2)
+    back = unfold_scales(folded, config, 4.0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), back, params)
 
 
 def test_the_scene_network_learns_and_loads(trained):
@@ -245,6 +264,112 @@ def test_the_generator_learns_and_loads(data, tmp_path, trained):
     assert network.info.encoder == "pocket_places"
     assert network.code.upper.shape == network.code.mean.shape == (8,)
     assert (tmp_path / "run" / "reconstructions.png").is_file()
+
+
+def test_batch_norm_can_be_put_back(trained, data, tmp_path):
+    """Shipped weights are a start: the unfolded network computes what the folded one does."""
+    network = load_network(trained[0])
+    config = network.info.config
+    run = dataclasses.replace(_scene_run(data, tmp_path, "warm"), start=str(trained[0]))
+    images = load_images(data, "train", 36, tmp_path / "cache")
+    state = first_state(run, config, images)
+    x = 60 * jax.random.normal(jax.random.key(2), (3, 32, 32, 3))
+    expected = jax.vmap(network.apply, (None, 0))(network.params, x)["fc8"]
+    np.testing.assert_allclose(normed_logits(config, state, x), expected, rtol=2e-3, atol=2e-3)
+    kernel = state.params["conv2"]["kernel"]
+    assert float(kernel[..., 0].size * jnp.mean(kernel**2)) == pytest.approx(1.0, rel=1e-3)
+    with pytest.raises(ValueError, match="not of the size, width"):
+        first_state(run, pocket_places(size=32, code=9, classes=3, width=4), images)
+
+
+def test_bfloat16_activations_keep_float32_weights():
+    config = pocket_places(size=32, code=8, classes=3, width=4)
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 36, 36, 3), dtype=np.uint8)
+    args = (None, rgb, np.arange(6) % 3, jax.random.key(0), jnp.float32(0.1))
+    new, losses = {}, {}
+    for kind in ("float32", "bfloat16"):
+        state = init_scene(0, config, SceneTraining())
+        new[kind], metrics = scene_step(config, SceneTraining(), kind, state, *args)
+        losses[kind] = float(metrics["loss"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(new["bfloat16"])} == {jnp.dtype("float32")}
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_the_critic_learns_to_tell_and_waits_once_it_wins():
+    step = jax.jit(critic_step, static_argnums=(0, 6))
+    state, losses = init_critic(0, 16, 4, 4), []
+    noise = jax.random.normal(jax.random.key(0), (2, 8, 16, 16, 3))
+    code = jnp.ones((8, 4))
+    while len(losses) < 400 and (not losses or losses[-1] >= 0.5):
+        before = state
+        state, seen = step(4, state, noise[0] + 1, noise[1] - 1, code, 5e-3, "float32")
+        losses.append(float(seen["critic"]))
+    assert losses[0] > 1.5 and losses[-1] < 0.5
+    jax.tree.map(np.testing.assert_array_equal, before, state)
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(*map(jax.tree.leaves, (init_critic(0, 16, 4, 4), state)), strict=True)
+    )
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"blob": "fc9"}, "blob 'fc9'"),
+    ({"blob": "fc8"}, "negative values"),
+    ({"size": 40}, "multiple of 16"),
+    ({"encoder": "pocket_generator"}, "expected a classifier"),
+    ({"comparator": "pocket_generator"}, "expected a classifier"),
+    ({"start": "pocket_generator"}, "not a generator of this run"),
+    ({"training": InversionTraining(layers=("conv9",))}, "feature layer 'conv9'"),
+])  # fmt: skip
+def test_an_inversion_that_cannot_be_is_refused(trained, data, tmp_path, change, message):
+    loop = LoopConfig(out=tmp_path / "run", batch=6, epochs=1)
+    run = InversionRun(data, tmp_path / "cache", str(trained[0]), loop, width=2)
+    with pytest.raises(ValueError, match=message):
+        train_inversion(dataclasses.replace(run, **change), say=lambda line: None)
+
+
+def test_a_plain_folder_of_images_is_one_class(tmp_path):
+    for i in range(20):
+        _picture("red", i).save(tmp_path / f"{i:02}.png")
+    train = load_images(tmp_path, "train", 32, tmp_path / "cache")
+    assert len(train.rows) == 18 and len(train.classes) == 1
+    run = dataclasses.replace(_scene_run(tmp_path, tmp_path, "run"))
+    with pytest.raises(ValueError, match="one class"):
+        train_scene(run, say=lambda line: None)
+
+
+_EIGHT = """
+import jax, numpy as np, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_training import _scene_run
+from jaxsynth.training.scene_run import train_scene
+jax.config.update("jax_disable_most_optimizations", True)
+assert len(jax.devices()) == {devices}
+run = _scene_run(Path({data!r}), Path({out!r}), "run{devices}", batch=8, epochs=2)
+train_scene(run, say=lambda line: None)
+"""
+
+
+def test_eight_devices_train_what_one_does(data, tmp_path):
+    weights = []
+    for devices in (1, 8):
+        code = _EIGHT.format(
+            tests=str(Path(__file__).parent), devices=devices, data=str(data), out=str(tmp_path)
+        )
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        subprocess.run([sys.executable, "-c", code], env=env, check=True)
+        path = tmp_path / f"run{devices}" / "pocket_places.safetensors"
+        weights.append(load_network(path).params)
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, rtol=1e-2, atol=1e-3, err_msg=name)
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    with pytest.raises(ValueError, match="does not split over 3 devices"):
+        place_on(jax.devices() * 3, 32)
 
 
 @pytest.mark.parametrize("budget", [{}, {"minutes": 1.0, "epochs": 1.0}])

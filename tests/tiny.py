@@ -1,7 +1,11 @@
 """Tiny networks of the real code, for tests that want whole runs in seconds."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 
+from jaxsynth.files.weights import save_network
 from jaxsynth.networks.alexnet import AlexNetConfig, Conv
 from jaxsynth.networks.generator import GeneratorConfig, Up
 from jaxsynth.networks.network import (
@@ -57,6 +61,17 @@ def tiny_networks() -> dict[str, Network]:
         "places": build_network(places, random_params(PLACES, 2, 0.3)),
         "nsfw": build_network(nsfw, random_params(NSFW, 3, 0.3)),
     }
+
+
+def save_tiny_networks(folder: Path) -> list[str]:
+    """Writes the three, places as the generator's encoder; gives the flags that name them."""
+    networks = tiny_networks()
+    generator = networks["generator"]
+    info = dataclasses.replace(generator.info, encoder=str(folder / "places.safetensors"))
+    networks["generator"] = generator._replace(info=info)
+    for role, network in networks.items():
+        save_network(folder / f"{role}.safetensors", network)
+    return [f"--{role}={folder / role}.safetensors" for role in networks]
 
 
 def in_float64(networks: dict[str, Network]) -> dict[str, Network]:

@@ -3,7 +3,7 @@
 Pure functions of one unbatched run; `jaxsynth.engine.sweep` maps them over many.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,9 +11,20 @@ import jax.numpy as jnp
 import optax
 
 from jaxsynth.engine.balance import value_and_gradient
-from jaxsynth.engine.objective import GENERATOR, AllActivations, System, Weights, objective
+from jaxsynth.engine.objective import (
+    ENCODER,
+    GENERATOR,
+    AllActivations,
+    System,
+    Weights,
+    encode,
+    objective,
+    shift,
+)
 from jaxsynth.engine.recipes import Box, Recipe, make_transform
 from jaxsynth.networks.network import Params
+
+_JITTER_ROOT = 1  # not the root of the start codes: the two draws of a seed are independent
 
 Watch = Mapping[str, Mapping[str, jax.Array]]  # {network: {blob: flat indices (K,)}}
 
@@ -29,10 +40,11 @@ class State(NamedTuple):
     best_value: jax.Array
     ended: jax.Array  # step at which a zero gradient ended the run, or -1
     skipped: jax.Array  # updates skipped for a non-finite gradient
+    key: jax.Array | None = None  # of the run's jitter; None without
 
 
 class Trace(NamedTuple):
-    """What one step records, at the code *before* its update."""
+    """What one step records, at the code *before* its update, of the image as it was seen then."""
 
     objective: jax.Array  # ()
     watched: dict[str, dict[str, jax.Array]]  # {network: {blob: (K,)}}
@@ -46,8 +58,9 @@ class Evaluation(NamedTuple):
     image: jax.Array
 
 
-def init(recipe: Recipe, code: jax.Array) -> State:
-    """State of a run that starts from `code` (D,)."""
+def init(recipe: Recipe, code: jax.Array, seed: jax.Array | None = None) -> State:
+    """State of a run that starts from `code` (D,); its seed () uint32 decides the jitter."""
+    key = jax.random.fold_in(jax.random.key(_JITTER_ROOT), seed) if recipe.jitter else None
     return State(
         code=code,
         optimizer=make_transform(recipe).init(code),
@@ -57,6 +70,7 @@ def init(recipe: Recipe, code: jax.Array) -> State:
         best_value=jnp.full((), -jnp.inf, code.dtype),
         ended=jnp.full((), -1, jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
+        key=key,
     )
 
 
@@ -70,16 +84,22 @@ def step(
     box: Box,
     state: State,
 ) -> tuple[State, Trace]:
-    """One update. A zero gradient ends the run; a non-finite one skips the update."""
+    """One update. A zero gradient ends the run; a non-finite one skips the update.
+
+    With jitter, `best_value` is that of the moved image.
+    """
     code = state.code
     value, activations, gradient = value_and_gradient(
-        system, balance, params, code, weights, state.step
+        system, balance, params, code, weights, state.step, _look(recipe, state)
     )
+    image = activations[GENERATOR][system.image]
     updates, optimizer = make_transform(recipe).update(-gradient, state.optimizer, code)
-    moved = _project(recipe, box, optax.apply_updates(code, updates))
+    moved = optax.apply_updates(code, updates)
+    if recipe.prior:
+        moved += recipe.prior * (encode(system.encoder, params[ENCODER], image) - code)
+    moved = _project(recipe, box, moved)
 
     # XLA's ReLU and pooling can swallow a NaN, so the image is looked at as well.
-    image = activations[GENERATOR][system.image]
     sound = jnp.isfinite(gradient).all() & jnp.isfinite(value) & jnp.isfinite(image).all()
     zero = sound & (jnp.abs(gradient).mean() == 0)
     ended = jnp.where((state.ended < 0) & zero, state.step, state.ended)
@@ -96,8 +116,9 @@ def step(
         best_value=jnp.where(better, value, state.best_value),
         ended=ended,
         skipped=state.skipped + (running & ~finite),
+        key=state.key,
     )
-    return new, Trace(value, _watched(system, activations, watch))
+    return new, Trace(value, watched_units(image, activations, watch))
 
 
 def evaluate(
@@ -109,19 +130,18 @@ def evaluate(
 ) -> Evaluation:
     """Objective, watched activations and image of a code (D,)."""
     value, activations = objective(system, params, code, weights)
-    return Evaluation(
-        value, _watched(system, activations, watch), activations[GENERATOR][system.image]
-    )
+    image = activations[GENERATOR][system.image]
+    return Evaluation(value, watched_units(image, activations, watch), image)
 
 
-def _watched(
-    system: System, activations: AllActivations, watch: Watch
+def watched_units(
+    image: jax.Array, activations: AllActivations, watch: Watch
 ) -> dict[str, dict[str, jax.Array]]:
     """The watched units: {network: {blob: (K,)}}, flat indices into each blob (C order, HWC).
 
     All NaN where the image is not finite: what a classifier makes of that means nothing.
     """
-    finite = jnp.isfinite(activations[GENERATOR][system.image]).all()
+    finite = jnp.isfinite(image).all()
 
     def pick(blob, index):
         return jnp.where(finite, blob.ravel()[index], jnp.nan)
@@ -130,6 +150,15 @@ def _watched(
         role: {name: pick(activations[role][name], index) for name, index in blobs.items()}
         for role, blobs in watch.items()
     }
+
+
+def _look(recipe: Recipe, state: State) -> Callable[[jax.Array], jax.Array]:
+    """How the classifiers see the image (H, W, 3) at this step: as it is, or moved at random."""
+    if not recipe.jitter:
+        return lambda image: image
+    key = jax.random.fold_in(state.key, state.step)
+    offset = jax.random.randint(key, (2,), -recipe.jitter, recipe.jitter + 1, jnp.int32)
+    return lambda image: shift(image, offset, recipe.jitter)
 
 
 def _project(recipe: Recipe, box: Box, code: jax.Array) -> jax.Array:

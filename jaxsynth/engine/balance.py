@@ -14,7 +14,7 @@ as a weight of 1 whatever the networks' scales. The generator's own blobs (regul
 are one more part; in `image` they are balanced in code space against the classifiers together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +47,12 @@ def value_and_gradient(
     code: jax.Array,
     weights: Weights,
     step: jax.Array,
+    look: Callable[[jax.Array], jax.Array] = lambda image: image,
 ) -> tuple[jax.Array, AllActivations, jax.Array]:
     """Objective, activations and balanced ascent direction (D,) at a code (D,).
+
+    The classifiers see `look(image)`, (H, W, 3) as well; image-space gradients are those of what
+    they see. The generator's own terms are of the image itself.
 
     Raises:
       ValueError: for a balance that is not one of `BALANCES`.
@@ -57,7 +61,7 @@ def value_and_gradient(
 
     def draw(z):
         out = generator_activations(system, params[GENERATOR], z)
-        return out[system.image], out
+        return look(out[system.image]), out
 
     image, pull, generated = jax.vjp(draw, code, has_aux=True)
     activations = {GENERATOR: generated}

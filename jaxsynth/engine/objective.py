@@ -9,6 +9,7 @@ units; a classifier sees a centre crop, offset (side - size) // 2. Where the sid
 for a crop (the pocket generator under open_nsfw) it sees a bilinear resize.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -19,11 +20,13 @@ from jaxsynth.networks.network import (
     Activations,
     Network,
     Params,
+    activation_shapes,
     image_blob,
     is_generator,
 )
 
 GENERATOR = "generator"
+ENCODER = "encoder"  # not a classifier: it is neither weighed nor does it judge
 _LARGEST_CROP = 1.25  # 256 -> 224 and 227 are crops; anything larger is resized
 
 Weights = Mapping[str, Mapping[str, jax.Array]]
@@ -38,19 +41,33 @@ class Classifier(NamedTuple):
     size: int
 
 
+class Encoder(NamedTuple):
+    """The network whose blob is the code: its pure `apply`, that blob, the side of its input."""
+
+    apply: Callable[[Params, jax.Array], Activations]
+    blob: str
+    size: int
+
+
 class System(NamedTuple):
-    """Static structure of an objective; hashable, so it is a static argument of jit."""
+    """Static structure of an objective; hashable, so it is a static argument of jit.
+
+    The objective does not use the encoder; a recipe's prior term does.
+    """
 
     generate: Callable[[Params, jax.Array], Activations]
     image: str
     classifiers: tuple[Classifier, ...]
+    encoder: Encoder | None = None
 
 
-def make_system(generator: Network, classifiers: Mapping[str, Network]) -> System:
-    """Joins a generator and classifiers (role -> network).
+def make_system(
+    generator: Network, classifiers: Mapping[str, Network], encoder: Network | None = None
+) -> System:
+    """Joins a generator and classifiers (role -> network), and the generator's encoder if needed.
 
     Raises:
-      ValueError: if the generator is none.
+      ValueError: if the generator is none, or the encoder does not give its codes.
     """
     if not is_generator(generator.info.config):
         raise ValueError(f"{generator.name!r} is a classifier; the generator must be a generator")
@@ -58,12 +75,46 @@ def make_system(generator: Network, classifiers: Mapping[str, Network]) -> Syste
         Classifier(role, network.apply, network.input_shape[0])
         for role, network in classifiers.items()
     )
-    return System(generator.apply, image_blob(generator.info.config), parts)
+    reader = None if encoder is None else make_encoder(generator, encoder)
+    return System(generator.apply, image_blob(generator.info.config), parts, reader)
 
 
-def system_params(generator: Network, classifiers: Mapping[str, Network]) -> dict[str, Params]:
-    """Parameters of all networks, {role: params}, as `objective` takes them."""
-    return {GENERATOR: generator.params} | {role: n.params for role, n in classifiers.items()}
+def make_encoder(generator: Network, encoder: Network) -> Encoder:
+    """The encoder of a generator, whose description names the blob that is its code.
+
+    Raises:
+      ValueError: if the network has no such blob, or it is not as long as the generator's code.
+    """
+    blob, wanted = generator.info.encoder_blob, generator.input_shape[0]
+    shapes = activation_shapes(encoder.info.config)
+    if is_generator(encoder.info.config) or blob not in shapes:
+        raise ValueError(
+            f"encoder {encoder.name!r} is no classifier with a blob {blob!r}, of which generator "
+            f"{generator.name!r} takes the code"
+        )
+    size = math.prod(shapes[blob])
+    if size != wanted:
+        raise ValueError(
+            f"encoder {encoder.name!r} gives codes of {size} units, generator "
+            f"{generator.name!r} takes {wanted}"
+        )
+    return Encoder(encoder.apply, blob, encoder.input_shape[0])
+
+
+def system_params(
+    generator: Network, classifiers: Mapping[str, Network], encoder: Network | None = None
+) -> dict[str, Params]:
+    """Parameters of all networks, {role: params}, as a `System` of them takes them."""
+    networks = {GENERATOR: generator} | dict(classifiers)
+    if encoder is not None:
+        networks[ENCODER] = encoder
+    return {role: network.params for role, network in networks.items()}
+
+
+def params_of(system: System, params: Mapping[str, Params]) -> dict[str, Params]:
+    """Those parameters that a system uses."""
+    roles = [GENERATOR, *(c.role for c in system.classifiers)]
+    return {role: params[role] for role in (*roles, *([ENCODER] if system.encoder else []))}
 
 
 def sees_crop(side: int, size: int) -> bool:
@@ -79,6 +130,21 @@ def view(image: jax.Array, size: int) -> jax.Array:
         return image[..., start : start + size, start : start + size, :]
     shape = (*image.shape[:-3], size, size, 3)
     return jax.image.resize(image, shape, method="bilinear", antialias=size < side)
+
+
+def shift(image: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
+    """Moves an image (H, W, 3) down and right by offset (2,), int32 in [-reach, reach].
+
+    What comes in at a border repeats the border's pixels.
+    """
+    padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    start = (*(reach - offset), jnp.zeros((), offset.dtype))
+    return jax.lax.dynamic_slice(padded, start, image.shape)
+
+
+def encode(encoder: Encoder, params: Params, image: jax.Array) -> jax.Array:
+    """The code (D,) of an image (H, W, 3), BGR, mean-subtracted."""
+    return encoder.apply(params, view(image, encoder.size))[encoder.blob].ravel()
 
 
 def pixels_seen(side: int, size: int) -> int:

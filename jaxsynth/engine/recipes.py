@@ -3,7 +3,8 @@
 Sources: `goh` is Goh 2016 ("Image Synthesis from Yahoo's open_nsfw"); `dgn_am` is Nguyen et al.
 2016 as their `act_max.py` runs it; `cnnpref` is Kamitani Lab's generator descent. `adam` is ours,
 and so is `pocket`: `goh` in fewer and smaller steps, as larger ones drive the pocket generator's
-pixels far out of range.
+pixels far out of range. The prior term is that of Nguyen et al. 2017 ("Plug & play generative
+networks"), the jitter of Olah et al. 2017 ("Feature visualization").
 Steps ascend: optimizers are given the gradient of -objective.
 """
 
@@ -16,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-STARTS = ("normal", "clipped_normal", "positive10")
+from jaxsynth.networks.network import CodeStats
+
+STARTS = ("normal", "clipped_normal", "positive10", "code")
 BOXES = ("upper", "unit", "none")
 LAST_IMAGES = ("final", "last_forward")
 SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
@@ -43,9 +46,16 @@ class Recipe:
         `lr_start` and `lr_end`; `linear` is lr_start + (lr_end - lr_start) * t / T.
       decay: factor on the code at every step, `decay_when` "before" or "after" the projection.
       box: projection after each step: `upper` [0, upper bound per unit], `unit` [-1, 1], `none`.
-      start: `normal` N(0, 1); `clipped_normal` the same projected; `positive10` 10 max(N(0, 1), 0).
+      start: `normal` N(0, 1); `clipped_normal` the same projected; `positive10` 10 max(N(0, 1), 0);
+        `code` mean + sigma N(0, 1) projected, with the statistics of the generator's own code.
       last_image: which image is the run's last: of the `final` code, or of the `last_forward` pass
         (the code before the final update, as DGN-AM reports it).
+      prior: pull towards codes that the generator's encoder E gives back, 0 to 1: every update of a
+        code z adds prior * (E(G(z)) - z), before the projection. 0 needs no encoder.
+      jitter: at every step the classifiers see the image moved by up to so many of its pixels along
+        each axis, borders replicated, by another random offset. Finished images are judged as they
+        are; the objective and activations recorded on the way, and the best code that is chosen by
+        them, are of the moved images.
     """
 
     steps: int = 300
@@ -60,6 +70,8 @@ class Recipe:
     box: str = "upper"
     start: str = "clipped_normal"
     last_image: str = "final"
+    prior: float = 0.0
+    jitter: int = 0
 
 
 RECIPES: dict[str, Recipe] = {
@@ -121,6 +133,12 @@ def check_recipe(recipe: Recipe) -> None:
         ("lr_start", np.isfinite(recipe.lr_start) and recipe.lr_start > 0, "a positive number"),
         ("lr_end", np.isfinite(recipe.lr_end) and recipe.lr_end >= 0, "a number from 0 up"),
         ("decay", 0 < recipe.decay <= 1, "in (0, 1]"),
+        ("prior", 0 <= recipe.prior <= 1, "in [0, 1]"),
+        (
+            "jitter",
+            isinstance(recipe.jitter, int) and recipe.jitter >= 0,
+            "a whole number of pixels from 0 up",
+        ),
         (
             "schedule",
             callable(recipe.schedule) or recipe.schedule in SCHEDULES,
@@ -175,14 +193,29 @@ def _normalise() -> optax.GradientTransformation:
     return optax.stateless_with_tree_map(lambda g, _: g / jnp.abs(g).mean())
 
 
-def start_codes(recipe: Recipe, box: Box, root: jax.Array, seeds: np.ndarray) -> jax.Array:
-    """Start codes (R, D), one per seed, each a function of (root key, its seed) alone."""
+def start_codes(
+    recipe: Recipe, box: Box, root: jax.Array, seeds: np.ndarray, code: CodeStats | None = None
+) -> jax.Array:
+    """Start codes (R, D), one per seed, each a function of (root key, its seed) alone.
+
+    Raises:
+      ValueError: if the recipe needs the statistics `code` of the generator's code and there are
+        none.
+    """
     size, dtype = box.upper.shape[0], box.upper.dtype
+    if recipe.start == "code" and (code is None or code.mean is None or code.sigma is None):
+        raise ValueError(
+            "the generator's file has no mean and sigma of its code and start 'code' needs them: "
+            "take a generator of experiments.train_generator, which measures them, or choose "
+            "--start=clipped_normal"
+        )
 
     def draw(seed):
         # Drawn in float32 whatever the precision: a seed is the same start in both.
         z = jax.random.normal(jax.random.fold_in(root, seed), (size,), jnp.float32).astype(dtype)
-        if recipe.start == "clipped_normal":
+        if recipe.start == "code":
+            z = jnp.asarray(code.mean, dtype) + jnp.asarray(code.sigma, dtype) * z
+        if recipe.start in ("clipped_normal", "code"):
             return optax.projections.projection_box(z, box.lower, box.upper)
         return 10.0 * jnp.maximum(z, 0.0) if recipe.start == "positive10" else z
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxsynth.engine import ascent
 from jaxsynth.engine.ascent import Evaluation, State, Trace
-from jaxsynth.engine.objective import GENERATOR, System
+from jaxsynth.engine.objective import System, params_of
 from jaxsynth.engine.recipes import Box, Recipe
 from jaxsynth.networks.network import Params
 
@@ -31,6 +31,7 @@ class Batch(NamedTuple):
     codes: np.ndarray  # (R, D) start codes
     weights: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, *blob shape)
     watch: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, K)
+    seeds: np.ndarray | None = None  # (R,) uint32, which decide the jitter
 
 
 class Results(NamedTuple):
@@ -81,9 +82,9 @@ def evaluate(
     return jax.vmap(functools.partial(ascent.evaluate, system, params))(weights, watch, codes)
 
 
-def init(recipe: Recipe, codes: jax.Array) -> State:
-    """State of a batch of runs that start from `codes` (B, D)."""
-    return jax.vmap(functools.partial(ascent.init, recipe))(codes)
+def init(recipe: Recipe, codes: jax.Array, seeds: jax.Array | None = None) -> State:
+    """State of a batch of runs that start from `codes` (B, D); jitter needs their seeds (B,)."""
+    return jax.vmap(functools.partial(ascent.init, recipe))(codes, seeds)
 
 
 # Module-level, so that every sweep of a process shares their caches.
@@ -108,8 +109,10 @@ def sweep(
     """Yields finished chunks of `batch` runs, in order.
 
     Args:
-      system, params: the networks (`make_system`, `system_params`); params are never donated.
-      runs: start codes (R, D), weights and watch lists with a leading run axis.
+      system, params: the networks (`make_system`, `system_params`), with the generator's encoder if
+        the recipe has a prior term; params are never donated.
+      runs: start codes (R, D), weights and watch lists with a leading run axis, and seeds if the
+        recipe has jitter.
       box, recipe, balance: how the codes climb.
       judge: the system that looks at the finished images; by default `system`. It may hold more
         classifiers than the ones that are climbed (their params must be there).
@@ -118,10 +121,15 @@ def sweep(
       on_step: called with (first run of the chunk, steps done, objective values (R,)).
 
     Raises:
-      ValueError: if a recorded step lies outside 1..steps, or batch < 1.
+      ValueError: if a recorded step lies outside 1..steps, batch < 1, or the recipe needs an
+        encoder or seeds that are not there.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1")
+    if recipe.prior and system.encoder is None:
+        raise ValueError(f"recipe: prior is {recipe.prior}, but the system has no encoder")
+    if recipe.jitter and runs.seeds is None:
+        raise ValueError(f"recipe: jitter is {recipe.jitter}, but the runs have no seeds")
     check_record(record, recipe.steps)
     total = runs.codes.shape[0]
     for first in range(0, total, batch):
@@ -130,7 +138,15 @@ def sweep(
         count = min(batch, total - first)
         report = functools.partial(_report, on_step, first, count)
         result = _run_chunk(
-            system, judge or system, params, chunk, box, recipe, balance, record, report
+            system,
+            judge or system._replace(encoder=None),
+            params,
+            chunk,
+            box,
+            recipe,
+            balance,
+            record,
+            report,
         )
         yield jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], result)
 
@@ -162,21 +178,21 @@ def join(chunks: Sequence[Results]) -> Results:
 
 
 def _run_chunk(system, judge, params, chunk, box, recipe, balance, record, report) -> Results:
-    climbed = {GENERATOR, *(c.role for c in system.classifiers)}
+    climbed = params_of(system, params)
     watch = {role: blobs for role, blobs in chunk.watch.items() if role in climbed}
-    climbed_params = {role: params[role] for role in climbed}
-    state = init_jit(recipe, chunk.codes)
+    state = init_jit(recipe, chunk.codes, chunk.seeds)
     traces, recorded, done = [], {}, 0
     for steps in _blocks(recipe.steps, record):
         state, trace = advance_jit(
-            system, recipe, balance, steps, climbed_params, chunk.weights, watch, box, state
+            system, recipe, balance, steps, climbed, chunk.weights, watch, box, state
         )
         traces.append(jax.tree.map(np.asarray, trace))
         done += steps
         if done in record:
             recorded[done] = np.array(state.code)
         report(done, traces[-1])
-    look = functools.partial(evaluate_jit, judge, params, chunk.weights, chunk.watch)
+    judging = params_of(judge, params)
+    look = functools.partial(evaluate_jit, judge, judging, chunk.weights, chunk.watch)
     final = look(state.code)
     seen = {role: final.watched[role] for role in watch}
     nothing = jax.tree.map(lambda leaf: np.asarray(leaf)[None][:0], Trace(final.objective, seen))
@@ -197,6 +213,13 @@ def _run_chunk(system, judge, params, chunk, box, recipe, balance, record, repor
         ended=state.ended,
         skipped=state.skipped,
     )
+
+
+def watched_of_run(
+    watched: Mapping[str, Mapping[str, np.ndarray]], run: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """One run's part of {network: {blob: leaves with a leading run axis}}."""
+    return {role: {blob: v[run] for blob, v in blobs.items()} for role, blobs in watched.items()}
 
 
 def _stack(codes: list[np.ndarray], like: jax.Array) -> np.ndarray:

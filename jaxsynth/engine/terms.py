@@ -3,11 +3,11 @@
 import dataclasses
 import difflib
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from jaxsynth.engine.objective import GENERATOR
+from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.networks.network import Network, activation_shapes, is_generator, logits_blob
 
 _LABELLED = ("prob", "log_prob", "log_odds")
@@ -34,7 +34,9 @@ Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 def system_shapes(networks: Mapping[str, Network]) -> dict[str, dict[str, tuple[int, ...]]]:
     """{role: {blob: shape}} of every activation that a term can weigh."""
-    shapes = {role: activation_shapes(n.info.config) for role, n in networks.items()}
+    shapes = {
+        role: activation_shapes(n.info.config) for role, n in networks.items() if role != ENCODER
+    }
     if GENERATOR in shapes:
         shapes[GENERATOR] |= {blob: (1,) for blob in REGULARISERS}
     return shapes
@@ -55,8 +57,8 @@ def parse_term(text: str, networks: Mapping[str, Network], shapes: Shapes) -> Te
             "such as places:fc8:abbey:1 or nsfw:conv_stage2_block3:17@6,6:0.5"
         )
     role, blob, unit, number = parts[0], parts[1], ":".join(parts[2:-1]), parts[-1]
-    _choose(f"term {text!r}: network", role, shapes)
-    _choose(f"term {text!r}: blob of {role}", blob, shapes[role])
+    check_name(f"term {text!r}: network", role, shapes)
+    check_name(f"term {text!r}: blob of {role}", blob, shapes[role])
     try:
         weight = float(number)
     except ValueError:
@@ -67,11 +69,38 @@ def parse_term(text: str, networks: Mapping[str, Network], shapes: Shapes) -> Te
     unit, _, position = unit.partition("@")
     labels = _blob_labels(networks[role], blob)
     channel = _unit(text, unit, shape[-1], labels)
-    index = (*_position(text, position, shape), channel) if len(shape) == 3 else (channel,)
-    if position and len(shape) != 3:
-        raise ValueError(f"term {text!r}: {blob} is a vector, it has no position @{position}")
+    index = (*_position(f"term {text!r}: {blob}", position, shape), channel)
     name = labels[channel] if labels else (f"{channel}@{position}" if position else str(channel))
     return Term(role, blob, index, weight, name)
+
+
+def layer_terms(
+    networks: Mapping[str, Network],
+    shapes: Shapes,
+    role: str,
+    blob: str,
+    units: Sequence[str] = ("all",),
+    position: str = "",
+) -> list[Term]:
+    """A term of weight 1 on each chosen unit of a blob; a spatial one at `y,x` or at its centre.
+
+    A blob after its ReLU is weighed before it, at `{blob}_pre`, where the network has that: a
+    silent unit has no gradient. Units as in `choose_units`; labels are those of a classifier's
+    last layers.
+
+    Raises:
+      ValueError: naming what is wrong and what would be right.
+    """
+    check_name("network", role, shapes)
+    check_name(f"blob of {role}", blob, shapes[role])
+    shape = shapes[role][blob]
+    at = _position(f"{role}:{blob}", position, shape)
+    labels = _blob_labels(networks[role], blob) or tuple(map(str, range(shape[-1])))
+    blob = f"{blob}_pre" if f"{blob}_pre" in shapes[role] else blob
+    return [
+        Term(role, blob, (*at, unit), 1.0, labels[unit])
+        for unit in choose_units(units, labels, "unit")
+    ]
 
 
 def unit_term(networks: Mapping[str, Network], role: str, blob: str, unit: int, weight: float):
@@ -81,7 +110,7 @@ def unit_term(networks: Mapping[str, Network], role: str, blob: str, unit: int, 
 
 
 def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "scene") -> list[int]:
-    """Units by label, glob, index or `all`, in the order asked for, each once.
+    """Units by label, glob, index, range (3:7 is 3..6) or `all`, in the order asked for, each once.
 
     Raises:
       ValueError: for a pattern that matches nothing, with the nearest labels.
@@ -94,13 +123,16 @@ def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "sc
             found = [labels.index(pattern)]
         elif pattern.lstrip("-").isdecimal():
             found = [int(pattern)] if 0 <= int(pattern) < len(labels) else []
+        elif pattern.replace(":", "", 1).isdecimal() and pattern.strip(":") == pattern:
+            first, last = map(int, pattern.split(":"))
+            found = list(range(first, last)) if last <= len(labels) else []
         else:
             found = [i for i, label in enumerate(labels) if fnmatch.fnmatchcase(label, pattern)]
         if not found:
             raise ValueError(
                 f"{what} {pattern!r} is none of the {len(labels)} labels"
                 f"{_near(pattern, labels)}; give a label, a glob such as 'b*', an index "
-                f"0..{len(labels) - 1}, or 'all'"
+                f"0..{len(labels) - 1}, a range such as 0:{len(labels)}, or 'all'"
             )
         chosen |= dict.fromkeys(found)
     if not chosen:
@@ -166,7 +198,8 @@ def _blob_labels(network: Network, blob: str) -> tuple[str, ...]:
     return network.labels if is_class_blob(network, blob) else ()
 
 
-def _choose(what: str, name: str, options: Mapping) -> None:
+def check_name(what: str, name: str, options: Collection[str]) -> None:
+    """Raises ValueError, with the nearest names, unless `name` is one of the options."""
     if name not in options:
         known = "" if len(options) > _FEW else f"; expected one of {', '.join(options)}"
         raise ValueError(f"{what} {name!r} does not exist{_near(name, list(options))}{known}")
@@ -188,7 +221,12 @@ def _unit(text: str, unit: str, count: int, labels: Sequence[str]) -> int:
     )
 
 
-def _position(text: str, position: str, shape: tuple[int, ...]) -> tuple[int, int]:
+def _position(what: str, position: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`y,x`, or the centre, of a spatial blob; () of a vector."""
+    if len(shape) != 3:
+        if position:
+            raise ValueError(f"{what} is a vector, it has no position {position}")
+        return ()
     if not position:
         return shape[0] // 2, shape[1] // 2
     try:
@@ -196,7 +234,5 @@ def _position(text: str, position: str, shape: tuple[int, ...]) -> tuple[int, in
     except ValueError:
         y = x = -1
     if not (0 <= y < shape[0] and 0 <= x < shape[1]):
-        raise ValueError(
-            f"term {text!r}: position {position!r} is not y,x within {shape[0]}x{shape[1]}"
-        )
+        raise ValueError(f"{what}: position {position!r} is not y,x within {shape[0]}x{shape[1]}")
     return y, x

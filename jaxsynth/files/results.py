@@ -34,7 +34,8 @@ from jaxsynth.version import VERSION
 
 RESULTS = "results.safetensors"
 CONFIG = "config.json"
-_OURS = (RESULTS, CONFIG, "metrics.csv", "contact_sheet.png", "traces.png", "report.html")
+_OURS = (RESULTS, CONFIG, "metrics.csv", "report.html", "traces.png", "contact_sheet.png")
+_OURS += ("strip.png", "atlas_*.png", "images/run*.png")
 
 
 def prepare_folder(path: str | Path, overwrite: bool) -> Path:
@@ -63,8 +64,8 @@ def prepare_folder(path: str | Path, overwrite: bool) -> Path:
 
 def clear_folder(folder: Path) -> None:
     """Deletes what a run has written there, and the folder if nothing else is in it."""
-    for old in [folder / name for name in _OURS] + list(folder.glob("images/run*.png")):
-        old.unlink(missing_ok=True)
+    for old in [path for pattern in _OURS for path in folder.glob(pattern)]:
+        old.unlink()
     for left in (folder / "images", folder):
         if left.is_dir() and not any(left.iterdir()):
             left.rmdir()
@@ -92,15 +93,18 @@ def read_codes(path: str | Path) -> np.ndarray:
     )
 
 
+def versions() -> dict[str, str]:
+    """Of this package, Python, and what decides the numbers."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
+    found = {package: importlib.metadata.version(package) for package in packages}
+    return {"jaxsynth": VERSION, "python": platform.python_version()} | found
+
+
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Writes config.json: what was asked for, versions and device."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
-    versions = {"jaxsynth": VERSION, "python": platform.python_version()}
-    for package in packages:
-        versions[package] = importlib.metadata.version(package)
     device = jax.devices()[0]
     full = dict(config) | {
-        "versions": versions,
+        "versions": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind},
     }
     write_whole(folder / CONFIG, json.dumps(full, indent=1).encode())

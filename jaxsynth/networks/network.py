@@ -120,13 +120,19 @@ def image_blob(config: GeneratorConfig) -> str:
     return config.layers[-1].name
 
 
+def make_module(config: Config, **hooks: Any) -> Any:
+    """The flax module of a configuration; `hooks` are its training-only attributes."""
+    module_class = next(m for m, c in _ARCHITECTURES.values() if type(config) is c)
+    return module_class(config, **hooks)
+
+
 @functools.cache
 def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
     """The pure function (flat params, one example) -> dict of activations.
 
     The same configuration gives the same function object, so jit recognises it.
     """
-    module = _module(config)
+    module = make_module(config)
 
     def apply(params: Params, x: jax.Array) -> Activations:
         return module.apply({"params": traverse_util.unflatten_dict(params, sep="/")}, x)
@@ -136,7 +142,7 @@ def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
 
 def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Path -> shape of every parameter, without computing any."""
-    module = _module(config)
+    module = make_module(config)
     x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
     tree = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
     flat = traverse_util.flatten_dict(tree, sep="/")
@@ -145,7 +151,7 @@ def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def activation_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every activation of one example, without computing any."""
-    module = _module(config)
+    module = make_module(config)
     x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
     out, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
     return {name: leaf.shape for name, leaf in out.items()}
@@ -204,8 +210,3 @@ def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:
     if "seed" in plain:
         plain["seed"] = tuple(plain["seed"])
     return config_class(**plain)
-
-
-def _module(config: Config):
-    module_class = next(m for m, c in _ARCHITECTURES.values() if type(config) is c)
-    return module_class(config)

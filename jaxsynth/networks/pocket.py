@@ -6,6 +6,7 @@ post-ReLU `fc6`. Image side, code length and widths are arguments: other sizes a
 
 from jaxsynth.networks.alexnet import AlexNetConfig, Conv
 from jaxsynth.networks.generator import GeneratorConfig, Up
+from jaxsynth.networks.resnet import ResNetConfig
 
 
 def pocket_places(
@@ -22,6 +23,16 @@ def pocket_places(
             Conv("conv5", 8 * width, 3, 1, 1, pool="pool5"),
         ),
         dense=(("fc6", code),),
+        classes=classes,
+    )
+
+
+def pocket_judge(size: int = 64, classes: int = 100, width: int = 24) -> ResNetConfig:
+    """A residual network of bottlenecks: another architecture, trained only to judge images."""
+    return ResNetConfig(
+        size=size,
+        stem=width,
+        stages=((2, width), (2, 2 * width), (3, 4 * width)),
         classes=classes,
     )
 

@@ -6,6 +6,7 @@ as `conv_stage{s}_block{b}`, and what a ReLU takes in as `{blob}_pre`. The strid
 and on the projection.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -25,14 +26,20 @@ class ResNetConfig:
 
 
 class ResNet(nn.Module):
-    """data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C)."""
+    """data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C).
+
+    `norm(name)` and `conv` are for training only, as in `AlexNet`: the layer after each
+    convolution, and what replaces `lax.conv_general_dilated`.
+    """
 
     config: ResNetConfig
+    norm: Callable[[str], Callable[[jax.Array], jax.Array]] | None = None
+    conv: Callable[..., jax.Array] | None = None
 
     @nn.compact
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
         out = {"data": data}
-        x = nn.Conv(self.config.stem, (7, 7), strides=2, padding=3, name="conv_1")(data)
+        x = self._conv("conv_1", data, self.config.stem, 7, 2)
         x = out["pool1"] = max_pool(_rectify(out, "conv_1", x))  # ceil mode: 112 -> 56
         for s, (blocks, width) in enumerate(self.config.stages):
             for b in range(blocks):
@@ -46,9 +53,7 @@ class ResNet(nn.Module):
     def _block(self, out, x, name, width, stride, project):
         def conv(suffix, x, features, kernel, stride=1):
             full = f"conv_{name}_{suffix}"
-            return full, nn.Conv(
-                features, (kernel, kernel), strides=stride, padding=kernel // 2, name=full
-            )(x)
+            return full, self._conv(full, x, features, kernel, stride)
 
         shortcut = x
         if project:
@@ -61,6 +66,17 @@ class ResNet(nn.Module):
         x = _rectify(out, f"eltwise_{name}", shortcut + x)
         out[f"conv_{name}"], out[f"conv_{name}_pre"] = x, out[f"eltwise_{name}_pre"]
         return x
+
+    def _conv(self, name: str, x: jax.Array, features: int, kernel: int, stride: int) -> jax.Array:
+        x = nn.Conv(
+            features,
+            (kernel, kernel),
+            strides=stride,
+            padding=kernel // 2,
+            conv_general_dilated=self.conv,
+            name=name,
+        )(x)
+        return x if self.norm is None else self.norm(name)(x)
 
 
 def _rectify(out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:

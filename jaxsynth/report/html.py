@@ -42,6 +42,8 @@ def write_report(
     command: str = "",
     config: Mapping[str, Any] | None = None,
     traces: str = "",
+    strip: str = "",
+    strip_nsfw: float | None = None,
     links: Sequence[str] = (
         "contact_sheet.png",
         "metrics.csv",
@@ -59,6 +61,8 @@ def write_report(
       command: what to type to repeat the run.
       config: settings, name -> value.
       traces: image file of the traces' plot, relative to the report; "" for none.
+      strip: image file of the paths from a photograph, likewise; "" for none.
+      strip_nsfw: the highest P(NSFW) of its pictures; None if unknown.
       links: further files, relative to the report.
     """
     parts = [
@@ -67,6 +71,7 @@ def write_report(
         f"<pre><code>{html.escape(command)}</code></pre>" if command else "",
         _links(links),
         _section("Summary", _table(summary)),
+        _section("From the photograph", _strip(strip, strip_nsfw)),
         _section("Traces", _traces(traces)),
         _section("Images", _gallery(runs)),
         _section("Configuration", _config(config or {})),
@@ -102,6 +107,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _traces(file: str) -> str:
     return f'<img class="traces" src="{_url(file)}" alt="traces of all runs">' if file else ""
+
+
+def _strip(file: str, nsfw: float | None) -> str:
+    alt = "from the photograph to the end images"
+    return f'<div class="strip">{_picture(file, nsfw, alt, "")}</div>' if file else ""
 
 
 def _gallery(runs: Sequence[ReportRun]) -> str:
@@ -197,6 +207,9 @@ summary { cursor: pointer; }
 .picture img { width: 100%; height: 100%; object-fit: contain; display: block; }
 .picture i { position: absolute; left: .3rem; bottom: .3rem; padding: 0 .4rem; border-radius: 3px;
   background: #0009; color: #fff; font: .72rem/1.5 system-ui, sans-serif; }
+.strip { border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
+.strip .picture { display: block; aspect-ratio: auto; border-radius: 0; }
+.strip img { height: auto; }
 .blurred { cursor: pointer; }
 .blurred input { position: absolute; opacity: 0; }
 .blurred img { filter: blur(14px) saturate(.7); transition: filter .2s; }

@@ -38,6 +38,7 @@ def contact_sheet(
     title: str = "",
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
+    side: int | None = None,
 ) -> Image.Image:
     """Draws tiles row by row.
 
@@ -46,6 +47,7 @@ def contact_sheet(
       columns: tiles per row.
       title: heading of the page; it wraps to the page's width.
       row_labels, column_labels: of a grid, e.g. the weights of a sweep; empty for none.
+      side: at which every picture is shown; by default 160 to 192 pixels, by their own size.
 
     Returns:
       An RGB image. Text that does not fit is shortened with an ellipsis, so it never overlaps.
@@ -55,7 +57,7 @@ def contact_sheet(
     """
     rows = _check_grid(len(tiles), columns, row_labels, column_labels)
     columns = min(columns, len(tiles))
-    side = max(_shown_side(tile.image) for tile in tiles)
+    side = side or max(_shown_side(tile.image) for tile in tiles)
     caption = max(len(tile.lines) for tile in tiles) * _line_height(TEXT_SIZE)
     cell = (side + GAP, side + caption + (8 if caption else 0) + GAP)
 

@@ -1,25 +1,36 @@
-"""What a finished sweep says: metric rows, captions, the contact sheet, the HTML report."""
+"""The pages of a finished sweep: its images, the contact sheet, the traces, the HTML report."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.sweep import Results
-from jaxsynth.engine.terms import REGULARISERS, Term, is_class_blob, term_activation
-from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
+from jaxsynth.engine.sweep import Results, watched_of_run
+from jaxsynth.experiment import Run
 from jaxsynth.files.images import read_image, to_rgb, write_png
 from jaxsynth.networks.network import Network
+from jaxsynth.path import Picture
 from jaxsynth.report.html import BLUR_ABOVE, ReportRun, write_report
 from jaxsynth.report.plots import plot_traces
+from jaxsynth.report.rows import captions, metric_rows, probability
 from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.report.strip import write_strip
 from jaxsynth.report.tables import write_metrics
 
+CONTACT_SHEET = "contact_sheet.png"
 SHEET_TILES = 400  # a larger sheet is no longer a page; the report has every run
 _COLUMNS = 8
+# Draws the runs' last images from (folder, title, runs, rows, blur); the names of its files.
+DrawSheet = Callable[[Path, str, Sequence[Run], Sequence[Mapping[str, Any]], bool], list[str]]
+
+
+class Pages(NamedTuple):
+    """What `write_pages` has written: the metric rows, and the pictures for the eye, by name."""
+
+    rows: list[dict[str, Any]]
+    pictures: list[str]
 
 
 def write_images(folder: Path, first: int, chunk: Results, how: str) -> None:
@@ -32,89 +43,6 @@ def write_images(folder: Path, first: int, chunk: Results, how: str) -> None:
 def image_name(run: int, which: str) -> str:
     """Path of a run's image relative to the output folder; `which` is `last` or `best`."""
     return f"images/run{run:05d}_{which}.png"
-
-
-def metric_rows(
-    runs: Sequence[Run], results: Results, networks: Mapping[str, Network]
-) -> list[dict[str, Any]]:
-    """One row per run: place, objective, every term's activation and probability, status."""
-    return [_row(i, run, results, networks) for i, run in enumerate(runs)]
-
-
-def _row(i: int, run: Run, results: Results, networks: Mapping[str, Network]) -> dict[str, Any]:
-    row: dict[str, Any] = {"run": i, "seed": run.seed, "row": run.row, "column": run.column}
-    traced = results.objective.shape[1] > 0
-    row["objective_first"] = results.objective[i, 0] if traced else None
-    row["objective_last"] = results.last.objective[i]
-    row["objective_best"] = results.best.objective[i]
-    looks = {"last": _of_run(results.last.watched, i), "best": _of_run(results.best.watched, i)}
-    for n, term in enumerate(run.terms, 1):
-        row[f"target_{n}"], row[f"weight_{n}"] = str(term), term.weight
-        for which, watched in looks.items():
-            row[f"activation_{n}_{which}"] = float(term_activation(term, run.terms, watched))
-            p = _probability(term, networks, watched)
-            row[f"p_{n}_{which}"] = None if p is None else float(p)
-    if NSFW in networks:
-        for which, watched in looks.items():
-            row[f"nsfw_{which}"] = watched[NSFW]["prob"][NSFW_UNIT]
-    if PLACES in networks:
-        p = looks["last"][PLACES]["prob"]
-        row["top_scene"] = networks[PLACES].class_names[int(np.argmax(p))]
-        row["p_top_scene"] = np.max(p)
-    row["status"] = status(results, i, run.terms)
-    return row
-
-
-def status(results: Results, i: int, terms: Sequence[Term]) -> str:
-    """`ok`, or what went wrong with run i."""
-    if results.skipped[i]:
-        return f"non-finite gradient, {results.skipped[i]} updates skipped"
-    if not np.isfinite(results.last.objective[i]):
-        return "non-finite"
-    if results.ended[i] >= 0:
-        return f"zero gradient at step {results.ended[i]}"
-    traces = _of_run(results.watched, i)
-    silent = [str(t) for t in terms if not np.any(term_activation(t, terms, traces))]
-    if silent and results.objective.shape[1]:
-        return f"{silent[0]} stayed 0: climb {silent[0].split(':')[1]}_pre, before its ReLU"
-    return "ok"
-
-
-def _probability(
-    term: Term, networks: Mapping[str, Network], watched: Mapping[str, Mapping[str, np.ndarray]]
-) -> np.ndarray | None:
-    """Probability (...) of the class that a term on a classifier's last layers is about, or None.
-
-    `watched` is one run's, leaves (..., K).
-    """
-    if term.network == GENERATOR or not is_class_blob(networks[term.network], term.blob):
-        return None
-    return watched[term.network]["prob"][..., term.index[0]]
-
-
-def _of_run(watched, i):
-    return {role: {blob: v[i] for blob, v in blobs.items()} for role, blobs in watched.items()}
-
-
-def captions(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Caption lines of a run from its metric row: seed, then what the classifiers say."""
-    named = f"seed {row['seed']}" in f"{row['row']} {row['column']}"
-    lines = [] if named else [f"seed {row['seed']}"]
-    if row.get("nsfw_last") is not None:
-        lines.append(f"NSFW {row['nsfw_last']:.3f}")
-    n = 1
-    while f"target_{n}" in row:
-        role, blob, name = row[f"target_{n}"].split(":", 2)
-        p = row[f"p_{n}_last"]
-        if role != NSFW and p is not None:
-            lines.append(f"{name} {p:.2f}")
-        elif p is None:
-            unit = blob if blob in REGULARISERS else f"{blob}:{name}"
-            lines.append(f"{unit} {row[f'activation_{n}_last']:.3g}")
-        n += 1
-    if len(lines) < 2 + (not named) and row.get("top_scene"):
-        lines.append(f"{row['top_scene']} {row['p_top_scene']:.2f}")
-    return tuple(lines)
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -157,14 +85,23 @@ def write_pages(
     command: str,
     config: Mapping[str, Any],
     blur_sheet: bool = False,
-) -> list[dict[str, Any]]:
-    """Writes metrics.csv, contact_sheet.png, traces.png and report.html; gives the metric rows.
+    show: str = "mean",
+    paths: Sequence[Sequence[Picture]] = (),
+    draw_sheet: DrawSheet | None = None,
+) -> Pages:
+    """Writes metrics.csv, contact_sheet.png, traces.png, report.html, and strip.png of any paths.
 
-    The report blurs images of P(NSFW) > 0.5 until they are clicked; the sheet does if asked to.
+    The report blurs images of P(NSFW) > 0.5 until they are clicked; sheet and strip do if asked to.
+    `draw_sheet` draws something else than the contact sheet.
     """
     rows = metric_rows(runs, results, networks)
     write_metrics(folder / "metrics.csv", rows)
-    _write_sheet(folder, title, runs, rows, blur_sheet)
+    sheets = (draw_sheet or _write_sheet)(folder, title, runs, rows, blur_sheet)
+    strip = None
+    if paths:
+        heading = f"{title}, from a photograph"
+        statuses = [row["status"] for row in rows]
+        strip = write_strip(folder, heading, runs, paths, statuses, networks, show, blur_sheet)
     traces = _write_traces(folder, runs, results, networks)
     gallery = [
         ReportRun(
@@ -184,8 +121,11 @@ def write_pages(
         command=command,
         config=config,
         traces=traces,
+        strip=strip.file if strip else "",
+        strip_nsfw=strip.nsfw if strip else None,
+        links=(*sheets, "metrics.csv", "config.json", "results.safetensors"),
     )
-    return rows
+    return Pages(rows, [*sheets, *([strip.file] if strip else [])])
 
 
 def _write_sheet(
@@ -194,7 +134,7 @@ def _write_sheet(
     runs: Sequence[Run],
     rows: Sequence[Mapping[str, Any]],
     blur: bool,
-) -> None:
+) -> list[str]:
     order, columns, labels = _grid(runs)
     if len(order) > SHEET_TILES:
         order = order[: SHEET_TILES // columns * columns]
@@ -204,16 +144,21 @@ def _write_sheet(
             if not labels
             else labels | {"row_labels": labels["row_labels"][: len(order) // columns]}
         )
-    tiles = [
-        Tile(
-            read_image(folder / image_name(i, "last")),
-            captions(rows[i]),
-            blur=blur and (rows[i].get("nsfw_last") or 0) > BLUR_ABOVE,
-            flag="" if rows[i]["status"] == "ok" else rows[i]["status"],
-        )
-        for i in order
-    ]
-    contact_sheet(tiles, columns, title, **labels).save(folder / "contact_sheet.png")
+    tiles = [run_tile(folder, i, rows[i], captions(rows[i]), blur) for i in order]
+    contact_sheet(tiles, columns, title, **labels).save(folder / CONTACT_SHEET)
+    return [CONTACT_SHEET]
+
+
+def run_tile(
+    folder: Path, run: int, row: Mapping[str, Any], lines: tuple[str, ...], blur: bool
+) -> Tile:
+    """A run's last image with these caption lines, flagged if its status is not ok."""
+    return Tile(
+        read_image(folder / image_name(run, "last")),
+        lines,
+        blur=blur and (row.get("nsfw_last") or 0) > BLUR_ABOVE,
+        flag="" if row["status"] == "ok" else row["status"],
+    )
 
 
 def _grid(runs: Sequence[Run]) -> tuple[list[int], int, dict[str, list[str]]]:
@@ -237,7 +182,9 @@ def _write_traces(
     probabilities: dict[str, np.ndarray] = {}
     for n in range(max(len(run.terms) for run in runs)):
         with_term = [(i, run.terms[n]) for i, run in enumerate(runs) if n < len(run.terms)]
-        curves = [_probability(t, networks, _of_run(results.watched, i)) for i, t in with_term]
+        curves = [
+            probability(t, networks, watched_of_run(results.watched, i)) for i, t in with_term
+        ]
         curves = [curve for curve in curves if curve is not None]
         names = {str(term) for _, term in with_term}
         if curves:

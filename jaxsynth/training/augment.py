@@ -35,6 +35,28 @@ def random_crop_flip(
     return jnp.einsum("bjt,bitc->bijc", cols, x)
 
 
+def random_colours(key: jax.Array, x: jax.Array, strength: float) -> jax.Array:
+    """Random brightness, contrast and saturation of each image; `strength` 0 changes nothing.
+
+    x: (B, H, W, 3), mean-subtracted. Contrast and saturation are factors in [1 - s, 1 + s] towards
+    the image's mean and towards grey; brightness shifts by up to 64 s grey levels.
+    """
+    if strength == 0:
+        return x
+    amount = strength * jax.random.uniform(key, (3, x.shape[0], 1, 1, 1), minval=-1.0)
+    grey = x.mean(-1, keepdims=True)
+    x = grey + (1.0 + amount[0]) * (x - grey)
+    middle = x.mean((1, 2, 3), keepdims=True)
+    return middle + (1.0 + amount[1]) * (x - middle) + 64.0 * amount[2]
+
+
+def shift(x: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
+    """x (B, H, W, C) moved by offset (2,) int32 pixels in [-reach, reach], borders replicated."""
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    start = (0, reach + offset[0], reach + offset[1], 0)
+    return jax.lax.dynamic_slice(padded, start, x.shape)
+
+
 def _resample(start: jax.Array, scale: jax.Array, side: int, size: int) -> jax.Array:
     """(B,) start and length of an interval of [0, 1] -> weights (B, size, side), rows sum to 1."""
     step = scale[:, None] * side / size  # source pixels per output pixel, (B, 1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.networks.network import CodeStats
+from jaxsynth.networks.network import CodeStats, Params
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.data import ImageSet, batches
 
@@ -20,16 +20,21 @@ _BATCH = 100
 
 
 def measure_code(
-    apply: Callable,
-    params: Mapping[str, jax.Array],
+    encode: Callable[[Params, jax.Array], jax.Array],
+    params: Params,
     images: ImageSet,
     size: int,
-    blob: str = "fc6",
     limit: int = 10_000,
 ) -> CodeStats:
-    """Mean, sigma and mean + 3 sigma of `blob` over the first `limit` images, each (D,).
+    """Mean, sigma and mean + 3 sigma of the code over `limit` images at even distances, each (D,).
 
     Each image is its centre crop of `size`, half of them mirrored as in training.
+
+    Args:
+      encode: (params, x (B, size, size, 3) BGR mean-subtracted) -> codes (B, D).
+
+    Raises:
+      ValueError: if the code takes negative values: the recipes' box starts at 0.
     """
 
     @jax.jit
@@ -37,13 +42,20 @@ def measure_code(
         margin = (rgb.shape[1] - size) // 2
         x = to_input(rgb[:, margin : margin + size, margin : margin + size])
         x = x.at[::2].set(x[::2, :, ::-1])
-        code = jax.vmap(lambda image: apply(params, image)[blob])(x)  # (B, D)
-        return jnp.stack([weight @ code, weight @ code**2])
+        code = encode(params, x)  # (B, D)
+        return jnp.stack([weight @ code, weight @ code**2]), code.min()
 
     total, count = 0.0, 0
-    for rgb, _, n in batches(images._replace(rows=images.rows[:limit]), _BATCH):
+    rows = images.rows[:: max(1, len(images.rows) // limit)]
+    for rgb, _, n in batches(images._replace(rows=rows), _BATCH):
         weight = jnp.asarray(np.arange(_BATCH) < n, jnp.float32)
-        total = total + np.asarray(moments(params, rgb, weight), np.float64)
+        sums, least = moments(params, rgb, weight)
+        if least < 0:
+            raise ValueError(
+                f"the code takes negative values ({float(least):.3g}), but the recipes' box is "
+                "[0, mean + 3 sigma]: choose a blob after a ReLU or a pooling, such as fc6"
+            )
+        total = total + np.asarray(sums, np.float64)
         count += n
     mean, square = total / count
     sigma = np.sqrt(np.maximum(square - mean**2, 0.0))

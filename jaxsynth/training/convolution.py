@@ -6,12 +6,19 @@ input gradient and take only the weight gradient that way. A quarter more images
 pocket scene network. The same function; what is not of stride 1 and dense goes to XLA.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 _IM2COL_SIDE = 18  # above this the copies cost more than the product saves
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def training_conv() -> Callable[..., jax.Array] | None:
+    """What to give flax as `conv_general_dilated`: `matmul_conv` on CPU, XLA's own elsewhere."""
+    return matmul_conv if jax.default_backend() == "cpu" else None
 
 
 def matmul_conv(x, kernel, window_strides, padding, **kwargs) -> jax.Array:

@@ -2,7 +2,8 @@
 
 In `data` the split `train` is every `*train*.zip` and the folder `train/`, `val` likewise; where
 neither is there, `data` itself holds the class folders and every tenth file of a class is for
-validation. Cached images are RGB, uint8, (N, side, side, 3), the whole picture resized.
+validation. A folder of images without class folders is one class, which is enough to train a
+generator. Cached images are RGB, uint8, (N, side, side, 3), the whole picture resized.
 """
 
 import hashlib
@@ -67,8 +68,8 @@ def load_images(
     items = _find_items(data, split)
     if not items:
         raise ValueError(
-            f"no {split} images in {str(data)!r}: expected *{split}*.zip, a folder {split}/, or "
-            "class folders of images"
+            f"no {split} images in {str(data)!r}: expected *{split}*.zip, a folder {split}/, "
+            "class folders of images, or images"
         )
     names = tuple(sorted({item.label for item in items}) if classes is None else classes)
     unknown = sorted({item.label for item in items} - set(names))
@@ -130,6 +131,7 @@ def _zip_items(archive: Path) -> list[_Item]:
 
 def _folder_items(folder: Path) -> list[_Item]:
     paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in _SUFFIXES)
+    paths = paths or sorted(p for p in folder.glob("*") if p.suffix.lower() in _SUFFIXES)
     return [_Item("", str(p), p.parent.name) for p in paths]
 
 

@@ -9,11 +9,12 @@ import numpy as np
 from flax import traverse_util
 
 
-def initial_variables(module: nn.Module, seed: int, x_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The module's variables for an input of `x_shape`: kernels N(0, 1 / fan-in) (LeCun et al.
-    1998), scales and variances 1, everything else 0."""
-    x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
-    shapes = traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), x))
+def initial_variables(module: nn.Module, seed: int, *inputs: tuple[int, ...]) -> dict[str, Any]:
+    """The module's variables for inputs of these shapes: kernels N(0, 1 / fan-in) (LeCun et al.
+    1998), spectral normalisation's vectors N(0, 1), scales, variances and sigmas 1, everything
+    else 0."""
+    x = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs]
+    shapes = traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), *x))
     rng = np.random.default_rng(seed)
     return traverse_util.unflatten_dict(
         {path: jnp.asarray(_draw(rng, path[-1], leaf.shape)) for path, leaf in shapes.items()}
@@ -21,7 +22,10 @@ def initial_variables(module: nn.Module, seed: int, x_shape: tuple[int, ...]) ->
 
 
 def _draw(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    kind = kind.rpartition("/")[-1]  # spectral normalisation's are called `conv0/kernel/u`
+    if kind == "u":
+        return rng.normal(size=shape).astype(np.float32)
     if kind == "kernel":
         fan_in = np.prod(shape[:-1])
         return rng.normal(size=shape).astype(np.float32) / np.float32(np.sqrt(fan_in))
-    return np.full(shape, float(kind in ("scale", "var")), np.float32)
+    return np.full(shape, float(kind in ("scale", "var", "sigma")), np.float32)

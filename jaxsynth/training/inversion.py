@@ -1,13 +1,19 @@
 """Training of a generator that inverts a frozen encoder's code.
 
 Losses of Dosovitskiy & Brox 2016 ("Generating images with perceptual similarity metrics based on
-deep networks") without their adversary: distance of images, of codes and of convolutional features
-in the encoder. Images are BGR, mean-subtracted; the generator works in units of 64 grey levels and
-of the code's root mean square while it trains (`fold_scales` puts both into its weights).
+deep networks"): distance of images, of codes, of convolutional features in a comparator (the
+encoder, or another network), and an adversary. Images are BGR, mean-subtracted; the generator works
+in units of 64 grey levels and of the code's root mean square while it trains (`fold_scales` puts
+both into its weights, `unfold_scales` takes them out again).
+
+The adversary joins late (from its first step it would win and teach nothing), and its gradient at
+the image is scaled to a share of the other losses', so that no weight has to be found by trial.
+Against speckle at fixed places, where an encoder's pooling looks, the encoder compares photograph
+and reconstruction after one random shift of both.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,88 +21,131 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
+from jaxsynth.engine.objective import view
 from jaxsynth.networks.generator import Generator, GeneratorConfig
 from jaxsynth.networks.network import image_blob
-from jaxsynth.training.augment import random_crop_flip
-from jaxsynth.training.convolution import matmul_conv
+from jaxsynth.training.adversary import CriticState, critic_step, init_critic, score
+from jaxsynth.training.augment import random_crop_flip, shift
+from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.initial import initial_variables
+from jaxsynth.training.precision import cast
 from jaxsynth.training.scene import schedule
 
 PIXEL_SCALE = 64.0
 _BETAS = (0.9, 0.99)
+_RAMP = 0.05  # share of the run in which the adversary's weight rises
 
 
 class InversionState(NamedTuple):
-    """What a checkpoint holds; `average` is the moving average of `params` that is exported."""
+    """What a checkpoint holds; `average` is the moving average of `params` that is exported.
+
+    critic: None without an adversary.
+    """
 
     params: Any
     average: Any
     opt: Any
     step: jax.Array
+    critic: CriticState | None
 
 
 class Encoder(NamedTuple):
     """Frozen during training. `features` (params, x (B, H, W, 3)) -> named activations.
 
-    sigma: (D,) of the code; scale: root mean square of the code.
+    size: side of its input; code: the blob that is inverted; sigma: (D,) of the code; scale: root
+    mean square of the code.
     """
 
     features: Callable[[Any, jax.Array], dict[str, jax.Array]]
+    size: int
     code: str
     sigma: jax.Array
     scale: float
 
 
+class Comparator(NamedTuple):
+    """The network whose features are compared: the encoder, or another one, frozen as well."""
+
+    features: Callable[[Any, jax.Array], dict[str, jax.Array]]
+    size: int
+
+
 @dataclasses.dataclass(frozen=True)
 class InversionTraining:
-    """Weights of the losses and settings of Adam. `layers` are compared beside the code.
+    """Weights of the losses and settings of Adam.
 
-    noise: standard deviation of the noise on the given codes, in sigmas of each unit.
+    Attributes:
+      rate: peak step size.
+      image, code, feature: weights of the distances. `layers` of the comparator are compared.
+      adversary: size of the adversary's gradient at the image as a share of the other losses'.
+      adversary_start: share of the run after which it joins.
+      critic_rate, critic_width: step size and first width of the critic.
+      noise: standard deviation of the noise on the given codes, in sigmas of each unit.
+      jitter: largest shift, in pixels, before encoder and comparator look.
+      average: decay of the moving average of the weights.
+      warm_up: share of the run in which the rate rises.
+      min_scale: shortest side of a random crop, as a share of the picture's.
     """
 
     rate: float = 2e-3
     image: float = 4.0
     code: float = 1.0
-    feature: float = 0.5
-    layers: tuple[str, ...] = ("conv3", "conv5")
+    feature: float = 1.0
+    layers: tuple[str, ...] = ("conv2", "conv3", "conv5")
+    adversary: float = 0.5
+    adversary_start: float = 0.5
+    critic_rate: float = 5e-4
+    critic_width: int = 24
     noise: float = 0.1
+    jitter: int = 4
     average: float = 0.998
     warm_up: float = 0.02
     min_scale: float = 0.8
 
 
 def init_inversion(
-    seed: int, config: GeneratorConfig, training: InversionTraining
+    seed: int, config: GeneratorConfig, training: InversionTraining, params: Any = None
 ) -> InversionState:
-    """Fresh weights and an empty optimiser."""
-    params = initial_variables(Generator(config), seed, (1, config.code))["params"]
+    """A first state: fresh weights, or the given ones (see `unfold_scales`)."""
+    if params is None:
+        params = initial_variables(Generator(config), seed, (1, config.code))["params"]
     copy = jax.tree.map(jnp.copy, params)  # the state is donated: no two leaves may be one buffer
-    return InversionState(params, copy, _optimiser().init(params), jnp.int32(0))
+    critic = None
+    if training.adversary > 0:
+        critic = init_critic(seed, config.size, config.code, training.critic_width)
+    return InversionState(params, copy, _optimiser().init(params), jnp.int32(0), critic)
 
 
-def generate(config: GeneratorConfig, params: Any, code: jax.Array, scale: float) -> jax.Array:
-    """Codes (B, D) -> images (B, H, W, 3), BGR, mean-subtracted, with weights not yet folded."""
-    out = Generator(config, conv=matmul_conv).apply({"params": params}, code / scale)
-    return PIXEL_SCALE * out[image_blob(config)]
+def generate(config: GeneratorConfig, params: Any, code: jax.Array) -> jax.Array:
+    """Codes (B, D) over their scale -> images (B, H, W, 3) in units of 64 grey levels."""
+    return Generator(config, conv=training_conv()).apply({"params": params}, code)[
+        image_blob(config)
+    ]
+
+
+def flat_code(out: Mapping[str, jax.Array], blob: str) -> jax.Array:
+    """The code of a batch: (B, ...) -> (B, D), a spatial blob in HWC order."""
+    return out[blob].reshape(out[blob].shape[0], -1).astype(jnp.float32)
 
 
 def inversion_losses(
-    real: dict[str, jax.Array],
-    made: dict[str, jax.Array],
+    photo: jax.Array,
+    image: jax.Array,
+    real: Mapping[str, jax.Array],
+    made: Mapping[str, jax.Array],
     encoder: Encoder,
     training: InversionTraining,
 ) -> dict[str, jax.Array]:
-    """The terms of the objective, each relative to the size of what it compares, unweighted.
+    """The distances, each relative to the size of what it compares, unweighted.
 
-    real, made: the encoder's activations of photographs and of their reconstructions; `data` is the
-    image.
+    photo, image: (B, H, W, 3). real, made: the encoder's `code` and the comparator's `layers` of
+    photographs and of their reconstructions.
     """
-    image = jnp.mean((made["data"] - real["data"]) ** 2) / PIXEL_SCALE**2
-    code = jnp.mean((made[encoder.code] - real[encoder.code]) ** 2) / jnp.mean(encoder.sigma**2)
-    pairs = [(made[name], real[name]) for name in training.layers]
+    code = jnp.mean((made["code"] - real["code"]) ** 2) / jnp.mean(encoder.sigma**2)
+    pairs = [(made[n].astype(jnp.float32), real[n].astype(jnp.float32)) for n in training.layers]
     feature = [jnp.mean((a - b) ** 2) / jnp.mean(b**2) for a, b in pairs]
     return {
-        "image": image,
+        "image": jnp.mean((image - photo) ** 2) / PIXEL_SCALE**2,
         "code": code,
         "feature": sum(feature, jnp.float32(0)) / len(pairs or "1"),
     }
@@ -105,45 +154,106 @@ def inversion_losses(
 def inversion_step(
     config: GeneratorConfig,
     encoder: Encoder,
+    comparator: Comparator | None,
     training: InversionTraining,
+    activations: str,
+    adversarial: bool,
     state: InversionState,
-    encoder_params: Any,
+    frozen: Mapping[str, Any],
     rgb,
     labels,
     key,
     progress,
 ) -> tuple[InversionState, dict[str, jax.Array]]:
-    """One step: rgb (B, S, S, 3) uint8, progress 0..1 of the whole run; labels are not used."""
-    del labels
-    crop_key, noise_key = jax.random.split(key)
-    photo = random_crop_flip(crop_key, rgb, config.size, training.min_scale)
-    real = jax.lax.stop_gradient(encoder.features(encoder_params, photo))
-    noise = jax.random.normal(noise_key, real[encoder.code].shape) * encoder.sigma
-    code = jnp.maximum(real[encoder.code] + training.noise * noise, 0.0)
+    """One step: rgb (B, S, S, 3) uint8, progress 0..1 of the whole run; labels are not used.
 
-    def loss_fn(params):
-        image = generate(config, params, code, encoder.scale)
-        made = encoder.features(encoder_params, image)
-        losses = inversion_losses(real, made, encoder, training)
+    comparator: None if it is the encoder. activations: `float32` or `bfloat16`; weights, losses and
+    images stay float32. adversarial: whether the critic takes part. frozen: parameters of `encoder`
+    and `comparator`.
+    """
+    del labels
+    frozen = cast(frozen, activations)
+    crop_key, noise_key, shift_key = jax.random.split(key, 3)
+    photo = random_crop_flip(crop_key, rgb, config.size, training.min_scale)
+    offset = jax.random.randint(shift_key, (2,), -training.jitter, training.jitter + 1)
+
+    def look(image, offset):
+        """The encoder's code and the comparator's layers."""
+        moved = cast(shift(image, offset, training.jitter), activations)
+        out = encoder.features(frozen["encoder"], view(moved, encoder.size))
+        code = flat_code(out, encoder.code)
+        if comparator is not None:
+            out = comparator.features(frozen["comparator"], view(moved, comparator.size))
+        return {"code": code} | {name: out[name] for name in training.layers}
+
+    real = jax.lax.stop_gradient(look(photo, offset))
+    still = real if training.jitter == 0 else look(photo, jnp.zeros_like(offset))
+    code = jax.lax.stop_gradient(still["code"])
+    noise = jax.random.normal(noise_key, code.shape) * encoder.sigma
+    given = jnp.maximum(code + training.noise * noise, 0.0) / encoder.scale  # (B, D)
+
+    def draw(params):
+        out = generate(config, cast(params, activations), cast(given, activations))
+        return PIXEL_SCALE * out.astype(jnp.float32)
+
+    def distance(image):
+        losses = inversion_losses(photo, image, real, look(image, offset), encoder, training)
         return sum(getattr(training, name) * value for name, value in losses.items()), losses
 
-    (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, opt = _optimiser().update(grads, state.opt, state.params)
-    rate = training.rate * schedule(progress, training.warm_up)
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    image, pull = jax.vjp(draw, state.params)
+    (loss, metrics), gradient = jax.value_and_grad(distance, has_aux=True)(image)
+    rate = schedule(progress, training.warm_up)
+    critic = state.critic
+    if adversarial:
+        gradient += _adversary(training, critic, image, given, activations, progress, gradient)
+        critic, seen = critic_step(
+            training.critic_width,
+            critic,
+            photo / PIXEL_SCALE,
+            image / PIXEL_SCALE,
+            given,
+            training.critic_rate * rate,
+            activations,
+        )
+        metrics |= seen
+    updates, opt = _optimiser().update(pull(gradient)[0], state.opt, state.params)
+    params = jax.tree.map(lambda p, u: p - training.rate * rate * u, state.params, updates)
     step = state.step + 1
     keep = jnp.minimum(training.average, (1.0 + step) / (10.0 + step))
     average = jax.tree.map(lambda a, p: keep * a + (1.0 - keep) * p, state.average, params)
-    return InversionState(params, average, opt, step), {"loss": loss, **losses, "rate": rate}
+    metrics = {"loss": loss, **metrics, "rate": training.rate * rate}
+    return InversionState(params, average, opt, step, critic), metrics
+
+
+def _adversary(training, critic, image, code, activations, progress, other) -> jax.Array:
+    """The critic's gradient at the image, scaled to its share of the gradient `other`."""
+
+    def loss(image):
+        scores = score(training.critic_width, critic, image / PIXEL_SCALE, code, activations)
+        return -scores.mean()
+
+    gradient = jax.grad(loss)(image)
+    ramp = jnp.clip((progress - training.adversary_start) / _RAMP, 0.0, 1.0)
+    size = jnp.linalg.norm(other.ravel()) / jnp.maximum(jnp.linalg.norm(gradient.ravel()), 1e-20)
+    return training.adversary * ramp * size * gradient
 
 
 def fold_scales(params: Any, config: GeneratorConfig, scale: float) -> dict[str, jax.Array]:
     """Flat parameters of the plain generator: raw codes in, raw pixels out."""
-    flat = dict(traverse_util.flatten_dict(params, sep="/"))
+    return _scaled(traverse_util.flatten_dict(params, sep="/"), config, 1.0 / scale, PIXEL_SCALE)
+
+
+def unfold_scales(params: Mapping[str, jax.Array], config: GeneratorConfig, scale: float) -> Any:
+    """Inverse of `fold_scales`: the tree of parameters that training goes on from."""
+    return traverse_util.unflatten_dict(_scaled(params, config, scale, 1.0 / PIXEL_SCALE), sep="/")
+
+
+def _scaled(flat, config: GeneratorConfig, code: float, pixels: float) -> dict[str, jax.Array]:
+    flat = dict(flat)
     first, last = config.dense[0][0], image_blob(config)
-    flat[f"{first}/kernel"] = flat[f"{first}/kernel"] / scale
+    flat[f"{first}/kernel"] = flat[f"{first}/kernel"] * code
     for part in ("kernel", "bias"):
-        flat[f"{last}/{part}"] = flat[f"{last}/{part}"] * PIXEL_SCALE
+        flat[f"{last}/{part}"] = flat[f"{last}/{part}"] * pixels
     return flat
 
 

@@ -4,18 +4,22 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from jaxsynth.engine.objective import view
 from jaxsynth.files.images import to_rgb
 from jaxsynth.files.weights import file_record, load_network, save_network
+from jaxsynth.networks.generator import GeneratorConfig
 from jaxsynth.networks.network import (
     CodeStats,
     Network,
     NetworkInfo,
+    activation_shapes,
     build_network,
     image_blob,
     is_generator,
@@ -25,19 +29,24 @@ from jaxsynth.training.augment import centre_input
 from jaxsynth.training.code import measure_code
 from jaxsynth.training.data import ImageSet, batches, load_images
 from jaxsynth.training.inversion import (
+    PIXEL_SCALE,
+    Comparator,
     Encoder,
     InversionState,
     InversionTraining,
+    flat_code,
     fold_scales,
     generate,
     init_inversion,
     inversion_step,
+    unfold_scales,
 )
 from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.measure import inversion_figures
 from jaxsynth.training.scene_run import LICENCE
 
 NAME = "pocket_generator"
+_LARGEST = 128  # default side of the images, where the encoder's is larger
 _VAL_BATCH = 100
 _INTERIM = 1000  # validation images looked at during training
 _SHEET = 16  # photographs on the reconstruction sheet
@@ -45,15 +54,38 @@ _SHEET = 16  # photographs on the reconstruction sheet
 
 @dataclasses.dataclass(frozen=True)
 class InversionRun:
-    """A run: `loop.out` receives checkpoints, the weights file and `reconstructions.png`."""
+    """A run: `loop.out` receives checkpoints, the weights file and `reconstructions.png`.
+
+    Attributes:
+      encoder, blob: what the generator inverts. comparator: whose features are compared, empty for
+        the encoder.
+      size: side of the images, a multiple of 16; 0 is the encoder's, or 64 where that does not fit.
+      start: a generator's weights to go on from; empty for fresh ones.
+      activations: `float32` or `bfloat16`.
+    """
 
     data: Path
     cache: Path
     encoder: str
     loop: LoopConfig
+    blob: str = "fc6"
+    comparator: str = ""
+    size: int = 0
     width: int = 16
+    start: str = ""
+    activations: str = "float32"
     training: InversionTraining = dataclasses.field(default_factory=InversionTraining)
     licence: str = LICENCE
+
+
+class _Parts(NamedTuple):
+    """What a run is made of, checked."""
+
+    network: Network  # the encoder's
+    encoder: Encoder
+    comparator: Network | None
+    stats: CodeStats
+    config: GeneratorConfig
 
 
 def train_inversion(
@@ -64,47 +96,50 @@ def train_inversion(
     Raises:
       ValueError: for unusable data, encoder or settings, before training starts.
     """
-    network = load_network(run.encoder)
-    size = _encoder_size(network, run.training.layers)
+    network, comparator = load_network(run.encoder), _load_comparator(run)
+    size = _check(run, network, comparator or network)
     train = load_images(run.data, "train", size + size // 8, run.cache)
     val = load_images(run.data, "val", size, run.cache)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
-    stats = measure_code(network.apply, network.params, train, size)
-    encoder = make_encoder(network, stats)
-    config = pocket_generator(size, stats.mean.shape[0], run.width)
-    state = init_inversion(run.loop.seed, config, run.training)
+    parts = _parts(run, network, comparator, train, size)
+    config, encoder = parts.config, parts.encoder
+    state = init_inversion(run.loop.seed, config, run.training, _start(run, parts))
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
-    settings = {
-        "network": NAME,
-        "encoder": file_record(run.encoder)["sha256"],
-        "size": size,
-        "width": run.width,
-        "batch": run.loop.batch,
-        "seed": run.loop.seed,
-        "training": dataclasses.asdict(run.training),
-    }
+
+    def invert(state: InversionState):
+        return partial(_invert, (config, encoder.features, encoder.code, encoder.size),
+                       state.average, encoder.scale, network.params)  # fmt: skip
 
     def evaluate(state: InversionState) -> dict[str, float]:
-        write_sheet(run.loop.out / "reconstructions.png", invert(state, network.params), few, size)
-        return _figures(invert(state, network.params), few, size)
+        write_sheet(run.loop.out / "reconstructions.png", invert(state), few, size)
+        return inversion_figures(invert(state), batches(few, _VAL_BATCH), size)
 
-    def invert(state: InversionState, params):
-        return partial(_invert, config, encoder, state.average, params)
-
-    step = jax.jit(partial(inversion_step, config, encoder, run.training), donate_argnums=0)
-    state = run_loop(step, state, train, run.loop, settings, evaluate, say, frozen=network.params)
-    made = _export(state, config, encoder, stats, network, run)
+    frozen = {"encoder": network.params}
+    if comparator is not None:
+        frozen["comparator"] = comparator.params
+    state = run_loop(
+        _step(run, parts), state, train, run.loop, _settings(run, size), evaluate, say, frozen
+    )
     path = run.loop.out / f"{NAME}.safetensors"
-    save_network(path, made)
-    return path, _figures(invert(state, network.params), val, size)
+    save_network(path, _export(state, parts, run))
+    return path, inversion_figures(invert(state), batches(val, _VAL_BATCH), size)
 
 
-def make_encoder(network: Network, stats: CodeStats) -> Encoder:
-    """The frozen network's batched features, with the code's statistics."""
-    scale = float(np.sqrt(np.mean(stats.mean**2 + stats.sigma**2)))
-    features = jax.vmap(network.apply, in_axes=(None, 0))
-    return Encoder(features, "fc6", jnp.asarray(stats.sigma), scale)
+def _step(run: InversionRun, parts: _Parts) -> Callable:
+    """The step, without the critic until it joins: two compilations, no work for nothing."""
+    other = parts.comparator
+    comparator = other and Comparator(jax.vmap(other.apply, (None, 0)), other.input_shape[0])
+    static = (parts.config, parts.encoder, comparator, run.training, run.activations)
+    plain, adversarial = (
+        jax.jit(partial(inversion_step, *static, flag), donate_argnums=0) for flag in (False, True)
+    )
+
+    def step(state, frozen, rgb, labels, key, progress):
+        late = run.training.adversary > 0 and progress >= run.training.adversary_start
+        return (adversarial if late else plain)(state, frozen, rgb, labels, key, progress)
+
+    return step
 
 
 def write_sheet(path: Path, invert: Callable, images: ImageSet, size: int) -> None:
@@ -122,52 +157,97 @@ def write_sheet(path: Path, invert: Callable, images: ImageSet, size: int) -> No
     sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(path)
 
 
-def _encoder_size(network: Network, layers: tuple[str, ...]) -> int:
-    config = network.info.config
-    if is_generator(config) or "fc6" not in dict(getattr(config, "dense", ())):
-        raise ValueError(f"encoder {network.name!r} has no layer fc6: expected a scene network")
-    known = {c.name for c in config.convs}
-    if unknown := [name for name in layers if name not in known]:
-        raise ValueError(f"feature layer {unknown[0]!r} is none of {', '.join(sorted(known))}")
-    if config.size % 16:
-        raise ValueError(f"encoder {network.name!r} takes {config.size} px, no multiple of 16")
-    return config.size
+def _load_comparator(run: InversionRun) -> Network | None:
+    return load_network(run.comparator) if run.comparator else None
+
+
+def _check(run: InversionRun, encoder: Network, comparator: Network) -> int:
+    """The side of the images."""
+    for network in (encoder, comparator):
+        if is_generator(network.info.config):
+            raise ValueError(f"{network.name!r} is a generator: expected a classifier to invert")
+    blobs = activation_shapes(encoder.info.config)
+    if run.blob not in blobs:
+        raise ValueError(f"blob {run.blob!r} of {encoder.name!r} is none of {', '.join(blobs)}")
+    layers = activation_shapes(comparator.info.config)
+    if unknown := [name for name in run.training.layers if name not in layers]:
+        raise ValueError(
+            f"feature layer {unknown[0]!r} of {comparator.name!r} is none of {', '.join(layers)}"
+        )
+    side = encoder.input_shape[0]
+    size = run.size or (side if side % 16 == 0 and side <= _LARGEST else 64)
+    if size < 32 or size % 16:
+        raise ValueError(f"size is {size}, expected a multiple of 16 from 32 on")
+    return size
+
+
+def _parts(
+    run: InversionRun, network: Network, comparator: Network | None, train: ImageSet, size: int
+) -> _Parts:
+    side = network.input_shape[0]
+    features = jax.vmap(network.apply, in_axes=(None, 0))
+    stats = measure_code(
+        lambda params, x: flat_code(features(params, view(x, side)), run.blob),
+        network.params,
+        train,
+        size,
+    )
+    scale = float(np.sqrt(np.mean(stats.mean**2 + stats.sigma**2)))
+    encoder = Encoder(features, side, run.blob, jnp.asarray(stats.sigma), scale)
+    config = pocket_generator(size, stats.mean.shape[0], run.width)
+    return _Parts(network, encoder, comparator, stats, config)
+
+
+def _start(run: InversionRun, parts: _Parts):
+    """Parameters to go on from, or None."""
+    if not run.start:
+        return None
+    given = load_network(run.start)
+    if given.info.config != parts.config:
+        raise ValueError(
+            f"{run.start!r} is not a generator of this run's size, width and code: give its own "
+            "--size and --width, or train from fresh weights"
+        )
+    return unfold_scales(given.params, parts.config, parts.encoder.scale)
+
+
+def _settings(run: InversionRun, size: int) -> dict:
+    """What the weights depend on."""
+    files = {"encoder": run.encoder, "comparator": run.comparator, "start": run.start}
+    hashes = {k: file_record(name)["sha256"] if name else "" for k, name in files.items()}
+    return {
+        "network": NAME,
+        **hashes,
+        "blob": run.blob,
+        "size": size,
+        "width": run.width,
+        "batch": run.loop.batch,
+        "seed": run.loop.seed,
+        "training": dataclasses.asdict(run.training),
+    }
 
 
 @partial(jax.jit, static_argnums=0)
-def _invert_jit(static, average, scale, params, x):
-    config, features, code = static
-    real = features(params, x)
-    image = generate(config, average, real[code], scale)
-    made = features(params, image)
-    return real["fc8"], made["fc8"], real[code], made[code], image
+def _invert(static, average, scale, params, x):
+    config, features, blob, side = static
+    real = features(params, view(x, side))
+    code = flat_code(real, blob)
+    image = PIXEL_SCALE * generate(config, average, code / scale)
+    made = features(params, view(image, side))
+    return real["prob"], made["prob"], code, flat_code(made, blob), image
 
 
-def _invert(config, encoder: Encoder, average, params, x):
-    static = (config, encoder.features, encoder.code)
-    return _invert_jit(static, average, encoder.scale, params, x)
-
-
-def _figures(invert: Callable, val: ImageSet, size: int) -> dict[str, float]:
-    return inversion_figures(invert, batches(val, _VAL_BATCH), size)
-
-
-def _export(
-    state: InversionState,
-    config,
-    encoder: Encoder,
-    stats: CodeStats,
-    network: Network,
-    run: InversionRun,
-) -> Network:
+def _export(state: InversionState, parts: _Parts, run: InversionRun) -> Network:
+    config = parts.config
     info = NetworkInfo(
         network=NAME,
         config=config,
         licence=run.licence,
         source="experiments.train_generator",
-        encoder=network.name,
+        encoder=parts.network.name,
+        encoder_blob=run.blob,
         notes=f"seed {run.loop.seed}; output {image_blob(config)}, losses {run.training}",
     )
-    flat = fold_scales(state.average, config, encoder.scale)
+    flat = fold_scales(state.average, config, parts.encoder.scale)
     params = {path: np.asarray(value, np.float32) for path, value in flat.items()}
-    return build_network(info, params, stats)
+    return build_network(info, params, parts.stats)

@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxsynth.training.data import ImageSet, epoch_rows
+from jaxsynth.training.devices import place_on
 
 State = Any  # a pytree of arrays
 Metrics = dict[str, jax.Array]
@@ -59,7 +60,7 @@ def run_loop(
 
     Args:
       step_fn: (state, frozen, rgb (B, S, S, 3) uint8, labels (B,), key, progress 0..1) -> state and
-        metrics; jitted, the state donated.
+        metrics; jitted, the state donated. On several devices the batch is split over them.
       settings: what the weights depend on; a checkpoint of other settings is refused.
       evaluate: called at each checkpoint and at the end.
       frozen: weights that the step reads and leaves alone.
@@ -70,8 +71,10 @@ def run_loop(
     per_epoch = len(images.rows) // config.batch
     if per_epoch == 0:
         raise ValueError(f"{len(images.rows)} training images make no batch of {config.batch}")
+    place = place_on(jax.devices(), config.batch)
     with _Checkpoints(config.out / "checkpoints", settings) as checkpoints:
         state, step, spent = checkpoints.restore(state)
+        state, frozen = place.state(state), place.state(frozen)
         if config.max_steps == 0 and not step:
             raise ValueError(f"no checkpoint in {str(config.out)!r}: train first")
         if step:
@@ -92,8 +95,8 @@ def run_loop(
             state, metrics = step_fn(
                 state,
                 frozen,
-                images.images[rows],
-                images.labels[rows],
+                place.batch(images.images[rows]),
+                place.batch(images.labels[rows]),
                 jax.random.fold_in(root, step),
                 jnp.float32(min(done, 1.0)),
             )

@@ -1,4 +1,4 @@
-"""Training of a scene network: an AlexNet with batch norm that is folded away at the end.
+"""Training of a scene network, with batch norm that is folded away at the end.
 
 Cross-entropy with label smoothing, SGD with Nesterov momentum, weight decay on kernels, a short
 warm-up and a cosine schedule. Inputs are BGR, mean-subtracted, (B, H, W, 3); pure functions.
@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsynth.networks.alexnet import AlexNet, AlexNetConfig
-from jaxsynth.training.augment import random_crop_flip
+from jaxsynth.networks.alexnet import AlexNetConfig
+from jaxsynth.networks.network import Config, logits_blob, make_module
+from jaxsynth.training.augment import random_colours, random_crop_flip
 from jaxsynth.training.batch_norm import INPUT_SCALE, NORM_EPSILON
-from jaxsynth.training.convolution import matmul_conv
+from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.initial import initial_variables
+from jaxsynth.training.precision import cast
 
 
 class SceneState(NamedTuple):
@@ -30,20 +32,29 @@ class SceneState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SceneTraining:
-    """Settings of the optimiser; `rate` is the peak step size for the loop's batch."""
+    """Settings of optimiser and augmentation.
+
+    Attributes:
+      rate: peak step size for the loop's batch.
+      decay: of the kernels. smoothing: of the labels. dropout: on an AlexNet's dense layers.
+      warm_up: share of the run in which the rate rises.
+      min_scale: shortest side of a random crop, as a share of the picture's.
+      colour: strength of random brightness, contrast and saturation, 0..1.
+    """
 
     rate: float = 0.05
     momentum: float = 0.9
     decay: float = 5e-4
-    smoothing: float = 0.1
-    dropout: float = 0.2
+    smoothing: float = 0.05
+    dropout: float = 0.1
     warm_up: float = 0.03
-    min_scale: float = 0.7
+    min_scale: float = 0.75
+    colour: float = 0.0
 
 
-def scene_module(config: AlexNetConfig, train: bool, dropout: float = 0.0) -> AlexNet:
-    """The module with batch norm before each ReLU (and dropout on the dense layers)."""
-    hidden = {name for name, _ in config.dense}
+def scene_module(config: Config, train: bool, dropout: float = 0.0) -> nn.Module:
+    """The module with batch norm before each ReLU (and dropout on an AlexNet's dense layers)."""
+    hidden = {name for name, _ in config.dense} if isinstance(config, AlexNetConfig) else set()
 
     def norm(name: str):
         layer = nn.BatchNorm(
@@ -54,10 +65,10 @@ def scene_module(config: AlexNetConfig, train: bool, dropout: float = 0.0) -> Al
             return lambda x: drop(layer(x))
         return layer
 
-    return AlexNet(config, norm=norm, conv=matmul_conv)
+    return make_module(config, norm=norm, conv=training_conv())
 
 
-def init_scene(seed: int, config: AlexNetConfig, training: SceneTraining) -> SceneState:
+def init_scene(seed: int, config: Config, training: SceneTraining) -> SceneState:
     """Fresh weights and an empty optimiser."""
     shape = (1, config.size, config.size, 3)
     variables = initial_variables(scene_module(config, train=False), seed, shape)
@@ -70,10 +81,11 @@ def warm_scene(params: Any, batch_stats: Any, training: SceneTraining) -> SceneS
     return SceneState(params, batch_stats, _optimiser(training).init(params))
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def scene_step(
-    config: AlexNetConfig,
+    config: Config,
     training: SceneTraining,
+    activations: str,
     state: SceneState,
     frozen: None,
     rgb,
@@ -81,18 +93,25 @@ def scene_step(
     key,
     progress,
 ) -> tuple[SceneState, dict[str, jax.Array]]:
-    """One step: rgb (B, S, S, 3) uint8, labels (B,) int32, progress 0..1 of the whole run."""
+    """One step: rgb (B, S, S, 3) uint8, labels (B,) int32, progress 0..1 of the whole run.
+
+    activations: `float32` or `bfloat16`; weights, batch statistics and the loss stay float32.
+    """
     del frozen
-    crop_key, drop_key = jax.random.split(key)
-    x = random_crop_flip(crop_key, rgb, config.size, training.min_scale) / INPUT_SCALE
+    crop_key, colour_key, drop_key = jax.random.split(key, 3)
+    x = random_crop_flip(crop_key, rgb, config.size, training.min_scale)
+    x = random_colours(colour_key, x, training.colour) / INPUT_SCALE
     module = scene_module(config, train=True, dropout=training.dropout)
 
     def loss_fn(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        out, new = module.apply(variables, x, rngs={"dropout": drop_key}, mutable=["batch_stats"])
+        variables = {"params": cast(params, activations), "batch_stats": state.batch_stats}
+        out, new = module.apply(
+            variables, cast(x, activations), rngs={"dropout": drop_key}, mutable=["batch_stats"]
+        )
+        logits = out[logits_blob(config)].astype(jnp.float32)
         target = optax.smooth_labels(jax.nn.one_hot(labels, config.classes), training.smoothing)
-        loss = optax.softmax_cross_entropy(out["fc8"], target).mean()
-        accuracy = (out["fc8"].argmax(-1) == labels).mean()
+        loss = optax.softmax_cross_entropy(logits, target).mean()
+        accuracy = (logits.argmax(-1) == labels).mean()
         return loss, (new["batch_stats"], accuracy)
 
     (loss, (stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -110,10 +129,10 @@ def schedule(progress: jax.Array, warm_up: float) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def normed_logits(config: AlexNetConfig, state: SceneState, x: jax.Array) -> jax.Array:
+def normed_logits(config: Config, state: SceneState, x: jax.Array) -> jax.Array:
     """Logits (B, classes) of the network as trained, batch norm with its running statistics."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return scene_module(config, train=False).apply(variables, x / INPUT_SCALE)["fc8"]
+    return scene_module(config, train=False).apply(variables, x / INPUT_SCALE)[logits_blob(config)]
 
 
 def _optimiser(training: SceneTraining) -> optax.GradientTransformation:

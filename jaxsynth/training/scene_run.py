@@ -10,8 +10,16 @@ import numpy as np
 
 from jaxsynth.files.weights import file_record, load_network, save_network
 from jaxsynth.networks.alexnet import AlexNetConfig
-from jaxsynth.networks.network import Network, NetworkInfo, build_network, make_apply
-from jaxsynth.networks.pocket import pocket_places
+from jaxsynth.networks.network import (
+    Config,
+    Network,
+    NetworkInfo,
+    Params,
+    build_network,
+    logits_blob,
+    make_apply,
+)
+from jaxsynth.networks.pocket import pocket_judge, pocket_places
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.batch_norm import fold_batch_norm, unfold_batch_norm
 from jaxsynth.training.code import measure_code, rescale_code
@@ -28,7 +36,7 @@ from jaxsynth.training.scene import (
 )
 
 LICENCE = "weights trained on MiniPlaces (Places images: non-commercial research and education)"
-NAME = "pocket_places"
+PLACES, JUDGE = "pocket_places", "pocket_judge"
 _VAL_BATCH = 100
 _TRAINING_BOUND = 2.0  # mean of mean + 3 sigma of a rectified unit that batch norm leaves
 _INTERIM = 1000  # validation images looked at during training
@@ -36,24 +44,34 @@ _INTERIM = 1000  # validation images looked at during training
 
 @dataclasses.dataclass(frozen=True)
 class SceneRun:
-    """A run: `loop.out` receives checkpoints and `pocket_places.safetensors`.
+    """A run: `loop.out` receives checkpoints and `{network}.safetensors`.
 
-    start: weights (a name or a file) to go on from; empty for fresh ones.
+    Attributes:
+      network: `pocket_places`, or `pocket_judge`, another architecture that judges images.
+      start: weights (a name or a file) to go on from; empty for fresh ones. An AlexNet's only.
+      code: units of fc6; a judge has none.
+      activations: `float32` or `bfloat16`.
     """
 
     data: Path
     cache: Path
     loop: LoopConfig
+    network: str = PLACES
     size: int = 64
     width: int = 24
     code: int = 512
     training: SceneTraining = dataclasses.field(default_factory=SceneTraining)
     start: str = ""
+    activations: str = "float32"
     licence: str = LICENCE
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 16:
             raise ValueError(f"size is {self.size}, expected a multiple of 16 from 32 on")
+        if self.network not in (PLACES, JUDGE):
+            raise ValueError(f"network is {self.network!r}, expected {PLACES} or {JUDGE}")
+        if self.network == JUDGE and self.start:
+            raise ValueError(f"start={self.start!r}: a {JUDGE} trains from fresh weights")
 
 
 def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
@@ -66,15 +84,20 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     val = load_images(run.data, "val", run.size, run.cache, train.classes)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
+    if len(train.classes) < 2:
+        raise ValueError(
+            f"{str(run.data)!r} has one class, {train.classes[0]!r}: a scene network needs a "
+            "folder of images for each of two classes at least"
+        )
     say(
         f"{len(train.rows)} training and {len(val.rows)} validation images, "
         f"{len(train.classes)} classes, {len(train.skipped) + len(val.skipped)} skipped"
     )
-    config = pocket_places(run.size, run.code, len(train.classes), run.width)
-    state = _first_state(run, config, train)
+    config = _config(run, len(train.classes))
+    state = first_state(run, config, train)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     settings = {
-        "network": NAME,
+        "network": run.network,
         "size": run.size,
         "width": run.width,
         "code": run.code,
@@ -85,7 +108,7 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         "training": dataclasses.asdict(run.training),
     }
     state = run_loop(
-        partial(scene_step, config, run.training),
+        partial(scene_step, config, run.training, run.activations),
         state,
         train,
         run.loop,
@@ -94,15 +117,26 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         say=say,
     )
     network = export_scene(state, config, train, run)
-    logits = jax.jit(jax.vmap(lambda p, x: network.apply(p, x)["fc8"], (None, 0)))
+    blob = logits_blob(config)
+    logits = jax.jit(jax.vmap(lambda p, x: network.apply(p, x)[blob], (None, 0)))
     figures = _accuracy(partial(logits, network.params), val, run.size)
-    path = run.loop.out / f"{NAME}.safetensors"
+    path = run.loop.out / f"{run.network}.safetensors"
     save_network(path, network)
     return path, figures
 
 
-def _first_state(run: SceneRun, config: AlexNetConfig, train: ImageSet) -> SceneState:
-    """Fresh weights, or those of `run.start` with batch norm put back."""
+def _config(run: SceneRun, classes: int) -> Config:
+    if run.network == JUDGE:
+        return pocket_judge(run.size, classes, run.width)
+    return pocket_places(run.size, run.code, classes, run.width)
+
+
+def first_state(run: SceneRun, config: AlexNetConfig, train: ImageSet) -> SceneState:
+    """Fresh weights, or those of `run.start` with batch norm put back.
+
+    Raises:
+      ValueError: if those are of another shape or other classes.
+    """
     if not run.start:
         return init_scene(run.loop.seed, config, run.training)
     network = load_network(run.start)
@@ -111,7 +145,7 @@ def _first_state(run: SceneRun, config: AlexNetConfig, train: ImageSet) -> Scene
             f"{run.start!r} is not of the size, width, code and classes of this run: give its own "
             "--size, --width and --code, or train from fresh weights"
         )
-    stats = measure_code(network.apply, network.params, train, run.size, limit=_INTERIM)
+    stats = measure_code(_fc6(config), network.params, train, run.size, limit=_INTERIM)
     params = rescale_code(network.params, stats, bound=_TRAINING_BOUND)
     normed = [*(c.name for c in config.convs), *(name for name, _ in config.dense)]
     apply = jax.vmap(network.apply, in_axes=(None, 0))
@@ -126,21 +160,27 @@ def _first_state(run: SceneRun, config: AlexNetConfig, train: ImageSet) -> Scene
     )
 
 
-def export_scene(
-    state: SceneState, config: AlexNetConfig, train: ImageSet, run: SceneRun
-) -> Network:
+def _fc6(config: Config) -> Callable[[Params, jax.Array], jax.Array]:
+    apply = make_apply(config)
+    return jax.vmap(lambda params, x: apply(params, x)["fc6"], in_axes=(None, 0))
+
+
+def export_scene(state: SceneState, config: Config, train: ImageSet, run: SceneRun) -> Network:
     """The plain network: batch norm folded, fc6 rescaled to the published code's range."""
-    params = fold_batch_norm(state.params, state.batch_stats, config.convs[0].name)
-    stats = measure_code(make_apply(config), params, train, run.size)
-    params = rescale_code(params, stats)
+    first = config.convs[0].name if run.network == PLACES else "conv_1"
+    params = fold_batch_norm(state.params, state.batch_stats, first)
+    notes = f"seed {run.loop.seed}"
+    if run.network == PLACES:
+        params = rescale_code(params, measure_code(_fc6(config), params, train, run.size))
+        notes += "; fc6 rescaled so that its mean bound is 11.85"
     info = NetworkInfo(
-        network=NAME,
+        network=run.network,
         config=config,
         labels=train.classes,
         licence=run.licence,
         source="experiments.train_places",
         preprocessing=f"resize{run.size}",
-        notes=f"seed {run.loop.seed}; fc6 rescaled so that its mean bound is 11.85",
+        notes=notes,
     )
     params = {path: np.asarray(value, np.float32) for path, value in params.items()}
     return build_network(info, params)

@@ -1,0 +1,73 @@
+"""Draws a labelled page of all units of a layer, in one compiled sweep.
+
+  python -m experiments.atlas --network=places --blob=conv5
+  python -m experiments.atlas --network=nsfw --blob=conv_stage2_block3 --units=0:64
+  python -m experiments.atlas --network=places --blob=fc8 --units='b*,mountain'
+
+Networks are `places`, `nsfw` and `generator`, blobs have their original names. Every unit is a run
+that climbs the unit's own activation; a blob after its ReLU is climbed before it (`conv5` at
+`conv5_pre`), as a silent unit has no gradient. A spatial blob's units are taken at its centre, or
+at `--position=y,x`. contact_sheet.png is the page; more than 400 units make several, atlas_00.png
+and on. Results stay in memory until the end: draw a layer of thousands of units in parts (--units).
+Some two minutes for the 192 units of the pocket scene network's conv5 on two cores.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments import run_flags
+from experiments.common import launch, load_networks
+from experiments.launch import run_main
+from jaxsynth.engine.objective import GENERATOR
+from jaxsynth.engine.terms import Term, check_name, layer_terms, system_shapes
+from jaxsynth.experiment import NSFW, PLACES, Run
+from jaxsynth.report.atlas import write_atlas
+
+flags.adopt_module_key_flags(run_flags)
+_NETWORK = flags.DEFINE_string("network", PLACES, "Whose layer: places, nsfw or generator.")
+_BLOB = flags.DEFINE_string("blob", None, "The layer, such as conv5.")
+_UNITS = flags.DEFINE_list("units", ["all"], "Numbers, ranges (0:64 is 0..63), labels, or all.")
+_POSITION = flags.DEFINE_string("position", "", "y,x in a spatial blob; by default its centre.")
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = run_flags.read_settings("atlas", argv, seeds="1")
+    role, blob = _NETWORK.value, _BLOB.value
+    check_name("network", role, settings.networks)
+    # open_nsfw looks at the finished pictures whatever is climbed: the report blurs by its score.
+    names = {r: n for r, n in settings.networks.items() if r in (GENERATOR, NSFW, role)}
+    settings = dataclasses.replace(settings, networks=names)
+    networks = load_networks(settings)
+    shapes = system_shapes(networks)
+    if not blob:
+        raise ValueError(f"no --blob given: one of {', '.join(shapes[role])} of {role}")
+    terms = layer_terms(networks, shapes, role, blob, _UNITS.value, _POSITION.value)
+    runs = [
+        Run(seed, (term,), _label(term), f"seed {seed}" if len(settings.seeds) > 1 else "")
+        for term in terms
+        for seed in settings.seeds
+    ]
+    title = _title(terms, blob, shapes[role][blob])
+    return launch(settings, networks, runs, title, write_atlas)
+
+
+def _label(term: Term) -> str:
+    return f"unit {term.name}" if term.name.isdecimal() else term.name
+
+
+def _title(terms: Sequence[Term], blob: str, shape: tuple[int, ...]) -> str:
+    climbed = terms[0]
+    count = f"All {shape[-1]}" if len(terms) == shape[-1] else f"{len(terms)} of {shape[-1]}"
+    title = f"{count} units of {climbed.network}:{blob}"
+    if len(shape) == 3:
+        y, x, _ = climbed.index
+        title += f" at {y},{x} of {shape[0]}x{shape[1]}"
+    if climbed.blob != blob:
+        title += f", climbed at {climbed.blob}: behind its ReLU a silent unit has no gradient"
+    return title
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,176 @@
+"""How good is the prior? Measures the generator and its networks on photographs never trained on.
+
+  python -m experiments.evaluate_prior --data=DIR --judge=pocket_judge
+  python -m experiments.evaluate_prior --figures=scenes --data=DIR --steps=40 --out=out/steps40
+
+DIR is as for the trainers; its validation photographs are used. The judge is a scene network that
+no objective ever saw. Groups of figures, `all` or some of them:
+
+  network    scene network: top-1, top-5
+  inversion  E(G(E(x))) against E(x): category, cosine; G(E(x)) against x
+  frechet    distance of G(E(x)) to x in the judge's features; of --baseline_generator beside it
+  spectrum   power of G(E(x)) against x at every frequency; excess at the periods of a grid
+  scenes     every category: P(target), what the judge sees, spectrum, clipped pixels
+  nsfw       both ends of the NSFW neuron
+  joint      a scene and NSFW together
+  random     random codes under the NSFW network
+  size       shipped weights
+
+Writes table.md, figures.json and the sheets into --out, after every group; another call on the same
+weights adds to them. On two cores nsfw and joint take about 0.1 s per run and step.
+"""
+
+import dataclasses
+import functools
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments import run_flags
+from experiments.common import load_networks
+from experiments.launch import run_main
+from experiments.objectives import (
+    BALANCE_SCENES,
+    RANDOM_CODES,
+    joint_runs,
+    nsfw_runs,
+    scene_runs,
+    sfw_runs,
+)
+from jaxsynth.engine.objective import ENCODER, GENERATOR
+from jaxsynth.engine.terms import choose_units
+from jaxsynth.evaluation.groups import JUDGE
+from jaxsynth.evaluation.looks import Pair
+from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
+from jaxsynth.experiment import PLACES, Run, Sweep
+from jaxsynth.files.weights import file_record, load_network
+from jaxsynth.networks.network import Network
+from jaxsynth.training.data import default_cache
+
+flags.adopt_module_key_flags(run_flags)
+_FIGURES = flags.DEFINE_list("figures", ["all"], f"all, or some of {', '.join(GROUPS)}.")
+_DATA = flags.DEFINE_string("data", None, "Folder of zips or class folders, with a val split.")
+_CACHE = flags.DEFINE_string("cache", None, "Decoded images; default $JAXSYNTH_CACHE.")
+_JUDGE = flags.DEFINE_string("judge", "pocket_judge", "Independent scene network: a name or file.")
+_ENCODER = flags.DEFINE_string(
+    "encoder",
+    None,
+    "The generator's encoder: a name or file. By default the one that the generator names; if "
+    "--places bears that name, it is the one.",
+)
+_BASELINE = flags.DEFINE_string("baseline_generator", None, "Another generator, for frechet.")
+_BASELINE_ENCODER = flags.DEFINE_string(
+    "baseline_encoder", None, "Its encoder; by default the one that it names."
+)
+_SCENES = flags.DEFINE_list("scenes", ["all"], "Categories of the scenes group.")
+_JOINT_SCENES = flags.DEFINE_list("joint_scenes", list(BALANCE_SCENES), "Those of joint.")
+_COUNTS = {
+    "scenes": flags.DEFINE_string("scene_seeds", "4", "Seeds per category of scenes."),
+    "nsfw": flags.DEFINE_string("nsfw_seeds", "64", "Seeds of either end of nsfw."),
+    "joint": flags.DEFINE_string("joint_seeds", "16", "Seeds per scene of joint."),
+    "random": flags.DEFINE_string("random_seeds", "64", "Seeds of random."),
+}
+_NO_USE = ("seeds", "init_image", "init_codes", "record_codes", "precision", "show", "blur_sheet")
+
+
+def main(argv: Sequence[str]) -> int:
+    for name in _NO_USE:
+        if flags.FLAGS[name].present:
+            raise ValueError(f"--{name} has no use in evaluate_prior (--help lists what has)")
+    settings = run_flags.read_settings("evaluate_prior", argv)
+    groups = choose_groups(_FIGURES.value)
+    files = _files(settings, roles_needed(groups), settings.sweep.recipe.prior > 0)
+    wanted = {role: name for role, name in files.items() if role != ENCODER}
+    plain = dataclasses.replace(
+        settings.sweep, recipe=dataclasses.replace(settings.sweep.recipe, prior=0.0)
+    )  # the encoder of a prior term is --encoder's, loaded below
+    networks = load_networks(dataclasses.replace(settings, networks=wanted, sweep=plain))
+    if ENCODER in files:
+        networks[ENCODER] = load_network(files[ENCODER])
+    baseline = _baseline_files(groups)
+    run = EvaluationRun(
+        out=settings.out,
+        groups=groups,
+        data=Path(_DATA.value) if _DATA.value else None,
+        cache=Path(_CACHE.value) if _CACHE.value else default_cache(),
+        records={role: file_record(name) for role, name in files.items()},
+        baseline=tuple(file_record(name) for name in baseline),
+        command=shlex.join(["python", "-m", "experiments.evaluate_prior", *sys.argv[1:]]),
+        overwrite=settings.overwrite,
+        progress=settings.progress,
+    )
+    pair = Pair(*(load_network(name) for name in baseline)) if baseline else None
+    sweeps = _sweeps(groups, networks, settings.sweep)
+    say = functools.partial(print, flush=True)
+    say("\n" + evaluate_prior(run, networks, sweeps, pair, say))
+    print(f"wrote {settings.out / 'table.md'}")
+    return 0
+
+
+def choose_groups(names: Sequence[str]) -> tuple[str, ...]:
+    """Groups in the order of `GROUPS`; ValueError for an unknown one."""
+    unknown = [name for name in names if name not in (*GROUPS, "all")]
+    if unknown or not names:
+        raise ValueError(f"--figures={','.join(names)}: expected all, or some of {GROUPS}")
+    return tuple(name for name in GROUPS if name in names or "all" in names)
+
+
+def _files(settings: run_flags.Settings, roles: set[str], prior: bool) -> dict[str, str]:
+    """Role -> name or file of its network."""
+    files = dict(settings.networks) | {JUDGE: _JUDGE.value}
+    files = {role: name for role, name in files.items() if role in roles}
+    if ENCODER in roles or prior:
+        files[ENCODER] = _ENCODER.value or _encoder_of(files[GENERATOR], files[PLACES])
+    return files
+
+
+def _encoder_of(generator: str, places: str | None = None) -> str:
+    network = load_network(generator)
+    if not network.info.encoder:
+        raise ValueError(f"generator {network.name!r} names no encoder: give --encoder")
+    if places is not None and load_network(places).name == network.info.encoder:
+        return places
+    return network.info.encoder
+
+
+def _baseline_files(groups: Sequence[str]) -> tuple[str, ...]:
+    if not _BASELINE.value:
+        if _BASELINE_ENCODER.value:
+            raise ValueError("--baseline_encoder needs --baseline_generator")
+        return ()
+    if "frechet" not in groups:
+        raise ValueError("--baseline_generator is for frechet, which --figures leaves out")
+    return _BASELINE.value, _BASELINE_ENCODER.value or _encoder_of(_BASELINE.value)
+
+
+def _sweeps(
+    groups: Sequence[str], networks: Mapping[str, Network], sweep: Sweep
+) -> dict[str, tuple[list[Run], Sweep]]:
+    """The sweeps of the chosen groups: runs, and how they climb."""
+    names = networks[PLACES].class_names
+    seeds = {group: run_flags.parse_seeds(flag.value) for group, flag in _COUNTS.items()}
+    still = dataclasses.replace(sweep.recipe, **RANDOM_CODES)
+    make = {
+        "scenes": lambda: scene_runs(networks, choose_units(_SCENES.value, names), seeds["scenes"]),
+        "nsfw": lambda: nsfw_runs(networks, seeds["nsfw"]),
+        "sfw": lambda: sfw_runs(networks, seeds["nsfw"]),
+        "joint": lambda: joint_runs(
+            networks, choose_units(_JOINT_SCENES.value, names), seeds["joint"]
+        ),
+        "random": lambda: [Run(seed, ()) for seed in seeds["random"]],
+    }
+    return {
+        name: (
+            make[name](),
+            dataclasses.replace(sweep, recipe=still) if name == "random" else sweep,
+        )
+        for group in groups
+        for name in SWEEPS.get(group, ())
+    }
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,247 @@
+"""An evaluation from photographs and weights files to a folder of table, figures and sheets.
+
+Every group's result is written as soon as it is there. A later evaluation of the same weights into
+the same folder adds its groups to the others, or replaces them.
+"""
+
+import dataclasses
+import functools
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxsynth.engine.objective import ENCODER, GENERATOR, make_encoder
+from jaxsynth.engine.sweep import Results, join
+from jaxsynth.evaluation import groups
+from jaxsynth.evaluation.folder import (
+    TABLE,
+    earlier_records,
+    hardware,
+    make_folder,
+    write_pages,
+    write_records,
+    write_spectra,
+)
+from jaxsynth.evaluation.groups import JUDGE, Group, Work
+from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
+from jaxsynth.experiment import NSFW, PLACES, Plan, Run, Sweep, execute, plan
+from jaxsynth.files.results import versions
+from jaxsynth.networks.network import Network
+from jaxsynth.training.data import ImageSet, load_images
+
+_COMPUTE: dict[str, Callable[[Work], Group]] = {
+    "network": groups.network,
+    "inversion": groups.inversion,
+    "frechet": groups.frechet,
+    "spectrum": groups.spectrum,
+    "scenes": groups.scenes,
+    "nsfw": groups.nsfw,
+    "joint": groups.joint,
+    "random": groups.random,
+    "size": lambda work: Group(shipped_size(), {}),
+}
+GROUPS = tuple(_COMPUTE)
+SWEEPS = {
+    "scenes": ("scenes",),
+    "nsfw": ("nsfw", "sfw"),
+    "joint": ("joint",),
+    "random": ("random",),
+}
+_ROLES = {  # beside the generator and the scene network
+    "inversion": (ENCODER,),
+    "frechet": (ENCODER, JUDGE),
+    "spectrum": (ENCODER,),
+    "scenes": (JUDGE,),
+    "nsfw": (NSFW,),
+    "joint": (NSFW,),
+    "random": (NSFW,),
+}
+_WITH_PHOTOGRAPHS = ("network", "inversion", "frechet", "spectrum", "scenes")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRun:
+    """An evaluation: which groups, of which files, into which folder.
+
+    Attributes:
+      groups: some of `GROUPS`.
+      data: folder of photographs as for the trainers; some groups need none.
+      records: role -> name and sha256 of its file, of every role in `networks`.
+      baseline: the same of another pair that the Frechet distance is compared with.
+    """
+
+    out: Path
+    groups: tuple[str, ...]
+    data: Path | None
+    cache: Path
+    records: Mapping[str, Mapping[str, str]]
+    baseline: tuple[Mapping[str, str], ...] = ()
+    command: str = ""
+    overwrite: bool = False
+    progress: bool = True
+
+
+def roles_needed(chosen: Sequence[str]) -> set[str]:
+    """Roles of the networks that these groups need."""
+    return {GENERATOR, PLACES, *(role for group in chosen for role in _ROLES.get(group, ()))}
+
+
+def evaluate_prior(
+    run: EvaluationRun,
+    networks: Mapping[str, Network],
+    sweeps: Mapping[str, tuple[Sequence[Run], Sweep]],
+    baseline: Pair | None = None,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Computes the groups one after another, writes everything, and gives the table.
+
+    Args:
+      networks: by role; those of `roles_needed`.
+      sweeps: name in `SWEEPS` -> its runs and how they climb; those of the chosen groups.
+      baseline: see `EvaluationRun`.
+
+    Raises:
+      ValueError: for anything that cannot work, before any long work.
+    """
+    pair = _check(run, networks, baseline)
+    plans = {
+        name: plan(_climbed(networks, name), runs, sweep) for name, (runs, sweep) in sweeps.items()
+    }
+    photographs = functools.cache(functools.partial(_photographs, run, say))
+    side = networks[GENERATOR].info.config.size
+    digests = {role: record["sha256"] for role, record in run.records.items()}
+    done = earlier_records(run.out, digests, run.overwrite)
+    if set(run.groups) & set(_WITH_PHOTOGRAPHS):
+        _check_categories(run, photographs(side), networks[PLACES])
+    make_folder(run.out, fresh=not done)
+
+    @functools.cache
+    def reconstructions() -> np.ndarray:
+        images = photographs(side)
+        return reconstruct(pair, images.images[images.rows])
+
+    def results(name: str) -> Results:
+        return _climb(name, plans[name], run.progress)
+
+    runs = {name: of for name, (of, _) in sweeps.items()}
+    work = Work(networks, pair, baseline, runs, results, photographs, reconstructions)
+    for name in run.groups:
+        start = time.perf_counter()
+        group = _COMPUTE[name](work)
+        done[name] = _record(run, name, group, sweeps, time.perf_counter() - start)
+        write_pages(run.out, name, group.pages)
+        write_records(run.out, done, GROUPS)
+        say(summary_line(name, done[name]))
+    if {"spectrum", "scenes"} & set(run.groups) and (problem := write_spectra(run.out, done)):
+        say(problem)
+    return (run.out / TABLE).read_text()
+
+
+def shipped_size() -> dict[str, Any]:
+    """Bytes of the weights that ship with the package, in MB (1e6)."""
+    found = [f for f in package_files("ported_params").iterdir() if f.name.endswith(".safetensors")]
+    sizes = {f.name: len(f.read_bytes()) for f in sorted(found, key=lambda f: f.name)}
+    return {"megabytes": sum(sizes.values()) / 1e6, "files": sizes}
+
+
+def summary_line(name: str, record: Mapping[str, Any]) -> str:
+    """A group's values on one line."""
+    values = record["values"]
+    if name == "scenes":
+        fraction = values["judge_fraction"]
+        text = (
+            f"P >= 0.9 {values['reached']:.1%}, median P {values['median']:.3f}, "
+            f"judge top-5 {values['judge_made']:.1%} (photographs {values['judge_real']:.1%}), "
+            f"fraction {'none' if fraction is None else format(fraction, '.2f')}, "
+            f"clipped {values['saturated']:.1%}, spectrum {values['largest_db']:.1f} dB"
+        )
+    else:
+        text = ", ".join(f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, int | float))
+    return f"{name}: {text} ({record['seconds']:.0f} s)"
+
+
+def _check(
+    run: EvaluationRun, networks: Mapping[str, Network], baseline: Pair | None
+) -> Pair | None:
+    needs = [g for g in run.groups if g in _WITH_PHOTOGRAPHS]
+    if needs and run.data is None:
+        raise ValueError(f"--data is missing: {needs[0]} needs a folder of photographs")
+    if JUDGE in networks:
+        digest = {role: record["sha256"] for role, record in run.records.items()}
+        for role in (PLACES, ENCODER):
+            if digest.get(role) == digest[JUDGE]:
+                raise ValueError(
+                    f"{run.records[JUDGE]['name']!r} is the judge and cannot be the network for "
+                    f"{role!r} as well: a judge that is climbed or inverted judges nothing"
+                )
+        check_judge(networks[JUDGE], networks[PLACES].class_names)
+    pairs = [baseline] if baseline is not None else []
+    if ENCODER in networks:
+        pairs.append(Pair(networks[GENERATOR], networks[ENCODER]))
+    for pair in pairs:
+        make_encoder(*pair)
+    return pairs[-1] if ENCODER in networks else None
+
+
+def _check_categories(run: EvaluationRun, images: ImageSet, places: Network) -> None:
+    """Raises ValueError unless the photographs' categories are those that the groups need."""
+    if "network" in run.groups:
+        label_units(images.classes, places)
+    if "scenes" in run.groups and not set(images.classes) & set(places.class_names):
+        raise ValueError(
+            f"--data={str(run.data)!r} has no category of network {places.name!r}: scenes needs "
+            "photographs that the judge can name"
+        )
+
+
+def _climbed(networks: Mapping[str, Network], sweep: str) -> dict[str, Network]:
+    """The networks of one sweep: never the judge, and no larger ones than it needs."""
+    roles = {"scenes": (PLACES,), "joint": (PLACES, NSFW)}.get(sweep, (NSFW,))
+    return {r: networks[r] for r in (GENERATOR, *roles, ENCODER) if r in networks}
+
+
+def _photographs(run: EvaluationRun, say: Callable[[str], None], side: int) -> ImageSet:
+    images = load_images(run.data, "val", side, run.cache)
+    for line in images.skipped:
+        say(f"skipped {line}")
+    return images
+
+
+def _climb(name: str, todo: Plan, progress: bool) -> Results:
+    steps, batch = max(1, todo.settings.recipe.steps), todo.settings.batch
+    total = -(-len(todo.batch.codes) // batch) * steps
+    with tqdm(total=total, desc=name, unit="step", disable=not progress, file=sys.stderr) as bar:
+
+        def on_step(first: int, done: int, values: np.ndarray) -> None:
+            bar.update(first // batch * steps + done - bar.n)
+
+        return join(list(execute(todo, on_step)))
+
+
+def _record(
+    run: EvaluationRun,
+    name: str,
+    group: Group,
+    sweeps: Mapping[str, tuple[Sequence[Run], Sweep]],
+    seconds: float,
+) -> dict[str, Any]:
+    own = {s: dataclasses.asdict(sweeps[s][1]) for s in SWEEPS.get(name, ())}
+    roles = roles_needed([name]) if name != "size" else set()
+    if any(sweeps[s][1].recipe.prior for s in own):
+        roles.add(ENCODER)
+    return {
+        "values": group.values,
+        "seconds": round(seconds, 1),
+        "command": run.command,
+        "networks": {r: dict(run.records[r]) for r in sorted(roles)},
+        "baseline": [dict(record) for record in run.baseline] if name == "frechet" else [],
+        "sweeps": own,
+        "versions": versions(),
+        "hardware": hardware(),
+    }

@@ -1,0 +1,316 @@
+"""The strip from a photograph to the end image, and the atlas of a layer."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from test_launchers import launch, rows_of
+from tiny import LABELS, save_tiny_networks, tiny_networks
+
+from jaxsynth.engine.recipes import Recipe
+from jaxsynth.engine.sweep import join
+from jaxsynth.engine.terms import Term, layer_terms, system_shapes
+from jaxsynth.experiment import Run, Sweep, execute, plan
+from jaxsynth.files.images import preprocess, to_rgb, write_png
+from jaxsynth.files.results import read_results
+from jaxsynth.path import Picture, path_pictures, path_steps
+from jaxsynth.report import sheet
+from jaxsynth.report.atlas import write_atlas
+from jaxsynth.report.html import write_report
+from jaxsynth.report.strip import write_strip
+
+NETWORKS = tiny_networks()
+SHAPES = system_shapes(NETWORKS)
+SHOWN, PITCH = sheet.MIN_TILE, sheet.MIN_TILE + sheet.GAP  # of the tiny networks' tiles
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> list[str]:
+    """The three flags that name the tiny networks' files."""
+    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def shown(rgb: np.ndarray) -> np.ndarray:
+    """A tiny picture as a sheet shows it."""
+    size = (SHOWN, SHOWN)
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC)).astype(int)
+
+
+def find(page: np.ndarray, tile: np.ndarray) -> list[tuple[int, int]]:
+    """Where the page shows the tile, exactly: (y, x) of its corners."""
+    ys, xs = np.nonzero((page == tile[0, 0]).all(axis=-1))
+    h, w = tile.shape[:2]
+    return [
+        (int(y), int(x))
+        for y, x in zip(ys, xs, strict=True)
+        if np.array_equal(page[y : y + h, x : x + w], tile)
+    ]
+
+
+# ---- the strip
+
+
+def test_the_strip_shows_photograph_reconstruction_path_and_end(weights, photo, tmp_path):
+    out = tmp_path / "run"
+    flags = ["--scenes=bar,dam", f"--init_image={photo}", f"--out={out}"]
+    done = launch("scene", *weights, *flags)
+    assert done.returncode == 0, done.stderr
+    assert str(out / "strip.png") in done.stdout
+    assert 'src="strip.png"' in (out / "report.html").read_text()
+    sweep = json.loads((out / "config.json").read_text())["sweep"]
+    assert sweep["record"] == [5, 10, 15, 20, 25] and sweep["recipe"]["steps"] == 30
+
+    with Image.open(photo) as file:
+        small = np.asarray(file.resize((16, 16), Image.Resampling.BILINEAR))
+    page = np.asarray(Image.open(out / "strip.png")).astype(int)
+    corners = find(page, shown(small))
+    assert len(corners) == 2 and len({x for _, x in corners}) == 1  # the first tile of both rows
+    assert page.shape[1] == corners[0][1] + 8 * PITCH - sheet.GAP + sheet.MARGIN
+
+    generator, results = NETWORKS["generator"], read_results(out)
+    encoder = NETWORKS["places"]
+    code = encoder.apply(encoder.params, jnp.asarray(to_network(small)))["fc6"]
+    for run, (y, x) in enumerate(corners):
+        codes = [code, *results.recorded_codes[run]]
+        images = [generator.apply(generator.params, jnp.asarray(c))["deconv0"] for c in codes]
+        for place, image in enumerate([*images, results.last.image[run]], 1):
+            left = x + place * PITCH
+            tile = page[y : y + SHOWN, left : left + SHOWN]
+            assert np.abs(tile - shown(to_rgb(np.asarray(image)))).max() <= 3, (run, place)
+    assert not np.array_equal(*results.recorded_codes[:, -1])
+
+
+def to_network(rgb: np.ndarray) -> np.ndarray:
+    return preprocess(rgb, "simple", len(rgb))
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "rows"),
+    [
+        ("nsfw", [], 1),
+        ("sfw", [], 1),
+        ("pareidolia", ["--alphas=1,2", "--betas=1", "--record_codes=1,2,3,4"], 2),
+        ("joint", ["--scenes=bar", "--nsfw_weights=0.5,1"], 2),
+        ("synthesize", ["--term=places:conv2_pre:3@1,2:1", "--term=generator:deconv1:2:0.5"], 1),
+        ("atlas", ["--blob=conv1", "--units=0,2,4"], 3),
+    ],
+)
+def test_every_launcher_that_starts_from_a_photograph_draws_a_strip(
+    weights, photo, tmp_path, name, flags, rows
+):
+    out = tmp_path / "run"
+    flags = [*flags, "--steps=4", f"--init_image={photo}", f"--out={out}", "--blur_sheet"]
+    done = launch(name, *weights, *flags)
+    assert done.returncode == 0, done.stderr
+    with Image.open(photo) as file:
+        small = np.asarray(file.resize((16, 16), Image.Resampling.BILINEAR))
+    page = np.asarray(Image.open(out / "strip.png")).astype(int)
+    corners = find(page, shown(small))
+    assert len(corners) == rows == len(rows_of(out))
+    # Photograph, reconstruction, steps 1 and 2 (recipe dgn_am_image ends one update early), end.
+    assert page.shape[1] == corners[0][1] + 5 * PITCH - sheet.GAP + sheet.MARGIN
+
+
+def test_a_path_tells_what_every_network_sees():
+    photo = np.random.default_rng(2).uniform(-100, 100, (16, 16, 3)).astype(np.float32)
+    generator, places = NETWORKS["generator"], NETWORKS["places"]
+    code = np.asarray(places.apply(places.params, jnp.asarray(photo))["fc6"])
+    terms = (Term("places", "conv2", (1, 2, 3), 1.0), Term("generator", "deconv1", (0, 0, 1), 1.0))
+    recipe = Recipe(steps=14, lr_start=0.1)
+    todo = plan(NETWORKS, [Run(0, terms)], Sweep(recipe, batch=2, record=(14, 3, 1)), code[None])
+    results = join(list(execute(todo)))
+    pictures = path_pictures(todo, results, 0, photo)
+    names = ["photograph", "reconstruction", "step 1", "step 3", "end, step 14"]
+    assert [picture.name for picture in pictures] == names
+    np.testing.assert_array_equal(pictures[0].image, photo)
+    assert "generator" not in pictures[0].watched
+
+    codes = [code, results.recorded_codes[0, 2], results.recorded_codes[0, 1], results.codes[0]]
+    for picture, expected in zip(pictures[1:], codes, strict=True):
+        own = generator.apply(generator.params, jnp.asarray(expected))
+        np.testing.assert_allclose(picture.image, own["deconv0"], rtol=1e-4, atol=1e-3)
+        value = picture.watched["generator"]["deconv1"]
+        np.testing.assert_allclose(value, [own["deconv1"][0, 0, 1]], rtol=1e-4, atol=1e-4)
+    for picture in pictures:
+        seen = places.apply(places.params, jnp.asarray(picture.image))
+        np.testing.assert_allclose(picture.watched["places"]["prob"], seen["prob"], rtol=1e-3)
+        value = picture.watched["places"]["conv2"]
+        np.testing.assert_allclose(value, [seen["conv2"][1, 2, 3]], rtol=1e-3, atol=1e-4)
+        assert 0 < picture.watched["nsfw"]["prob"][1] < 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "recorded"),
+    [(0, ()), (1, ()), (3, (1, 2)), (30, (5, 10, 15, 20, 25)), (60, (10, 20, 30, 40, 50))],
+)
+def test_steps_of_a_path_are_evenly_spaced(steps, recorded):
+    assert path_steps(steps) == recorded
+
+
+@pytest.mark.parametrize("blur", [False, True])
+def test_a_strip_with_one_suggestive_picture_waits_for_a_click(tmp_path, blur):
+    checks = np.kron(np.indices((4, 4)).sum(axis=0) % 2, np.ones((4, 4)))
+    image = np.stack([255 * checks - 120] * 3, axis=-1)
+    prob = {"fc8": np.zeros(2), "prob": np.zeros(2)}
+    path = [
+        Picture(name, image, {"nsfw": prob | {"prob": np.array([1 - p, p])}})
+        for name, p in (("photograph", 0.1), ("reconstruction", 0.7), ("end", 0.4))
+    ]
+    networks = {"nsfw": NETWORKS["nsfw"]}
+    runs, rows = [Run(0, (), "bar", "seed 0"), Run(0, (), "dam", "seed 0")], ["ok", "ok"]
+    strip = write_strip(tmp_path, "A strip", runs, [path] * 2, rows, networks, blur=blur)
+    assert strip == ("strip.png", 0.7)
+    page = np.asarray(Image.open(tmp_path / "strip.png")).astype(int)
+    sharp = find(page, shown(to_rgb(image)))
+    assert len(sharp) == (4 if blur else 6)  # of 2 rows x 3 pictures
+
+    for nsfw, labels in ((0.7, 1), (0.5, 0), (None, 0)):
+        write_report(tmp_path / "report.html", "a", [], [], strip="strip.png", strip_nsfw=nsfw)
+        text = (tmp_path / "report.html").read_text()
+        assert text.count('<label class="picture blurred">') == labels
+        assert text.count('src="strip.png"') == 1
+
+
+@pytest.mark.parametrize("kind", ["absent", "text", "folder", "cut short"])
+def test_a_bad_photograph_is_one_line_before_anything_compiles(
+    weights, photo, tmp_path, monkeypatch, kind
+):
+    bad = tmp_path / "bad.jpg"
+    if kind == "folder":
+        bad.mkdir()
+    elif kind != "absent":
+        bad.write_bytes(b"no picture" if kind == "text" else photo.read_bytes()[:400])
+    monkeypatch.setenv("JAX_LOG_COMPILES", "1")  # whatever compiles is a line on stderr
+    flags = [*weights, "--scenes=bar", f"--init_image={bad}", f"--out={tmp_path / 'run'}"]
+    done = launch("scene", *flags)
+    assert done.returncode == 2
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and "bad.jpg" in line
+    assert not (tmp_path / "run").exists()
+
+
+# ---- the atlas
+
+
+def test_an_atlas_is_one_compilation_for_all_units(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_LOG_COMPILES", "1")
+    out = tmp_path / "run"
+    flags = ["--blob=conv2", "--position=1,2", "--steps=3", "--batch=3", f"--out={out}"]
+    done = launch("atlas", *weights, *flags)
+    assert done.returncode == 0, done.stderr
+    compiled = [line for line in done.stderr.splitlines() if "Compiling jit(advance)" in line]
+    assert len(compiled) == 1, done.stderr  # for three chunks
+
+    rows = rows_of(out)
+    assert [row["row"] for row in rows] == [f"unit {unit}" for unit in range(8)]
+    assert [row["target_1"] for row in rows] == [f"places:conv2_pre:{unit}" for unit in range(8)]
+    assert all(row["status"] == "ok" for row in rows)
+    config = json.loads((out / "config.json").read_text())
+    assert [run["terms"][0]["index"] for run in config["runs"]] == [[1, 2, u] for u in range(8)]
+    page = (out / "report.html").read_text()
+    assert "All 8 units of places:conv2 at 1,2 of 8x8, climbed at conv2_pre" in page
+    assert (out / "contact_sheet.png").is_file() and len(list((out / "images").iterdir())) == 16
+    results = read_results(out)
+    assert (results.last.objective > results.objective[:, 0]).all()
+    assert not list(out.glob("atlas_*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "labels", "networks", "title"),
+    [
+        (["--blob=fc8", "--units=b*,dam"], ["bar", "dam"], {"places"}, "2 of 5 units of places"),
+        (["--network=nsfw", "--blob=fc8"], ["SFW", "NSFW"], set(), "All 2 units of nsfw:fc8"),
+        (
+            ["--network=generator", "--blob=deconv1", "--units=4:6", "--seeds=2"],
+            ["unit 4", "unit 4", "unit 5", "unit 5"],
+            set(),
+            "2 of 6 units of generator:deconv1 at 4,4 of 8x8",
+        ),
+    ],
+)
+def test_an_atlas_of_each_network(weights, tmp_path, flags, labels, networks, title):
+    out = tmp_path / "run"
+    done = launch("atlas", *weights, *flags, "--steps=2", "--batch=2", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(out)
+    assert [row["row"] for row in rows] == labels
+    assert all(row["status"] == "ok" for row in rows)
+    config = json.loads((out / "config.json").read_text())
+    assert set(config["networks"]) == {"generator", "nsfw"} | networks
+    assert title in (out / "report.html").read_text()
+
+
+def test_every_unit_and_its_label_are_on_a_page(tmp_path):
+    count, side = 450, 112
+    (tmp_path / "images").mkdir()
+    runs = [Run(0, (), f"unit {i}") for i in range(count)]
+    rows = [{"activation_1_last": float(i), "status": "ok"} for i in range(count)]
+    colours = [(i % 256, 100 + i // 256, 40) for i in range(count)]
+    for i, colour in enumerate(colours):
+        write_png(tmp_path / f"images/run{i:05d}_last.png", np.full((4, 4, 3), colour, np.uint8))
+    names = write_atlas(tmp_path, "All 450 units", runs, rows)
+    assert names == ["atlas_00.png", "atlas_01.png"]
+    pages = [np.asarray(Image.open(tmp_path / name)).astype(int) for name in names]
+    for page, first, last in ((pages[0], 0, 400), (pages[1], 400, 450)):
+        for i in range(first, last):
+            ys, xs = np.nonzero((page == colours[i]).all(axis=-1))
+            y, x = ys.min(), xs.min()
+            assert (page[y : y + side, x : x + side] == colours[i]).all()
+            label = Image.new("RGB", (side, 18), sheet.PAPER)
+            font = sheet._font(sheet.TEXT_SIZE)
+            ImageDraw.Draw(label).text((0, 0), f"unit {i}", sheet.INK, font)
+            below = page[y + side + 6 : y + side + 24, x : x + side]
+            assert np.array_equal(below[:16], np.asarray(label)[:16]), i
+
+
+def test_layers_as_terms():
+    terms = layer_terms(NETWORKS, SHAPES, "places", "fc6", ["0:3", "5"])
+    assert [term.blob for term in terms] == ["fc6_pre"] * 4
+    assert [term.index for term in terms] == [(0,), (1,), (2,), (5,)]
+    labelled = layer_terms(NETWORKS, SHAPES, "places", "log_odds")
+    assert [(t.blob, t.name) for t in labelled] == [("log_odds", label) for label in LABELS]
+    centred = layer_terms(NETWORKS, SHAPES, "places", "norm1")
+    assert [term.index for term in centred] == [(4, 4, unit) for unit in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("role", "blob", "units", "position", "said"),
+    [
+        ("places", "conv2", ["0:9"], "", "unit '0:9' is none of the 8 labels"),
+        ("places", "conv2", ["5:5"], "", "a range such as 0:8"),
+        ("places", "fc8", ["abey"], "", "did you mean abbey"),
+        ("places", "conv2", ["all"], "8,0", "places:conv2: position '8,0' is not y,x within 8x8"),
+        ("places", "fc6", ["all"], "1,1", "places:fc6 is a vector, it has no position 1,1"),
+    ],
+)
+def test_wrong_layers_say_what_is_right(role, blob, units, position, said):
+    with pytest.raises(ValueError) as error:
+        layer_terms(NETWORKS, SHAPES, role, blob, units, position)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--network=place", "--blob=conv1"], "did you mean places"),
+        (["--blob=convl1"], "blob of places 'convl1' does not exist (did you mean conv1"),
+        ([], "no --blob given: one of data, conv1_pre, conv1,"),
+    ],
+)
+def test_a_wrong_atlas_is_one_line_and_nothing_written(weights, tmp_path, flags, said):
+    done = launch("atlas", *weights, *flags, f"--out={tmp_path / 'run'}")
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and said in line
+    assert not (tmp_path / "run").exists()
