@@ -263,9 +263,11 @@ def test_every_unit_and_its_label_are_on_a_page(tmp_path):
     assert names == ["atlas_00.png", "atlas_01.png"]
     pages = [np.asarray(Image.open(tmp_path / name)).astype(int) for name in names]
     for page, first, last in ((pages[0], 0, 400), (pages[1], 400, 450)):
+        ys, xs = np.nonzero((page == colours[first]).all(axis=-1))
         for i in range(first, last):
-            ys, xs = np.nonzero((page == colours[i]).all(axis=-1))
-            y, x = ys.min(), xs.min()
+            row, column = divmod(i - first, 20)
+            y = ys.min() + row * (side + 2 * 18 + 8 + sheet.GAP)
+            x = xs.min() + column * (side + sheet.GAP)
             assert (page[y : y + side, x : x + side] == colours[i]).all()
             label = Image.new("RGB", (side, 18), sheet.PAPER)
             font = sheet._font(sheet.TEXT_SIZE)
@@ -305,7 +307,7 @@ def test_wrong_layers_say_what_is_right(role, blob, units, position, said):
     [
         (["--network=place", "--blob=conv1"], "did you mean places"),
         (["--blob=convl1"], "blob of places 'convl1' does not exist (did you mean conv1"),
-        ([], "no --blob given: one of data, conv1_pre, conv1,"),
+        ([], "no --blob given: one of conv1, conv1_pre, conv2,"),
     ],
 )
 def test_a_wrong_atlas_is_one_line_and_nothing_written(weights, tmp_path, flags, said):

@@ -65,6 +65,32 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
     return network._replace(params={p: jnp.asarray(a, dtype) for p, a in network.params.items()})
 
 
+def load_encoder(
+    generator: Network, name_or_path: str | Path = "", dtype: np.dtype | type = np.float32
+) -> Network:
+    """The network whose code a generator inverts.
+
+    Args:
+      generator: its description names the encoder, and the file's hash if it is known.
+      name_or_path: instead of the name in the description.
+
+    Raises:
+      ValueError: if there is no name, the file cannot be loaded, or it is another one than the
+        generator was trained for.
+    """
+    name, wanted = name_or_path or generator.info.encoder, generator.info.encoder_sha256
+    if not name:
+        raise ValueError(f"generator {generator.name!r} names no encoder: give --encoder=FILE")
+    network = load_network(name, dtype)
+    digest = file_record(name)["sha256"]
+    if wanted and digest != wanted:
+        raise ValueError(
+            f"generator {generator.name!r} inverts the encoder of sha256 {wanted}, but {name} has "
+            f"{digest}: give --encoder=FILE"
+        )
+    return network
+
+
 def save_network(path: str | Path, network: Network) -> str:
     """Writes the file and its manifest line; gives the file's sha256.
 

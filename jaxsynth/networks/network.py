@@ -48,6 +48,7 @@ class NetworkInfo:
       licence, source, source_sha256: provenance of the weights.
       preprocessing: how an image file becomes an input; see `jaxsynth.files.images`.
       encoder: for a generator, the network whose blob `encoder_blob` is its code; else empty.
+      encoder_sha256: of the encoder's weights file, if known.
       notes: anything else a reader of the file should know.
     """
 
@@ -59,6 +60,7 @@ class NetworkInfo:
     source_sha256: str = ""
     preprocessing: str = ""
     encoder: str = ""
+    encoder_sha256: str = ""
     encoder_blob: str = "fc6"
     notes: str = ""
 

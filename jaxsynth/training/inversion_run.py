@@ -245,6 +245,7 @@ def _export(state: InversionState, parts: _Parts, run: InversionRun) -> Network:
         licence=run.licence,
         source="experiments.train_generator",
         encoder=parts.network.name,
+        encoder_sha256=file_record(run.encoder)["sha256"],
         encoder_blob=run.blob,
         notes=f"seed {run.loop.seed}; output {image_blob(config)}, losses {run.training}",
     )
