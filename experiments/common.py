@@ -16,7 +16,7 @@ from experiments.run_flags import Settings
 from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import Term, unit_term
-from jaxsynth.experiment import Plan, Run, check_roles, encode, execute, plan
+from jaxsynth.experiment import PLACES, Plan, Run, check_roles, encode, execute, plan
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
 from jaxsynth.files.results import (
@@ -26,7 +26,7 @@ from jaxsynth.files.results import (
     write_config,
     write_results,
 )
-from jaxsynth.files.weights import cache_dir, file_record, load_network
+from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
 from jaxsynth.networks.network import Network, logits_blob
 from jaxsynth.path import path_pictures
 from jaxsynth.report.strip import STRIP, STRIP_ROWS
@@ -50,17 +50,26 @@ def load_networks(settings: Settings) -> dict[str, Network]:
     networks = {role: load_network(name, dtype) for role, name in settings.networks.items()}
     check_roles(networks)
     if settings.sweep.recipe.prior:
-        networks[ENCODER] = _load_encoder(settings, networks[GENERATOR], "a prior of 0")
+        networks[ENCODER] = load_encoder(networks[GENERATOR], encoder_name(settings), dtype)
     return networks
 
 
-def _load_encoder(settings: Settings, generator: Network, way_out: str) -> Network:
-    if not generator.info.encoder:
-        raise ValueError(
-            f"generator {generator.name!r} names no encoder: choose {way_out}, or a generator that "
-            "names one"
-        )
-    return load_network(generator.info.encoder, np.dtype(settings.sweep.precision))
+def encoder_name(settings: Settings) -> str:
+    """Name or file of the generator's encoder: --encoder; else --places, if it bears the name of
+    the one that the generator names; else that name.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    generator = read_info(settings.networks[GENERATOR])
+    if not (settings.encoder or generator.encoder):
+        raise ValueError(f"generator {generator.network!r} names no encoder: give --encoder=FILE")
+    if settings.encoder:
+        return settings.encoder
+    places = settings.networks.get(PLACES)
+    if places and read_info(places).network == generator.encoder:
+        return places
+    return generator.encoder
 
 
 def target_term(
@@ -150,7 +159,7 @@ def _start(
     if settings.init_image is None:
         return None, _start_codes(settings, networks, runs)
     generator = networks[GENERATOR]
-    encoder = _load_encoder(settings, generator, "--init_codes instead of --init_image")
+    encoder = load_encoder(generator, encoder_name(settings), settings.sweep.precision)
     photo = preprocess(
         read_image(settings.init_image), encoder.info.preprocessing, encoder.input_shape[0]
     )
@@ -185,17 +194,17 @@ def _config(
         "flags": {flag.name: flag.value for flag in own},
         "sweep": dataclasses.asdict(settings.sweep),
         "networks": {role: file_record(name) for role, name in settings.networks.items()},
-        "inputs": _inputs(settings, networks),
+        "inputs": _inputs(settings),
         "runs": [dataclasses.asdict(run) for run in runs],
     }
 
 
-def _inputs(settings: Settings, networks: Mapping[str, Network]) -> dict[str, Any]:
+def _inputs(settings: Settings) -> dict[str, Any]:
     """Hashes of the files that decide the start codes, and of the encoder if it is used."""
     files = [path for path in (settings.init_image, settings.init_codes) if path]
     inputs: dict[str, Any] = {path: file_sha256(Path(path)) for path in files}
     if settings.init_image or settings.sweep.recipe.prior:
-        inputs["encoder"] = file_record(networks[GENERATOR].info.encoder)
+        inputs["encoder"] = file_record(encoder_name(settings))
     return inputs
 
 

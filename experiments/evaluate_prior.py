@@ -30,11 +30,12 @@ from pathlib import Path
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import load_networks
+from experiments.common import TARGETS, encoder_name, load_networks
 from experiments.launch import run_main
 from experiments.objectives import (
     BALANCE_SCENES,
     RANDOM_CODES,
+    SCENE_TARGET,
     joint_runs,
     nsfw_runs,
     scene_runs,
@@ -46,7 +47,7 @@ from jaxsynth.evaluation.groups import JUDGE
 from jaxsynth.evaluation.looks import Pair
 from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
 from jaxsynth.experiment import PLACES, Run, Sweep
-from jaxsynth.files.weights import file_record, load_network
+from jaxsynth.files.weights import file_record, load_encoder, load_network, read_info
 from jaxsynth.networks.network import Network
 from jaxsynth.training.data import default_cache
 
@@ -55,17 +56,14 @@ _FIGURES = flags.DEFINE_list("figures", ["all"], f"all, or some of {', '.join(GR
 _DATA = flags.DEFINE_string("data", None, "Folder of zips or class folders, with a val split.")
 _CACHE = flags.DEFINE_string("cache", None, "Decoded images; default $JAXSYNTH_CACHE.")
 _JUDGE = flags.DEFINE_string("judge", "pocket_judge", "Independent scene network: a name or file.")
-_ENCODER = flags.DEFINE_string(
-    "encoder",
-    None,
-    "The generator's encoder: a name or file. By default the one that the generator names; if "
-    "--places bears that name, it is the one.",
-)
 _BASELINE = flags.DEFINE_string("baseline_generator", None, "Another generator, for frechet.")
 _BASELINE_ENCODER = flags.DEFINE_string(
     "baseline_encoder", None, "Its encoder; by default the one that it names."
 )
 _SCENES = flags.DEFINE_list("scenes", ["all"], "Categories of the scenes group.")
+_SCENE_TARGET = flags.DEFINE_enum(
+    "scene_target", SCENE_TARGET, TARGETS, "Which function of the neuron scenes climbs."
+)
 _JOINT_SCENES = flags.DEFINE_list("joint_scenes", list(BALANCE_SCENES), "Those of joint.")
 _COUNTS = {
     "scenes": flags.DEFINE_string("scene_seeds", "4", "Seeds per category of scenes."),
@@ -82,14 +80,11 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--{name} has no use in evaluate_prior (--help lists what has)")
     settings = run_flags.read_settings("evaluate_prior", argv)
     groups = choose_groups(_FIGURES.value)
-    files = _files(settings, roles_needed(groups), settings.sweep.recipe.prior > 0)
+    files = _files(settings, roles_needed(groups))
     wanted = {role: name for role, name in files.items() if role != ENCODER}
-    plain = dataclasses.replace(
-        settings.sweep, recipe=dataclasses.replace(settings.sweep.recipe, prior=0.0)
-    )  # the encoder of a prior term is --encoder's, loaded below
-    networks = load_networks(dataclasses.replace(settings, networks=wanted, sweep=plain))
+    networks = load_networks(dataclasses.replace(settings, networks=wanted))
     if ENCODER in files:
-        networks[ENCODER] = load_network(files[ENCODER])
+        networks[ENCODER] = load_encoder(networks[GENERATOR], files[ENCODER])
     baseline = _baseline_files(groups)
     run = EvaluationRun(
         out=settings.out,
@@ -118,22 +113,13 @@ def choose_groups(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in GROUPS if name in names or "all" in names)
 
 
-def _files(settings: run_flags.Settings, roles: set[str], prior: bool) -> dict[str, str]:
+def _files(settings: run_flags.Settings, roles: set[str]) -> dict[str, str]:
     """Role -> name or file of its network."""
     files = dict(settings.networks) | {JUDGE: _JUDGE.value}
     files = {role: name for role, name in files.items() if role in roles}
-    if ENCODER in roles or prior:
-        files[ENCODER] = _ENCODER.value or _encoder_of(files[GENERATOR], files[PLACES])
+    if ENCODER in roles or settings.sweep.recipe.prior > 0:
+        files[ENCODER] = encoder_name(settings)
     return files
-
-
-def _encoder_of(generator: str, places: str | None = None) -> str:
-    network = load_network(generator)
-    if not network.info.encoder:
-        raise ValueError(f"generator {network.name!r} names no encoder: give --encoder")
-    if places is not None and load_network(places).name == network.info.encoder:
-        return places
-    return network.info.encoder
 
 
 def _baseline_files(groups: Sequence[str]) -> tuple[str, ...]:
@@ -143,7 +129,7 @@ def _baseline_files(groups: Sequence[str]) -> tuple[str, ...]:
         return ()
     if "frechet" not in groups:
         raise ValueError("--baseline_generator is for frechet, which --figures leaves out")
-    return _BASELINE.value, _BASELINE_ENCODER.value or _encoder_of(_BASELINE.value)
+    return _BASELINE.value, _BASELINE_ENCODER.value or read_info(_BASELINE.value).encoder
 
 
 def _sweeps(
@@ -154,7 +140,9 @@ def _sweeps(
     seeds = {group: run_flags.parse_seeds(flag.value) for group, flag in _COUNTS.items()}
     still = dataclasses.replace(sweep.recipe, **RANDOM_CODES)
     make = {
-        "scenes": lambda: scene_runs(networks, choose_units(_SCENES.value, names), seeds["scenes"]),
+        "scenes": lambda: scene_runs(
+            networks, choose_units(_SCENES.value, names), seeds["scenes"], _SCENE_TARGET.value
+        ),
         "nsfw": lambda: nsfw_runs(networks, seeds["nsfw"]),
         "sfw": lambda: sfw_runs(networks, seeds["nsfw"]),
         "joint": lambda: joint_runs(

@@ -13,6 +13,7 @@ from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.recipes import BOXES, LAST_IMAGES, RECIPES, SCHEDULES, STARTS, Recipe
 from jaxsynth.experiment import NSFW, PLACES, Sweep
+from jaxsynth.files.weights import read_info
 from jaxsynth.path import path_steps
 
 _DEFAULT_BATCH = {"cpu": 8}
@@ -29,6 +30,12 @@ _NSFW_NET = flags.DEFINE_string(
 )
 _PLACES_NET = flags.DEFINE_string(
     "places", "pocket_places", "Scene classifier: a name, or the path of a ported file."
+)
+_ENCODER = flags.DEFINE_string(
+    "encoder",
+    None,
+    "The generator's encoder (for --init_image and --prior): a name or file. By default the one "
+    "that the generator names; --places, if it bears that name.",
 )
 _SEEDS = flags.DEFINE_string(
     "seeds", None, "Seeds: a count (8 is 0..7), a range (3:11 is 3..10) or a list (0,4,7)."
@@ -127,6 +134,7 @@ class Settings:
 
     name: str
     networks: Mapping[str, str]
+    encoder: str | None
     seeds: tuple[int, ...]
     sweep: Sweep
     init_image: str | None
@@ -150,7 +158,7 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only (--help)")
     if _INIT_IMAGE.value and _INIT_CODES.value:
         raise ValueError("--init_image and --init_codes are two starts: give one of them")
-    recipe = "pocket" if Path(_GENERATOR.value).stem == _POCKET else "goh"
+    recipe = "pocket" if read_info(_GENERATOR.value).network == _POCKET else "goh"
     if _INIT_IMAGE.value:
         if _SEEDS.value not in (None, "1"):
             raise ValueError("--init_image starts every seed alike: leave --seeds alone")
@@ -162,6 +170,7 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
     return Settings(
         name=name,
         networks={GENERATOR: _GENERATOR.value, NSFW: _NSFW_NET.value, PLACES: _PLACES_NET.value},
+        encoder=_ENCODER.value,
         seeds=parse_seeds(_SEEDS.value or seeds),
         sweep=Sweep(
             recipe=chosen,

@@ -11,7 +11,14 @@ from tiny import LABELS, random_params, tiny_networks
 from jaxsynth.evaluation.figures import judge_values, saturated_share
 from jaxsynth.evaluation.frechet import feature_distance, frechet_distance, moments
 from jaxsynth.evaluation.looks import ranks
-from jaxsynth.evaluation.spectrum import compare_spectra, grid_excess, mean_power, radial_power
+from jaxsynth.evaluation.spectrum import (
+    LUMA,
+    compare_spectra,
+    fixed_pattern,
+    grid_excess,
+    mean_power,
+    radial_power,
+)
 from jaxsynth.evaluation.table import markdown_table
 from jaxsynth.files.weights import load_network, save_network
 from jaxsynth.networks.network import NetworkInfo, build_network
@@ -267,3 +274,14 @@ def test_what_cannot_be_measured_is_refused_at_once(weights, data, tmp_path, cha
     [line] = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tmp_path / "run").exists()
+
+
+def test_the_fixed_pattern_is_what_images_share():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (400, 32, 32, 3))
+    wave = 20 * np.sin(2 * np.pi * np.arange(32) / 8)[None, :, None, None]
+    slow = 20 * np.sin(2 * np.pi * np.arange(32) / 32)[None, :, None, None]
+    plain = fixed_pattern(noise)
+    assert plain == pytest.approx(73.6 * np.sqrt((LUMA**2).sum() / 400), rel=0.15)
+    assert fixed_pattern(noise + wave) == pytest.approx(np.hypot(20 / np.sqrt(2), plain), rel=0.02)
+    assert fixed_pattern(noise + slow) == pytest.approx(plain, rel=1e-3)

@@ -19,7 +19,7 @@ from jaxsynth.engine.objective import make_system, objective, system_params
 from jaxsynth.engine.recipes import RECIPES
 from jaxsynth.engine.terms import Term, parse_term, system_shapes
 from jaxsynth.experiment import Run, Sweep, encode, plan, synthesize
-from jaxsynth.files.weights import save_network
+from jaxsynth.files.weights import load_encoder, save_network
 from jaxsynth.networks.alexnet import AlexNetConfig, Conv
 from jaxsynth.networks.network import CodeStats, NetworkInfo, build_network
 
@@ -368,4 +368,18 @@ def test_flags_and_the_encoder_that_the_generator_names(networks, tmp_path):
 
     orphan = launch(*files[1:], f"--generator={tmp_path}/orphan.safetensors", "--prior=0.2")
     assert orphan.returncode == 2
-    assert "names no encoder: choose a prior of 0" in orphan.stderr
+    assert "names no encoder: give --encoder" in orphan.stderr
+
+
+def test_a_generator_knows_its_encoders_file(networks, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    digest = save_network(path, networks["places"])
+    generator = networks["generator"]
+
+    def trained_for(sha256):
+        return generator._replace(info=dataclasses.replace(generator.info, encoder_sha256=sha256))
+
+    assert load_encoder(trained_for(digest), path).name == networks["places"].name
+    assert load_encoder(generator, path).name == networks["places"].name  # it does not say which
+    with pytest.raises(ValueError, match=f"of sha256 {'0' * 64}, but .* has {digest}: give --enc"):
+        load_encoder(trained_for("0" * 64), path)

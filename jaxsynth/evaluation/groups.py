@@ -23,7 +23,7 @@ from jaxsynth.evaluation.looks import (
     look,
     reconstruct,
 )
-from jaxsynth.evaluation.spectrum import compare_spectra, mean_power
+from jaxsynth.evaluation.spectrum import compare_spectra, fixed_pattern, mean_power
 from jaxsynth.experiment import PLACES, Run
 from jaxsynth.files.images import to_rgb
 from jaxsynth.networks.network import Network
@@ -126,9 +126,10 @@ def scenes(work: Work) -> Group:
 
 
 def spectrum(work: Work) -> Group:
-    """Spectra of reconstructions against photographs."""
+    """Spectra of reconstructions against photographs, and what all of them share."""
     made, real = work.reconstructions(), _pixels(_photographs(work))
-    return Group(compare_spectra(mean_power(made), mean_power(real)), {})
+    shared = {"fixed": fixed_pattern(made), "photographs_fixed": fixed_pattern(real)}
+    return Group(compare_spectra(mean_power(made), mean_power(real)) | shared, {})
 
 
 def nsfw(work: Work) -> Group:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 PERIODS = (2, 4, 8, 16)  # pixels; a generator that doubles its maps repeats itself at these
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _NEAR = 2  # cycles between a peak and its neighbours: the Hann window widens a peak by one
 _BATCH = 128
 _LEAST = 1e-9  # far below the power of 8-bit rounding, 1 / 12: a constant image has none
@@ -37,7 +37,7 @@ def mean_power(rgb: np.ndarray) -> np.ndarray:
     window = np.outer(hann, hann)  # (S, S)
     total = np.zeros((side, side))
     for first in range(0, len(rgb), _BATCH):
-        luma = rgb[first : first + _BATCH] @ _LUMA  # (B, S, S)
+        luma = rgb[first : first + _BATCH] @ LUMA  # (B, S, S)
         mean = (luma * window).sum((1, 2), keepdims=True) / window.sum()
         total += np.square(np.abs(np.fft.fft2((luma - mean) * window))).sum(0)
     return total / len(rgb) / np.square(window).sum()
@@ -79,6 +79,19 @@ def grid_excess(power: np.ndarray, diagonal: bool = False) -> dict[int, float]:
         p: at(k) - (at(k - _NEAR) + at((k + _NEAR) if 2 * k < side else k - _NEAR)) / 2
         for p, k in ks.items()
     }
+
+
+def fixed_pattern(rgb: np.ndarray) -> float:
+    """What all images share in fine detail: root mean square, in grey levels, of the mean image's
+    luma at periods below 16 pixels. A speckle at fixed places stays in the mean, detail averages
+    out: N photographs leave about their detail's rms / sqrt(N).
+
+    rgb: (N, S, S, 3), RGB, 0..255.
+    """
+    mean = rgb.mean(0, dtype=np.float64) @ LUMA  # (S, S)
+    cycles = np.fft.fftfreq(mean.shape[0])
+    fine = np.hypot(cycles[:, None], cycles[None, :]) > 1 / PERIODS[-1]
+    return float(np.sqrt(np.mean(np.abs(np.fft.ifft2(np.fft.fft2(mean) * fine)) ** 2)))
 
 
 def compare_spectra(made: np.ndarray, photographs: np.ndarray) -> dict[str, Any]:

@@ -98,6 +98,8 @@ ROWS = (
             ("`scene` images", "scenes", prefix),
         )
     ),
+    Row("detail that all x share, rms in grey levels", "spectrum", ("photographs_fixed",)),
+    Row("detail that all G(E(x)) share", "spectrum", ("fixed",)),
     _at_least(
         "`nsfw` >= 0.99 / `sfw` <= 0.001",
         "nsfw",

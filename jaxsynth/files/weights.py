@@ -66,29 +66,30 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
 
 
 def load_encoder(
-    generator: Network, name_or_path: str | Path = "", dtype: np.dtype | type = np.float32
+    generator: Network, name_or_path: str | Path, dtype: np.dtype | type | str = np.float32
 ) -> Network:
-    """The network whose code a generator inverts.
-
-    Args:
-      generator: its description names the encoder, and the file's hash if it is known.
-      name_or_path: instead of the name in the description.
+    """The network whose code a generator inverts: `load_network`, and a look at the hash.
 
     Raises:
-      ValueError: if there is no name, the file cannot be loaded, or it is another one than the
-        generator was trained for.
+      ValueError: if it cannot be loaded, or is not the file that the generator was trained for.
     """
-    name, wanted = name_or_path or generator.info.encoder, generator.info.encoder_sha256
-    if not name:
-        raise ValueError(f"generator {generator.name!r} names no encoder: give --encoder=FILE")
-    network = load_network(name, dtype)
-    digest = file_record(name)["sha256"]
-    if wanted and digest != wanted:
+    network, digest = load_network(name_or_path, dtype), file_record(name_or_path)["sha256"]
+    wanted = generator.info.encoder_sha256 or digest
+    if digest != wanted:
         raise ValueError(
-            f"generator {generator.name!r} inverts the encoder of sha256 {wanted}, but {name} has "
-            f"{digest}: give --encoder=FILE"
+            f"generator {generator.name!r} inverts the encoder of sha256 {wanted}, but "
+            f"{name_or_path} has {digest}: give --encoder=FILE"
         )
     return network
+
+
+def read_info(name_or_path: str | Path) -> NetworkInfo:
+    """The description in a weights file, its arrays neither read nor checked.
+
+    Raises:
+      ValueError: unknown name, or a file without a description.
+    """
+    return _read(_resolve(str(name_or_path)), arrays=False)[0]
 
 
 def save_network(path: str | Path, network: Network) -> str:
@@ -196,14 +197,16 @@ def _port_installed_open_nsfw() -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[NetworkInfo, dict[str, np.ndarray]]:
+def _read(path: Path, arrays: bool = True) -> tuple[NetworkInfo, dict[str, np.ndarray]]:
     if not path.is_file():
         raise ValueError(f"weights file {path} does not exist; {_HOW_TO_PORT}")
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            _check_manifest(path)
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if arrays:
+                _check_manifest(path)
+            names = file.keys() if arrays else ()
+            read = {name: file.get_tensor(name) for name in names}
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error}") from None
     except (safetensors.SafetensorError, TypeError, AttributeError) as error:
@@ -213,7 +216,7 @@ def _read(path: Path) -> tuple[NetworkInfo, dict[str, np.ndarray]]:
     if "jaxsynth" not in metadata:
         raise ValueError(f"{path} has no description `jaxsynth` in its metadata; {_HOW_TO_PORT}")
     try:
-        return info_from_json(metadata["jaxsynth"]), arrays
+        return info_from_json(metadata["jaxsynth"]), read
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
