@@ -6,7 +6,7 @@ from experiments.common import target_term
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.networks.network import Network
 
-SCENE_TARGET, NSFW_TARGET, JOINT_TARGET = "logit", "log_odds", "log_prob"
+SCENE_TARGET, NSFW_TARGET, JOINT_TARGET = "log_prob", "log_odds", "log_prob"
 BALANCE_SCENES = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 RANDOM_CODES = {"steps": 0, "start": "normal", "box": "none"}  # of the recipe
 

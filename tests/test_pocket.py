@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from jaxsynth import RECIPES, Run, Sweep, load_network, parse_term, synthesize, system_shapes
+from jaxsynth.files.weights import file_record
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,33 @@ def test_the_pair_fits_together(networks):
     np.testing.assert_allclose(code.upper.mean(), 11.85, rtol=1e-3)  # of the published fc6 code
 
 
+def test_the_encoder_is_the_very_file_that_is_shipped(networks):
+    wanted = networks["generator"].info.encoder_sha256
+    assert wanted and wanted == file_record("pocket_places")["sha256"]
+
+
+def test_the_judge_is_another_network_with_the_same_categories(networks):
+    judge, places = load_network("pocket_judge"), networks["places"]
+    assert type(judge.info.config) is not type(places.info.config)
+    assert judge.labels == places.labels and judge.input_shape == places.input_shape
+
+
+def test_scenes_are_reached_and_the_judge_sees_them(networks):
+    scenes = ("desert-sand", "iceberg", "corn_field", "bamboo_forest")
+    runs = [Run(0, (term(f"places:log_prob:{scene}:1", networks),)) for scene in scenes]
+    pair = {role: networks[role] for role in ("generator", "places")}
+    pair["encoder"] = networks["places"]
+    last = synthesize(pair, runs, Sweep(RECIPES["pocket"], batch=4)).last
+    labels = networks["places"].labels
+    p = [last.watched["places"]["prob"][i, labels.index(s)] for i, s in enumerate(scenes)]
+    assert min(p) >= 0.9
+    judge = load_network("pocket_judge")
+    logits = np.asarray(jax.jit(jax.vmap(judge.apply, (None, 0)))(judge.params, last.image)["prob"])
+    top5 = np.argsort(-logits, axis=1)[:, :5]
+    seen = [labels.index(s) in row for s, row in zip(scenes, top5, strict=True)]
+    assert sum(seen) >= 3
+
+
 def test_random_codes_score_low_and_not_zero(networks):
     look = dataclasses.replace(RECIPES["goh"], steps=0, start="normal", box="none")
     result = synthesize(networks, [Run(seed, ()) for seed in range(16)], Sweep(look, batch=16))
@@ -42,6 +71,7 @@ def test_both_ends_of_the_nsfw_neuron_are_reached(networks):
     up, down = (term(f"nsfw:log_odds:NSFW:{w}", networks) for w in (1, -1))
     runs = [Run(seed, (t,)) for t in (up, down) for seed in range(2)]
     recipe = dataclasses.replace(RECIPES["pocket"], steps=30)
+    networks = networks | {"encoder": networks["places"]}
     nsfw = synthesize(networks, runs, Sweep(recipe, batch=4)).last.watched["nsfw"]["prob"][:, 1]
     assert (nsfw[:2] >= 0.99).all() and (nsfw[2:] <= 0.001).all()
 

@@ -16,7 +16,8 @@ import pytest
 from jax import lax
 from PIL import Image
 
-from jaxsynth.files.weights import load_network
+from jaxsynth.experiment import encode
+from jaxsynth.files.weights import load_encoder, load_network
 from jaxsynth.networks.layers import upsample_conv
 from jaxsynth.networks.network import make_apply
 from jaxsynth.networks.pocket import pocket_generator, pocket_places
@@ -89,7 +90,7 @@ def data(tmp_path_factory):
 
 
 def _scene_run(data, tmp_path, out, **loop):
-    config = LoopConfig(out=tmp_path / out, batch=6, report_steps=1, **({"epochs": 4} | loop))
+    config = LoopConfig(out=tmp_path / out, **({"batch": 6, "report_steps": 1, "epochs": 4} | loop))
     return SceneRun(
         data=data,
         cache=tmp_path / "cache",
@@ -311,6 +312,23 @@ def test_the_critic_learns_to_tell_and_waits_once_it_wins():
         not np.array_equal(a, b)
         for a, b in zip(*map(jax.tree.leaves, (init_critic(0, 16, 4, 4), state)), strict=True)
     )
+
+
+def test_any_layer_at_any_size_with_another_comparator(data, tmp_path, trained):
+    run = InversionRun(
+        data=data, cache=tmp_path / "cache", encoder=str(trained[0]), blob="pool5", size=48,
+        comparator=str(trained[0]), width=2,
+        loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=1),
+        training=InversionTraining(layers=("conv2",), adversary=0, jitter=0),
+    )  # fmt: skip
+    path, _ = train_inversion(run, say=lambda line: None)
+    made, encoder = load_network(path), load_network(trained[0])
+    assert made.info.encoder_blob == "pool5" and made.info.config.size == 48
+    x = 60 * jax.random.normal(jax.random.key(0), (32, 32, 3))
+    code = encode(load_encoder(made, trained[0]), made, x)
+    expected = jax.jit(encoder.apply)(encoder.params, x)["pool5"].ravel()
+    np.testing.assert_allclose(code, expected, rtol=1e-5)
+    assert code.shape == made.input_shape == made.code.upper.shape
 
 
 @pytest.mark.parametrize("change, message", [

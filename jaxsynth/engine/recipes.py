@@ -3,8 +3,9 @@
 Sources: `goh` is Goh 2016 ("Image Synthesis from Yahoo's open_nsfw"); `dgn_am` is Nguyen et al.
 2016 as their `act_max.py` runs it; `cnnpref` is Kamitani Lab's generator descent. `adam` is ours,
 and so is `pocket`: `goh` in fewer and smaller steps, as larger ones drive the pocket generator's
-pixels far out of range. The prior term is that of Nguyen et al. 2017 ("Plug & play generative
-networks"), the jitter of Olah et al. 2017 ("Feature visualization").
+pixels far out of range, with a prior term (Nguyen et al. 2017, "Plug & play generative networks");
+an independent judge chose it (BUILD_NOTES.md). `jitter` is from Olah et al. 2017 ("Feature
+visualization").
 Steps ascend: optimizers are given the gradient of -objective.
 """
 
@@ -76,7 +77,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "goh": Recipe(),
-    "pocket": Recipe(steps=60, lr_start=0.3),
+    "pocket": Recipe(steps=60, lr_start=0.3, prior=0.05),
     "dgn_am": Recipe(
         steps=200, lr_start=8.0, decay=0.99, start="normal", last_image="last_forward"
     ),

@@ -8,8 +8,9 @@ both into its weights, `unfold_scales` takes them out again).
 
 The adversary joins late (from its first step it would win and teach nothing), and its gradient at
 the image is scaled to a share of the other losses', so that no weight has to be found by trial.
-Against speckle at fixed places, where an encoder's pooling looks, the encoder compares photograph
-and reconstruction after one random shift of both.
+With `jitter`, encoder and comparator look after one random shift of photograph and
+reconstruction, which takes details from the encoder's blind spots at fixed places and costs
+agreement.
 """
 
 import dataclasses
@@ -89,15 +90,15 @@ class InversionTraining:
 
     rate: float = 2e-3
     image: float = 4.0
-    code: float = 1.0
+    code: float = 2.0
     feature: float = 1.0
     layers: tuple[str, ...] = ("conv2", "conv3", "conv5")
-    adversary: float = 0.5
+    adversary: float = 0.2
     adversary_start: float = 0.5
     critic_rate: float = 5e-4
     critic_width: int = 24
     noise: float = 0.1
-    jitter: int = 4
+    jitter: int = 0
     average: float = 0.998
     warm_up: float = 0.02
     min_scale: float = 0.8
