@@ -148,4 +148,4 @@ def test_single_steps_in_float32(big_generator, big_places, trajectories, bounds
     )
     assert relative_l2(result.codes[0], codes[steps.index(step + 1)]) < 1e-2
     wanted = trajectories["dgn_am/f32/objective"][step]
-    assert abs(result.objective[0, 0] - wanted) <= 1e-5 * max(1, abs(wanted))
+    assert abs(result.objective[0, 0] - wanted) <= 2e-5 * max(1, abs(wanted))
