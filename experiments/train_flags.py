@@ -25,6 +25,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation
 _START = flags.DEFINE_string("start", "", "Weights to go on from, a name or a file.")
 _CHECKPOINT = flags.DEFINE_float("checkpoint_minutes", 4.0, "Minutes between checkpoints.")
 _EXPORT_ONLY = flags.DEFINE_bool("export_only", False, "Export the last checkpoint, no training.")
+_LICENCE = flags.DEFINE_string("licence", "", "A note that the weights file carries.")
 _ACTIVATIONS = flags.DEFINE_enum(
     "activations",
     None,
@@ -48,6 +49,7 @@ def read_common(name: str, argv: Sequence[str]) -> dict[str, Any]:
         "data": Path(_DATA.value),
         "cache": cache,
         "start": _START.value,
+        "licence": _LICENCE.value,
         "activations": _ACTIVATIONS.value or default_activations(),
         "loop": LoopConfig(
             out=Path(_OUT.value or f"out/{name}"),

@@ -1,7 +1,8 @@
-"""Trains a generator that inverts a chosen layer of a chosen encoder, and exports it.
+r"""Trains a generator that inverts a chosen layer of a chosen encoder, and exports it.
 
   python -m experiments.train_generator --data=DIR --encoder=PATH --minutes=60 --out=out/generator
-  python -m experiments.train_generator --data=DIR --encoder=open_nsfw --blob=pool --layers=pool1
+  python -m experiments.train_generator --data=DIR --encoder=open_nsfw --blob=pool --layers=pool1 \
+    --minutes=60
 
 DIR is as for train_places, or a plain folder of images; PATH is a weights file (train_places or
 port wrote it) or a name. Losses: image distance, code distance, feature distance in a comparator,

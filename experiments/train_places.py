@@ -1,4 +1,4 @@
-"""Trains the pocket scene network, or the judge, and exports it, batch norm folded.
+r"""Trains the pocket scene network, or the judge, and exports it, batch norm folded.
 
   python -m experiments.train_places --data=DIR --minutes=60 --out=out/places
   python -m experiments.train_places --data=DIR --start=pocket_places --minutes=60

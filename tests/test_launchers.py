@@ -251,6 +251,7 @@ def test_the_2016_system_runs_by_the_same_command(big_generator, big_places, gol
         "--batch=1",
         f"--places={tmp_path}/places205.safetensors",
         "--recipe=dgn_am",
+        "--target=logit",
         "--steps=2",
         "--seeds=1",
         f"--init_codes={tmp_path / 'codes.npy'}",

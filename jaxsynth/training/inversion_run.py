@@ -27,7 +27,7 @@ from jaxsynth.networks.network import (
 from jaxsynth.networks.pocket import pocket_generator
 from jaxsynth.training.augment import centre_input
 from jaxsynth.training.code import measure_code
-from jaxsynth.training.data import ImageSet, batches, load_images
+from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.inversion import (
     PIXEL_SCALE,
     Comparator,
@@ -43,7 +43,6 @@ from jaxsynth.training.inversion import (
 )
 from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.measure import inversion_figures
-from jaxsynth.training.scene_run import LICENCE
 
 NAME = "pocket_generator"
 _LARGEST = 128  # default side of the images, where the encoder's is larger
@@ -62,6 +61,7 @@ class InversionRun:
       size: side of the images, a multiple of 16; 0 is the encoder's, or 64 where that does not fit.
       start: a generator's weights to go on from; empty for fresh ones.
       activations: `float32` or `bfloat16`.
+      licence: a note that the weights file carries.
     """
 
     data: Path
@@ -75,7 +75,7 @@ class InversionRun:
     start: str = ""
     activations: str = "float32"
     training: InversionTraining = dataclasses.field(default_factory=InversionTraining)
-    licence: str = LICENCE
+    licence: str = ""
 
 
 class _Parts(NamedTuple):
@@ -119,7 +119,14 @@ def train_inversion(
     if comparator is not None:
         frozen["comparator"] = comparator.params
     state = run_loop(
-        _step(run, parts), state, train, run.loop, _settings(run, size), evaluate, say, frozen
+        _step(run, parts),
+        state,
+        train,
+        run.loop,
+        _settings(run, size, train),
+        evaluate,
+        say,
+        frozen,
     )
     path = run.loop.out / f"{NAME}.safetensors"
     save_network(path, _export(state, parts, run))
@@ -211,7 +218,7 @@ def _start(run: InversionRun, parts: _Parts):
     return unfold_scales(given.params, parts.config, parts.encoder.scale)
 
 
-def _settings(run: InversionRun, size: int) -> dict:
+def _settings(run: InversionRun, size: int, train: ImageSet) -> dict:
     """What the weights depend on."""
     files = {"encoder": run.encoder, "comparator": run.comparator, "start": run.start}
     hashes = {k: file_record(name)["sha256"] if name else "" for k, name in files.items()}
@@ -224,6 +231,8 @@ def _settings(run: InversionRun, size: int) -> dict:
         "batch": run.loop.batch,
         "seed": run.loop.seed,
         "training": dataclasses.asdict(run.training),
+        "activations": run.activations,
+        "photographs": content_hash(train),
     }
 
 

@@ -131,13 +131,13 @@ class _Checkpoints:
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder.parent / "settings.json"
-        settings = json.loads(json.dumps(settings))
-        if path.is_file():
-            _check_settings(json.loads(path.read_text()), settings, folder)
-        path.write_text(json.dumps(settings, indent=1))
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        path = folder.parent / "settings.json"
+        settings = json.loads(json.dumps(settings))
+        if path.is_file() and self._manager.latest_step() is not None:
+            _check_settings(json.loads(path.read_text()), settings, folder)
+        path.write_text(json.dumps(settings, indent=1))
 
     def __enter__(self) -> "_Checkpoints":
         return self

@@ -23,7 +23,7 @@ from jaxsynth.networks.pocket import pocket_judge, pocket_places
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.batch_norm import fold_batch_norm, unfold_batch_norm
 from jaxsynth.training.code import measure_code, rescale_code
-from jaxsynth.training.data import ImageSet, batches, load_images
+from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.measure import top_k_accuracy
 from jaxsynth.training.scene import (
@@ -35,7 +35,6 @@ from jaxsynth.training.scene import (
     warm_scene,
 )
 
-LICENCE = "weights trained on MiniPlaces (Places images: non-commercial research and education)"
 PLACES, JUDGE = "pocket_places", "pocket_judge"
 _VAL_BATCH = 100
 _TRAINING_BOUND = 2.0  # mean of mean + 3 sigma of a rectified unit that batch norm leaves
@@ -51,6 +50,7 @@ class SceneRun:
       start: weights (a name or a file) to go on from; empty for fresh ones. An AlexNet's only.
       code: units of fc6; a judge has none.
       activations: `float32` or `bfloat16`.
+      licence: a note that the weights file carries.
     """
 
     data: Path
@@ -63,7 +63,7 @@ class SceneRun:
     training: SceneTraining = dataclasses.field(default_factory=SceneTraining)
     start: str = ""
     activations: str = "float32"
-    licence: str = LICENCE
+    licence: str = ""
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 16:
@@ -106,6 +106,8 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         "seed": run.loop.seed,
         "start": file_record(run.start)["sha256"] if run.start else "",
         "training": dataclasses.asdict(run.training),
+        "activations": run.activations,
+        "photographs": content_hash(train),
     }
     state = run_loop(
         partial(scene_step, config, run.training, run.activations),
