@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import encoder_name, launch, load_networks
+from experiments.common import encoder_name, launch, load_networks, needs_encoder
 from experiments.launch import run_main
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.terms import Term, check_name, layer_terms, system_shapes
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     check_name("network", role, settings.networks)
     # open_nsfw looks at the finished pictures whatever is climbed: the report blurs by its score.
     names = {r: n for r, n in settings.networks.items() if r in (GENERATOR, NSFW, role)}
-    if settings.sweep.recipe.prior or settings.init_image:  # it may be --places, left out below
+    if needs_encoder(settings):  # it may be --places, left out below
         settings = dataclasses.replace(settings, encoder=encoder_name(settings))
     settings = dataclasses.replace(settings, networks=names)
     networks = load_networks(settings)

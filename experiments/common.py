@@ -10,13 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments.run_flags import Settings
 from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import Term, unit_term
-from jaxsynth.experiment import PLACES, Plan, Run, check_roles, encode, execute, plan
+from jaxsynth.experiment import PLACES, Plan, Run, check_roles, encode, plan
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
 from jaxsynth.files.results import (
@@ -29,6 +28,7 @@ from jaxsynth.files.results import (
 from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
 from jaxsynth.networks.network import Network, logits_blob
 from jaxsynth.path import path_pictures
+from jaxsynth.report.progress import execute_shown
 from jaxsynth.report.strip import STRIP, STRIP_ROWS
 from jaxsynth.report.summary import DrawSheet, summarise, write_images, write_pages
 from jaxsynth.report.tables import format_table
@@ -36,8 +36,9 @@ from jaxsynth.report.tables import format_table
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
 
 
-def load_networks(settings: Settings) -> dict[str, Network]:
-    """The networks by role, in the precision asked for; an encoder if the recipe has a prior term.
+def load_networks(settings: Settings, encoder: bool = False) -> dict[str, Network]:
+    """The networks by role, in the precision asked for; the generator's encoder where settings or
+    caller need it.
 
     Raises:
       ValueError: if --init_image is no image, a network cannot be loaded, or another one stands
@@ -49,9 +50,14 @@ def load_networks(settings: Settings) -> dict[str, Network]:
     dtype = np.dtype(settings.sweep.precision)
     networks = {role: load_network(name, dtype) for role, name in settings.networks.items()}
     check_roles(networks)
-    if settings.sweep.recipe.prior:
+    if encoder or needs_encoder(settings):
         networks[ENCODER] = load_encoder(networks[GENERATOR], encoder_name(settings), dtype)
     return networks
+
+
+def needs_encoder(settings: Settings) -> bool:
+    """Whether a photograph is encoded, or the recipe has a prior term."""
+    return bool(settings.init_image or settings.sweep.recipe.prior)
 
 
 def encoder_name(settings: Settings) -> str:
@@ -61,11 +67,11 @@ def encoder_name(settings: Settings) -> str:
     Raises:
       ValueError: if there is none.
     """
-    generator = read_info(settings.networks[GENERATOR])
-    if not (settings.encoder or generator.encoder):
-        raise ValueError(f"generator {generator.network!r} names no encoder: give --encoder=FILE")
     if settings.encoder:
         return settings.encoder
+    generator = read_info(settings.networks[GENERATOR])
+    if not generator.encoder:
+        raise ValueError(f"generator {generator.network!r} names no encoder: give --encoder=FILE")
     places = settings.networks.get(PLACES)
     if places and read_info(places).network == generator.encoder:
         return places
@@ -94,9 +100,9 @@ def launch(
     photo, start = _start(settings, networks, runs)
     todo = plan(networks, runs, settings.sweep, start)
     folder = prepare_folder(settings.out, settings.overwrite)
-    config = _config(settings, networks, runs)
+    config = _config(settings, runs)
     write_config(folder, config)
-    finished, code = _compute(settings, todo, folder, len(runs))
+    finished, code = _compute(settings, todo, folder)
     if not finished:
         clear_folder(folder)
         print("stopped before any chunk was finished: nothing to keep", file=sys.stderr)
@@ -130,25 +136,16 @@ def launch(
     return code
 
 
-def _compute(settings: Settings, todo: Plan, folder: Path, runs: int) -> tuple[list[Results], int]:
+def _compute(settings: Settings, todo: Plan, folder: Path) -> tuple[list[Results], int]:
     """Finished chunks, their images written, and the exit code (130 if Ctrl-C came between)."""
     finished: list[Results] = []
-    steps, batch = max(1, settings.sweep.recipe.steps), settings.sweep.batch
-    total = -(-runs // batch) * steps
-    with tqdm(total=total, unit="step", disable=not settings.progress, file=sys.stderr) as bar:
-
-        def on_step(first: int, done: int, values: np.ndarray) -> None:
-            bar.update(first // batch * steps + done - bar.n)
-            bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
-
-        try:
-            for chunk in execute(todo, on_step):
-                first = sum(len(c.codes) for c in finished)
-                write_images(folder, first, chunk, settings.show)
-                finished.append(chunk)
-            bar.update(total - bar.n)
-        except KeyboardInterrupt:
-            return finished, 130
+    try:
+        for chunk in execute_shown(todo, settings.progress):
+            first = sum(len(c.codes) for c in finished)
+            write_images(folder, first, chunk, settings.show)
+            finished.append(chunk)
+    except KeyboardInterrupt:
+        return finished, 130
     return finished, 0
 
 
@@ -158,8 +155,7 @@ def _start(
     """The photograph as its encoder sees it and every run's start code; None for what is not."""
     if settings.init_image is None:
         return None, _start_codes(settings, networks, runs)
-    generator = networks[GENERATOR]
-    encoder = load_encoder(generator, encoder_name(settings), settings.sweep.precision)
+    generator, encoder = networks[GENERATOR], networks[ENCODER]
     photo = preprocess(
         read_image(settings.init_image), encoder.info.preprocessing, encoder.input_shape[0]
     )
@@ -184,9 +180,7 @@ def _start_codes(
     return codes
 
 
-def _config(
-    settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run]
-) -> dict[str, Any]:
+def _config(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
     own = [f for fs in flags.FLAGS.flags_by_module_dict().items() if _is_ours(fs[0]) for f in fs[1]]
     return {
         "experiment": settings.name,
@@ -203,7 +197,7 @@ def _inputs(settings: Settings) -> dict[str, Any]:
     """Hashes of the files that decide the start codes, and of the encoder if it is used."""
     files = [path for path in (settings.init_image, settings.init_codes) if path]
     inputs: dict[str, Any] = {path: file_sha256(Path(path)) for path in files}
-    if settings.init_image or settings.sweep.recipe.prior:
+    if needs_encoder(settings):
         inputs["encoder"] = file_record(encoder_name(settings))
     return inputs
 

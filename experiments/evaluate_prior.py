@@ -30,7 +30,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import TARGETS, encoder_name, load_networks
+from experiments.common import TARGETS, encoder_name, load_networks, needs_encoder
 from experiments.launch import run_main
 from experiments.objectives import (
     BALANCE_SCENES,
@@ -41,15 +41,14 @@ from experiments.objectives import (
     scene_runs,
     sfw_runs,
 )
-from jaxsynth.engine.objective import ENCODER, GENERATOR
+from jaxsynth.engine.objective import ENCODER
 from jaxsynth.engine.terms import choose_units
 from jaxsynth.evaluation.groups import JUDGE
 from jaxsynth.evaluation.looks import Pair
 from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
 from jaxsynth.experiment import PLACES, Run, Sweep
-from jaxsynth.files.weights import file_record, load_encoder, load_network, read_info
+from jaxsynth.files.weights import cache_dir, file_record, load_network, read_info
 from jaxsynth.networks.network import Network
-from jaxsynth.training.data import default_cache
 
 flags.adopt_module_key_flags(run_flags)
 _FIGURES = flags.DEFINE_list("figures", ["all"], f"all, or some of {', '.join(GROUPS)}.")
@@ -82,15 +81,13 @@ def main(argv: Sequence[str]) -> int:
     groups = choose_groups(_FIGURES.value)
     files = _files(settings, roles_needed(groups))
     wanted = {role: name for role, name in files.items() if role != ENCODER}
-    networks = load_networks(dataclasses.replace(settings, networks=wanted))
-    if ENCODER in files:
-        networks[ENCODER] = load_encoder(networks[GENERATOR], files[ENCODER])
+    networks = load_networks(dataclasses.replace(settings, networks=wanted), ENCODER in files)
     baseline = _baseline_files(groups)
     run = EvaluationRun(
         out=settings.out,
         groups=groups,
         data=Path(_DATA.value) if _DATA.value else None,
-        cache=Path(_CACHE.value) if _CACHE.value else default_cache(),
+        cache=Path(_CACHE.value) if _CACHE.value else cache_dir(),
         records={role: file_record(name) for role, name in files.items()},
         baseline=tuple(file_record(name) for name in baseline),
         command=shlex.join(["python", "-m", "experiments.evaluate_prior", *sys.argv[1:]]),
@@ -117,7 +114,7 @@ def _files(settings: run_flags.Settings, roles: set[str]) -> dict[str, str]:
     """Role -> name or file of its network."""
     files = dict(settings.networks) | {JUDGE: _JUDGE.value}
     files = {role: name for role, name in files.items() if role in roles}
-    if ENCODER in roles or settings.sweep.recipe.prior > 0:
+    if ENCODER in roles or needs_encoder(settings):
         files[ENCODER] = encoder_name(settings)
     return files
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from jaxsynth.training.data import default_cache
+from jaxsynth.files.weights import cache_dir
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.precision import ACTIVATIONS, default_activations
 
@@ -43,7 +43,7 @@ def read_common(name: str, argv: Sequence[str]) -> dict[str, Any]:
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only")
     logging.set_verbosity(logging.WARNING)  # orbax tells every step of every save
-    cache = Path(_CACHE.value) if _CACHE.value else default_cache()
+    cache = Path(_CACHE.value) if _CACHE.value else cache_dir()
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
     return {
         "data": Path(_DATA.value),

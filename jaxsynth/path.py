@@ -64,7 +64,7 @@ def path_pictures(plan: Plan, results: Results, run: int, photo: np.ndarray) -> 
 def _picture(plan: Plan, run: int, name: str, code: np.ndarray) -> Picture:
     units = watched_of_run(plan.batch.watch, run).get(GENERATOR, {})
     image, watched = draw_jit(plan.judge, plan.params[GENERATOR], units, jnp.asarray(code))
-    seen = {role: _host(blobs) for role, blobs in {GENERATOR: watched}.items() if blobs}
+    seen = {GENERATOR: _host(watched)} if watched else {}
     return Picture(name, np.asarray(image), seen | _judged(plan, run, image))
 
 

@@ -3,15 +3,12 @@
 import dataclasses
 import itertools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_launchers import launch
 from tiny import GENERATOR, in_float64, random_params, tiny_networks
 
 from jaxsynth.engine import recipes, sweep
@@ -23,7 +20,6 @@ from jaxsynth.files.weights import load_encoder, save_network
 from jaxsynth.networks.alexnet import AlexNetConfig, Conv
 from jaxsynth.networks.network import CodeStats, NetworkInfo, build_network
 
-ROOT = Path(__file__).parents[1]
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 RISK = Term("nsfw", "fc8", (1,), 0.5, "NSFW")
 SMOOTH = Term("generator", "image_tv", (0,), -0.01)
@@ -339,17 +335,6 @@ def test_jitter_needs_seeds(networks):
         )
 
 
-def launch(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.scene", "--noprogress", "--scenes=abbey", *flags],
-        capture_output=True,
-        text=True,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        cwd=ROOT,
-        timeout=900,
-    )
-
-
 def test_flags_and_the_encoder_that_the_generator_names(networks, tmp_path):
     generator = networks["generator"]
     encoder = str(tmp_path / "encoder.safetensors")
@@ -359,7 +344,7 @@ def test_flags_and_the_encoder_that_the_generator_names(networks, tmp_path):
     files = [f"--{r}={tmp_path / r}.safetensors" for r in ("generator", "nsfw", "places")]
     out = tmp_path / "out"
     asked = ["--seeds=2", "--steps=3", "--prior=0.2", "--jitter=2", "--start=code"]
-    done = launch(*files, *asked, f"--out={out}")
+    done = launch("scene", "--scenes=abbey", *files, *asked, f"--out={out}")
     assert done.returncode == 0, done.stderr
     config = json.loads((out / "config.json").read_text())
     recipe = config["sweep"]["recipe"]
@@ -367,7 +352,13 @@ def test_flags_and_the_encoder_that_the_generator_names(networks, tmp_path):
     assert config["inputs"]["encoder"]["file"] == "encoder.safetensors"
     assert "encoder" not in (out / "metrics.csv").read_text()
 
-    orphan = launch(*files[1:], f"--generator={tmp_path}/orphan.safetensors", "--prior=0.2")
+    orphan = launch(
+        "scene",
+        "--scenes=abbey",
+        *files[1:],
+        f"--generator={tmp_path}/orphan.safetensors",
+        "--prior=0.2",
+    )
     assert orphan.returncode == 2
     assert "names no encoder: give --encoder" in orphan.stderr
 

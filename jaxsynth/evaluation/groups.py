@@ -16,7 +16,6 @@ from jaxsynth.evaluation.frechet import feature_distance
 from jaxsynth.evaluation.looks import (
     FEATURES,
     Pair,
-    invert,
     judge_ranks,
     label_units,
     logits_of,
@@ -28,7 +27,7 @@ from jaxsynth.experiment import PLACES, Run
 from jaxsynth.files.images import to_rgb
 from jaxsynth.networks.network import Network
 from jaxsynth.training.data import ImageSet, batches
-from jaxsynth.training.measure import inversion_figures, top_k_accuracy
+from jaxsynth.training.measure import inversion_figures, invert, top_k_accuracy
 
 JUDGE = "judge"  # a role that no objective knows
 _BATCH = 100
@@ -75,7 +74,7 @@ def network(work: Work) -> Group:
 def inversion(work: Work) -> Group:
     """E(G(E(x))) against E(x), G(E(x)) against x."""
     images = _photographs(work)
-    values = inversion_figures(invert(work.pair), batches(images, _BATCH), _side(work))
+    values = inversion_figures(invert(*work.pair), batches(images, _BATCH), _side(work))
     few = images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET]
     page = sheets.reconstruction_page(
         images.images[few], reconstruct(work.pair, images.images[few])

@@ -16,11 +16,11 @@ from jaxsynth.files.images import to_rgb
 from jaxsynth.networks.network import (
     Network,
     activation_shapes,
-    image_blob,
     is_generator,
     logits_blob,
 )
 from jaxsynth.training.augment import to_input
+from jaxsynth.training.measure import invert
 
 FEATURES = "pool"  # pooled features of a judge
 _BATCH = 100
@@ -83,19 +83,9 @@ def logits_of(network: Network) -> Callable[[jax.Array], jax.Array]:
     return lambda x: _activations(static, network.params, x)[blob]
 
 
-def invert(pair: Pair) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
-    """x (B, S, S, 3) -> logits of E(x), of E(G(E(x))), both codes, and G(E(x)), not clipped."""
-    generator, encoder = pair
-    static = (
-        (generator.apply, image_blob(generator.info.config), generator.info.encoder_blob),
-        (encoder.apply, encoder.input_shape[0], logits_blob(encoder.info.config)),
-    )
-    return lambda x: _invert(static, generator.params, encoder.params, x)
-
-
 def reconstruct(pair: Pair, rgb: np.ndarray) -> np.ndarray:
     """G(E(x)) of pictures of the generator's side, clipped to 8 bits: (N, S, S, 3) uint8."""
-    inverted = invert(pair)
+    inverted = invert(*pair)
     parts = [to_rgb(np.asarray(inverted(to_input(batch))[-1])) for batch in _batches(rgb)]
     return np.concatenate(parts)[: len(rgb)]
 
@@ -117,17 +107,3 @@ def _activations(static, params, x):
     apply, size, blobs = static
     out = jax.vmap(apply, (None, 0))(params, view(x, size))
     return {blob: out[blob].reshape(x.shape[0], -1) for blob in blobs}
-
-
-@partial(jax.jit, static_argnums=0)
-def _invert(static, generator_params, encoder_params, x):
-    (generate, image, code), (encode, size, logits) = static
-
-    def encoded(image):
-        out = jax.vmap(encode, (None, 0))(encoder_params, view(image, size))
-        return out[logits], out[code].reshape(image.shape[0], -1)
-
-    real, code_real = encoded(x)
-    made_image = jax.vmap(generate, (None, 0))(generator_params, code_real)[image]
-    made, code_made = encoded(made_image)
-    return real, made, code_real, code_made, made_image

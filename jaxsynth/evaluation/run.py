@@ -6,7 +6,6 @@ the same folder adds its groups to the others, or replaces them.
 
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files as package_files
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxsynth.engine.objective import ENCODER, GENERATOR, make_encoder
 from jaxsynth.engine.sweep import Results, join
@@ -30,9 +28,10 @@ from jaxsynth.evaluation.folder import (
 )
 from jaxsynth.evaluation.groups import JUDGE, Group, Work
 from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
-from jaxsynth.experiment import NSFW, PLACES, Plan, Run, Sweep, execute, plan
+from jaxsynth.experiment import NSFW, PLACES, Run, Sweep, plan
 from jaxsynth.files.results import versions
 from jaxsynth.networks.network import Network
+from jaxsynth.report.progress import execute_shown
 from jaxsynth.training.data import ImageSet, load_images
 
 _COMPUTE: dict[str, Callable[[Work], Group]] = {
@@ -127,7 +126,7 @@ def evaluate_prior(
         return reconstruct(pair, images.images[images.rows])
 
     def results(name: str) -> Results:
-        return _climb(name, plans[name], run.progress)
+        return join(list(execute_shown(plans[name], run.progress, name)))
 
     runs = {name: of for name, (of, _) in sweeps.items()}
     work = Work(networks, pair, baseline, runs, results, photographs, reconstructions)
@@ -211,17 +210,6 @@ def _photographs(run: EvaluationRun, say: Callable[[str], None], side: int) -> I
     for line in images.skipped:
         say(f"skipped {line}")
     return images
-
-
-def _climb(name: str, todo: Plan, progress: bool) -> Results:
-    steps, batch = max(1, todo.settings.recipe.steps), todo.settings.batch
-    total = -(-len(todo.batch.codes) // batch) * steps
-    with tqdm(total=total, desc=name, unit="step", disable=not progress, file=sys.stderr) as bar:
-
-        def on_step(first: int, done: int, values: np.ndarray) -> None:
-            bar.update(first // batch * steps + done - bar.n)
-
-        return join(list(execute(todo, on_step)))
 
 
 def _record(

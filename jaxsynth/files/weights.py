@@ -73,9 +73,8 @@ def load_encoder(
     Raises:
       ValueError: if it cannot be loaded, or is not the file that the generator was trained for.
     """
-    network, digest = load_network(name_or_path, dtype), file_record(name_or_path)["sha256"]
-    wanted = generator.info.encoder_sha256 or digest
-    if digest != wanted:
+    network, wanted = load_network(name_or_path, dtype), generator.info.encoder_sha256
+    if wanted and (digest := file_record(name_or_path)["sha256"]) != wanted:
         raise ValueError(
             f"generator {generator.name!r} inverts the encoder of sha256 {wanted}, but "
             f"{name_or_path} has {digest}: give --encoder=FILE"

@@ -50,13 +50,6 @@ def random_colours(key: jax.Array, x: jax.Array, strength: float) -> jax.Array:
     return middle + (1.0 + amount[1]) * (x - middle) + 64.0 * amount[2]
 
 
-def shift(x: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
-    """x (B, H, W, C) moved by offset (2,) int32 pixels in [-reach, reach], borders replicated."""
-    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    start = (0, reach + offset[0], reach + offset[1], 0)
-    return jax.lax.dynamic_slice(padded, start, x.shape)
-
-
 def _resample(start: jax.Array, scale: jax.Array, side: int, size: int) -> jax.Array:
     """(B,) start and length of an interval of [0, 1] -> weights (B, size, side), rows sum to 1."""
     step = scale[:, None] * side / size  # source pixels per output pixel, (B, 1)

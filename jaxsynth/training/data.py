@@ -45,11 +45,6 @@ class _Item(NamedTuple):
     label: str
 
 
-def default_cache() -> Path:
-    """$JAXSYNTH_CACHE, else ~/.cache/jaxsynth."""
-    return Path(os.environ.get("JAXSYNTH_CACHE") or Path.home() / ".cache" / "jaxsynth")
-
-
 def load_images(
     data: Path, split: str, side: int, cache: Path, classes: Sequence[str] | None = None
 ) -> ImageSet:

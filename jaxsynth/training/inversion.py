@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from jaxsynth.engine.objective import view
+from jaxsynth.engine.objective import shift, view
 from jaxsynth.networks.generator import Generator, GeneratorConfig
 from jaxsynth.networks.network import image_blob
 from jaxsynth.training.adversary import CriticState, critic_step, init_critic, score
-from jaxsynth.training.augment import random_crop_flip, shift
+from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.initial import initial_variables
 from jaxsynth.training.precision import cast
@@ -148,7 +148,7 @@ def inversion_losses(
     return {
         "image": jnp.mean((image - photo) ** 2) / PIXEL_SCALE**2,
         "code": code,
-        "feature": sum(feature, jnp.float32(0)) / len(pairs or "1"),
+        "feature": sum(feature, jnp.float32(0)) / max(1, len(pairs)),
     }
 
 
@@ -180,7 +180,9 @@ def inversion_step(
 
     def look(image, offset):
         """The encoder's code and the comparator's layers."""
-        moved = cast(shift(image, offset, training.jitter), activations)
+        # The window moves by `offset`, the picture the other way.
+        moved = jax.vmap(lambda one: shift(one, -offset, training.jitter))(image)
+        moved = cast(moved, activations)
         out = encoder.features(frozen["encoder"], view(moved, encoder.size))
         code = flat_code(out, encoder.code)
         if comparator is not None:

@@ -29,20 +29,18 @@ from jaxsynth.training.augment import centre_input
 from jaxsynth.training.code import measure_code
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.inversion import (
-    PIXEL_SCALE,
     Comparator,
     Encoder,
     InversionState,
     InversionTraining,
     flat_code,
     fold_scales,
-    generate,
     init_inversion,
     inversion_step,
     unfold_scales,
 )
 from jaxsynth.training.loop import LoopConfig, run_loop
-from jaxsynth.training.measure import inversion_figures
+from jaxsynth.training.measure import inversion_figures, invert
 
 NAME = "pocket_generator"
 _LARGEST = 128  # default side of the images, where the encoder's is larger
@@ -103,17 +101,13 @@ def train_inversion(
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
     parts = _parts(run, network, comparator, train, size)
-    config, encoder = parts.config, parts.encoder
-    state = init_inversion(run.loop.seed, config, run.training, _start(run, parts))
+    state = init_inversion(run.loop.seed, parts.config, run.training, _start(run, parts))
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
 
-    def invert(state: InversionState):
-        return partial(_invert, (config, encoder.features, encoder.code, encoder.size),
-                       state.average, encoder.scale, network.params)  # fmt: skip
-
     def evaluate(state: InversionState) -> dict[str, float]:
-        write_sheet(run.loop.out / "reconstructions.png", invert(state), few, size)
-        return inversion_figures(invert(state), batches(few, _VAL_BATCH), size)
+        inverted = invert(_export(state, parts, run), network)
+        write_sheet(run.loop.out / "reconstructions.png", inverted, few, size)
+        return inversion_figures(inverted, batches(few, _VAL_BATCH), size)
 
     frozen = {"encoder": network.params}
     if comparator is not None:
@@ -128,9 +122,9 @@ def train_inversion(
         say,
         frozen,
     )
-    path = run.loop.out / f"{NAME}.safetensors"
-    save_network(path, _export(state, parts, run))
-    return path, inversion_figures(invert(state), batches(val, _VAL_BATCH), size)
+    path, made = run.loop.out / f"{NAME}.safetensors", _export(state, parts, run)
+    save_network(path, made)
+    return path, inversion_figures(invert(made, network), batches(val, _VAL_BATCH), size)
 
 
 def _step(run: InversionRun, parts: _Parts) -> Callable:
@@ -149,12 +143,12 @@ def _step(run: InversionRun, parts: _Parts) -> Callable:
     return step
 
 
-def write_sheet(path: Path, invert: Callable, images: ImageSet, size: int) -> None:
+def write_sheet(path: Path, inverted: Callable, images: ImageSet, size: int) -> None:
     """Rows of photographs, each above its reconstruction."""
     chosen = images._replace(rows=images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET])
     (rgb, _, count), *_ = batches(chosen, _SHEET)
     x = centre_input(rgb, size)
-    pairs = [[to_rgb(np.asarray(v)) for v in pair] for pair in zip(x, invert(x)[-1], strict=True)]
+    pairs = [[to_rgb(np.asarray(v)) for v in pair] for pair in zip(x, inverted(x)[-1], strict=True)]
     columns = [np.concatenate(pair, axis=0) for pair in pairs[:count]]
     half = -(-len(columns) // 2)
     columns += [np.zeros_like(columns[0])] * (2 * half - len(columns))
@@ -234,16 +228,6 @@ def _settings(run: InversionRun, size: int, train: ImageSet) -> dict:
         "activations": run.activations,
         "photographs": content_hash(train),
     }
-
-
-@partial(jax.jit, static_argnums=0)
-def _invert(static, average, scale, params, x):
-    config, features, blob, side = static
-    real = features(params, view(x, side))
-    code = flat_code(real, blob)
-    image = PIXEL_SCALE * generate(config, average, code / scale)
-    made = features(params, view(image, side))
-    return real["prob"], made["prob"], code, flat_code(made, blob), image
 
 
 def _export(state: InversionState, parts: _Parts, run: InversionRun) -> Network:

@@ -1,11 +1,14 @@
 """Figures of a trained pair on validation photographs. Pure JAX inside, batches outside."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsynth.engine.objective import view
+from jaxsynth.networks.network import Network, image_blob, logits_blob
 from jaxsynth.training.augment import centre_input
 
 Batch = tuple[np.ndarray, np.ndarray, int]  # pixels (B, S, S, 3) uint8 RGB, labels (B,), count
@@ -26,6 +29,29 @@ def top_k_accuracy(
         loss -= float(log_p[np.arange(count), true].sum())
         total += count
     return {"val top-1": first / total, "val top-5": fifth / total, "val loss": loss / total}
+
+
+def invert(generator: Network, encoder: Network) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
+    """x (B, S, S, 3) -> logits of E(x), of E(G(E(x))), both codes, and G(E(x)), not clipped."""
+    static = (
+        (generator.apply, image_blob(generator.info.config), generator.info.encoder_blob),
+        (encoder.apply, encoder.input_shape[0], logits_blob(encoder.info.config)),
+    )
+    return lambda x: _invert(static, generator.params, encoder.params, x)
+
+
+@partial(jax.jit, static_argnums=0)
+def _invert(static, generator_params, encoder_params, x):
+    (generate, image, code), (encode, size, logits) = static
+
+    def encoded(image):
+        out = jax.vmap(encode, (None, 0))(encoder_params, view(image, size))
+        return out[logits], out[code].reshape(image.shape[0], -1)
+
+    real, code_real = encoded(x)
+    made_image = jax.vmap(generate, (None, 0))(generator_params, code_real)[image]
+    made, code_made = encoded(made_image)
+    return real, made, code_real, code_made, made_image
 
 
 def inversion_figures(

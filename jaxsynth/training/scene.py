@@ -72,8 +72,7 @@ def init_scene(seed: int, config: Config, training: SceneTraining) -> SceneState
     """Fresh weights and an empty optimiser."""
     shape = (1, config.size, config.size, 3)
     variables = initial_variables(scene_module(config, train=False), seed, shape)
-    params = variables["params"]
-    return SceneState(params, variables["batch_stats"], _optimiser(training).init(params))
+    return warm_scene(variables["params"], variables["batch_stats"], training)
 
 
 def warm_scene(params: Any, batch_stats: Any, training: SceneTraining) -> SceneState:
