@@ -18,7 +18,6 @@ from jaxsynth.path import path_steps
 
 _DEFAULT_BATCH = {"cpu": 8}
 _ACCELERATOR_BATCH = 64
-_FROM_IMAGE = "dgn_am_image"
 MOST_SEEDS = 1_000_000
 _POCKET = "pocket_generator"
 
@@ -45,7 +44,7 @@ _RECIPE = flags.DEFINE_enum(
     None,
     list(RECIPES),
     "Named recipe that further flags override; by default pocket for the pocket generator, else "
-    "goh.",
+    "goh; from a photograph pocket_image, else dgn_am_image.",
 )
 _STEPS = flags.DEFINE_integer("steps", None, "Number of updates.")
 _OPTIMIZER = flags.DEFINE_string("optimizer", None, "Name of an optax optimizer.")
@@ -158,11 +157,12 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only (--help)")
     if _INIT_IMAGE.value and _INIT_CODES.value:
         raise ValueError("--init_image and --init_codes are two starts: give one of them")
-    recipe = "pocket" if read_info(_GENERATOR.value).network == _POCKET else "goh"
+    pocket = read_info(_GENERATOR.value).network == _POCKET
+    recipe = "pocket" if pocket else "goh"
     if _INIT_IMAGE.value:
         if _SEEDS.value not in (None, "1"):
             raise ValueError("--init_image starts every seed alike: leave --seeds alone")
-        seeds, recipe, override = "1", _FROM_IMAGE, {}
+        seeds, recipe, override = "1", "pocket_image" if pocket else "dgn_am_image", {}
     default_batch = _DEFAULT_BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
     if _PRECISION.value == "float64":
         jax.config.update("jax_enable_x64", True)

@@ -16,6 +16,7 @@ from absl import flags
 
 from experiments import train_flags
 from experiments.launch import run_main
+from jaxsynth.training.reading import ReadingTraining
 from jaxsynth.training.scene import SceneTraining
 from jaxsynth.training.scene_run import JUDGE, PLACES, SceneRun, train_scene
 
@@ -36,6 +37,21 @@ _MIN_SCALE = flags.DEFINE_float(
 _COLOUR = flags.DEFINE_float(
     "colour", SceneTraining.colour, "Strength of random brightness, contrast and saturation, 0..1."
 )
+_GENERATOR = flags.DEFINE_string(
+    "generator", "", "A generator that inverts --start: learn to read the images it makes."
+)
+_READING_RATE = flags.DEFINE_float(
+    "reading_rate", ReadingTraining.rate, "Peak step size of Adam, with --generator."
+)
+_READING = flags.DEFINE_float(
+    "reading_loss", ReadingTraining.reading, "Weight of reading G(E(x)) like x, with --generator."
+)
+_ANCHOR = flags.DEFINE_float(
+    "anchor_loss", ReadingTraining.anchor, "Weight of keeping the codes, with --generator."
+)
+_JITTER = flags.DEFINE_integer(
+    "jitter", ReadingTraining.jitter, "Largest shift of G(E(x)) in pixels, with --generator."
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,6 +61,13 @@ def main(argv: Sequence[str]) -> int:
         size=_SIZE.value,
         width=_WIDTH.value,
         code=_CODE.value,
+        generator=_GENERATOR.value,
+        reading=ReadingTraining(
+            rate=_READING_RATE.value,
+            reading=_READING.value,
+            anchor=_ANCHOR.value,
+            jitter=_JITTER.value,
+        ),
         training=SceneTraining(
             rate=_RATE.value,
             decay=_DECAY.value,

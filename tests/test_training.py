@@ -38,6 +38,7 @@ from jaxsynth.training.inversion import (
 )
 from jaxsynth.training.inversion_run import InversionRun, train_inversion
 from jaxsynth.training.loop import LoopConfig
+from jaxsynth.training.reading import Partner, ReadingTraining, reading_state, reading_step
 from jaxsynth.training.scene import (
     SceneState,
     SceneTraining,
@@ -265,6 +266,72 @@ def test_the_generator_learns_and_loads(data, tmp_path, trained):
     assert network.info.encoder == "pocket_places"
     assert network.code.upper.shape == network.code.mean.shape == (8,)
     assert (tmp_path / "run" / "reconstructions.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def generator(data, tmp_path_factory, trained):
+    """A generator that inverts the trained network, not well."""
+    tmp_path = tmp_path_factory.mktemp("generator")
+    run = InversionRun(
+        data=data, cache=tmp_path / "cache", encoder=str(trained[0]), width=2,
+        loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=1),
+        training=InversionTraining(rate=1e-2, adversary=0),
+    )  # fmt: skip
+    return train_inversion(run, say=lambda line: None)[0]
+
+
+def test_a_scene_network_learns_to_read_a_generator_and_keeps_its_codes():
+    config = pocket_places(size=32, code=8, classes=3, width=4)
+    painter = pocket_generator(size=32, code=8, width=2)
+    scene = init_scene(0, config, SceneTraining())
+    first = fold_batch_norm(scene.params, scene.batch_stats, "conv1")
+    paint, apply = make_apply(painter), make_apply(config)
+    partner = Partner(
+        lambda p, code: paint(p, code)["conv0"], lambda p, x: apply(p, x)["fc6"], "fc6"
+    )
+    rgb = np.random.default_rng(0).integers(0, 256, (12, 36, 36, 3), dtype=np.uint8)
+    x = random_crop_flip(jax.random.key(0), rgb, 32, 0.75)
+    code = jax.vmap(partner.first, (None, 0))(first, x)
+    drawn = init_inversion(0, painter, InversionTraining(adversary=0)).params
+    frozen = {
+        "generator": fold_scales(drawn, painter, float(jnp.sqrt(jnp.mean(code**2)))),
+        "first": first,
+        "scale": jnp.float32(1),
+        "power": jnp.mean(jnp.var(code, axis=0)),
+    }
+    given = jax.tree.map(jnp.copy, (scene.params, scene.batch_stats))  # the state is donated
+    state, seen = reading_state(*given), []
+    for i in range(80):
+        state, metrics = reading_step(
+            config, SceneTraining(), ReadingTraining(rate=1e-3), partner, "float32", state, frozen,
+            rgb, np.arange(12) % 3, jax.random.key(i), jnp.float32(0.1),
+        )  # fmt: skip
+        seen.append({name: float(value) for name, value in metrics.items()})
+    assert seen[-1]["code"] < 0.2 * seen[0]["code"]
+    assert seen[-1]["anchor"] < 0.9  # codes that mean nothing any more are at 1 or above
+    assert seen[0]["anchor"] < 1e-6
+    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, scene.batch_stats)
+
+
+def test_a_scene_network_that_reads_its_generator_is_another_network(
+    data, tmp_path, trained, generator
+):
+    run = _scene_run(data, tmp_path, "run")
+    run = dataclasses.replace(run, start=str(trained[0]), generator=str(generator))
+    path, figures = train_scene(run, say=lambda line: None)
+    assert figures["val top-5"] == 1.0
+    with pytest.raises(ValueError, match="inverts the encoder of sha256"):
+        load_encoder(load_network(generator), path)
+
+
+def test_reading_needs_the_network_that_the_generator_inverts(data, tmp_path, trained, generator):
+    run = _scene_run(data, tmp_path, "run")
+    with pytest.raises(ValueError, match="needs start"):
+        dataclasses.replace(run, generator=str(generator))
+    other, _ = train_scene(_scene_run(data, tmp_path, "other", epochs=1), say=lambda line: None)
+    run = dataclasses.replace(run, start=str(other), generator=str(generator))
+    with pytest.raises(ValueError, match="inverts the encoder of sha256"):
+        train_scene(run, say=lambda line: None)
 
 
 def test_batch_norm_can_be_put_back(trained, data, tmp_path):

@@ -82,6 +82,7 @@ RECIPES: dict[str, Recipe] = {
         steps=200, lr_start=8.0, decay=0.99, start="normal", last_image="last_forward"
     ),
     "dgn_am_image": Recipe(steps=30, lr_start=1.0, decay=0.99, last_image="last_forward"),
+    "pocket_image": Recipe(steps=30, lr_start=0.1, prior=0.05),
     "cnnpref": Recipe(
         steps=200,
         optimizer_args=(("momentum", 0.9),),

@@ -108,9 +108,7 @@ def scene_step(
             variables, cast(x, activations), rngs={"dropout": drop_key}, mutable=["batch_stats"]
         )
         logits = out[logits_blob(config)].astype(jnp.float32)
-        target = optax.smooth_labels(jax.nn.one_hot(labels, config.classes), training.smoothing)
-        loss = optax.softmax_cross_entropy(logits, target).mean()
-        accuracy = (logits.argmax(-1) == labels).mean()
+        loss, accuracy = label_loss(logits, labels, training.smoothing)
         return loss, (new["batch_stats"], accuracy)
 
     (loss, (stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -118,6 +116,15 @@ def scene_step(
     rate = training.rate * schedule(progress, training.warm_up)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
     return SceneState(params, stats, opt), {"loss": loss, "batch top-1": accuracy, "rate": rate}
+
+
+def label_loss(
+    logits: jax.Array, labels: jax.Array, smoothing: float
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of smoothed labels, and the share of right ones; logits (B, C), labels (B,)."""
+    target = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    loss = optax.softmax_cross_entropy(logits, target).mean()
+    return loss, (logits.argmax(-1) == labels).mean()
 
 
 def schedule(progress: jax.Array, warm_up: float) -> jax.Array:

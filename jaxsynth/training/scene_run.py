@@ -4,11 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.files.weights import file_record, load_network, save_network
+from jaxsynth.engine.objective import encode, make_encoder
+from jaxsynth.files.weights import file_record, load_encoder, load_network, save_network
 from jaxsynth.networks.alexnet import AlexNetConfig
 from jaxsynth.networks.network import (
     Config,
@@ -16,6 +19,8 @@ from jaxsynth.networks.network import (
     NetworkInfo,
     Params,
     build_network,
+    image_blob,
+    is_generator,
     logits_blob,
     make_apply,
 )
@@ -26,6 +31,12 @@ from jaxsynth.training.code import measure_code, rescale_code
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.measure import top_k_accuracy
+from jaxsynth.training.reading import (
+    Partner,
+    ReadingTraining,
+    reading_state,
+    reading_step,
+)
 from jaxsynth.training.scene import (
     SceneState,
     SceneTraining,
@@ -48,6 +59,8 @@ class SceneRun:
     Attributes:
       network: `pocket_places`, or `pocket_judge`, another architecture that judges images.
       start: weights (a name or a file) to go on from; empty for fresh ones. An AlexNet's only.
+      generator: a generator that inverts the fc6 of `start`: the network learns to read its images
+        (see `jaxsynth.training.reading`); empty for plain training. `reading` are the weights.
       code: units of fc6; a judge has none.
       activations: `float32` or `bfloat16`.
       licence: a note that the weights file carries.
@@ -62,6 +75,8 @@ class SceneRun:
     code: int = 512
     training: SceneTraining = dataclasses.field(default_factory=SceneTraining)
     start: str = ""
+    generator: str = ""
+    reading: ReadingTraining = dataclasses.field(default_factory=ReadingTraining)
     activations: str = "float32"
     licence: str = ""
 
@@ -72,6 +87,10 @@ class SceneRun:
             raise ValueError(f"network is {self.network!r}, expected {PLACES} or {JUDGE}")
         if self.network == JUDGE and self.start:
             raise ValueError(f"start={self.start!r}: a {JUDGE} trains from fresh weights")
+        if self.generator and not self.start:
+            raise ValueError(
+                f"generator={self.generator!r} needs start: the network whose code it inverts"
+            )
 
 
 def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
@@ -95,6 +114,11 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     )
     config = _config(run, len(train.classes))
     state = first_state(run, config, train)
+    step, frozen = partial(scene_step, config, run.training, run.activations), None
+    if run.generator:
+        partner, frozen = _partner(run, config, train)
+        state = reading_state(state.params, state.batch_stats)
+        step = partial(reading_step, config, run.training, run.reading, partner, run.activations)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     settings = {
         "network": run.network,
@@ -109,14 +133,18 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         "activations": run.activations,
         "photographs": content_hash(train),
     }
+    if run.generator:
+        settings["generator"] = file_record(run.generator)["sha256"]
+        settings["reading"] = dataclasses.asdict(run.reading)
     state = run_loop(
-        partial(scene_step, config, run.training, run.activations),
+        step,
         state,
         train,
         run.loop,
         settings,
         evaluate=lambda s: _accuracy(partial(normed_logits, config, s), few, run.size),
         say=say,
+        frozen=frozen,
     )
     network = export_scene(state, config, train, run)
     blob = logits_blob(config)
@@ -160,6 +188,32 @@ def first_state(run: SceneRun, config: AlexNetConfig, train: ImageSet) -> SceneS
     return warm_scene(
         *unfold_batch_norm(params, partial(outputs, params), inputs, normed), run.training
     )
+
+
+def _partner(
+    run: SceneRun, config: AlexNetConfig, train: ImageSet
+) -> tuple[Partner, dict[str, Any]]:
+    """The generator and the network at the start, and their parameters, see `reading_step`.
+
+    Raises:
+      ValueError: unless the generator inverts fc6 of `run.start` at the size of this run.
+    """
+    generator = load_network(run.generator)
+    first = load_encoder(generator, run.start)
+    reader, info = make_encoder(generator, first), generator.info
+    if not is_generator(info.config) or info.encoder_blob != "fc6":
+        raise ValueError(f"{run.generator!r} is not a generator that inverts fc6 of a network")
+    draw, blob = generator.apply, image_blob(info.config)
+    plain = measure_code(_fc6(config), first.params, train, run.size, limit=_INTERIM)
+    scale = _TRAINING_BOUND / float(plain.upper.mean())
+    frozen = {
+        "generator": generator.params,
+        "first": first.params,
+        "scale": jnp.float32(scale),
+        "power": jnp.float32(np.mean((scale * plain.sigma) ** 2)),
+    }
+    partner = Partner(lambda p, code: draw(p, code)[blob], partial(encode, reader), "fc6")
+    return partner, frozen
 
 
 def _fc6(config: Config) -> Callable[[Params, jax.Array], jax.Array]:
