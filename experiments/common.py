@@ -12,23 +12,19 @@ import numpy as np
 from absl import flags
 
 from experiments.run_flags import Settings
+from experiments.stopping import stop_signals
 from jaxsynth.engine.objective import ENCODER, GENERATOR
-from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import Term, unit_term
-from jaxsynth.experiment import PLACES, Plan, Run, check_roles, encode, plan
+from jaxsynth.experiment import PLACES, Run, check_roles, encode, plan
+from jaxsynth.files.chunks import join_chunks, locked, remove_unfinished
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
-from jaxsynth.files.results import (
-    clear_folder,
-    prepare_folder,
-    read_codes,
-    write_config,
-    write_results,
-)
+from jaxsynth.files.results import read_codes
 from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
+from jaxsynth.kept import Stopped, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
 from jaxsynth.path import path_pictures
-from jaxsynth.report.progress import execute_shown
+from jaxsynth.report.digest import digest, join_digests
 from jaxsynth.report.strip import STRIP, STRIP_ROWS
 from jaxsynth.report.summary import DrawSheet, summarise, write_images, write_pages
 from jaxsynth.report.tables import format_table
@@ -99,54 +95,47 @@ def launch(
     """
     photo, start = _start(settings, networks, runs)
     todo = plan(networks, runs, settings.sweep, start)
-    folder = prepare_folder(settings.out, settings.overwrite)
-    config = _config(settings, runs)
-    write_config(folder, config)
-    finished, code = _compute(settings, todo, folder)
-    if not finished:
-        clear_folder(folder)
-        print("stopped before any chunk was finished: nothing to keep", file=sys.stderr)
-        return code
-    results = join(finished)
-    done = runs[: len(results.codes)]
-    if len(done) < len(runs):
-        print(f"stopped: keeping the first {len(done)} of {len(runs)} runs", file=sys.stderr)
-        title = f"{title} (stopped after {len(done)} of {len(runs)} runs)"
-        config["runs"] = config["runs"][: len(done)]
-        write_config(folder, config | {"stopped_of": len(runs)})
-    write_results(folder, results, todo.batch.codes[: len(done)])
-    drawn = range(min(len(done), STRIP_ROWS) if photo is not None else 0)
-    pages = write_pages(
-        folder,
-        title,
-        done,
-        results,
-        networks,
-        command=config["command"],
-        config={k: v for k, v in config["flags"].items() if v is not None},
-        blur_sheet=settings.blur_sheet,
-        show=settings.show,
-        paths=[path_pictures(todo, results, run, photo) for run in drawn],
-        draw_sheet=draw_sheet,
-    )
+    with locked(settings.out), stop_signals() as stop:
+        config = open_run(
+            settings.out, _config(settings, runs), settings.resume, settings.overwrite
+        )
+        if config is None:
+            print(f"{settings.out} holds this run, finished: nothing is left to resume")
+            return 0
+        parts, paths = [], []
+        try:
+            chunks = kept_chunks(
+                todo, settings.out, settings.save_seconds, stop.asked, settings.progress
+            )
+            for first, chunk in chunks:
+                write_images(settings.out, first, chunk, settings.show)
+                parts.append(digest(first, runs, chunk, networks))
+                if photo is not None:
+                    wanted = range(first, min(first + len(chunk.codes), STRIP_ROWS))
+                    paths += [path_pictures(todo, chunk, run, photo, first) for run in wanted]
+        except Stopped as stopped:
+            print(f"stopped: {stopped}; the same command with --resume goes on", file=sys.stderr)
+            return 128 + stop.signal
+        join_chunks(settings.out)
+        pages = write_pages(
+            settings.out,
+            title,
+            runs,
+            join_digests(parts),
+            networks,
+            command=config["command"],
+            config={k: v for k, v in config["flags"].items() if v is not None},
+            blur_sheet=settings.blur_sheet,
+            show=settings.show,
+            paths=paths,
+            draw_sheet=draw_sheet,
+        )
+        remove_unfinished(settings.out)
     print(format_table(summarise(pages.rows)))
     for picture in pages.pictures:
-        print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{folder / picture}")
-    print(f"report         {folder / 'report.html'}")
-    return code
-
-
-def _compute(settings: Settings, todo: Plan, folder: Path) -> tuple[list[Results], int]:
-    """Finished chunks, their images written, and the exit code (130 if Ctrl-C came between)."""
-    finished: list[Results] = []
-    try:
-        for chunk in execute_shown(todo, settings.progress):
-            first = sum(len(c.codes) for c in finished)
-            write_images(folder, first, chunk, settings.show)
-            finished.append(chunk)
-    except KeyboardInterrupt:
-        return finished, 130
-    return finished, 0
+        print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{settings.out / picture}")
+    print(f"report         {settings.out / 'report.html'}")
+    return 0
 
 
 def _start(
@@ -189,6 +178,7 @@ def _config(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
         "sweep": dataclasses.asdict(settings.sweep),
         "networks": {role: file_record(name) for role, name in settings.networks.items()},
         "inputs": _inputs(settings),
+        "show": settings.show,
         "runs": [dataclasses.asdict(run) for run in runs],
     }
 

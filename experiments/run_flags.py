@@ -124,6 +124,15 @@ _BLUR_SHEET = flags.DEFINE_bool(
 )
 _OUT = flags.DEFINE_string("out", None, "Output folder; by default out/EXPERIMENT.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier run in --out.")
+_RESUME = flags.DEFINE_bool(
+    "resume", False, "Go on with the stopped run in --out, or start it if there is none."
+)
+_SAVE_SECONDS = flags.DEFINE_float(
+    "save_seconds",
+    15.0,
+    "Seconds between two savings of the chunk under way; finished chunks are always kept.",
+    lower_bound=0.0,
+)
 _PROGRESS = flags.DEFINE_bool("progress", True, "Show a progress bar.")
 
 
@@ -142,6 +151,8 @@ class Settings:
     blur_sheet: bool
     out: Path
     overwrite: bool
+    resume: bool
+    save_seconds: float
     progress: bool
 
 
@@ -155,6 +166,8 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
     """
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only (--help)")
+    if _RESUME.value and _OVERWRITE.value:
+        raise ValueError("--resume goes on with a run, --overwrite deletes it: give one of them")
     if _INIT_IMAGE.value and _INIT_CODES.value:
         raise ValueError("--init_image and --init_codes are two starts: give one of them")
     pocket = read_info(_GENERATOR.value).network == _POCKET
@@ -185,6 +198,8 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         blur_sheet=_BLUR_SHEET.value,
         out=Path(_OUT.value or f"out/{name}"),
         overwrite=_OVERWRITE.value,
+        resume=_RESUME.value,
+        save_seconds=_SAVE_SECONDS.value,
         progress=_PROGRESS.value,
     )
 

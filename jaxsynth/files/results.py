@@ -18,9 +18,11 @@ Arrays of `results.safetensors` (R runs, T steps, D code units, k recorded steps
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,14 @@ import safetensors.numpy
 
 from jaxsynth.engine.ascent import Evaluation
 from jaxsynth.engine.sweep import Results
+from jaxsynth.files.whole import whole_file, write_whole
 from jaxsynth.version import VERSION
 
 RESULTS = "results.safetensors"
 CONFIG = "config.json"
+LOCK = ".lock"
+UNFINISHED = "unfinished"  # what a run under way keeps, see `jaxsynth.files.chunks`
+_ITEM_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "U8": 1, "BOOL": 1}
 _OURS = (RESULTS, CONFIG, "metrics.csv", "report.html", "traces.png", "contact_sheet.png")
 _OURS += ("strip.png", "atlas_*.png", "images/run*.png")
 
@@ -48,11 +54,9 @@ def prepare_folder(path: str | Path, overwrite: bool) -> Path:
     """
     folder = Path(path)
     try:
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
             if not overwrite:
-                raise ValueError(
-                    f"output folder {folder} is not empty: choose another --out, or --overwrite"
-                )
+                raise ValueError(_occupied(folder))
             clear_folder(folder)
         (folder / "images").mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -62,10 +66,20 @@ def prepare_folder(path: str | Path, overwrite: bool) -> Path:
     return folder
 
 
+def _occupied(folder: Path) -> str:
+    if (folder / UNFINISHED).is_dir():
+        return (
+            f"output folder {folder} holds a run that was stopped: the same command with --resume "
+            "goes on with it, --overwrite starts again"
+        )
+    return f"output folder {folder} is not empty: choose another --out, or --overwrite"
+
+
 def clear_folder(folder: Path) -> None:
     """Deletes what a run has written there, and the folder if nothing else is in it."""
     for old in [path for pattern in _OURS for path in folder.glob(pattern)]:
         old.unlink()
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     for left in (folder / "images", folder):
         if left.is_dir() and not any(left.iterdir()):
             left.rmdir()
@@ -110,8 +124,39 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_whole(folder / CONFIG, json.dumps(full, indent=1).encode())
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Inverse of `write_config`.
+
+    Raises:
+      ValueError: if the folder has no readable config.json.
+    """
+    path = folder / CONFIG
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
 def write_results(folder: Path, results: Results, start_codes: np.ndarray) -> None:
     """Writes results.safetensors, whole or not at all; the names are in this module's docstring."""
+    write_arrays(folder / RESULTS, results_arrays(results, start_codes))
+
+
+def read_results(folder: str | Path) -> Results:
+    """Inverse of `write_results`.
+
+    Raises:
+      ValueError: if the folder holds no readable results.
+    """
+    path = Path(folder) / RESULTS
+    try:
+        return results_from_arrays(safetensors.numpy.load_file(path))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} holds no readable results: {error}") from None
+
+
+def results_arrays(results: Results, start_codes: np.ndarray) -> dict[str, np.ndarray]:
+    """Runs by the names of results.safetensors."""
     arrays = {
         "start_codes": start_codes,
         "codes": results.codes,
@@ -125,44 +170,78 @@ def write_results(folder: Path, results: Results, start_codes: np.ndarray) -> No
         "ended": results.ended,
         "skipped": results.skipped,
     }
-    for prefix, watched in (
-        ("activations", results.watched),
-        ("last", results.last.watched),
-        ("best", results.best.watched),
-    ):
-        for role, blobs in watched.items():
-            arrays |= {f"{prefix}/{role}/{blob}": values for blob, values in blobs.items()}
-    data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
-    write_whole(folder / RESULTS, data)
+    arrays |= flatten_watched("activations", results.watched)
+    arrays |= flatten_watched("last", results.last.watched)
+    return arrays | flatten_watched("best", results.best.watched)
 
 
-def read_results(folder: str | Path) -> Results:
-    """Inverse of `write_results`.
-
-    Raises:
-      ValueError: if the folder holds no readable results.
-    """
-    path = Path(folder) / RESULTS
-    try:
-        arrays = safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} holds no readable results: {error}") from None
-    trees: dict[str, dict[str, dict[str, np.ndarray]]] = {"activations": {}, "last": {}, "best": {}}
-    for name, values in arrays.items():
-        prefix, _, rest = name.partition("/")
-        if prefix in trees:
-            role, _, blob = rest.partition("/")
-            trees[prefix].setdefault(role, {})[blob] = values
+def results_from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
+    """Inverse of `results_arrays`."""
     looks = {
-        which: Evaluation(arrays[f"objective_{which}"], trees[which], arrays[f"images/{which}"])
+        which: Evaluation(
+            arrays[f"objective_{which}"],
+            unflatten_watched(arrays, which),
+            arrays[f"images/{which}"],
+        )
         for which in ("last", "best")
     }
     plain = ("codes", "best_codes", "recorded_codes", "objective", "ended", "skipped")
-    return Results(**{k: arrays[k] for k in plain}, watched=trees["activations"], **looks)
+    watched = unflatten_watched(arrays, "activations")
+    return Results(**{k: arrays[k] for k in plain}, watched=watched, **looks)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+def flatten_watched(
+    prefix: str, watched: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """{network: {blob: array}} -> {PREFIX/NETWORK/BLOB: array}."""
+    return {
+        f"{prefix}/{role}/{blob}": values
+        for role, blobs in watched.items()
+        for blob, values in blobs.items()
+    }
+
+
+def unflatten_watched(
+    arrays: Mapping[str, np.ndarray], prefix: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """Inverse of `flatten_watched`; other arrays are passed over."""
+    watched: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in arrays.items():
+        first, _, rest = name.partition("/")
+        role, _, blob = rest.partition("/")
+        if first == prefix:
+            watched.setdefault(role, {})[blob] = values
+    return watched
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file whole or not at all."""
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_whole(path, safetensors.numpy.save(plain, metadata))
+
+
+def write_parts(path: Path, parts: Sequence[Path]) -> None:
+    """Joins safetensors files of the same arrays along their first axis, one array of one part in
+    memory, whole or not at all."""
+    shapes: dict[str, list[tuple[str, list[int]]]] = {}
+    for part in parts:  # one open file at a time: there may be thousands
+        with safetensors.safe_open(part, framework="np") as file:
+            for name in list(file.keys()):
+                slice_ = file.get_slice(name)
+                shapes.setdefault(name, []).append((slice_.get_dtype(), slice_.get_shape()))
+    header, end = {}, 0
+    for name, found in shapes.items():
+        kind, shape = found[0][0], [sum(s[0] for _, s in found), *found[0][1][1:]]
+        size = math.prod(shape) * _ITEM_SIZES[kind]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with whole_file(path) as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for name in header:
+            for part in parts:
+                with safetensors.safe_open(part, framework="np") as file:
+                    out.write(np.ascontiguousarray(file.get_tensor(name)).data)

@@ -15,14 +15,17 @@ Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
 
 
 def metric_rows(
-    runs: Sequence[Run], results: Results, networks: Mapping[str, Network]
+    first: int, runs: Sequence[Run], results: Results, networks: Mapping[str, Network]
 ) -> list[dict[str, Any]]:
-    """One row per run: place, objective, every term's activation and probability, status."""
-    return [_row(i, run, results, networks) for i, run in enumerate(runs)]
+    """One row per run: place, objective, every term's activation and probability, status.
+
+    The first of the runs bears the number `first`.
+    """
+    return [{"run": first + i} | _row(i, run, results, networks) for i, run in enumerate(runs)]
 
 
 def _row(i: int, run: Run, results: Results, networks: Mapping[str, Network]) -> dict[str, Any]:
-    row: dict[str, Any] = {"run": i, "seed": run.seed, "row": run.row, "column": run.column}
+    row: dict[str, Any] = {"seed": run.seed, "row": run.row, "column": run.column}
     traced = results.objective.shape[1] > 0
     row["objective_first"] = results.objective[i, 0] if traced else None
     row["objective_last"] = results.last.objective[i]

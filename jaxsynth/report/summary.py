@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsynth.engine.sweep import Results, watched_of_run
+from jaxsynth.engine.sweep import Results
 from jaxsynth.experiment import Run
 from jaxsynth.files.images import read_image, to_rgb, write_png
 from jaxsynth.networks.network import Network
 from jaxsynth.path import Picture
+from jaxsynth.report.digest import Digest
 from jaxsynth.report.html import BLUR_ABOVE, ReportRun, write_report
 from jaxsynth.report.plots import plot_traces
-from jaxsynth.report.rows import captions, metric_rows, probability
+from jaxsynth.report.rows import captions
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.report.strip import write_strip
 from jaxsynth.report.tables import write_metrics
@@ -34,10 +35,14 @@ class Pages(NamedTuple):
 
 
 def write_images(folder: Path, first: int, chunk: Results, how: str) -> None:
-    """Writes images/run00000_last.png and _best.png of a chunk whose first run is `first`."""
+    """Writes images/run00000_last.png and _best.png of a chunk whose first run is `first`; those
+    that are there already stay."""
     for which, look in (("last", chunk.last), ("best", chunk.best)):
-        for i, image in enumerate(to_rgb(look.image, how)):
-            write_png(folder / image_name(first + i, which), image)
+        paths = [folder / image_name(first + i, which) for i in range(len(look.image))]
+        if all(path.is_file() for path in paths):
+            continue
+        for path, image in zip(paths, to_rgb(look.image, how), strict=True):
+            write_png(path, image)
 
 
 def image_name(run: int, which: str) -> str:
@@ -80,7 +85,7 @@ def write_pages(
     folder: Path,
     title: str,
     runs: Sequence[Run],
-    results: Results,
+    found: Digest,
     networks: Mapping[str, Network],
     command: str,
     config: Mapping[str, Any],
@@ -94,7 +99,7 @@ def write_pages(
     The report blurs images of P(NSFW) > 0.5 until they are clicked; sheet and strip do if asked to.
     `draw_sheet` draws something else than the contact sheet.
     """
-    rows = metric_rows(runs, results, networks)
+    rows = found.rows
     write_metrics(folder / "metrics.csv", rows)
     sheets = (draw_sheet or _write_sheet)(folder, title, runs, rows, blur_sheet)
     strip = None
@@ -102,13 +107,13 @@ def write_pages(
         heading = f"{title}, from a photograph"
         statuses = [row["status"] for row in rows]
         strip = write_strip(folder, heading, runs, paths, statuses, networks, show, blur_sheet)
-    traces = _write_traces(folder, runs, results, networks)
+    traces = _write_traces(folder, runs, found)
     gallery = [
         ReportRun(
             image=image_name(i, "last"),
             lines=(" · ".join(filter(None, (run.row, run.column))) or f"run {i}", *captions(row)),
             nsfw=row.get("nsfw_last"),
-            best_image=image_name(i, "best") if results.objective.shape[1] else "",
+            best_image=image_name(i, "best") if found.objective.shape[1] else "",
             best_nsfw=row.get("nsfw_best"),
         )
         for i, (run, row) in enumerate(zip(runs, rows, strict=True))
@@ -173,26 +178,21 @@ def _grid(runs: Sequence[Run]) -> tuple[list[int], int, dict[str, list[str]]]:
     return list(range(len(runs))), min(_COLUMNS, len(runs)), {}
 
 
-def _write_traces(
-    folder: Path, runs: Sequence[Run], results: Results, networks: Mapping[str, Network]
-) -> str:
+def _write_traces(folder: Path, runs: Sequence[Run], found: Digest) -> str:
     """Draws the traces; the file's name, or "" where nothing moved or matplotlib is missing."""
-    if not results.objective.shape[1]:
+    if not found.objective.shape[1]:
         return ""
     probabilities: dict[str, np.ndarray] = {}
     for n in range(max(len(run.terms) for run in runs)):
-        with_term = [(i, run.terms[n]) for i, run in enumerate(runs) if n < len(run.terms)]
-        curves = [
-            probability(t, networks, watched_of_run(results.watched, i)) for i, t in with_term
-        ]
-        curves = [curve for curve in curves if curve is not None]
-        names = {str(term) for _, term in with_term}
+        with_term = [i for i, run in enumerate(runs) if n < len(run.terms)]
+        names = {str(runs[i].terms[n]) for i in with_term}
+        curves = [found.curves[i][n] for i in with_term if found.curves[i][n] is not None]
         if curves:
             label = f"P({names.pop()})" if len(names) == 1 else f"P(target {n + 1})"
             probabilities[label] = np.stack(curves)
     names = [" ".join(filter(None, (r.row, r.column))) or f"seed {r.seed}" for r in runs]
     problem = plot_traces(
-        folder / "traces.png", results.objective, names=names, probabilities=probabilities
+        folder / "traces.png", found.objective, names=names, probabilities=probabilities
     )
     if problem:
         print(problem, file=sys.stderr)

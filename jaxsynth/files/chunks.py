@@ -1,0 +1,167 @@
+"""What a run that is under way leaves in its folder, so that nothing computed is lost.
+
+  OUT/.lock                        held (flock) by the process that works on the run
+  OUT/unfinished/run00012.safetensors   a finished chunk, whose first run is 12: the arrays of
+                                   results.safetensors for its runs
+  OUT/unfinished/under_way.safetensors  the chunk under way: `state/NUMBER`, `trace/...`,
+                                   `recorded/STEP`, and its first run and steps as metadata
+
+Every file is written whole or not at all. `unfinished` goes when the last page is written.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jaxsynth.engine.ascent import Trace
+from jaxsynth.engine.sweep import Progress, Results
+from jaxsynth.files.results import (
+    LOCK,
+    RESULTS,
+    UNFINISHED,
+    flatten_watched,
+    results_arrays,
+    results_from_arrays,
+    unflatten_watched,
+    write_arrays,
+    write_parts,
+)
+
+_UNDER_WAY = "under_way.safetensors"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps every other process off the folder until the block ends; makes it if need be.
+
+    The lock is the kernel's and ends with the process, however that ends.
+
+    Raises:
+      ValueError: if another process holds it.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ValueError(f"output folder {folder} cannot be used: {error.strerror}") from None
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(handle)
+            raise ValueError(
+                f"output folder {folder} is in use by another process (number {holder}): wait for "
+                "it, or choose another --out"
+            ) from None
+        if _same_file(handle, path):  # its last holder may have deleted it in between
+            break
+        os.close(handle)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def finished_runs(folder: Path, batch: int, total: int) -> int:
+    """How many runs are in finished chunks; they are the first ones, in whole chunks."""
+    done = 0
+    while done < total and _chunk(folder, done).is_file():
+        done = min(done + batch, total)
+    return done
+
+
+def save_chunk(folder: Path, first: int, chunk: Results, start_codes: np.ndarray) -> None:
+    """Keeps a finished chunk, whose first run is `first` and whose runs started from these codes;
+    what was kept of it while it was under way goes."""
+    write_arrays(_chunk(folder, first), results_arrays(chunk, start_codes))
+    (folder / UNFINISHED / _UNDER_WAY).unlink(missing_ok=True)
+
+
+def load_chunk(folder: Path, first: int) -> Results:
+    """A finished chunk.
+
+    Raises:
+      ValueError: if its file is damaged.
+    """
+    return results_from_arrays(_load(_chunk(folder, first)))
+
+
+def save_progress(folder: Path, first: int, progress: Progress) -> None:
+    """Keeps the state of the chunk whose first run is `first`."""
+    arrays = {f"state/{i:03d}": leaf for i, leaf in enumerate(progress.state)}
+    arrays |= {"trace/objective": progress.trace.objective}
+    arrays |= flatten_watched("watched", progress.trace.watched)
+    arrays |= {f"recorded/{step}": codes for step, codes in progress.recorded.items()}
+    note = json.dumps({"first": first, "done": progress.done})
+    write_arrays(folder / UNFINISHED / _UNDER_WAY, arrays, {"jaxsynth": note})
+
+
+def load_progress(folder: Path, first: int) -> Progress | None:
+    """The state of the chunk whose first run is `first`, or None if none was kept.
+
+    Raises:
+      ValueError: if the file is damaged.
+    """
+    path = folder / UNFINISHED / _UNDER_WAY
+    if not path.is_file():
+        return None
+    arrays = _load(path)
+    with safetensors.safe_open(path, framework="np") as file:
+        note = json.loads((file.metadata() or {}).get("jaxsynth", "{}"))
+    if note.get("first") != first:
+        return None
+    return Progress(
+        done=note["done"],
+        state=[arrays[name] for name in sorted(arrays) if name.startswith("state/")],
+        trace=Trace(arrays["trace/objective"], unflatten_watched(arrays, "watched")),
+        recorded={
+            int(name.removeprefix("recorded/")): value
+            for name, value in arrays.items()
+            if name.startswith("recorded/")
+        },
+    )
+
+
+def join_chunks(folder: Path) -> None:
+    """Writes results.safetensors from the finished chunks, one array of one chunk in memory."""
+    paths = sorted((folder / UNFINISHED).glob("run*.safetensors"))
+    write_parts(folder / RESULTS, paths)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """The run is done: its results and pages are written."""
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+def _chunk(folder: Path, first: int) -> Path:
+    return folder / UNFINISHED / f"run{first:08d}.safetensors"
+
+
+def _load(path: Path) -> Mapping[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): delete it, and --resume computes it again"
+        ) from None

@@ -1,0 +1,137 @@
+"""A plan carried out in a folder that keeps whatever is computed: stopped or killed, it goes on.
+
+On CPU the resumed sweep is bit-equal to an uninterrupted one.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsynth.engine.sweep import Progress, Results
+from jaxsynth.experiment import Plan
+from jaxsynth.files.chunks import (
+    finished_runs,
+    load_chunk,
+    load_progress,
+    save_chunk,
+    save_progress,
+)
+from jaxsynth.files.results import (
+    CONFIG,
+    LOCK,
+    RESULTS,
+    UNFINISHED,
+    prepare_folder,
+    read_config,
+    write_config,
+)
+from jaxsynth.report.progress import execute_shown
+
+_DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "runs")  # of config.json
+
+
+class Stopped(Exception):
+    """The sweep was asked to stop and has kept its state; the message says how far it came."""
+
+
+def open_run(
+    folder: Path, config: Mapping[str, Any], resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
+    """Makes the folder ready for a run of this config, or for what is left of it.
+
+    Returns:
+      The config that the folder keeps: an unfinished run's own. None if `resume` is set and the run
+      is finished.
+
+    Raises:
+      ValueError: if the folder holds another run, or this one and `resume` is not set.
+    """
+    unfinished, finished = (folder / UNFINISHED).is_dir(), (folder / RESULTS).is_file()
+    if resume and (folder / CONFIG).is_file() and (unfinished or finished):
+        kept = read_config(folder)
+        _check_same(folder, kept, json.loads(json.dumps(dict(config))))
+        return kept if unfinished else None
+    prepare_folder(folder, overwrite or (resume and (unfinished or _barely_begun(folder))))
+    (folder / UNFINISHED).mkdir()
+    write_config(folder, config)
+    return read_config(folder)
+
+
+def _barely_begun(folder: Path) -> bool:
+    """Whether a run was killed here before it wrote its config."""
+    names = {path.name for path in folder.iterdir()}
+    return names <= {LOCK, "images"} and not any((folder / "images").glob("*"))
+
+
+def _check_same(folder: Path, kept: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    for part in _DECISIVE:
+        old, new = kept.get(part), asked.get(part)
+        if old == new:
+            continue
+        what = part
+        if isinstance(old, dict) and isinstance(new, dict):
+            name = next(k for k in (*old, *new) if old.get(k) != new.get(k))
+            what, old, new = f"{part}: {name}", old.get(name), new.get(name)
+        raise ValueError(
+            f"output folder {folder} holds a run with another {what} ({_short(old)}, not "
+            f"{_short(new)}): resume it with its own command, which is in {CONFIG}, or choose "
+            "another --out"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def kept_chunks(
+    todo: Plan,
+    folder: Path,
+    save_seconds: float,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+    shown: bool = True,
+) -> Iterator[tuple[int, Results]]:
+    """All chunks in order, each with its first run: those that the folder keeps, then computed
+    ones, which it keeps from then on.
+
+    Args:
+      todo, folder: of the same run (`open_run`), stopped or new.
+      save_seconds: seconds between two savings of the chunk under way.
+      asked_to_stop: looked at after every step.
+
+    Raises:
+      Stopped: if it was asked to.
+      ValueError: if a kept file is damaged or of another run.
+    """
+    batch, total = todo.settings.batch, len(todo.batch.codes)
+    done = finished_runs(folder, batch, total)
+    for first in range(0, done, batch):
+        yield first, load_chunk(folder, first)
+    if done == total:
+        return
+    saved = time.monotonic()
+
+    def on_step(
+        first: int, steps: int, values: np.ndarray, snapshot: Callable[[], Progress]
+    ) -> None:
+        nonlocal saved
+        stop = asked_to_stop()
+        if stop or time.monotonic() - saved >= save_seconds:
+            save_progress(folder, first, snapshot())
+            saved = time.monotonic()
+        if stop:
+            raise Stopped(
+                f"{first} of {total} runs finished, {min(batch, total - first)} at step {steps} of "
+                f"{todo.settings.recipe.steps}"
+            )
+
+    under_way = load_progress(folder, done)
+    first = done
+    for chunk in execute_shown(todo, shown, on_step=on_step, first=done, under_way=under_way):
+        save_chunk(folder, first, chunk, todo.batch.codes[first : first + len(chunk.codes)])
+        yield first, chunk
+        first += len(chunk.codes)
