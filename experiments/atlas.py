@@ -8,8 +8,7 @@ Networks are `places`, `nsfw` and `generator`, blobs have their original names. 
 that climbs the unit's own activation; a blob after its ReLU is climbed before it (`conv5` at
 `conv5_pre`), as a silent unit has no gradient. A spatial blob's units are taken at its centre, or
 at `--position=y,x`. contact_sheet.png is the page; more than 400 units make several, atlas_00.png
-and on. Results stay in memory until the end: draw a layer of thousands of units in parts (--units).
-Some two minutes for the 192 units of the pocket scene network's conv5 on two cores.
+and on. Some two minutes for the 192 units of the pocket scene network's conv5 on two cores.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from experiments.run_flags import Settings
 from experiments.stopping import stop_signals
 from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.engine.terms import Term, unit_term
-from jaxsynth.experiment import PLACES, Run, check_roles, encode, plan
+from jaxsynth.experiment import PLACES, Plan, Run, check_roles, encode, plan
 from jaxsynth.files.chunks import join_chunks, locked, remove_unfinished
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
@@ -23,12 +23,14 @@ from jaxsynth.files.results import read_codes
 from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
 from jaxsynth.kept import Stopped, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
-from jaxsynth.path import path_pictures
-from jaxsynth.report.digest import digest, join_digests
+from jaxsynth.path import Picture, path_pictures
+from jaxsynth.report.digest import Digest, digest, join_digests
+from jaxsynth.report.rows import NON_FINITE
 from jaxsynth.report.strip import STRIP, STRIP_ROWS
-from jaxsynth.report.summary import DrawSheet, summarise, write_images, write_pages
+from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_images, write_pages
 from jaxsynth.report.tables import format_table
 
+_GO_ON = "the same command with --resume goes on"
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
 
 
@@ -91,50 +93,79 @@ def launch(
 ) -> int:
     """Computes the runs and writes everything into the output folder; gives the exit code.
 
-    `draw_sheet` draws something else than the contact sheet.
+    `draw_sheet` draws something else than the contact sheet. Exit codes: 0 done, 3 if no run was
+    sound, 128 + signal if it was stopped.
+
+    Raises:
+      ValueError: for what cannot work, and when the disk fails; what is finished is kept.
     """
+    out = settings.out
     photo, start = _start(settings, networks, runs)
     todo = plan(networks, runs, settings.sweep, start)
-    with locked(settings.out), stop_signals() as stop:
-        config = open_run(
-            settings.out, _config(settings, runs), settings.resume, settings.overwrite
-        )
+    with locked(out), stop_signals() as stop:
+        config = open_run(out, _config(settings, runs), settings.resume, settings.overwrite)
         if config is None:
-            print(f"{settings.out} holds this run, finished: nothing is left to resume")
+            print(f"{out} holds this run, finished: nothing is left to resume")
             return 0
-        parts, paths = [], []
         try:
-            chunks = kept_chunks(
-                todo, settings.out, settings.save_seconds, stop.asked, settings.progress
+            found, paths = _compute(settings, todo, runs, networks, photo, stop.asked)
+            join_chunks(out)
+            pages = write_pages(
+                out,
+                title,
+                runs,
+                found,
+                networks,
+                command=config["command"],
+                config={k: v for k, v in config["flags"].items() if v is not None},
+                blur_sheet=settings.blur_sheet,
+                show=settings.show,
+                paths=paths,
+                draw_sheet=draw_sheet,
             )
-            for first, chunk in chunks:
-                write_images(settings.out, first, chunk, settings.show)
-                parts.append(digest(first, runs, chunk, networks))
-                if photo is not None:
-                    wanted = range(first, min(first + len(chunk.codes), STRIP_ROWS))
-                    paths += [path_pictures(todo, chunk, run, photo, first) for run in wanted]
         except Stopped as stopped:
-            print(f"stopped: {stopped}; the same command with --resume goes on", file=sys.stderr)
+            print(f"stopped: {stopped}; {_GO_ON}", file=sys.stderr)
             return 128 + stop.signal
-        join_chunks(settings.out)
-        pages = write_pages(
-            settings.out,
-            title,
-            runs,
-            join_digests(parts),
-            networks,
-            command=config["command"],
-            config={k: v for k, v in config["flags"].items() if v is not None},
-            blur_sheet=settings.blur_sheet,
-            show=settings.show,
-            paths=paths,
-            draw_sheet=draw_sheet,
-        )
-        remove_unfinished(settings.out)
+        except OSError as error:
+            raise ValueError(
+                f"{error.filename or out}: {error.strerror or error}; what is finished is kept in "
+                f"{out}: mend that, then {_GO_ON}"
+            ) from None
+        remove_unfinished(out)
+    return _tell(out, pages)
+
+
+def _compute(
+    settings: Settings,
+    todo: Plan,
+    runs: Sequence[Run],
+    networks: Mapping[str, Network],
+    photo: np.ndarray | None,
+    asked_to_stop: Callable[[], bool],
+) -> tuple[Digest, list[list[Picture]]]:
+    """All chunks, their images written: what the pages say of them, and the strip's paths."""
+    parts, paths = [], []
+    chunks = kept_chunks(
+        todo, settings.out, settings.save_seconds, asked_to_stop, settings.progress
+    )
+    for first, chunk in chunks:
+        write_images(settings.out, first, chunk, settings.show)
+        parts.append(digest(first, runs, chunk, networks))
+        if photo is not None:
+            wanted = range(first, min(first + len(chunk.codes), STRIP_ROWS))
+            paths += [path_pictures(todo, chunk, run, photo, first) for run in wanted]
+    return join_digests(parts), paths
+
+
+def _tell(out: Path, pages: Pages) -> int:
+    """The last lines of a launcher, and its exit code."""
     print(format_table(summarise(pages.rows)))
     for picture in pages.pictures:
-        print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{settings.out / picture}")
-    print(f"report         {settings.out / 'report.html'}")
+        print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{out / picture}")
+    print(f"report         {out / 'report.html'}")
+    if all(row["status"].startswith(NON_FINITE) for row in pages.rows):
+        print("no run stayed finite: see the column status of metrics.csv", file=sys.stderr)
+        return 3
     return 0
 
 

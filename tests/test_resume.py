@@ -1,5 +1,6 @@
 """Runs that survive: stopped, killed and damaged sweeps go on, bit-equal to uninterrupted ones."""
 
+import csv
 import dataclasses
 import os
 import signal
@@ -17,8 +18,9 @@ from jaxsynth.engine.recipes import RECIPES, Recipe
 from jaxsynth.engine.sweep import join
 from jaxsynth.engine.terms import Term
 from jaxsynth.experiment import Run, Sweep, execute, plan
-from jaxsynth.files.chunks import load_progress, save_progress
+from jaxsynth.files.chunks import load_chunk, load_progress, locked, save_progress
 from jaxsynth.files.results import UNFINISHED
+from jaxsynth.files.weights import save_network
 
 ROOT = Path(__file__).parents[1]
 TERMS = (Term("places", "fc8", (1,), 1.0), Term("nsfw", "log_odds", (0,), 0.5))
@@ -145,3 +147,111 @@ def test_a_signal_stops_after_the_step_and_says_how_to_go_on(weights, tmp_path, 
     assert refused.returncode == 2 and "--resume goes on with it" in refused.stderr
     assert _finish(_command(weights, out, "--resume")).returncode == 0
     assert _left_behind(out) == whole[0]
+
+
+def test_two_at_once_are_refused_and_a_killed_one_leaves_no_lock(weights, tmp_path, whole):
+    out = tmp_path / "run"
+    first = _start(_command(weights, out))
+    while not (out / UNFINISHED).is_dir():
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)
+    second = _finish(_command(weights, out, "--resume"))
+    assert second.returncode == 2 and second.stderr.count("\n") == 1
+    assert f"is in use by another process (number {first.pid})" in second.stderr
+    first.kill()
+    first.communicate()
+    assert _finish(_command(weights, out, "--resume")).returncode == 0
+    assert _left_behind(out) == whole[0]
+
+
+def test_a_lock_is_given_back(tmp_path):
+    for _ in range(2):
+        with locked(tmp_path), pytest.raises(ValueError, match="in use"), locked(tmp_path):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 150 kB, and a function that makes it larger."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=152k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield (
+        folder,
+        lambda options: subprocess.run(
+            ["mount", "-o", f"remount,{options}", str(folder)], check=True
+        ),
+    )
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_what_is_finished(weights, whole, small_disk):
+    folder, change = small_disk
+    out = folder / "run"
+    full = _finish(_command(weights, out))
+    assert full.returncode == 2, full.stderr
+    assert full.stderr.count("\n") == 1 and "No space left" in full.stderr
+    assert "is kept" in full.stderr and "--resume goes on" in full.stderr
+    chunks = sorted((out / UNFINISHED).glob("run*.safetensors"))
+    assert chunks and load_chunk(out, 0).codes.shape == (3, 12)
+    again = _finish(_command(weights, out, "--resume"))
+    assert again.returncode == 2 and "No space left" in again.stderr
+    change("size=8m")
+    assert _finish(_command(weights, out, "--resume")).returncode == 0
+    assert _left_behind(out) == whole[0]
+
+
+def test_a_read_only_disk_is_one_clear_line(weights, small_disk):
+    folder, change = small_disk
+    change("ro")
+    done = _finish(_command(weights, folder / "run"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "Read-only file system" in done.stderr
+
+
+def test_a_run_resumes_with_its_own_settings_only(weights, tmp_path):
+    out = tmp_path / "run"
+    assert _finish(_command(weights, out)).returncode == 0
+    done = _finish(_command(weights, out, "--resume"))
+    assert done.returncode == 0 and "nothing is left to resume" in done.stdout
+    other = _finish(_command(weights, out, "--resume", "--steps=31"))
+    assert other.returncode == 2 and "another sweep: recipe" in other.stderr
+    both = _finish(_command(weights, out, "--resume", "--overwrite"))
+    assert both.returncode == 2 and "give one of them" in both.stderr
+
+
+def test_a_damaged_chunk_is_named(tmp_path):
+    (tmp_path / UNFINISHED).mkdir()
+    (tmp_path / UNFINISHED / "run00000000.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(ValueError, match=r"run00000000.*cannot be read.*delete it"):
+        load_chunk(tmp_path, 0)
+
+
+def test_a_state_of_another_recipe_is_refused(tmp_path):
+    runs = [Run(0, TERMS)]
+    snapshots = []
+
+    def keep(first, done, values, snapshot):
+        snapshots.append(snapshot())
+
+    list(execute(plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=2)), keep))
+    other = plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=3))
+    with pytest.raises(ValueError, match="another recipe, batch or generator"):
+        list(execute(other, under_way=snapshots[0]))
+
+
+def test_a_sweep_without_a_sound_run_ends_with_3(tmp_path):
+    networks = tiny_networks()
+    places = networks["places"]
+    bad = dict(places.params) | {"fc8/bias": np.full(5, np.nan, np.float32)}
+    flags = save_tiny_networks(tmp_path)
+    save_network(tmp_path / "places.safetensors", places._replace(params=bad))
+    out = tmp_path / "run"
+    done = _finish(_command(flags, out))
+    assert done.returncode == 3 and "no run stayed finite" in done.stderr
+    with open(out / "metrics.csv", newline="") as file:
+        assert all(row["status"].startswith("non-finite") for row in csv.DictReader(file))

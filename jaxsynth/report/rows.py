@@ -11,6 +11,7 @@ from jaxsynth.engine.terms import REGULARISERS, Term, is_class_blob, term_activa
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.networks.network import Network
 
+NON_FINITE = "non-finite"  # how the status of an unsound run begins
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
 
 
@@ -69,9 +70,9 @@ def scores(
 def status(results: Results, i: int, terms: Sequence[Term]) -> str:
     """`ok`, or what went wrong with run i."""
     if results.skipped[i]:
-        return f"non-finite gradient, {results.skipped[i]} updates skipped"
+        return f"{NON_FINITE} gradient, {results.skipped[i]} updates skipped"
     if not np.isfinite(results.last.objective[i]):
-        return "non-finite"
+        return NON_FINITE
     if results.ended[i] >= 0:
         return f"zero gradient at step {results.ended[i]}"
     traces = watched_of_run(results.watched, i)
