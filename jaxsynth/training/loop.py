@@ -70,7 +70,10 @@ def run_loop(
     """
     per_epoch = len(images.rows) // config.batch
     if per_epoch == 0:
-        raise ValueError(f"{len(images.rows)} training images make no batch of {config.batch}")
+        raise ValueError(
+            f"{len(images.rows)} training images make no batch of {config.batch}: give a smaller "
+            "batch, or more images"
+        )
     place = place_on(jax.devices(), config.batch)
     with _Checkpoints(config.out / "checkpoints", settings) as checkpoints:
         state, step, spent = checkpoints.restore(state)
@@ -79,13 +82,18 @@ def run_loop(
             raise ValueError(f"no checkpoint in {str(config.out)!r}: train first")
         if step:
             say(f"resumed at step {step}, {spent / 60:.1f} minutes spent")
+        say(
+            f"{per_epoch} steps of {config.batch} images a pass, a line every "
+            f"{config.report_steps} steps, a checkpoint every {config.checkpoint_minutes:g} "
+            "minutes; the first step compiles"
+        )
         total = round(config.epochs * per_epoch)
         limit = total or np.inf
         if config.max_steps is not None:
             limit = min(limit, config.max_steps)
         root = jax.random.key(config.seed)
         clock = _Clock(spent)
-        saved, order, mark = clock.seconds(), (-1, images.rows), (step, clock.seconds())
+        saved, order, mark = clock.seconds(), (-1, images.rows), None
         while step < limit and not (config.minutes and clock.seconds() >= 60 * config.minutes):
             epoch, i = divmod(step, per_epoch)
             if order[0] != epoch:
@@ -101,6 +109,9 @@ def run_loop(
                 jnp.float32(min(done, 1.0)),
             )
             step += 1
+            if mark is None:  # images per second do not count compiling
+                jax.block_until_ready(state)
+                mark = (step, clock.seconds())
             if step % config.report_steps == 0:
                 say(_report(step, per_epoch, metrics, config.batch, mark, clock))
                 mark = (step, clock.seconds())
