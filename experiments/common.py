@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,22 @@ import jax
 import numpy as np
 from absl import flags
 
+from experiments.processes import wait_for_all
 from experiments.run_flags import Settings
 from experiments.stopping import stop_signals
 from jaxsynth.engine.objective import ENCODER, GENERATOR
+from jaxsynth.engine.sweep import chunk_starts
 from jaxsynth.engine.terms import Term, unit_term
 from jaxsynth.experiment import PLACES, Plan, Run, check_roles, encode, plan
-from jaxsynth.files.chunks import join_chunks, locked, remove_unfinished
+from jaxsynth.files.chunks import join_chunks, load_chunk, locked, remove_unfinished
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
 from jaxsynth.files.results import read_codes
 from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
 from jaxsynth.kept import Stopped, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
-from jaxsynth.path import Picture, path_pictures
-from jaxsynth.report.digest import Digest, digest, join_digests
+from jaxsynth.path import path_pictures
+from jaxsynth.report.digest import digest, join_digests
 from jaxsynth.report.rows import NON_FINITE
 from jaxsynth.report.strip import STRIP, STRIP_ROWS
 from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_images, write_pages
@@ -99,30 +102,23 @@ def launch(
     Raises:
       ValueError: for what cannot work, and when the disk fails; what is finished is kept.
     """
-    out = settings.out
+    out, processes = settings.out, settings.processes
     photo, start = _start(settings, networks, runs)
     todo = plan(networks, runs, settings.sweep, start)
-    with locked(out), stop_signals() as stop:
-        config = open_run(out, _config(settings, runs), settings.resume, settings.overwrite)
-        if config is None:
-            print(f"{out} holds this run, finished: nothing is left to resume")
-            return 0
+    config = _config(settings, runs)
+    with locked(out) if processes.leads else nullcontext(), stop_signals() as stop:
+        if processes.leads:
+            config = open_run(out, config, settings.resume, settings.overwrite)
+            if config is None:
+                print(f"{out} holds this run, finished: nothing is left to resume")
+                return 0
+        wait_for_all(processes, "the folder is ready")
         try:
-            found, paths = _compute(settings, todo, runs, networks, photo, stop.asked)
-            join_chunks(out)
-            pages = write_pages(
-                out,
-                title,
-                runs,
-                found,
-                networks,
-                command=config["command"],
-                config={k: v for k, v in config["flags"].items() if v is not None},
-                blur_sheet=settings.blur_sheet,
-                show=settings.show,
-                paths=paths,
-                draw_sheet=draw_sheet,
-            )
+            _compute(settings, todo, stop.asked)
+            wait_for_all(processes, "all chunks are there")
+            if not processes.leads:
+                return 0
+            pages = _write_pages(settings, todo, runs, networks, photo, title, config, draw_sheet)
         except Stopped as stopped:
             print(f"stopped: {stopped}; {_GO_ON}", file=sys.stderr)
             return 128 + stop.signal
@@ -135,26 +131,59 @@ def launch(
     return _tell(out, pages)
 
 
-def _compute(
+def _compute(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:
+    """This process's chunks, and their images."""
+    index, count = settings.processes
+    chunks = kept_chunks(
+        todo,
+        settings.out,
+        _starts(settings, todo)[index::count],
+        settings.save_seconds,
+        asked_to_stop,
+        settings.progress,
+        settings.devices,
+    )
+    for first, chunk in chunks:
+        write_images(settings.out, first, chunk, settings.show)
+
+
+def _starts(settings: Settings, todo: Plan) -> Sequence[int]:
+    """The first runs of all chunks."""
+    return chunk_starts(len(todo.batch.codes), settings.chunk_runs)
+
+
+def _write_pages(
     settings: Settings,
     todo: Plan,
     runs: Sequence[Run],
     networks: Mapping[str, Network],
     photo: np.ndarray | None,
-    asked_to_stop: Callable[[], bool],
-) -> tuple[Digest, list[list[Picture]]]:
-    """All chunks, their images written: what the pages say of them, and the strip's paths."""
+    title: str,
+    config: Mapping[str, Any],
+    draw_sheet: DrawSheet | None,
+) -> Pages:
+    """Results and pages of all chunks, of which one at a time is in memory."""
     parts, paths = [], []
-    chunks = kept_chunks(
-        todo, settings.out, settings.save_seconds, asked_to_stop, settings.progress
-    )
-    for first, chunk in chunks:
-        write_images(settings.out, first, chunk, settings.show)
+    for first in _starts(settings, todo):
+        chunk = load_chunk(settings.out, first)
         parts.append(digest(first, runs, chunk, networks))
         if photo is not None:
             wanted = range(first, min(first + len(chunk.codes), STRIP_ROWS))
             paths += [path_pictures(todo, chunk, run, photo, first) for run in wanted]
-    return join_digests(parts), paths
+    join_chunks(settings.out)
+    return write_pages(
+        settings.out,
+        title,
+        runs,
+        join_digests(parts),
+        networks,
+        command=config["command"],
+        config={k: v for k, v in config["flags"].items() if v is not None},
+        blur_sheet=settings.blur_sheet,
+        show=settings.show,
+        paths=paths,
+        draw_sheet=draw_sheet,
+    )
 
 
 def _tell(out: Path, pages: Pages) -> int:
@@ -210,6 +239,7 @@ def _config(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
         "networks": {role: file_record(name) for role, name in settings.networks.items()},
         "inputs": _inputs(settings),
         "show": settings.show,
+        "chunk_runs": settings.chunk_runs,
         "runs": [dataclasses.asdict(run) for run in runs],
     }
 

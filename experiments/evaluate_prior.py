@@ -71,7 +71,7 @@ _COUNTS = {
     "random": flags.DEFINE_string("random_seeds", "64", "Seeds of random."),
 }
 _NO_USE = ("seeds", "init_image", "init_codes", "record_codes", "precision", "show", "blur_sheet")
-_NO_USE += ("resume", "save_seconds")
+_NO_USE += ("resume", "save_seconds", "devices")
 
 
 def main(argv: Sequence[str]) -> int:

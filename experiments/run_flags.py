@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from absl import flags
 
+from experiments import processes as several
+from experiments.processes import Processes, chosen_devices, join_processes
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.recipes import BOXES, LAST_IMAGES, RECIPES, SCHEDULES, STARTS, Recipe
@@ -16,6 +18,7 @@ from jaxsynth.experiment import NSFW, PLACES, Sweep
 from jaxsynth.files.weights import read_info
 from jaxsynth.path import path_steps
 
+flags.adopt_module_key_flags(several)
 _DEFAULT_BATCH = {"cpu": 8}
 _ACCELERATOR_BATCH = 64
 MOST_SEEDS = 1_000_000
@@ -107,8 +110,8 @@ _RECORD = flags.DEFINE_list(
 _BATCH = flags.DEFINE_integer(
     "batch",
     None,
-    "Runs per compiled chunk (8 on CPU, 64 on accelerators). Results are bit-equal for an equal "
-    "batch; a smaller sweep is padded to it. Less memory: smaller.",
+    "Runs per compiled chunk and device (8 on CPU, 64 on accelerators). Results are bit-equal for "
+    "an equal batch; a smaller sweep is padded to it. Less memory: smaller.",
     lower_bound=1,
 )
 _SHOW = flags.DEFINE_enum(
@@ -154,6 +157,13 @@ class Settings:
     resume: bool
     save_seconds: float
     progress: bool
+    devices: tuple[jax.Device, ...]
+    processes: Processes
+
+    @property
+    def chunk_runs(self) -> int:
+        """Runs of a chunk, over all its devices."""
+        return self.sweep.batch * len(self.devices)
 
 
 def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: Any) -> Settings:
@@ -176,6 +186,7 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         if _SEEDS.value not in (None, "1"):
             raise ValueError("--init_image starts every seed alike: leave --seeds alone")
         seeds, recipe, override = "1", "pocket_image" if pocket else "dgn_am_image", {}
+    processes = join_processes()
     default_batch = _DEFAULT_BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
     if _PRECISION.value == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -200,7 +211,9 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         overwrite=_OVERWRITE.value,
         resume=_RESUME.value,
         save_seconds=_SAVE_SECONDS.value,
-        progress=_PROGRESS.value,
+        progress=_PROGRESS.value and processes.leads,
+        devices=chosen_devices(),
+        processes=processes,
     )
 
 

@@ -23,11 +23,11 @@ from jaxsynth.engine.objective import (
     make_system,
     system_params,
 )
+from jaxsynth.engine.progress import Progress
 from jaxsynth.engine.recipes import Recipe
 from jaxsynth.engine.sweep import (
     Batch,
     OnStep,
-    Progress,
     Results,
     check_record,
     join,
@@ -142,12 +142,14 @@ def plan(
 def execute(
     plan: Plan,
     on_step: OnStep = lambda first, done, values, snapshot: None,
-    first: int = 0,
+    chunks: Sequence[int] | None = None,
     under_way: Progress | None = None,
+    devices: Sequence[jax.Device] = (),
 ) -> Iterator[Results]:
     """Runs a plan; yields finished chunks in order (`jaxsynth.engine.sweep.join` joins them).
 
-    Run `first` is the first one that is computed, `under_way` its chunk's progress if there is any.
+    `chunks` are the first runs of those to compute, by default of all, `under_way` the first one's
+    progress if there is any; a chunk's runs are split over `devices`, if there are several.
     `on_step` is called with (first run of the chunk, steps done, objective values (R,), snapshot).
     """
     settings = plan.settings
@@ -162,8 +164,9 @@ def execute(
         batch=settings.batch,
         record=settings.record,
         on_step=on_step,
-        first=first,
+        chunks=chunks,
         under_way=under_way,
+        devices=devices,
     )
 
 

@@ -5,16 +5,18 @@ On CPU the resumed sweep is bit-equal to an uninterrupted one.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxsynth.engine.sweep import Progress, Results
+from jaxsynth.engine.progress import Progress
+from jaxsynth.engine.sweep import Results
 from jaxsynth.experiment import Plan
 from jaxsynth.files.chunks import (
-    finished_runs,
+    is_kept,
     load_chunk,
     load_progress,
     save_chunk,
@@ -31,7 +33,15 @@ from jaxsynth.files.results import (
 )
 from jaxsynth.report.progress import execute_shown
 
-_DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "runs")  # of config.json
+_DECISIVE = (
+    "experiment",
+    "sweep",
+    "networks",
+    "inputs",
+    "show",
+    "chunk_runs",
+    "runs",
+)  # of config.json
 
 
 class Stopped(Exception):
@@ -91,29 +101,33 @@ def _short(value: Any) -> str:
 def kept_chunks(
     todo: Plan,
     folder: Path,
+    chunks: Sequence[int],
     save_seconds: float,
     asked_to_stop: Callable[[], bool] = lambda: False,
     shown: bool = True,
+    devices: Sequence[jax.Device] = (),
 ) -> Iterator[tuple[int, Results]]:
-    """All chunks in order, each with its first run: those that the folder keeps, then computed
-    ones, which it keeps from then on.
+    """Chunks, each with its first run: those that the folder keeps, then computed ones, which it
+    keeps from then on.
 
     Args:
       todo, folder: of the same run (`open_run`), stopped or new.
+      chunks: the first runs of those that are wanted.
       save_seconds: seconds between two savings of the chunk under way.
       asked_to_stop: looked at after every step.
+      devices: what a chunk is split over.
 
     Raises:
       Stopped: if it was asked to.
       ValueError: if a kept file is damaged or of another run.
     """
-    batch, total = todo.settings.batch, len(todo.batch.codes)
-    done = finished_runs(folder, batch, total)
-    for first in range(0, done, batch):
+    done = [first for first in chunks if is_kept(folder, first)]
+    for first in done:
         yield first, load_chunk(folder, first)
-    if done == total:
+    left = [first for first in chunks if first not in set(done)]
+    if not left:
         return
-    saved = time.monotonic()
+    total, saved = len(todo.batch.codes), time.monotonic()
 
     def on_step(
         first: int, steps: int, values: np.ndarray, snapshot: Callable[[], Progress]
@@ -125,13 +139,12 @@ def kept_chunks(
             saved = time.monotonic()
         if stop:
             raise Stopped(
-                f"{first} of {total} runs finished, {min(batch, total - first)} at step {steps} of "
-                f"{todo.settings.recipe.steps}"
+                f"{len(done) + left.index(first)} of {len(chunks)} chunks finished, the next one "
+                f"({len(values)} of {total} runs) at step {steps} of {todo.settings.recipe.steps}"
             )
 
-    under_way = load_progress(folder, done)
-    first = done
-    for chunk in execute_shown(todo, shown, on_step=on_step, first=done, under_way=under_way):
+    begun = load_progress(folder, left[0])
+    computed = execute_shown(todo, shown, "", on_step, left, begun, devices)
+    for first, chunk in zip(left, computed, strict=True):
         save_chunk(folder, first, chunk, todo.batch.codes[first : first + len(chunk.codes)])
         yield first, chunk
-        first += len(chunk.codes)

@@ -340,7 +340,7 @@ def test_scan_blocks_and_single_steps_agree(networks, x64):
     weights = jax.tree.map(lambda w: w[None], weights)
     box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
     start = np.asarray(code())[None]
-    fixed = (system, SHORT, "image")
+    fixed = (system, SHORT, "image", None)
     one = sweep.init_jit(SHORT, start)
     values = []
     for _ in range(6):

@@ -302,7 +302,8 @@ def test_scan_blocks_and_single_steps_agree(networks, x64):
         state = sweep.init_jit(ALL, todo.batch.codes, todo.batch.seeds)
         for steps in blocks:
             state, _ = sweep.advance_jit(
-                todo.system, ALL, "image", steps, params, todo.batch.weights, {}, todo.box, state
+                *(todo.system, ALL, "image", None, steps),
+                *(params, todo.batch.weights, {}, todo.box, state),
             )
         return state.code
 

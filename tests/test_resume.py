@@ -54,7 +54,7 @@ def test_a_chunk_goes_on_from_any_step_bit_equal(name, tmp_path):
     finished = []
     with pytest.raises(_Enough):
         finished += execute(todo, stop)
-    begun = list(execute(todo, first=2, under_way=load_progress(tmp_path, 2)))
+    begun = list(execute(todo, chunks=(2, 4), under_way=load_progress(tmp_path, 2)))
     resumed = join([*list(execute(todo))[:1], *begun])
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
@@ -134,15 +134,14 @@ def test_killed_at_any_moment_it_resumes_bit_equal(weights, tmp_path, whole, gro
 def test_a_signal_stops_after_the_step_and_says_how_to_go_on(weights, tmp_path, whole, number):
     out = tmp_path / "run"
     process = _start(_command(weights, out))
-    state = out / UNFINISHED / "under_way.safetensors"
-    while not state.is_file():
+    while not list((out / UNFINISHED).glob("under_way*.safetensors")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert err.strip().count("\n") == 0
-    assert "of 10 runs finished" in err and "--resume goes on" in err
+    assert "of 4 chunks finished" in err and "--resume goes on" in err
     refused = _finish(_command(weights, out))
     assert refused.returncode == 2 and "--resume goes on with it" in refused.stderr
     assert _finish(_command(weights, out, "--resume")).returncode == 0
@@ -240,7 +239,7 @@ def test_a_state_of_another_recipe_is_refused(tmp_path):
 
     list(execute(plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=2)), keep))
     other = plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=3))
-    with pytest.raises(ValueError, match="another recipe, batch or generator"):
+    with pytest.raises(ValueError, match="another recipe, batch, generator or number of devices"):
         list(execute(other, under_way=snapshots[0]))
 
 

@@ -14,10 +14,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxsynth.engine import ascent
 from jaxsynth.engine.ascent import Evaluation, State, Trace
+from jaxsynth.engine.devices import on_all, over_runs, runs_mesh, split
 from jaxsynth.engine.objective import System, params_of
+from jaxsynth.engine.progress import Progress, host_leaves, restore
 from jaxsynth.engine.recipes import Box, Recipe
 from jaxsynth.networks.network import Params
 
@@ -26,7 +29,7 @@ _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
 
 
 # Called with (first run of the chunk, steps done, objective values (R,), snapshot).
-OnStep = Callable[[int, int, np.ndarray, Callable[[], "Progress"]], None]
+OnStep = Callable[[int, int, np.ndarray, Callable[[], Progress]], None]
 
 
 class Batch(NamedTuple):
@@ -36,22 +39,6 @@ class Batch(NamedTuple):
     weights: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, *blob shape)
     watch: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, K)
     seeds: np.ndarray | None = None  # (R,) uint32, which decide the jitter
-
-
-class Progress(NamedTuple):
-    """A chunk under way, as host arrays: what `sweep` needs to go on with it.
-
-    Attributes:
-      done: updates that have been made.
-      state: the leaves of the runs' `State`, (B, ...) each; random keys as their data.
-      trace: of the updates made, leaves (done, B, ...).
-      recorded: codes kept so far, by step, (B, D) each.
-    """
-
-    done: int
-    state: list[np.ndarray]
-    trace: Trace
-    recorded: dict[int, np.ndarray]
 
 
 class Results(NamedTuple):
@@ -72,6 +59,7 @@ def advance(
     system: System,
     recipe: Recipe,
     balance: str,
+    mesh: Mesh | None,
     steps: int,
     params: Mapping[str, Params],
     weights: Mapping[str, Mapping[str, jax.Array]],
@@ -80,10 +68,10 @@ def advance(
     state: State,
 ) -> tuple[State, Trace]:
     """`steps` updates of a batch of runs; trace leaves are (steps, B, ...)."""
+    run = functools.partial(ascent.step, system, recipe, balance)
 
     def one(carry, _):
-        run = functools.partial(ascent.step, system, recipe, balance, params)
-        return jax.vmap(run, in_axes=(0, 0, None, 0))(weights, watch, box, carry)
+        return over_runs(mesh, run, (None, 0, 0, None, 0))(params, weights, watch, box, carry)
 
     if steps > 1:
         return jax.lax.scan(one, state, length=steps)
@@ -93,13 +81,15 @@ def advance(
 
 def evaluate(
     system: System,
+    mesh: Mesh | None,
     params: Mapping[str, Params],
     weights: Mapping[str, Mapping[str, jax.Array]],
     watch: Mapping[str, Mapping[str, jax.Array]],
     codes: jax.Array,
 ) -> Evaluation:
     """Objective, watched activations and images of a batch of codes (B, D)."""
-    return jax.vmap(functools.partial(ascent.evaluate, system, params))(weights, watch, codes)
+    run = functools.partial(ascent.evaluate, system)
+    return over_runs(mesh, run, (None, 0, 0, 0))(params, weights, watch, codes)
 
 
 def init(recipe: Recipe, codes: jax.Array, seeds: jax.Array | None = None) -> State:
@@ -109,8 +99,8 @@ def init(recipe: Recipe, codes: jax.Array, seeds: jax.Array | None = None) -> St
 
 # Module-level, so that every sweep of a process shares their caches.
 init_jit = jax.jit(init, static_argnums=(0,))
-advance_jit = jax.jit(advance, static_argnums=(0, 1, 2, 3), donate_argnums=(8,))
-evaluate_jit = jax.jit(evaluate, static_argnums=(0,))
+advance_jit = jax.jit(advance, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(9,))
+evaluate_jit = jax.jit(evaluate, static_argnums=(0, 1))
 
 
 def sweep(
@@ -125,10 +115,11 @@ def sweep(
     batch: int = 8,
     record: Sequence[int] = (),
     on_step: OnStep = lambda first, done, values, snapshot: None,
-    first: int = 0,
+    chunks: Sequence[int] | None = None,
     under_way: Progress | None = None,
+    devices: Sequence[jax.Device] = (),
 ) -> Iterator[Results]:
-    """Yields finished chunks of `batch` runs, in order.
+    """Yields finished chunks of `batch` runs per device, in order.
 
     Args:
       system, params: the networks (`make_system`, `system_params`), with the generator's encoder if
@@ -138,17 +129,19 @@ def sweep(
       box, recipe, balance: how the codes climb.
       judge: the system that looks at the finished images; by default `system`. It may hold more
         classifiers than the ones that are climbed (their params must be there).
-      batch: runs per chunk. Float32 results are bit-equal for equal batch, whatever the neighbours.
+      batch: runs per chunk and device. Float32 results are bit-equal for equal batch, whatever the
+        neighbours.
       record: steps after which codes are kept, each in 1..recipe.steps.
       on_step: called with (first run of the chunk, steps done, objective values (R,), snapshot);
         snapshot() is the chunk's `Progress`. What it raises ends the sweep there.
-      first: the first run to compute, a multiple of batch: the chunks before it are not run.
+      chunks: the first runs of the chunks to compute, some of `chunk_starts`; by default all.
       under_way: the first chunk's progress, to go on from instead of its start codes. What follows
         is bit-equal to an uninterrupted sweep.
+      devices: what a chunk's runs are split over; by default one, JAX's own choice.
 
     Raises:
-      ValueError: if a recorded step lies outside 1..steps, batch < 1, first is no multiple of it,
-        or the recipe needs an encoder or seeds that are not there.
+      ValueError: if a recorded step lies outside 1..steps, batch < 1, or the recipe needs an
+        encoder or seeds that are not there.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1")
@@ -157,28 +150,35 @@ def sweep(
     if recipe.jitter and runs.seeds is None:
         raise ValueError(f"recipe: jitter is {recipe.jitter}, but the runs have no seeds")
     check_record(record, recipe.steps)
-    if first % batch:
-        raise ValueError(f"first is {first}, expected a multiple of batch, {batch}")
-    total = runs.codes.shape[0]
-    for begin in range(first, total, batch):
-        index = np.minimum(np.arange(begin, begin + _rows(batch)), total - 1)  # repeats the last
-        chunk = jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i]), runs)
-        count = min(batch, total - begin)
-        report = functools.partial(_report, on_step, begin, count)
+    total, mesh = runs.codes.shape[0], runs_mesh(devices)
+    shares = len(devices) or 1
+    params = on_all(mesh, params)
+    starts = chunk_starts(total, batch * shares) if chunks is None else chunks
+    for first in starts:
+        rows = _rows(first, batch, shares, total)
+        count = min(batch * shares, total - first)
+        own = np.arange(len(rows)).reshape(shares, -1)[:, :batch].ravel()[:count]
+        chunk = split(mesh, jax.tree.map(lambda leaf, i=rows: leaf[i], runs))
         result = _run_chunk(
             system,
             judge or system._replace(encoder=None),
+            mesh,
             params,
             chunk,
             box,
             recipe,
             balance,
             record,
-            report,
+            functools.partial(_report, on_step, first, own),
             under_way,
         )
         under_way = None
-        yield jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], result)
+        yield jax.tree.map(lambda leaf, i=own: np.asarray(leaf)[i], result)
+
+
+def chunk_starts(total: int, size: int) -> range:
+    """The first run of every chunk of `size` runs."""
+    return range(0, total, size)
 
 
 def check_record(record: Sequence[int], steps: int) -> None:
@@ -188,18 +188,20 @@ def check_record(record: Sequence[int], steps: int) -> None:
         raise ValueError(f"recorded steps {wrong} lie outside 1..{steps}")
 
 
-def _rows(batch: int) -> int:
-    """Rows of a chunk of `batch` runs.
+def _rows(first: int, batch: int, shares: int, total: int) -> np.ndarray:
+    """The runs in a chunk's rows, share by share; after the last run it is repeated.
 
     XLA's CPU convolutions round the last row of a batch differently from the others (measured on
-    the pocket generator's gradient), and runs are chaotic: a spare row takes that place, so that a
-    run's result does not depend on its place in the chunk either.
+    the pocket generator's gradient), and runs are chaotic: a spare row takes that place in every
+    share, so that a run's result does not depend on its place in the chunk either.
     """
-    return batch + _SPARE if batch > 1 and jax.default_backend() == "cpu" else batch
+    spare = _SPARE if batch > 1 and jax.default_backend() == "cpu" else 0
+    begin = first + batch * np.arange(shares)[:, None]
+    return np.minimum(begin + np.arange(batch + spare), total - 1).ravel()
 
 
-def _report(on_step, first, count, done, trace, snapshot):
-    on_step(first, done, np.asarray(trace.objective[-1])[:count], snapshot)
+def _report(on_step, first, own, done, trace, snapshot):
+    on_step(first, done, np.asarray(trace.objective[-1])[own], snapshot)
 
 
 def join(chunks: Sequence[Results]) -> Results:
@@ -208,23 +210,23 @@ def join(chunks: Sequence[Results]) -> Results:
 
 
 def _run_chunk(
-    system, judge, params, chunk, box, recipe, balance, record, report, under_way
+    system, judge, mesh, params, chunk, box, recipe, balance, record, report, under_way
 ) -> Results:
     climbed = params_of(system, params)
     watch = {role: blobs for role, blobs in chunk.watch.items() if role in climbed}
     state = init_jit(recipe, chunk.codes, chunk.seeds)
     traces, recorded, done = [], {}, 0
     if under_way is not None:
-        state, done = _restore(state, under_way.state), under_way.done
+        state, done = restore(state, under_way.state), under_way.done
         traces, recorded = [under_way.trace], dict(under_way.recorded)
 
     def snapshot() -> Progress:
         trace = jax.tree.map(lambda *leaves: np.concatenate(leaves), *traces)
-        return Progress(done, _host_leaves(state), trace, dict(recorded))
+        return Progress(done, host_leaves(state), trace, dict(recorded))
 
     for steps in _blocks(recipe.steps, record, done):
         state, trace = advance_jit(
-            system, recipe, balance, steps, climbed, chunk.weights, watch, box, state
+            system, recipe, balance, mesh, steps, climbed, chunk.weights, watch, box, state
         )
         traces.append(jax.tree.map(np.asarray, trace))
         done += steps
@@ -232,7 +234,7 @@ def _run_chunk(
             recorded[done] = np.array(state.code)
         report(done, traces[-1], snapshot)
     judging = params_of(judge, params)
-    look = functools.partial(evaluate_jit, judge, judging, chunk.weights, chunk.watch)
+    look = functools.partial(evaluate_jit, judge, mesh, judging, chunk.weights, chunk.watch)
     final = look(state.code)
     seen = {role: final.watched[role] for role in watch}
     nothing = jax.tree.map(lambda leaf: np.asarray(leaf)[None][:0], Trace(final.objective, seen))
@@ -253,40 +255,6 @@ def _run_chunk(
         ended=state.ended,
         skipped=state.skipped,
     )
-
-
-def _host_leaves(state: State) -> list[np.ndarray]:
-    """Copies of the leaves (the state is donated to the next step)."""
-    plain = [jax.random.key_data(v) if _is_key(v) else v for v in jax.tree.leaves(state)]
-    return [np.array(leaf) for leaf in plain]
-
-
-def _restore(like: State, leaves: Sequence[np.ndarray]) -> State:
-    """Inverse of `_host_leaves` for a state of the same recipe.
-
-    Raises:
-      ValueError: if they are the leaves of another state.
-    """
-    own, tree = jax.tree.flatten(like)
-    made = [
-        jax.random.wrap_key_data(jnp.asarray(leaf)) if _is_key(old) else jnp.asarray(leaf)
-        for old, leaf in zip(own, leaves, strict=True)
-    ]
-    if wrong := [(a, b) for a, b in zip(own, made, strict=True) if not _alike(a, b)]:
-        old, new = wrong[0]
-        raise ValueError(
-            f"a saved state holds {new.dtype} {new.shape} for {old.dtype} {old.shape}: it is of "
-            "another recipe, batch or generator"
-        )
-    return jax.tree.unflatten(tree, made)
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _alike(a: jax.Array, b: jax.Array) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
 
 
 def watched_of_run(

@@ -1,10 +1,10 @@
 """What a run that is under way leaves in its folder, so that nothing computed is lost.
 
   OUT/.lock                        held (flock) by the process that works on the run
-  OUT/unfinished/run00012.safetensors   a finished chunk, whose first run is 12: the arrays of
-                                   results.safetensors for its runs
-  OUT/unfinished/under_way.safetensors  the chunk under way: `state/NUMBER`, `trace/...`,
-                                   `recorded/STEP`, and its first run and steps as metadata
+  OUT/unfinished/run00000012.safetensors        a finished chunk, whose first run is 12: the
+                                   arrays of results.safetensors for its runs
+  OUT/unfinished/under_way00000016.safetensors  the chunk under way: `state/NUMBER`,
+                                   `watched/...`, `recorded/STEP`, and its steps as metadata
 
 Every file is written whole or not at all. `unfinished` goes when the last page is written.
 """
@@ -22,7 +22,8 @@ import safetensors
 import safetensors.numpy
 
 from jaxsynth.engine.ascent import Trace
-from jaxsynth.engine.sweep import Progress, Results
+from jaxsynth.engine.progress import Progress
+from jaxsynth.engine.sweep import Results
 from jaxsynth.files.results import (
     LOCK,
     RESULTS,
@@ -34,8 +35,6 @@ from jaxsynth.files.results import (
     write_arrays,
     write_parts,
 )
-
-_UNDER_WAY = "under_way.safetensors"
 
 
 @contextmanager
@@ -83,19 +82,16 @@ def _same_file(handle: int, path: Path) -> bool:
         return False
 
 
-def finished_runs(folder: Path, batch: int, total: int) -> int:
-    """How many runs are in finished chunks; they are the first ones, in whole chunks."""
-    done = 0
-    while done < total and _chunk(folder, done).is_file():
-        done = min(done + batch, total)
-    return done
+def is_kept(folder: Path, first: int) -> bool:
+    """Whether the folder keeps the finished chunk whose first run is `first`."""
+    return _chunk(folder, first).is_file()
 
 
 def save_chunk(folder: Path, first: int, chunk: Results, start_codes: np.ndarray) -> None:
     """Keeps a finished chunk, whose first run is `first` and whose runs started from these codes;
     what was kept of it while it was under way goes."""
     write_arrays(_chunk(folder, first), results_arrays(chunk, start_codes))
-    (folder / UNFINISHED / _UNDER_WAY).unlink(missing_ok=True)
+    _under_way(folder, first).unlink(missing_ok=True)
 
 
 def load_chunk(folder: Path, first: int) -> Results:
@@ -113,8 +109,8 @@ def save_progress(folder: Path, first: int, progress: Progress) -> None:
     arrays |= {"trace/objective": progress.trace.objective}
     arrays |= flatten_watched("watched", progress.trace.watched)
     arrays |= {f"recorded/{step}": codes for step, codes in progress.recorded.items()}
-    note = json.dumps({"first": first, "done": progress.done})
-    write_arrays(folder / UNFINISHED / _UNDER_WAY, arrays, {"jaxsynth": note})
+    note = json.dumps({"done": progress.done})
+    write_arrays(_under_way(folder, first), arrays, {"jaxsynth": note})
 
 
 def load_progress(folder: Path, first: int) -> Progress | None:
@@ -123,14 +119,12 @@ def load_progress(folder: Path, first: int) -> Progress | None:
     Raises:
       ValueError: if the file is damaged.
     """
-    path = folder / UNFINISHED / _UNDER_WAY
+    path = _under_way(folder, first)
     if not path.is_file():
         return None
     arrays = _load(path)
     with safetensors.safe_open(path, framework="np") as file:
         note = json.loads((file.metadata() or {}).get("jaxsynth", "{}"))
-    if note.get("first") != first:
-        return None
     return Progress(
         done=note["done"],
         state=[arrays[name] for name in sorted(arrays) if name.startswith("state/")],
@@ -156,6 +150,10 @@ def remove_unfinished(folder: Path) -> None:
 
 def _chunk(folder: Path, first: int) -> Path:
     return folder / UNFINISHED / f"run{first:08d}.safetensors"
+
+
+def _under_way(folder: Path, first: int) -> Path:
+    return folder / UNFINISHED / f"under_way{first:08d}.safetensors"
 
 
 def _load(path: Path) -> Mapping[str, np.ndarray]:

@@ -1,12 +1,14 @@
 """A sweep under way, shown as a bar on standard error."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxsynth.engine.sweep import OnStep, Progress, Results
+from jaxsynth.engine.progress import Progress
+from jaxsynth.engine.sweep import OnStep, Results, chunk_starts
 from jaxsynth.experiment import Plan, execute
 
 
@@ -15,24 +17,25 @@ def execute_shown(
     shown: bool = True,
     name: str = "",
     on_step: OnStep = lambda first, done, values, snapshot: None,
-    first: int = 0,
+    chunks: Sequence[int] | None = None,
     under_way: Progress | None = None,
+    devices: Sequence[jax.Device] = (),
 ) -> Iterator[Results]:
     """`execute` with a bar of all chunks' steps and the median objective; `name` stands before."""
-    steps, batch = max(1, todo.settings.recipe.steps), todo.settings.batch
-    total = -(-len(todo.batch.codes) // batch) * steps
-    begun = first // batch * steps + (under_way.done if under_way else 0)
+    steps, size = max(1, todo.settings.recipe.steps), todo.settings.batch * (len(devices) or 1)
+    starts = chunk_starts(len(todo.batch.codes), size) if chunks is None else chunks
+    place = {first: steps * i for i, first in enumerate(starts)}
     with tqdm(
-        total=total, initial=begun, desc=name or None, unit="step", disable=not shown,
-        file=sys.stderr,
+        total=steps * len(starts), initial=under_way.done if under_way else 0, desc=name or None,
+        unit="step", disable=not shown, file=sys.stderr,
     ) as bar:  # fmt: skip
 
         def show(
             first: int, done: int, values: np.ndarray, snapshot: Callable[[], Progress]
         ) -> None:
-            bar.update(first // batch * steps + done - bar.n)
+            bar.update(place[first] + done - bar.n)
             bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
             on_step(first, done, values, snapshot)
 
-        yield from execute(todo, show, first, under_way)
-        bar.update(total - bar.n)
+        yield from execute(todo, show, starts, under_way, devices)
+        bar.update(bar.total - bar.n)

@@ -1,0 +1,82 @@
+"""One run over several devices and several processes: the same results as on one."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import save_tiny_networks
+
+ROOT = Path(__file__).parents[1]
+RUNS = ("--scenes=abbey,dam,bar", "--nsfw_weights=1", "--seeds=7", "--steps=12", "--batch=2")
+
+
+def _start(weights, out, *flags, devices=1) -> subprocess.Popen:
+    command = [sys.executable, "-m", "experiments.joint", "--noprogress", *weights, *RUNS]
+    env = dict(os.environ, PYTHONPATH=str(ROOT), JAX_PLATFORMS="cpu")
+    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, f"--out={out}", *flags], cwd=ROOT, env=env, **pipes)
+
+
+def _end(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def _left_behind(out: Path) -> dict[str, bytes]:
+    files = [p for p in out.rglob("*") if p.suffix in (".safetensors", ".csv", ".png")]
+    return {str(p.relative_to(out)): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> list[str]:
+    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def one(weights, tmp_path_factory) -> dict[str, bytes]:
+    """What the 21 runs leave behind on one device."""
+    out = tmp_path_factory.mktemp("one") / "run"
+    code, _, err = _end(_start(weights, out))
+    assert code == 0, err
+    return _left_behind(out)
+
+
+def test_eight_devices_give_what_one_gives(weights, tmp_path, one):
+    out = tmp_path / "run"
+    code, _, err = _end(_start(weights, out, devices=8))
+    assert code == 0, err
+    assert _left_behind(out) == one
+
+
+def test_more_devices_than_there_are_are_refused(weights, tmp_path):
+    code, _, err = _end(_start(weights, tmp_path / "run", "--devices=3", devices=2))
+    assert code == 2 and "--devices=3: there are 2 here" in err
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_two_processes_give_what_one_gives(weights, tmp_path, one):
+    out = tmp_path / "run"
+    shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2"]
+    both = [_start(weights, out, *shared, f"--process_id={i}") for i in range(2)]
+    ends = [_end(process) for process in both]
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert "report.html" in ends[0][1] and "report.html" not in ends[1][1]
+    assert _left_behind(out) == one
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--num_processes=2", "--process_id=0"], "--coordinator is missing"),
+    (["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=2"], "expected 0 to 1"),
+])  # fmt: skip
+def test_processes_that_cannot_meet_are_one_clear_line(weights, tmp_path, flags, message):
+    code, _, err = _end(_start(weights, tmp_path / "run", *flags))
+    assert code == 2 and message in err and err.count("\n") == 1
