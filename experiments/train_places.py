@@ -50,7 +50,17 @@ _ANCHOR = flags.DEFINE_float(
     "anchor_loss", ReadingTraining.anchor, "Weight of keeping the codes, with --generator."
 )
 _JITTER = flags.DEFINE_integer(
-    "jitter", ReadingTraining.jitter, "Largest shift of G(E(x)) in pixels, with --generator."
+    "jitter", ReadingTraining.jitter, "Largest shift in pixels of what is read, with --generator."
+)
+_NOISE = flags.DEFINE_float(
+    "noise", ReadingTraining.noise, "Most noise on what is read, grey levels, with --generator."
+)
+_PHOTOGRAPHS = flags.DEFINE_float(
+    "photographs",
+    ReadingTraining.photographs,
+    "Share of photographs among what is read, with --generator.",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
 
 
@@ -67,6 +77,8 @@ def main(argv: Sequence[str]) -> int:
             reading=_READING.value,
             anchor=_ANCHOR.value,
             jitter=_JITTER.value,
+            noise=_NOISE.value,
+            photographs=_PHOTOGRAPHS.value,
         ),
         training=SceneTraining(
             rate=_RATE.value,

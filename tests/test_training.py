@@ -280,7 +280,9 @@ def generator(data, tmp_path_factory, trained):
     return train_inversion(run, say=lambda line: None)[0]
 
 
-def test_a_scene_network_learns_to_read_a_generator_and_keeps_its_codes():
+@pytest.fixture(scope="module")
+def reading_pair():
+    """A function that makes so many reading steps of a random network with a random generator."""
     config = pocket_places(size=32, code=8, classes=3, width=4)
     painter = pocket_generator(size=32, code=8, width=2)
     scene = init_scene(0, config, SceneTraining())
@@ -299,18 +301,35 @@ def test_a_scene_network_learns_to_read_a_generator_and_keeps_its_codes():
         "scale": jnp.float32(1),
         "power": jnp.mean(jnp.var(code, axis=0)),
     }
-    given = jax.tree.map(jnp.copy, (scene.params, scene.batch_stats))  # the state is donated
-    state, seen = reading_state(*given), []
-    for i in range(80):
-        state, metrics = reading_step(
-            config, SceneTraining(), ReadingTraining(rate=1e-3), partner, "float32", state, frozen,
-            rgb, np.arange(12) % 3, jax.random.key(i), jnp.float32(0.1),
-        )  # fmt: skip
-        seen.append({name: float(value) for name, value in metrics.items()})
+
+    def steps(count, **reading):
+        given = jax.tree.map(jnp.copy, (scene.params, scene.batch_stats))  # the state is donated
+        state, seen = reading_state(*given), []
+        for i in range(count):
+            state, metrics = reading_step(
+                config, SceneTraining(), ReadingTraining(rate=1e-3, **reading), partner, "float32",
+                state, frozen, rgb, np.arange(12) % 3, jax.random.key(i), jnp.float32(0.1),
+            )  # fmt: skip
+            seen.append({name: float(value) for name, value in metrics.items()})
+        jax.tree.map(np.testing.assert_array_equal, state.batch_stats, scene.batch_stats)
+        return seen
+
+    return steps
+
+
+def test_a_scene_network_learns_to_read_a_generator_and_keeps_its_codes(reading_pair):
+    seen = reading_pair(80, anchor=0.5, photographs=0.0, jitter=1, noise=0.0)
     assert seen[-1]["code"] < 0.2 * seen[0]["code"]
     assert seen[-1]["anchor"] < 0.9  # codes that mean nothing any more are at 1 or above
     assert seen[0]["anchor"] < 1e-6
-    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, scene.batch_stats)
+
+
+def test_what_is_read_is_photographs_moved_and_with_noise(reading_pair):
+    (still,) = reading_pair(1, photographs=1.0, jitter=0, noise=0.0)
+    assert still["code"] < 1e-10 and still["batch agreement"] == 1
+    for disturbed in ({"jitter": 2, "noise": 0.0}, {"jitter": 0, "noise": 12.0}):
+        (seen,) = reading_pair(1, photographs=1.0, **disturbed)
+        assert seen["code"] > 1e-4 and seen["anchor"] < 1e-6
 
 
 def test_a_scene_network_that_reads_its_generator_is_another_network(

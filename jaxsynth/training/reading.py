@@ -11,7 +11,7 @@ Batch norm keeps its statistics: E is trained as it is used, and the two kinds o
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,15 +39,19 @@ class ReadingTraining:
 
     Attributes:
       rate: peak step size; the schedule is that of plain training.
-      reading: distance of the codes of G(E(x)) and x, and cross-entropy of their predictions.
+      reading: distance of the codes of what is read and of x, and cross-entropy of predictions.
       anchor: distance of a photograph's code to the one it had at the start.
-      jitter: largest shift of G(E(x)), in pixels, before E reads it.
+      photographs: share of x itself among the images that are read, the others are G(E(x)).
+      jitter, noise: what is read is moved by up to so many pixels, and has noise of a standard
+        deviation of up to so many grey levels: E learns not to ask for what no eye sees.
     """
 
     rate: float = 5e-4
     reading: float = 1.0
-    anchor: float = 0.5
-    jitter: int = 1
+    anchor: float = 0.2
+    photographs: float = 0.5
+    jitter: int = 2
+    noise: float = 12.0
 
 
 class Partner(NamedTuple):
@@ -86,9 +90,8 @@ def reading_step(
     frozen: parameters of `generator` and `first`; `scale`, a trained code over the plain one; and
     `power` (), the mean variance of a unit of the trained code.
     """
-    crop_key, shift_key = jax.random.split(key)
+    crop_key, *keys = jax.random.split(key, 5)
     x = random_crop_flip(crop_key, rgb, config.size, training.min_scale)
-    offsets = jax.random.randint(shift_key, (x.shape[0], 2), -reading.jitter, reading.jitter + 1)
     module = scene_module(config, train=False)
     first = frozen["scale"] * jax.vmap(partner.first, (None, 0))(frozen["first"], x)  # (B, D)
 
@@ -100,9 +103,9 @@ def reading_step(
     def loss_fn(params):
         code, logits = look(params, x)
         given = jax.lax.stop_gradient(code) / frozen["scale"]
-        image = jax.vmap(partner.draw, (None, 0))(frozen["generator"], given)
-        image = jax.vmap(partial(shift, reach=reading.jitter))(image, offsets)
-        read, read_logits = look(params, jax.lax.stop_gradient(view(image, config.size)))
+        made = jax.vmap(partner.draw, (None, 0))(frozen["generator"], given)
+        image = _disturbed(reading, keys, view(made, config.size), x)
+        read, read_logits = look(params, jax.lax.stop_gradient(image))
         same = optax.softmax_cross_entropy(
             read_logits, jax.lax.stop_gradient(jax.nn.softmax(logits))
         ).mean()
@@ -119,6 +122,18 @@ def reading_step(
     rate = reading.rate * schedule(progress, training.warm_up)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
     return SceneState(params, state.batch_stats, opt), metrics | {"rate": rate}
+
+
+def _disturbed(
+    reading: ReadingTraining, keys: Sequence[jax.Array], made: jax.Array, x: jax.Array
+) -> jax.Array:
+    """What is read: some of the photographs instead of what was made of them, moved, with noise."""
+    batch, reach = len(x), reading.jitter
+    plain = jax.random.bernoulli(keys[0], reading.photographs, (batch, 1, 1, 1))
+    offsets = jax.random.randint(keys[1], (batch, 2), -reach, reach + 1)
+    image = jax.vmap(partial(shift, reach=reach))(jnp.where(plain, x, made), offsets)
+    size = reading.noise * jax.random.uniform(keys[2], (batch, 1, 1, 1))
+    return image + size * jax.random.normal(keys[3], image.shape)
 
 
 def _distance(a: jax.Array, b: jax.Array, power: jax.Array) -> jax.Array:
