@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments.processes import wait_for_all
+from experiments.processes import agree
 from experiments.run_flags import Settings
 from experiments.stopping import stop_signals
 from jaxsynth.engine.objective import ENCODER, GENERATOR
@@ -34,6 +34,7 @@ from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_images, w
 from jaxsynth.report.tables import format_table
 
 _GO_ON = "the same command with --resume goes on"
+_WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
 
 
@@ -107,15 +108,12 @@ def launch(
     todo = plan(networks, runs, settings.sweep, start)
     config = _config(settings, runs)
     with locked(out) if processes.leads else nullcontext(), stop_signals() as stop:
-        if processes.leads:
-            config = open_run(out, config, settings.resume, settings.overwrite)
-            if config is None:
-                print(f"{out} holds this run, finished: nothing is left to resume")
-                return 0
-        wait_for_all(processes, "the folder is ready")
+        config = _open_run(settings, config)
+        if config is None:
+            return 0
         try:
             _compute(settings, todo, stop.asked)
-            wait_for_all(processes, "all chunks are there")
+            agree(processes, 0)  # all chunks are there
             if not processes.leads:
                 return 0
             pages = _write_pages(settings, todo, runs, networks, photo, title, config, draw_sheet)
@@ -129,6 +127,24 @@ def launch(
             ) from None
         remove_unfinished(out)
     return _tell(out, pages)
+
+
+def _open_run(settings: Settings, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The folder made ready by process 0: the config that it keeps, None if the run is finished."""
+    refusal: ValueError | None = None
+    if settings.processes.leads:
+        try:
+            config = open_run(settings.out, config, settings.resume, settings.overwrite)
+        except ValueError as error:
+            refusal = error
+    word = "refused" if refusal else "finished" if config is None else "open"
+    word = _WORDS[agree(settings.processes, _WORDS.index(word))]
+    if word == "refused":
+        raise refusal or ValueError(f"process 0 has refused output folder {settings.out}")
+    if word == "finished":
+        print(f"{settings.out} holds this run, finished: nothing is left to resume")
+        return None
+    return config
 
 
 def _compute(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:

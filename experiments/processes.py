@@ -7,6 +7,7 @@ makes the folder ready and writes the pages. The folder must be on a file system
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
@@ -79,7 +80,8 @@ def chosen_devices() -> tuple[jax.Device, ...]:
     return found[: _DEVICES.value]
 
 
-def wait_for_all(processes: Processes, name: str) -> None:
-    """Until every process has come here."""
-    if processes.count > 1:
-        multihost_utils.sync_global_devices(name)
+def agree(processes: Processes, value: int) -> int:
+    """Process 0's value, once every process has come here."""
+    if processes.count == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

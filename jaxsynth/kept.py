@@ -15,13 +15,7 @@ import numpy as np
 from jaxsynth.engine.progress import Progress
 from jaxsynth.engine.sweep import Results
 from jaxsynth.experiment import Plan
-from jaxsynth.files.chunks import (
-    is_kept,
-    load_chunk,
-    load_progress,
-    save_chunk,
-    save_progress,
-)
+from jaxsynth.files.chunks import is_kept, load_chunk, load_progress, save_chunk, save_progress
 from jaxsynth.files.results import (
     CONFIG,
     LOCK,
@@ -33,15 +27,8 @@ from jaxsynth.files.results import (
 )
 from jaxsynth.report.progress import execute_shown
 
-_DECISIVE = (
-    "experiment",
-    "sweep",
-    "networks",
-    "inputs",
-    "show",
-    "chunk_runs",
-    "runs",
-)  # of config.json
+# Parts of config.json in which a resumed run must agree.
+_DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "chunk_runs", "runs")
 
 
 class Stopped(Exception):
@@ -73,7 +60,7 @@ def open_run(
 
 def _barely_begun(folder: Path) -> bool:
     """Whether a run was killed here before it wrote its config."""
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return names <= {LOCK, "images"} and not any((folder / "images").glob("*"))
 
 
