@@ -44,7 +44,14 @@ _READING_RATE = flags.DEFINE_float(
     "reading_rate", ReadingTraining.rate, "Peak step size of Adam, with --generator."
 )
 _READING = flags.DEFINE_float(
-    "reading_loss", ReadingTraining.reading, "Weight of reading G(E(x)) like x, with --generator."
+    "reading_loss",
+    ReadingTraining.reading,
+    "Weight of reading in G(E(x)) the code of x, with --generator.",
+)
+_AGREEMENT = flags.DEFINE_float(
+    "agreement_loss",
+    ReadingTraining.agreement,
+    "Weight of predicting of G(E(x)) what is predicted of x, with --generator.",
 )
 _ANCHOR = flags.DEFINE_float(
     "anchor_loss", ReadingTraining.anchor, "Weight of keeping the codes, with --generator."
@@ -75,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
         reading=ReadingTraining(
             rate=_READING_RATE.value,
             reading=_READING.value,
+            agreement=_AGREEMENT.value,
             anchor=_ANCHOR.value,
             jitter=_JITTER.value,
             noise=_NOISE.value,

@@ -318,7 +318,9 @@ def reading_pair():
 
 
 def test_a_scene_network_learns_to_read_a_generator_and_keeps_its_codes(reading_pair):
-    seen = reading_pair(80, anchor=0.5, photographs=0.0, jitter=1, noise=0.0)
+    seen = reading_pair(
+        80, reading=1.0, agreement=1.0, anchor=0.5, photographs=0.0, jitter=1, noise=0.0
+    )
     assert seen[-1]["code"] < 0.2 * seen[0]["code"]
     assert seen[-1]["anchor"] < 0.9  # codes that mean nothing any more are at 1 or above
     assert seen[0]["anchor"] < 1e-6

@@ -39,7 +39,8 @@ class ReadingTraining:
 
     Attributes:
       rate: peak step size; the schedule is that of plain training.
-      reading: distance of the codes of what is read and of x, and cross-entropy of predictions.
+      reading, agreement: distance of the codes of what is read and of x; cross-entropy of what is
+        predicted of the former to what is predicted of the latter.
       anchor: distance of a photograph's code to the one it had at the start.
       photographs: share of x itself among the images that are read, the others are G(E(x)).
       jitter, noise: what is read is moved by up to so many pixels, and has noise of a standard
@@ -47,7 +48,8 @@ class ReadingTraining:
     """
 
     rate: float = 5e-4
-    reading: float = 1.0
+    reading: float = 2.0
+    agreement: float = 2.0
     anchor: float = 0.2
     photographs: float = 0.5
     jitter: int = 2
@@ -112,7 +114,8 @@ def reading_step(
         distance = _distance(read, jax.lax.stop_gradient(code), frozen["power"])
         label, accuracy = label_loss(logits, labels, training.smoothing)
         anchor = _distance(code, first, frozen["power"])
-        loss = label + reading.reading * (same + distance) + reading.anchor * anchor
+        loss = label + reading.agreement * same
+        loss += reading.reading * distance + reading.anchor * anchor
         agreement = (read_logits.argmax(-1) == logits.argmax(-1)).mean()
         metrics = {"code": distance, "anchor": anchor, "batch agreement": agreement}
         return loss, {"loss": label, "batch top-1": accuracy} | metrics
