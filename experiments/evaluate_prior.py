@@ -6,7 +6,7 @@
 DIR is as for the trainers; its validation photographs are used. The judge is a scene network that
 no objective ever saw. Groups of figures, `all` or some of them:
 
-  network    scene network: top-1, top-5
+  network    scene network: top-1, top-5, whether it names a moved or noisy photograph alike
   inversion  E(G(E(x))) against E(x): category, cosine; G(E(x)) against x
   frechet    distance of G(E(x)) to x in the judge's features; of --baseline_generator beside it
   spectrum   power of G(E(x)) against x at every frequency; excess at the periods of a grid

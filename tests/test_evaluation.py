@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +24,7 @@ from jaxsynth.evaluation.table import markdown_table
 from jaxsynth.files.weights import load_network, save_network
 from jaxsynth.networks.network import NetworkInfo, build_network
 from jaxsynth.networks.resnet import ResNetConfig
+from jaxsynth.training.measure import steadiness
 
 SIDE = 64
 
@@ -63,6 +65,21 @@ def test_frechet_distance_of_samples():
     np.testing.assert_allclose(cov, [[2, 4], [4, 8]])
     with pytest.raises(ValueError, match="2 or more"):
         moments(np.ones((1, 3)))
+
+
+def test_a_network_is_steady_if_it_names_the_same_moved_and_noisy():
+    rng = np.random.default_rng(0)
+    rgb = np.where(rng.random((400, 8, 8, 3)) < 0.5, 30, 220).astype(np.uint8)
+
+    def of(logits):
+        return steadiness(logits, [(rgb, np.zeros(400), 400)], 8)
+
+    def pixel(x):  # is a pixel bright? noise never tells, a move half the time
+        bright = x[:, 4, 4, 0] > 0
+        return jnp.stack([bright, ~bright], axis=1)
+
+    assert of(lambda x: jnp.zeros((len(x), 2))) == {"same_moved": 1.0, "same_noisy": 1.0}
+    assert of(pixel)["same_noisy"] == 1.0 and 0.4 < of(pixel)["same_moved"] < 0.6
 
 
 def test_white_noise_has_its_variance_at_every_frequency():
@@ -229,6 +246,7 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
     assert figures["scenes"] == first["scenes"]
     values = {name: record["values"] for name, record in figures.items()}
     assert values["network"]["photographs"] == 20
+    assert 0 <= values["network"]["same_noisy"] <= 1
     assert 0 <= values["network"]["top1"] <= values["network"]["top5"] == 1  # of five classes
     assert values["frechet"]["of_baseline"] == 1  # the same pair
     assert values["frechet"]["distance"] > 0

@@ -27,7 +27,7 @@ from jaxsynth.experiment import PLACES, Run
 from jaxsynth.files.images import to_rgb
 from jaxsynth.networks.network import Network
 from jaxsynth.training.data import ImageSet, batches
-from jaxsynth.training.measure import inversion_figures, invert, top_k_accuracy
+from jaxsynth.training.measure import inversion_figures, invert, steadiness, top_k_accuracy
 
 JUDGE = "judge"  # a role that no objective knows
 _BATCH = 100
@@ -63,11 +63,12 @@ class Group(NamedTuple):
 
 
 def network(work: Work) -> Group:
-    """Top-1 and top-5 of the scene network."""
+    """Top-1 and top-5 of the scene network, and how steady they are."""
     places, images = work.networks[PLACES], _photographs(work)
     images = images._replace(labels=label_units(images.classes, places)[images.labels])
     found = top_k_accuracy(logits_of(places), batches(images, _BATCH), _side(work))
     values = {"top1": found["val top-1"], "top5": found["val top-5"], "loss": found["val loss"]}
+    values |= steadiness(logits_of(places), batches(images, _BATCH), _side(work))
     return Group(values | {"photographs": len(images.rows)}, {})
 
 

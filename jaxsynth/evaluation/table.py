@@ -45,6 +45,12 @@ ROWS = (
         (0.45, 0.74),
         (0.35, 0.63),
     ),
+    Row(
+        "scene network: same category of x moved by a pixel / with noise of 8 grey levels",
+        "network",
+        ("same_moved", "same_noisy"),
+        PERCENT,
+    ),
     _at_least(
         "E(G(E(x))) and E(x): same top-1 category",
         "inversion",

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.engine.objective import view
+from jaxsynth.engine.objective import shift, view
 from jaxsynth.networks.network import Network, image_blob, logits_blob
 from jaxsynth.training.augment import centre_input
 
+NOISE = 8.0  # grey levels
 Batch = tuple[np.ndarray, np.ndarray, int]  # pixels (B, S, S, 3) uint8 RGB, labels (B,), count
 
 
@@ -29,6 +30,28 @@ def top_k_accuracy(
         loss -= float(log_p[np.arange(count), true].sum())
         total += count
     return {"val top-1": first / total, "val top-5": fifth / total, "val loss": loss / total}
+
+
+def steadiness(
+    logits_fn: Callable[[jax.Array], jax.Array], batches: Iterable[Batch], size: int
+) -> dict[str, float]:
+    """How often a network names the same category of a photograph that is moved or noisy.
+
+    A brittle network cannot be inverted: it asks for details that no eye sees.
+
+    Returns:
+      `same_moved`: moved by a pixel down and right; `same_noisy`: with Gaussian noise of a standard
+      deviation of `NOISE` grey levels.
+    """
+    move = jax.jit(jax.vmap(lambda one: shift(one, jnp.array([1, 1]), 1)))
+    same, total = np.zeros(2), 0
+    for i, (rgb, _, count) in enumerate(batches):
+        x = centre_input(rgb, size)
+        noisy = x + NOISE * jax.random.normal(jax.random.key(i), x.shape)
+        first, *others = (np.asarray(logits_fn(v)).argmax(1)[:count] for v in (x, move(x), noisy))
+        same += [(first == other).sum() for other in others]
+        total += count
+    return dict(zip(("same_moved", "same_noisy"), (same / total).tolist(), strict=True))
 
 
 def invert(generator: Network, encoder: Network) -> Callable[[jax.Array], tuple[jax.Array, ...]]:

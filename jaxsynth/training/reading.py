@@ -47,10 +47,10 @@ class ReadingTraining:
         deviation of up to so many grey levels: E learns not to ask for what no eye sees.
     """
 
-    rate: float = 5e-4
+    rate: float = 1e-3
     reading: float = 2.0
     agreement: float = 2.0
-    anchor: float = 0.2
+    anchor: float = 0.1
     photographs: float = 0.5
     jitter: int = 2
     noise: float = 12.0
