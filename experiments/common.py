@@ -2,9 +2,10 @@
 
 import dataclasses
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,21 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments.processes import agree
+from experiments.processes import agree, any_of
 from experiments.run_flags import Settings
 from experiments.stopping import stop_signals
 from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.engine.sweep import chunk_starts
 from jaxsynth.engine.terms import Term, unit_term
 from jaxsynth.experiment import PLACES, Plan, Run, check_roles, encode, plan
-from jaxsynth.files.chunks import join_chunks, load_chunk, locked, remove_unfinished
+from jaxsynth.files.chunks import (
+    all_asked_to_stop,
+    ask_all_to_stop,
+    join_chunks,
+    load_chunk,
+    locked,
+    remove_unfinished,
+)
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
 from jaxsynth.files.results import read_codes
@@ -28,7 +36,6 @@ from jaxsynth.kept import Stopped, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
 from jaxsynth.path import path_pictures
 from jaxsynth.report.digest import digest, join_digests
-from jaxsynth.report.rows import NON_FINITE
 from jaxsynth.report.strip import STRIP, STRIP_ROWS
 from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_images, write_pages
 from jaxsynth.report.tables import format_table
@@ -107,19 +114,18 @@ def launch(
     photo, start = _start(settings, networks, runs)
     todo = plan(networks, runs, settings.sweep, start)
     config = _config(settings, runs)
-    with locked(out) if processes.leads else nullcontext(), stop_signals() as stop:
-        config = _open_run(settings, config)
+    with ExitStack() as held, stop_signals() as stop:
+        config = _open_run(settings, config, held)
         if config is None:
             return 0
         try:
-            _compute(settings, todo, stop.asked)
-            agree(processes, 0)  # all chunks are there
+            _compute_with_others(settings, todo, stop.asked)
             if not processes.leads:
                 return 0
             pages = _write_pages(settings, todo, runs, networks, photo, title, config, draw_sheet)
         except Stopped as stopped:
             print(f"stopped: {stopped}; {_GO_ON}", file=sys.stderr)
-            return 128 + stop.signal
+            return 128 + (stop.signal or signal.SIGTERM)
         except OSError as error:
             raise ValueError(
                 f"{error.filename or out}: {error.strerror or error}; what is finished is kept in "
@@ -129,13 +135,15 @@ def launch(
     return _tell(out, pages)
 
 
-def _open_run(settings: Settings, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The folder made ready by process 0: the config that it keeps, None if the run is finished."""
-    refusal: ValueError | None = None
+def _open_run(settings: Settings, config: dict[str, Any], held: ExitStack) -> dict[str, Any] | None:
+    """The folder locked and made ready by process 0: the config that it keeps, None if the run is
+    finished."""
+    refusal: Exception | None = None
     if settings.processes.leads:
         try:
+            held.enter_context(locked(settings.out))
             config = open_run(settings.out, config, settings.resume, settings.overwrite)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             refusal = error
     word = "refused" if refusal else "finished" if config is None else "open"
     word = _WORDS[agree(settings.processes, _WORDS.index(word))]
@@ -145,6 +153,25 @@ def _open_run(settings: Settings, config: dict[str, Any]) -> dict[str, Any] | No
         print(f"{settings.out} holds this run, finished: nothing is left to resume")
         return None
     return config
+
+
+def _compute_with_others(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:
+    """All chunks. Where one process stops or fails, the others hear of it after their step.
+
+    Raises:
+      Stopped: if this process or another one has stopped.
+    """
+    processes, out = settings.processes, settings.out
+    problem: Exception | None = None
+    try:
+        shared = processes.count > 1
+        _compute(settings, todo, lambda: asked_to_stop() or (shared and all_asked_to_stop(out)))
+    except (Stopped, ValueError, OSError) as error:
+        problem = error
+        if shared:
+            ask_all_to_stop(out)
+    if any_of(processes, problem is not None):
+        raise problem or Stopped("another process has stopped")
 
 
 def _compute(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:
@@ -208,7 +235,7 @@ def _tell(out: Path, pages: Pages) -> int:
     for picture in pages.pictures:
         print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{out / picture}")
     print(f"report         {out / 'report.html'}")
-    if all(row["status"].startswith(NON_FINITE) for row in pages.rows):
+    if not any(np.isfinite(row["objective_last"]) for row in pages.rows):
         print("no run stayed finite: see the column status of metrics.csv", file=sys.stderr)
         return 3
     return 0

@@ -72,6 +72,7 @@ _COUNTS = {
 }
 _NO_USE = ("seeds", "init_image", "init_codes", "record_codes", "precision", "show", "blur_sheet")
 _NO_USE += ("resume", "save_seconds", "devices")
+_NO_USE += ("distributed", "coordinator", "num_processes", "process_id")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -53,7 +53,8 @@ def join_processes() -> Processes:
     if len(missing) == 3 and not _DISTRIBUTED.value:
         return Processes(0, 1)
     if missing and not _DISTRIBUTED.value:
-        raise ValueError(f"--{missing[0]} is missing: {', '.join(given)} go together")
+        absent, together = (", ".join(f"--{n}" for n in names) for names in (missing, given))
+        raise ValueError(f"{absent} missing: {together} go together")
     if not missing and _PROCESS_ID.value >= _NUM_PROCESSES.value:
         raise ValueError(
             f"--process_id={_PROCESS_ID.value}: expected 0 to {_NUM_PROCESSES.value - 1}, as "
@@ -64,7 +65,10 @@ def join_processes() -> Processes:
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, initialization_timeout=300
         )
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"the processes of this run did not find each other: {error}") from None
+        raise ValueError(
+            f"the processes of this run did not find each other ({error}): without a cluster's "
+            "manager give --coordinator, --num_processes and --process_id"
+        ) from None
     return Processes(jax.process_index(), jax.process_count())
 
 
@@ -85,3 +89,10 @@ def agree(processes: Processes, value: int) -> int:
     if processes.count == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def any_of(processes: Processes, flag: bool) -> bool:
+    """Whether the flag is set in any process, once every process has come here."""
+    if processes.count == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM ask a launcher to stop where its state can be kept."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ def stop_signals() -> Iterator[Stop]:
         if stop.asked():
             raise KeyboardInterrupt
         stop.signal = number
+        print("\nstopping after this step; once more to stop at once", file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

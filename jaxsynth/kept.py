@@ -20,6 +20,7 @@ from jaxsynth.files.results import (
     CONFIG,
     LOCK,
     RESULTS,
+    STOP,
     UNFINISHED,
     prepare_folder,
     read_config,
@@ -29,6 +30,8 @@ from jaxsynth.report.progress import execute_shown
 
 # Parts of config.json in which a resumed run must agree.
 _DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "chunk_runs", "runs")
+
+_CALLED = {"chunk_runs": "runs a chunk (--batch times the devices)"}
 
 
 class Stopped(Exception):
@@ -51,6 +54,7 @@ def open_run(
     if resume and (folder / CONFIG).is_file() and (unfinished or finished):
         kept = read_config(folder)
         _check_same(folder, kept, json.loads(json.dumps(dict(config))))
+        (folder / UNFINISHED / STOP).unlink(missing_ok=True)
         return kept if unfinished else None
     prepare_folder(folder, overwrite or (resume and (unfinished or _barely_begun(folder))))
     (folder / UNFINISHED).mkdir()
@@ -66,18 +70,30 @@ def _barely_begun(folder: Path) -> bool:
 
 def _check_same(folder: Path, kept: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for part in _DECISIVE:
-        old, new = kept.get(part), asked.get(part)
-        if old == new:
+        found = _difference(part, kept.get(part), asked.get(part))
+        if found is None:
             continue
-        what = part
-        if isinstance(old, dict) and isinstance(new, dict):
-            name = next(k for k in (*old, *new) if old.get(k) != new.get(k))
-            what, old, new = f"{part}: {name}", old.get(name), new.get(name)
+        what, old, new = found
         raise ValueError(
-            f"output folder {folder} holds a run with another {what} ({_short(old)}, not "
-            f"{_short(new)}): resume it with its own command, which is in {CONFIG}, or choose "
+            f"output folder {folder} holds a run with {_CALLED.get(what, what)} {_short(old)}, not "
+            f"{_short(new)}: resume it with its own command ({kept.get('command')}), or choose "
             "another --out"
         )
+
+
+def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
+    """Name and values of the first leaf in which two JSON values differ; None if there is none."""
+    if old == new:
+        return None
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs = ((f"{name} {key}", old.get(key), new.get(key)) for key in {**old, **new})
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = ((f"{name} {i}", *pair) for i, pair in enumerate(zip(old, new, strict=True)))
+    elif isinstance(old, list) and isinstance(new, list):
+        return f"number of {name}", len(old), len(new)
+    else:
+        return name, old, new
+    return next(filter(None, (_difference(*pair) for pair in pairs)), None)
 
 
 def _short(value: Any) -> str:
@@ -126,12 +142,24 @@ def kept_chunks(
             saved = time.monotonic()
         if stop:
             raise Stopped(
-                f"{len(done) + left.index(first)} of {len(chunks)} chunks finished, the next one "
-                f"({len(values)} of {total} runs) at step {steps} of {todo.settings.recipe.steps}"
+                f"runs {first} to {first + len(values) - 1} of {total} at step {steps} of "
+                f"{todo.settings.recipe.steps}, {finished()}"
             )
 
-    begun = load_progress(folder, left[0])
-    computed = execute_shown(todo, shown, "", on_step, left, begun, devices)
+    def finished() -> str:
+        count = sum(is_kept(folder, first) for first in chunks)
+        return f"{count} of {len(chunks)} chunks finished"
+
+    computed = execute_shown(
+        todo,
+        shown,
+        on_step=on_step,
+        chunks=left,
+        under_way=load_progress(folder, left[0]),
+        devices=devices,
+    )
     for first, chunk in zip(left, computed, strict=True):
         save_chunk(folder, first, chunk, todo.batch.codes[first : first + len(chunk.codes)])
         yield first, chunk
+        if first != left[-1] and asked_to_stop():  # a chunk without steps asks nowhere else
+            raise Stopped(finished())

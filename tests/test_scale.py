@@ -1,13 +1,17 @@
 """One run over several devices and several processes: the same results as on one."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from tiny import save_tiny_networks
+
+from jaxsynth.files.results import UNFINISHED
 
 ROOT = Path(__file__).parents[1]
 RUNS = ("--scenes=abbey,dam,bar", "--nsfw_weights=1", "--seeds=7", "--steps=12", "--batch=2")
@@ -78,8 +82,24 @@ def test_two_processes_give_what_one_gives(weights, tmp_path, one):
     assert _left_behind(out) == one
 
 
+def test_one_of_two_that_stops_stops_both_and_one_alone_goes_on(weights, tmp_path, one):
+    out = tmp_path / "run"
+    shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2", "--save_seconds=0"]
+    both = [_start(weights, out, *shared, f"--process_id={i}") for i in range(2)]
+    while not list((out / UNFINISHED).glob("under_way*")):
+        assert both[0].poll() is None, _end(both[0])
+        time.sleep(0.001)
+    both[1].send_signal(signal.SIGINT)
+    ends = [_end(process) for process in both]
+    assert [code for code, _, _ in ends] == [128 + signal.SIGTERM, 128 + signal.SIGINT], ends
+    assert all("--resume goes on" in err for _, _, err in ends)
+    code, _, err = _end(_start(weights, out, "--resume"))
+    assert code == 0, err
+    assert _left_behind(out) == one
+
+
 @pytest.mark.parametrize("flags, message", [
-    (["--num_processes=2", "--process_id=0"], "--coordinator is missing"),
+    (["--num_processes=2", "--process_id=0"], "--coordinator missing"),
     (["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=2"], "expected 0 to 1"),
 ])  # fmt: skip
 def test_processes_that_cannot_meet_are_one_clear_line(weights, tmp_path, flags, message):

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from jaxsynth.engine.sweep import Results
 from jaxsynth.files.results import (
     LOCK,
     RESULTS,
+    STOP,
     UNFINISHED,
     flatten_watched,
     results_arrays,
@@ -141,6 +142,17 @@ def join_chunks(folder: Path) -> None:
     """Writes results.safetensors from the finished chunks, one array of one chunk in memory."""
     paths = sorted((folder / UNFINISHED).glob("run*.safetensors"))
     write_parts(folder / RESULTS, paths)
+
+
+def ask_all_to_stop(folder: Path) -> None:
+    """Tells the other processes of this run, see `all_asked_to_stop`."""
+    with suppress(OSError):
+        (folder / UNFINISHED / STOP).touch()
+
+
+def all_asked_to_stop(folder: Path) -> bool:
+    """Whether a process of this run has stopped or failed since the folder was opened."""
+    return (folder / UNFINISHED / STOP).exists()
 
 
 def remove_unfinished(folder: Path) -> None:

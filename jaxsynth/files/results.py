@@ -21,7 +21,6 @@ import json
 import math
 import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,13 @@ from jaxsynth.version import VERSION
 RESULTS = "results.safetensors"
 CONFIG = "config.json"
 LOCK = ".lock"
+STOP = "stop"  # in there, where a process of several has stopped
 UNFINISHED = "unfinished"  # what a run under way keeps, see `jaxsynth.files.chunks`
 _ITEM_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "U8": 1, "BOOL": 1}
 _OURS = (RESULTS, CONFIG, "metrics.csv", "report.html", "traces.png", "contact_sheet.png")
 _OURS += ("strip.png", "atlas_*.png", "images/run*.png")
+_OURS += (f"{UNFINISHED}/run*.safetensors", f"{UNFINISHED}/under_way*.safetensors")
+_OURS += (f"{UNFINISHED}/.*.part", f"{UNFINISHED}/{STOP}", "images/.*.part", ".*.part")
 
 
 def prepare_folder(path: str | Path, overwrite: bool) -> Path:
@@ -79,8 +81,7 @@ def clear_folder(folder: Path) -> None:
     """Deletes what a run has written there, and the folder if nothing else is in it."""
     for old in [path for pattern in _OURS for path in folder.glob(pattern)]:
         old.unlink()
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-    for left in (folder / "images", folder):
+    for left in (folder / UNFINISHED, folder / "images", folder):
         if left.is_dir() and not any(left.iterdir()):
             left.rmdir()
 

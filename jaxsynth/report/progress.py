@@ -37,5 +37,8 @@ def execute_shown(
             bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
             on_step(first, done, values, snapshot)
 
-        yield from execute(todo, show, starts, under_way, devices)
-        bar.update(bar.total - bar.n)
+        for chunk, end in zip(
+            execute(todo, show, starts, under_way, devices), place.values(), strict=True
+        ):
+            bar.update(end + steps - bar.n)
+            yield chunk

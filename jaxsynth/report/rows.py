@@ -11,7 +11,6 @@ from jaxsynth.engine.terms import REGULARISERS, Term, is_class_blob, term_activa
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.networks.network import Network
 
-NON_FINITE = "non-finite"  # how the status of an unsound run begins
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
 
 
@@ -70,9 +69,9 @@ def scores(
 def status(results: Results, i: int, terms: Sequence[Term]) -> str:
     """`ok`, or what went wrong with run i."""
     if results.skipped[i]:
-        return f"{NON_FINITE} gradient, {results.skipped[i]} updates skipped"
+        return f"non-finite gradient, updates skipped: {results.skipped[i]}"
     if not np.isfinite(results.last.objective[i]):
-        return NON_FINITE
+        return "non-finite"
     if results.ended[i] >= 0:
         return f"zero gradient at step {results.ended[i]}"
     traces = watched_of_run(results.watched, i)

@@ -35,14 +35,10 @@ class Pages(NamedTuple):
 
 
 def write_images(folder: Path, first: int, chunk: Results, how: str) -> None:
-    """Writes images/run00000_last.png and _best.png of a chunk whose first run is `first`; those
-    that are there already stay."""
+    """Writes images/run00000_last.png and _best.png of a chunk whose first run is `first`."""
     for which, look in (("last", chunk.last), ("best", chunk.best)):
-        paths = [folder / image_name(first + i, which) for i in range(len(look.image))]
-        if all(path.is_file() for path in paths):
-            continue
-        for path, image in zip(paths, to_rgb(look.image, how), strict=True):
-            write_png(path, image)
+        for i, image in enumerate(to_rgb(look.image, how)):
+            write_png(folder / image_name(first + i, which), image)
 
 
 def image_name(run: int, which: str) -> str:
