@@ -4,10 +4,16 @@ r"""Trains the pocket scene network, or the judge, and exports it, batch norm fo
   python -m experiments.train_places --data=DIR --start=pocket_places --minutes=60
   python -m experiments.train_places --data=DIR --network=pocket_judge --seed=1 --min_scale=0.5 \
     --colour=0.3 --minutes=15
+  python -m experiments.train_places --data=DIR --start=ENCODER --generator=ITS_GENERATOR \
+    --batch=64 --minutes=15
 
 DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per class inside) or class folders. The same
-command resumes a run that was stopped. Writes OUT/NETWORK.safetensors. Two CPU cores see some 250
+command resumes a run that was stopped. Writes OUT/NETWORK.safetensors. Two CPU cores see 100 to 250
 images a second; ported_params/README.md says what how many minutes reach.
+
+With --generator the network learns to read, from G(E(x)) and from moved and noisy photographs, what
+it read from x; the flags that say "with --generator" have a meaning then only, and --rate, --decay,
+--dropout and --colour have none.
 """
 
 from collections.abc import Sequence
@@ -54,7 +60,9 @@ _AGREEMENT = flags.DEFINE_float(
     "Weight of predicting of G(E(x)) what is predicted of x, with --generator.",
 )
 _ANCHOR = flags.DEFINE_float(
-    "anchor_loss", ReadingTraining.anchor, "Weight of keeping the codes, with --generator."
+    "anchor_loss",
+    ReadingTraining.anchor,
+    "Weight of keeping codes near those of --start, with --generator.",
 )
 _JITTER = flags.DEFINE_integer(
     "jitter", ReadingTraining.jitter, "Largest shift in pixels of what is read, with --generator."

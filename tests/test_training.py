@@ -350,9 +350,12 @@ def test_reading_needs_the_network_that_the_generator_inverts(data, tmp_path, tr
     with pytest.raises(ValueError, match="needs start"):
         dataclasses.replace(run, generator=str(generator))
     other, _ = train_scene(_scene_run(data, tmp_path, "other", epochs=1), say=lambda line: None)
-    run = dataclasses.replace(run, start=str(other), generator=str(generator))
-    with pytest.raises(ValueError, match="inverts the encoder of sha256"):
-        train_scene(run, say=lambda line: None)
+    wrong = dataclasses.replace(run, start=str(other), generator=str(generator))
+    with pytest.raises(ValueError, match="is not the network that generator"):
+        train_scene(wrong, say=lambda line: None)
+    wrong = dataclasses.replace(run, start=str(other), generator=str(other))
+    with pytest.raises(ValueError, match="is no generator that inverts an fc6"):
+        train_scene(wrong, say=lambda line: None)
 
 
 def test_batch_norm_can_be_put_back(trained, data, tmp_path):

@@ -6,7 +6,6 @@ into a network: mean-subtracted BGR, then `engine.objective.view` where its side
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,17 +19,10 @@ from jaxsynth.networks.network import (
     logits_blob,
 )
 from jaxsynth.training.augment import to_input
-from jaxsynth.training.measure import invert
+from jaxsynth.training.measure import Pair, invert
 
 FEATURES = "pool"  # pooled features of a judge
 _BATCH = 100
-
-
-class Pair(NamedTuple):
-    """A generator G and the encoder E that it inverts."""
-
-    generator: Network
-    encoder: Network
 
 
 def check_judge(judge: Network, labels: Sequence[str]) -> None:

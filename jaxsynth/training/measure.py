@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,13 @@ from jaxsynth.training.augment import centre_input
 
 NOISE = 8.0  # grey levels
 Batch = tuple[np.ndarray, np.ndarray, int]  # pixels (B, S, S, 3) uint8 RGB, labels (B,), count
+
+
+class Pair(NamedTuple):
+    """A generator G and the encoder E that it inverts."""
+
+    generator: Network
+    encoder: Network
 
 
 def top_k_accuracy(

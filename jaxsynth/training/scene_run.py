@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.engine.objective import encode, make_encoder
-from jaxsynth.files.weights import file_record, load_encoder, load_network, save_network
+from jaxsynth.files.weights import file_record, load_network, save_network
 from jaxsynth.networks.alexnet import AlexNetConfig
 from jaxsynth.networks.network import (
     Config,
@@ -30,7 +30,7 @@ from jaxsynth.training.batch_norm import fold_batch_norm, unfold_batch_norm
 from jaxsynth.training.code import measure_code, rescale_code
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.loop import LoopConfig, run_loop
-from jaxsynth.training.measure import top_k_accuracy
+from jaxsynth.training.measure import Pair, top_k_accuracy
 from jaxsynth.training.reading import (
     Partner,
     ReadingTraining,
@@ -99,6 +99,7 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     Raises:
       ValueError: for unusable data or settings, before training starts.
     """
+    pair = _load_pair(run)
     train = load_images(run.data, "train", run.size + run.size // 8, run.cache)
     val = load_images(run.data, "val", run.size, run.cache, train.classes)
     for line in train.skipped + val.skipped:
@@ -115,8 +116,8 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     config = _config(run, len(train.classes))
     state = first_state(run, config, train)
     step, frozen = partial(scene_step, config, run.training, run.activations), None
-    if run.generator:
-        partner, frozen = _partner(run, config, train)
+    if pair is not None:
+        partner, frozen = _partner(pair, run, config, train)
         state = reading_state(state.params, state.batch_stats)
         step = partial(reading_step, config, run.training, run.reading, partner, run.activations)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
@@ -190,25 +191,38 @@ def first_state(run: SceneRun, config: AlexNetConfig, train: ImageSet) -> SceneS
     )
 
 
-def _partner(
-    run: SceneRun, config: AlexNetConfig, train: ImageSet
-) -> tuple[Partner, dict[str, Any]]:
-    """The generator and the network at the start, and their parameters, see `reading_step`.
+def _load_pair(run: SceneRun) -> Pair | None:
+    """The generator whose images are read, and the network at the start that it inverts.
 
     Raises:
-      ValueError: unless the generator inverts fc6 of `run.start` at the size of this run.
+      ValueError: unless the generator inverts fc6 of `run.start`.
     """
+    if not run.generator:
+        return None
     generator = load_network(run.generator)
-    first = load_encoder(generator, run.start)
-    reader, info = make_encoder(generator, first), generator.info
-    if not is_generator(info.config) or info.encoder_blob != "fc6":
-        raise ValueError(f"{run.generator!r} is not a generator that inverts fc6 of a network")
-    draw, blob = generator.apply, image_blob(info.config)
-    plain = measure_code(_fc6(config), first.params, train, run.size, limit=_INTERIM)
+    if not is_generator(generator.info.config) or generator.info.encoder_blob != "fc6":
+        raise ValueError(f"generator={run.generator!r} is no generator that inverts an fc6")
+    digest, wanted = file_record(run.start)["sha256"], generator.info.encoder_sha256
+    if digest != wanted:
+        raise ValueError(
+            f"start={run.start!r} (sha256 {digest}) is not the network that generator="
+            f"{run.generator!r} inverts (sha256 {wanted or 'unknown'}): give that one, or train a "
+            "generator for this one first"
+        )
+    return Pair(generator, load_network(run.start))
+
+
+def _partner(
+    pair: Pair, run: SceneRun, config: AlexNetConfig, train: ImageSet
+) -> tuple[Partner, dict[str, Any]]:
+    """The pair as functions, and its parameters, see `reading_step`."""
+    reader, draw = make_encoder(*pair), pair.generator.apply
+    blob = image_blob(pair.generator.info.config)
+    plain = measure_code(_fc6(config), pair.encoder.params, train, run.size, limit=_INTERIM)
     scale = _TRAINING_BOUND / float(plain.upper.mean())
     frozen = {
-        "generator": generator.params,
-        "first": first.params,
+        "generator": pair.generator.params,
+        "first": pair.encoder.params,
         "scale": jnp.float32(scale),
         "power": jnp.float32(np.mean((scale * plain.sigma) ** 2)),
     }
