@@ -162,9 +162,9 @@ def _compute_with_others(settings: Settings, todo: Plan, asked_to_stop: Callable
       Stopped: if this process or another one has stopped.
     """
     processes, out = settings.processes, settings.out
+    shared = processes.count > 1
     problem: Exception | None = None
     try:
-        shared = processes.count > 1
         _compute(settings, todo, lambda: asked_to_stop() or (shared and all_asked_to_stop(out)))
     except (Stopped, ValueError, OSError) as error:
         problem = error

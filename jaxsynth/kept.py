@@ -124,10 +124,9 @@ def kept_chunks(
       Stopped: if it was asked to.
       ValueError: if a kept file is damaged or of another run.
     """
-    done = [first for first in chunks if is_kept(folder, first)]
-    for first in done:
+    left = [first for first in chunks if not is_kept(folder, first)]
+    for first in sorted(set(chunks) - set(left)):
         yield first, load_chunk(folder, first)
-    left = [first for first in chunks if first not in set(done)]
     if not left:
         return
     total, saved = len(todo.batch.codes), time.monotonic()

@@ -14,7 +14,8 @@ _RUNS = "runs"
 
 
 def runs_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
-    """One axis of runs over these devices; None for a single one, which needs no mesh."""
+    """One axis of runs (or of a training batch) over these devices; None for a single one, which
+    needs no mesh."""
     if len(devices) < 2:
         return None
     return jax.make_mesh((len(devices),), (_RUNS,), (AxisType.Auto,), devices=devices)
@@ -42,7 +43,7 @@ def on_all(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def split(mesh: Mesh | None, tree: Any) -> Any:
-    """Arrays with a leading axis of runs, split over the mesh."""
+    """Arrays with a leading axis of runs (or of a training batch), split over the mesh."""
     if mesh is None:
         return jax.tree.map(jax.numpy.asarray, tree)
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(_RUNS)))

@@ -14,16 +14,19 @@ class Progress(NamedTuple):
     """What `sweep` needs to go on with a chunk.
 
     Attributes:
-      done: updates that have been made.
       state: the leaves of the runs' `State`, (B, ...) each; random keys as their data.
-      trace: of the updates made, leaves (done, B, ...).
+      trace: of the updates that have been made, leaves (done, B, ...).
       recorded: codes kept so far, by step, (B, D) each.
     """
 
-    done: int
     state: list[np.ndarray]
     trace: Trace
     recorded: dict[int, np.ndarray]
+
+    @property
+    def done(self) -> int:
+        """Updates that have been made."""
+        return len(self.trace.objective)
 
 
 def host_leaves(state: State) -> list[np.ndarray]:

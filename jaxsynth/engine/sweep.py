@@ -222,7 +222,7 @@ def _run_chunk(
 
     def snapshot() -> Progress:
         trace = jax.tree.map(lambda *leaves: np.concatenate(leaves), *traces)
-        return Progress(done, host_leaves(state), trace, dict(recorded))
+        return Progress(host_leaves(state), trace, dict(recorded))
 
     for steps in _blocks(recipe.steps, record, done):
         state, trace = advance_jit(

@@ -4,13 +4,12 @@
   OUT/unfinished/run00000012.safetensors        a finished chunk, whose first run is 12: the
                                    arrays of results.safetensors for its runs
   OUT/unfinished/under_way00000016.safetensors  the chunk under way: `state/NUMBER`,
-                                   `watched/...`, `recorded/STEP`, and its steps as metadata
+                                   `trace/objective`, `watched/...`, `recorded/STEP`
 
 Every file is written whole or not at all. `unfinished` goes when the last page is written.
 """
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -110,8 +109,7 @@ def save_progress(folder: Path, first: int, progress: Progress) -> None:
     arrays |= {"trace/objective": progress.trace.objective}
     arrays |= flatten_watched("watched", progress.trace.watched)
     arrays |= {f"recorded/{step}": codes for step, codes in progress.recorded.items()}
-    note = json.dumps({"done": progress.done})
-    write_arrays(_under_way(folder, first), arrays, {"jaxsynth": note})
+    write_arrays(_under_way(folder, first), arrays)
 
 
 def load_progress(folder: Path, first: int) -> Progress | None:
@@ -124,10 +122,7 @@ def load_progress(folder: Path, first: int) -> Progress | None:
     if not path.is_file():
         return None
     arrays = _load(path)
-    with safetensors.safe_open(path, framework="np") as file:
-        note = json.loads((file.metadata() or {}).get("jaxsynth", "{}"))
     return Progress(
-        done=note["done"],
         state=[arrays[name] for name in sorted(arrays) if name.startswith("state/")],
         trace=Trace(arrays["trace/objective"], unflatten_watched(arrays, "watched")),
         recorded={

@@ -138,13 +138,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def write_results(folder: Path, results: Results, start_codes: np.ndarray) -> None:
-    """Writes results.safetensors, whole or not at all; the names are in this module's docstring."""
-    write_arrays(folder / RESULTS, results_arrays(results, start_codes))
-
-
 def read_results(folder: str | Path) -> Results:
-    """Inverse of `write_results`.
+    """What a run has left in its folder.
 
     Raises:
       ValueError: if the folder holds no readable results.
@@ -157,7 +152,7 @@ def read_results(folder: str | Path) -> Results:
 
 
 def results_arrays(results: Results, start_codes: np.ndarray) -> dict[str, np.ndarray]:
-    """Runs by the names of results.safetensors."""
+    """Runs by the names of results.safetensors, which are in this module's docstring."""
     arrays = {
         "start_codes": start_codes,
         "codes": results.codes,
@@ -215,12 +210,10 @@ def unflatten_watched(
     return watched
 
 
-def write_arrays(
-    path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
-) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a safetensors file whole or not at all."""
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_whole(path, safetensors.numpy.save(plain, metadata))
+    write_whole(path, safetensors.numpy.save(plain))
 
 
 def write_parts(path: Path, parts: Sequence[Path]) -> None:

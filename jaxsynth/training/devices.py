@@ -5,11 +5,13 @@ it, and jit adds the sums that this takes (batch norm's among them). The same st
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxsynth.engine.devices import on_all, runs_mesh, split
 
 
 class Placement(NamedTuple):
@@ -25,16 +27,10 @@ def place_on(devices: list[jax.Device], batch: int) -> Placement:
     Raises:
       ValueError: if a batch of this size does not split evenly.
     """
-    if len(devices) == 1:
-        return Placement(jax.numpy.asarray, lambda tree: tree)
     if batch % len(devices):
         raise ValueError(
             f"a batch of {batch} images does not split over {len(devices)} devices: give a "
             "multiple of that"
         )
-    mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
-    split = NamedSharding(mesh, PartitionSpec("batch"))
-    whole = NamedSharding(mesh, PartitionSpec())
-    return Placement(
-        lambda array: jax.device_put(array, split), lambda tree: jax.device_put(tree, whole)
-    )
+    mesh = runs_mesh(devices)
+    return Placement(partial(split, mesh), partial(on_all, mesh))
