@@ -4,16 +4,10 @@ r"""Trains the pocket scene network, or the judge, and exports it, batch norm fo
   python -m experiments.train_places --data=DIR --start=pocket_places --minutes=60
   python -m experiments.train_places --data=DIR --network=pocket_judge --seed=1 --min_scale=0.5 \
     --colour=0.3 --minutes=15
-  python -m experiments.train_places --data=DIR --start=ENCODER --generator=ITS_GENERATOR \
-    --batch=64 --minutes=15
 
 DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per class inside) or class folders. The same
 command resumes a run that was stopped. Writes OUT/NETWORK.safetensors. Two CPU cores see 100 to 250
 images a second; ported_params/README.md says what how many minutes reach.
-
-With --generator the network learns to read, from G(E(x)) and from moved and noisy photographs, what
-it read from x; the flags that say "with --generator" have a meaning then only, and --rate, --decay,
---dropout and --colour have none.
 """
 
 from collections.abc import Sequence
@@ -22,7 +16,6 @@ from absl import flags
 
 from experiments import train_flags
 from experiments.launch import run_main
-from jaxsynth.training.reading import ReadingTraining
 from jaxsynth.training.scene import SceneTraining
 from jaxsynth.training.scene_run import JUDGE, PLACES, SceneRun, train_scene
 
@@ -43,40 +36,6 @@ _MIN_SCALE = flags.DEFINE_float(
 _COLOUR = flags.DEFINE_float(
     "colour", SceneTraining.colour, "Strength of random brightness, contrast and saturation, 0..1."
 )
-_GENERATOR = flags.DEFINE_string(
-    "generator", "", "A generator that inverts --start: learn to read the images it makes."
-)
-_READING_RATE = flags.DEFINE_float(
-    "reading_rate", ReadingTraining.rate, "Peak step size of Adam, with --generator."
-)
-_READING = flags.DEFINE_float(
-    "reading_loss",
-    ReadingTraining.reading,
-    "Weight of reading in G(E(x)) the code of x, with --generator.",
-)
-_AGREEMENT = flags.DEFINE_float(
-    "agreement_loss",
-    ReadingTraining.agreement,
-    "Weight of predicting of G(E(x)) what is predicted of x, with --generator.",
-)
-_ANCHOR = flags.DEFINE_float(
-    "anchor_loss",
-    ReadingTraining.anchor,
-    "Weight of keeping codes near those of --start, with --generator.",
-)
-_JITTER = flags.DEFINE_integer(
-    "jitter", ReadingTraining.jitter, "Largest shift in pixels of what is read, with --generator."
-)
-_NOISE = flags.DEFINE_float(
-    "noise", ReadingTraining.noise, "Most noise on what is read, grey levels, with --generator."
-)
-_PHOTOGRAPHS = flags.DEFINE_float(
-    "photographs",
-    ReadingTraining.photographs,
-    "Share of photographs among what is read, with --generator.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,16 +45,6 @@ def main(argv: Sequence[str]) -> int:
         size=_SIZE.value,
         width=_WIDTH.value,
         code=_CODE.value,
-        generator=_GENERATOR.value,
-        reading=ReadingTraining(
-            rate=_READING_RATE.value,
-            reading=_READING.value,
-            agreement=_AGREEMENT.value,
-            anchor=_ANCHOR.value,
-            jitter=_JITTER.value,
-            noise=_NOISE.value,
-            photographs=_PHOTOGRAPHS.value,
-        ),
         training=SceneTraining(
             rate=_RATE.value,
             decay=_DECAY.value,

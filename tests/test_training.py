@@ -38,7 +38,8 @@ from jaxsynth.training.inversion import (
 )
 from jaxsynth.training.inversion_run import InversionRun, train_inversion
 from jaxsynth.training.loop import LoopConfig
-from jaxsynth.training.reading import Partner, ReadingTraining, reading_state, reading_step
+from jaxsynth.training.pair import CodeScale, PairTraining, init_pair, pair_step
+from jaxsynth.training.pair_run import PairRun, train_pair
 from jaxsynth.training.scene import (
     SceneState,
     SceneTraining,
@@ -280,82 +281,119 @@ def generator(data, tmp_path_factory, trained):
     return train_inversion(run, say=lambda line: None)[0]
 
 
-@pytest.fixture(scope="module")
-def reading_pair():
-    """A function that makes so many reading steps of a random network with a random generator."""
-    config = pocket_places(size=32, code=8, classes=3, width=4)
-    painter = pocket_generator(size=32, code=8, width=2)
-    scene = init_scene(0, config, SceneTraining())
-    first = fold_batch_norm(scene.params, scene.batch_stats, "conv1")
-    paint, apply = make_apply(painter), make_apply(config)
-    partner = Partner(
-        lambda p, code: paint(p, code)["conv0"], lambda p, x: apply(p, x)["fc6"], "fc6"
-    )
-    rgb = np.random.default_rng(0).integers(0, 256, (12, 36, 36, 3), dtype=np.uint8)
-    x = random_crop_flip(jax.random.key(0), rgb, 32, 0.75)
-    code = jax.vmap(partner.first, (None, 0))(first, x)
-    drawn = init_inversion(0, painter, InversionTraining(adversary=0)).params
-    frozen = {
-        "generator": fold_scales(drawn, painter, float(jnp.sqrt(jnp.mean(code**2)))),
-        "first": first,
-        "scale": jnp.float32(1),
-        "power": jnp.mean(jnp.var(code, axis=0)),
-    }
+PAIR = PairTraining(adversary=0.0, through=0.0, noise=0.0, photographs=0.0, jitter=0, grain=0.0)
 
-    def steps(count, **reading):
-        given = jax.tree.map(jnp.copy, (scene.params, scene.batch_stats))  # the state is donated
-        state, seen = reading_state(*given), []
+
+@pytest.fixture(scope="module")
+def pair_steps():
+    """A function that makes so many steps of a random scene network and a random generator."""
+    scene = pocket_places(size=32, code=8, classes=3, width=4)
+    painter = pocket_generator(size=32, code=8, width=2)
+    fresh = init_scene(0, scene, SceneTraining())
+    drawn = init_inversion(0, painter, InversionTraining(adversary=0)).params
+    rgb = np.random.default_rng(0).integers(0, 256, (12, 36, 36, 3), dtype=np.uint8)
+    scale = CodeScale(jnp.float32(1.0), jnp.full(8, 0.5))
+    compiled = jax.jit(pair_step, static_argnums=(0, 1, 2, 3, 4))
+
+    def steps(count, **changes):
+        training = dataclasses.replace(PAIR, **changes)
+        state = init_pair(0, painter, training, fresh.params, fresh.batch_stats, drawn)
+        first, seen = state, []
         for i in range(count):
-            state, metrics = reading_step(
-                config, SceneTraining(), ReadingTraining(rate=1e-3, **reading), partner, "float32",
-                state, frozen, rgb, np.arange(12) % 3, jax.random.key(i), jnp.float32(0.1),
+            state, metrics = compiled(
+                scene, painter, training, "float32", training.adversary > 0,
+                state, scale, rgb, np.arange(12) % 3, jax.random.key(i), jnp.float32(0.5),
             )  # fmt: skip
             seen.append({name: float(value) for name, value in metrics.items()})
-        jax.tree.map(np.testing.assert_array_equal, state.batch_stats, scene.batch_stats)
-        return seen
+        jax.tree.map(np.testing.assert_array_equal, state.batch_stats, first.batch_stats)
+        return state, seen
 
     return steps
 
 
-def test_a_scene_network_learns_to_read_a_generator_and_keeps_its_codes(reading_pair):
-    seen = reading_pair(
-        80, reading=1.0, agreement=1.0, anchor=0.5, photographs=0.0, jitter=1, noise=0.0
+def _same(a, b) -> bool:
+    """Whether two trees are one up to rounding."""
+    return all(
+        np.allclose(x, y, rtol=1e-5, atol=1e-6)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
-    assert seen[-1]["code"] < 0.2 * seen[0]["code"]
-    assert seen[-1]["anchor"] < 0.9  # codes that mean nothing any more are at 1 or above
-    assert seen[0]["anchor"] < 1e-6
 
 
-def test_what_is_read_is_photographs_moved_and_with_noise(reading_pair):
-    (still,) = reading_pair(1, photographs=1.0, jitter=0, noise=0.0)
-    assert still["code"] < 1e-10 and still["batch agreement"] == 1
-    for disturbed in ({"jitter": 2, "noise": 0.0}, {"jitter": 0, "noise": 12.0}):
-        (seen,) = reading_pair(1, photographs=1.0, **disturbed)
-        assert seen["code"] > 1e-4 and seen["anchor"] < 1e-6
+def test_a_pair_learns_to_read_what_it_paints(pair_steps):
+    _, seen = pair_steps(60, scene_rate=2e-3, generator_rate=2e-3)
+    first, last = seen[0], seen[-1]
+    assert last["code"] < 0.5 * first["code"] and last["feature"] < 0.8 * first["feature"]
+    assert last["agreement"] > first["agreement"]
 
 
-def test_a_scene_network_that_reads_its_generator_is_another_network(
-    data, tmp_path, trained, generator
-):
-    run = _scene_run(data, tmp_path, "run")
-    run = dataclasses.replace(run, start=str(trained[0]), generator=str(generator))
-    path, figures = train_scene(run, say=lambda line: None)
-    assert figures["val top-5"] == 1.0
+def test_what_is_read_is_photographs_moved_and_with_noise(pair_steps):
+    _, (still,) = pair_steps(1, photographs=1.0)
+    assert still["code"] < 1e-10 and still["agreement"] == 1
+    for disturbed in ({"jitter": 2}, {"grain": 12.0}):
+        assert pair_steps(1, photographs=1.0, **disturbed)[1][0]["code"] > 1e-4
+
+
+def test_which_loss_moves_which_network(pair_steps):
+    """Features move the generator alone; its losses reach E by the code, as far as `through`."""
+    (plain, _), (featureless, _), (through, _) = (
+        pair_steps(1, **change) for change in ({}, {"feature": 0.0}, {"through": 1.0})
+    )
+    assert _same(plain.params["scene"], featureless.params["scene"])
+    assert not _same(plain.params["generator"], featureless.params["generator"])
+    assert not _same(plain.params["scene"], through.params["scene"])
+    assert _same(plain.params["generator"], through.params["generator"])
+
+
+def test_the_adversary_of_a_pair_moves_the_generator(pair_steps):
+    (plain, _), (adversarial, seen) = pair_steps(1), pair_steps(1, adversary=0.5)
+    assert not _same(plain.params["generator"], adversarial.params["generator"])
+    assert 0 < seen[0]["critic"] < 4
+
+
+def _pair_run(data, tmp_path, trained, painter, **changes):
+    run = PairRun(
+        data=data, cache=tmp_path / "cache", start=str(trained[0]), generator=str(painter),
+        loop=LoopConfig(out=tmp_path / "pair", batch=6, epochs=1), training=PAIR,
+    )  # fmt: skip
+    return dataclasses.replace(run, **changes)
+
+
+def test_a_pair_that_stands_still_is_exported_as_it_was(data, tmp_path, trained, generator):
+    """Batch norm and scales are put back and folded again: the same function in both files."""
+    still = dataclasses.replace(PAIR, scene_rate=0.0, generator_rate=0.0)
+    run = _pair_run(data, tmp_path, trained, generator, training=still)
+    (scene_path, generator_path), figures = train_pair(run, say=lambda line: None)
+    before = [load_network(trained[0]), load_network(generator)]
+    after = [load_network(scene_path), load_network(generator_path)]
+    load_encoder(after[1], scene_path)  # the generator names this scene network, by its hash
+    x = 60 * jax.random.normal(jax.random.key(2), (32, 32, 3))
+    logits, images = [], []
+    for scene, painter in (before, after):
+        out = jax.jit(scene.apply)(scene.params, x)
+        logits.append(out["fc8"])
+        images.append(jax.jit(painter.apply)(painter.params, out["fc6"])["conv0"])
+    np.testing.assert_allclose(*logits, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(*images, rtol=2e-3, atol=0.1)
+    np.testing.assert_allclose(after[1].code.upper, before[1].code.upper, rtol=2e-2)
+    assert figures["val top-5"] == 1.0 and 0 <= figures["agreement"] <= 1
+    assert (tmp_path / "pair" / "reconstructions.png").is_file()
+
+
+def test_a_trained_pair_is_another_pair(data, tmp_path, trained, generator):
+    (path, made), _ = train_pair(_pair_run(data, tmp_path, trained, generator), lambda line: None)
+    load_encoder(load_network(made), path)
     with pytest.raises(ValueError, match="inverts the encoder of sha256"):
         load_encoder(load_network(generator), path)
 
 
-def test_reading_needs_the_network_that_the_generator_inverts(data, tmp_path, trained, generator):
-    run = _scene_run(data, tmp_path, "run")
-    with pytest.raises(ValueError, match="needs start"):
-        dataclasses.replace(run, generator=str(generator))
+def test_a_pair_that_is_none_is_refused(data, tmp_path, trained, generator):
     other, _ = train_scene(_scene_run(data, tmp_path, "other", epochs=1), say=lambda line: None)
-    wrong = dataclasses.replace(run, start=str(other), generator=str(generator))
-    with pytest.raises(ValueError, match="is not the network that generator"):
-        train_scene(wrong, say=lambda line: None)
-    wrong = dataclasses.replace(run, start=str(other), generator=str(other))
-    with pytest.raises(ValueError, match="is no generator that inverts an fc6"):
-        train_scene(wrong, say=lambda line: None)
+    for change, message in (
+        ({"start": str(other)}, "inverts the encoder of sha256"),
+        ({"generator": str(trained[0])}, "is no generator that inverts an fc6"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_pair(_pair_run(data, tmp_path, trained, generator, **change), lambda line: None)
 
 
 def test_batch_norm_can_be_put_back(trained, data, tmp_path):

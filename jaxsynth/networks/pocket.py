@@ -38,14 +38,14 @@ def pocket_judge(size: int = 64, classes: int = 100, width: int = 24) -> ResNetC
 
 
 def pocket_generator(size: int = 64, code: int = 512, width: int = 16) -> GeneratorConfig:
-    """A dense layer to (size / 16)^2, then four times upsampling + 3x3, and 3x3 to the image.
+    """Two dense layers to (size / 16)^2, then four times upsampling + 3x3, and 3x3 to the image.
 
     The last upsampling is bilinear: nearest neighbour there leaves a grid of two pixels.
     """
     side = size // 16
     return GeneratorConfig(
         code=code,
-        dense=(("defc5", side * side * 12 * width),),
+        dense=(("defc6", 2 * code), ("defc5", side * side * 12 * width)),
         seed=(side, side, 12 * width),
         layers=(
             Up("upconv4", "upconv", 10 * width, 3, 2),

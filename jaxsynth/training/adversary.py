@@ -17,9 +17,11 @@ from jaxsynth.networks.layers import leaky_relu
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.initial import initial_variables
 
+PIXEL_SCALE = 64.0  # generators in training paint in units of so many grey levels
 _BETAS = (0.5, 0.9)
 _LEAST_LOSS = 0.5  # hinge loss below which the critic waits; 2 is chance
 _SLOPE = 0.2
+_RAMP = 0.05  # share of the run in which the adversary's weight rises
 
 
 class CriticState(NamedTuple):
@@ -73,6 +75,24 @@ def score(
     """Scores of images, the critic left as it is."""
     variables = {"params": state.params, "batch_stats": state.stats}
     return Critic(width, activations).apply(variables, image, code)
+
+
+def adversary_pull(
+    training: Any, critic: CriticState, image, code, activations: str, progress, other
+) -> jax.Array:
+    """The critic's gradient at images (B, S, S, 3), scaled to its share of the gradient `other`.
+
+    training: has `adversary`, `adversary_start` and `critic_width`. Images in grey levels.
+    """
+
+    def loss(image):
+        scores = score(training.critic_width, critic, image / PIXEL_SCALE, code, activations)
+        return -scores.mean()
+
+    gradient = jax.grad(loss)(image)
+    ramp = jnp.clip((progress - training.adversary_start) / _RAMP, 0.0, 1.0)
+    size = jnp.linalg.norm(other.ravel()) / jnp.maximum(jnp.linalg.norm(gradient.ravel()), 1e-20)
+    return training.adversary * ramp * size * gradient
 
 
 def critic_step(

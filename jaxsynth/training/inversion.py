@@ -25,16 +25,20 @@ from flax import traverse_util
 from jaxsynth.engine.objective import shift, view
 from jaxsynth.networks.generator import Generator, GeneratorConfig
 from jaxsynth.networks.network import image_blob
-from jaxsynth.training.adversary import CriticState, critic_step, init_critic, score
+from jaxsynth.training.adversary import (
+    PIXEL_SCALE,
+    CriticState,
+    adversary_pull,
+    critic_step,
+    init_critic,
+)
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.initial import initial_variables
 from jaxsynth.training.precision import cast
-from jaxsynth.training.scene import schedule
+from jaxsynth.training.scene import moving_average, schedule
 
-PIXEL_SCALE = 64.0
 _BETAS = (0.9, 0.99)
-_RAMP = 0.05  # share of the run in which the adversary's weight rises
 
 
 class InversionState(NamedTuple):
@@ -208,7 +212,7 @@ def inversion_step(
     rate = schedule(progress, training.warm_up)
     critic = state.critic
     if adversarial:
-        gradient += _adversary(training, critic, image, given, activations, progress, gradient)
+        gradient += adversary_pull(training, critic, image, given, activations, progress, gradient)
         critic, seen = critic_step(
             training.critic_width,
             critic,
@@ -222,23 +226,9 @@ def inversion_step(
     updates, opt = _optimiser().update(pull(gradient)[0], state.opt, state.params)
     params = jax.tree.map(lambda p, u: p - training.rate * rate * u, state.params, updates)
     step = state.step + 1
-    keep = jnp.minimum(training.average, (1.0 + step) / (10.0 + step))
-    average = jax.tree.map(lambda a, p: keep * a + (1.0 - keep) * p, state.average, params)
+    average = moving_average(state.average, params, training.average, step)
     metrics = {"loss": loss, **metrics, "rate": training.rate * rate}
     return InversionState(params, average, opt, step, critic), metrics
-
-
-def _adversary(training, critic, image, code, activations, progress, other) -> jax.Array:
-    """The critic's gradient at the image, scaled to its share of the gradient `other`."""
-
-    def loss(image):
-        scores = score(training.critic_width, critic, image / PIXEL_SCALE, code, activations)
-        return -scores.mean()
-
-    gradient = jax.grad(loss)(image)
-    ramp = jnp.clip((progress - training.adversary_start) / _RAMP, 0.0, 1.0)
-    size = jnp.linalg.norm(other.ravel()) / jnp.maximum(jnp.linalg.norm(gradient.ravel()), 1e-20)
-    return training.adversary * ramp * size * gradient
 
 
 def fold_scales(params: Any, config: GeneratorConfig, scale: float) -> dict[str, jax.Array]:

@@ -134,6 +134,12 @@ def schedule(progress: jax.Array, warm_up: float) -> jax.Array:
     return jnp.where(progress < warm_up, progress / max(warm_up, 1e-9), cosine)
 
 
+def moving_average(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
+    """The average one step on: a shorter memory at the start, then `decay`."""
+    keep = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda a, p: keep * a + (1.0 - keep) * p, average, params)
+
+
 @partial(jax.jit, static_argnums=0)
 def normed_logits(config: Config, state: SceneState, x: jax.Array) -> jax.Array:
     """Logits (B, classes) of the network as trained, batch norm with its running statistics."""

@@ -1,0 +1,250 @@
+"""Training of a scene network E and the generator G that inverts its code, both in one step.
+
+A generator alone leaves E(G(E(x))) some way from E(x): an encoder asks for details that no
+generator of this size paints, and few eyes see. Here both move. G learns as in `inversion`; E names
+photographs, reads from G(E(x)) what it read from x, and codes what G needs in order to paint x: a
+supervised autoencoder (Le, Patterson & White 2018, "Supervised autoencoders: improving
+generalization performance with unsupervised regularizers") with the cycle of Zhu et al. 2017
+("Unpaired image-to-image translation using cycle-consistent adversarial networks") on codes. What E
+reads is moved and noisy, and some of it is photographs: no code can hide in what no eye sees.
+
+Pure functions; images are BGR, mean-subtracted, (B, H, W, 3). Batch norm keeps its statistics: E
+is trained as it is used, and the two kinds of image share them.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxsynth.engine.objective import shift
+from jaxsynth.networks.alexnet import AlexNetConfig
+from jaxsynth.networks.generator import GeneratorConfig
+from jaxsynth.networks.network import logits_blob
+from jaxsynth.training.adversary import (
+    PIXEL_SCALE,
+    CriticState,
+    adversary_pull,
+    critic_step,
+    init_critic,
+)
+from jaxsynth.training.augment import random_crop_flip
+from jaxsynth.training.batch_norm import INPUT_SCALE
+from jaxsynth.training.inversion import generate
+from jaxsynth.training.precision import cast
+from jaxsynth.training.scene import label_loss, moving_average, scene_module, schedule
+
+CODE = "fc6"
+
+
+class PairState(NamedTuple):
+    """What a checkpoint holds; `average` is the moving average of `params` that is exported.
+
+    params: {`scene`, `generator`} in the form in which they are trained. batch_stats: of the scene
+    network, constant. critic: None without an adversary.
+    """
+
+    params: dict[str, Any]
+    average: dict[str, Any]
+    batch_stats: Any
+    opt: Any
+    step: jax.Array
+    critic: CriticState | None
+
+
+class CodeScale(NamedTuple):
+    """Of the code as trained, at the start. rms: (); sigma: (D,) of each unit."""
+
+    rms: jax.Array
+    sigma: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PairTraining:
+    """Adam's peak step sizes and the weights of the losses, which both networks share.
+
+    Attributes:
+      scene_rate, generator_rate: peak step sizes.
+      label: cross-entropy of the photographs' categories.
+      code: distance of the code that is read in G(E(x)) to that of x.
+      agreement: cross-entropy of what is predicted of G(E(x)) to what is predicted of x.
+      image, feature: distances of G(E(x)) to x in pixels and in the scene network's `layers`.
+      through: share of the gradient of G's losses that reaches E through the given code.
+      adversary, adversary_start, critic_rate, critic_width: as in `InversionTraining`.
+      noise: on the given codes, in sigmas of each unit.
+      photographs: share of x itself among the images that are read, the others are G(E(x)).
+      jitter, grain: what is read is moved by up to so many pixels, and has noise of a standard
+        deviation of up to so many grey levels.
+      smoothing: of the labels. average: decay of the moving average of the weights.
+      warm_up: share of the run in which the rates rise.
+      min_scale: shortest side of a random crop, as a share of the picture's.
+    """
+
+    scene_rate: float = 5e-4
+    generator_rate: float = 1e-3
+    label: float = 1.0
+    code: float = 4.0
+    agreement: float = 2.0
+    image: float = 4.0
+    feature: float = 1.0
+    layers: tuple[str, ...] = ("conv2", "conv3", "conv5")
+    through: float = 0.5
+    adversary: float = 0.15
+    adversary_start: float = 0.3
+    critic_rate: float = 5e-4
+    critic_width: int = 24
+    noise: float = 0.05
+    photographs: float = 0.25
+    jitter: int = 1
+    grain: float = 10.0
+    smoothing: float = 0.05
+    average: float = 0.998
+    warm_up: float = 0.03
+    min_scale: float = 0.75
+
+
+def init_pair(
+    seed: int,
+    config: GeneratorConfig,
+    training: PairTraining,
+    scene: Any,
+    batch_stats: Any,
+    generator: Any,
+) -> PairState:
+    """Given weights (see `warm_scene` and `unfold_scales`) and an empty optimiser."""
+    params = {"scene": scene, "generator": generator}
+    copy = jax.tree.map(jnp.copy, params)  # the state is donated: no two leaves may be one buffer
+    critic = None
+    if training.adversary > 0:
+        critic = init_critic(seed, config.size, config.code, training.critic_width)
+    opt = _optimiser().init(params)
+    return PairState(params, copy, batch_stats, opt, jnp.int32(0), critic)
+
+
+def pair_step(
+    scene: AlexNetConfig,
+    config: GeneratorConfig,
+    training: PairTraining,
+    activations: str,
+    adversarial: bool,
+    state: PairState,
+    scale: CodeScale,
+    rgb,
+    labels,
+    key,
+    progress,
+) -> tuple[PairState, dict[str, jax.Array]]:
+    """One step: rgb (B, S, S, 3) uint8, labels (B,) int32, progress 0..1 of the whole run.
+
+    activations: `float32` or `bfloat16`; weights, losses and images stay float32. adversarial:
+    whether the critic takes part.
+    """
+    crop_key, noise_key, *keys = jax.random.split(key, 6)
+    photo = random_crop_flip(crop_key, rgb, config.size, training.min_scale)
+    look = partial(_look, scene, training.layers, activations, state.batch_stats)
+
+    def draw(params):
+        """x -> what E makes of it, and G(E(x)) of the noisy code."""
+        real = look(params["scene"], photo)
+        code = real[CODE] / scale.rms
+        code = training.through * code + (1 - training.through) * jax.lax.stop_gradient(code)
+        noise = jax.random.normal(noise_key, code.shape) * scale.sigma / scale.rms
+        given = jnp.maximum(code + training.noise * noise, 0.0)
+        out = generate(config, cast(params["generator"], activations), cast(given, activations))
+        label, right = label_loss(real["logits"], labels, training.smoothing)
+        image = PIXEL_SCALE * out.astype(jnp.float32)
+        return (image, training.label * label), (real, given, {"label": label, "top-1": right})
+
+    def read(image, network):
+        return look(network, _disturbed(training, keys, image, photo))
+
+    (image, _), pull, (real, given, metrics) = jax.vjp(draw, state.params, has_aux=True)
+    real, given = jax.lax.stop_gradient((real, given))
+    made, pull_made = jax.vjp(read, image, state.params["scene"])
+    seen, (to_read, to_features) = _cotangents(training, real, made, scale)
+    at_image, at_scene = pull_made(to_read)
+    at_image += pull_made(to_features)[0]  # E is not to lose the details that G cannot paint
+    at_image += training.image * 2.0 * (image - photo) / (photo.size * PIXEL_SCALE**2)
+    metrics |= seen | {"image": jnp.mean((image - photo) ** 2) / PIXEL_SCALE**2}
+
+    rate, critic = schedule(progress, training.warm_up), state.critic
+    if adversarial:
+        at_image += adversary_pull(training, critic, image, given, activations, progress, at_image)
+        critic, seen = critic_step(
+            training.critic_width,
+            critic,
+            photo / PIXEL_SCALE,
+            image / PIXEL_SCALE,
+            given,
+            training.critic_rate * rate,
+            activations,
+        )
+        metrics |= seen
+    (grads,) = pull((at_image, jnp.float32(1.0)))
+    grads["scene"] = jax.tree.map(jnp.add, grads["scene"], at_scene)
+    updates, opt = _optimiser().update(grads, state.opt)
+    params = {
+        name: jax.tree.map(lambda p, u, r=peak: p - r * rate * u, state.params[name], updates[name])
+        for name, peak in (("scene", training.scene_rate), ("generator", training.generator_rate))
+    }
+    step = state.step + 1
+    average = moving_average(state.average, params, training.average, step)
+    return PairState(params, average, state.batch_stats, opt, step, critic), metrics
+
+
+def _look(scene, layers, activations, batch_stats, params, image) -> dict[str, jax.Array]:
+    """The scene network's code, logits and compared layers, float32."""
+    variables = {"params": cast(params, activations), "batch_stats": batch_stats}
+    module = scene_module(scene, train=False)
+    out = module.apply(variables, cast(image / INPUT_SCALE, activations))
+    chosen = {name: out[name] for name in (CODE, *layers)} | {"logits": out[logits_blob(scene)]}
+    return {name: value.astype(jnp.float32) for name, value in chosen.items()}
+
+
+def _cotangents(training: PairTraining, real, made, scale: CodeScale):
+    """Metrics of what was read, and the gradients of both kinds of loss at it.
+
+    Returns:
+      metrics; cotangents of `made` for code and predictions, and for the compared layers.
+    """
+    power = jnp.mean(scale.sigma**2)
+
+    def reading(made):
+        code = jnp.mean((made[CODE] - real[CODE]) ** 2) / power
+        target = jax.nn.softmax(real["logits"])
+        same = optax.softmax_cross_entropy(made["logits"], target).mean()
+        agreement = (made["logits"].argmax(-1) == real["logits"].argmax(-1)).mean()
+        return training.code * code + training.agreement * same, {
+            "code": code,
+            "agreement": agreement,
+        }
+
+    def features(made):
+        pairs = [(made[name], real[name]) for name in training.layers]
+        losses = [jnp.mean((a - b) ** 2) / jnp.mean(b**2) for a, b in pairs]
+        feature = sum(losses, jnp.float32(0)) / max(1, len(losses))
+        return training.feature * feature, {"feature": feature}
+
+    pairs = [jax.grad(loss, has_aux=True)(made) for loss in (reading, features)]
+    return pairs[0][1] | pairs[1][1], tuple(cotangent for cotangent, _ in pairs)
+
+
+def _disturbed(
+    training: PairTraining, keys: Sequence[jax.Array], made: jax.Array, x: jax.Array
+) -> jax.Array:
+    """What is read: some of the photographs instead of what was made of them, moved, with noise."""
+    batch, reach = len(x), training.jitter
+    plain = jax.random.bernoulli(keys[0], training.photographs, (batch, 1, 1, 1))
+    offset = jax.random.randint(keys[1], (2,), -reach, reach + 1)  # one: its gradient is a slice
+    image = jax.vmap(lambda one: shift(one, offset, reach))(jnp.where(plain, x, made))
+    size = training.grain * jax.random.uniform(keys[2], (batch, 1, 1, 1))
+    return image + size * jax.random.normal(keys[3], image.shape)
+
+
+def _optimiser() -> optax.GradientTransformation:
+    """Without the step sizes, which follow the run's progress."""
+    return optax.scale_by_adam(0.9, 0.99)

@@ -1,0 +1,217 @@
+"""A training run of a scene network and its generator together, from data to two weights files."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.engine.objective import make_encoder
+from jaxsynth.files.weights import file_record, load_encoder, load_network, save_network
+from jaxsynth.networks.alexnet import AlexNetConfig
+from jaxsynth.networks.generator import GeneratorConfig
+from jaxsynth.networks.network import (
+    Network,
+    NetworkInfo,
+    build_network,
+    is_generator,
+    logits_blob,
+)
+from jaxsynth.training.code import measure_code
+from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
+from jaxsynth.training.inversion import fold_scales, unfold_scales
+from jaxsynth.training.inversion_run import NAME, write_sheet
+from jaxsynth.training.loop import LoopConfig, run_loop
+from jaxsynth.training.measure import Pair, inversion_figures, invert, top_k_accuracy
+from jaxsynth.training.pair import (
+    CODE,
+    CodeScale,
+    PairState,
+    PairTraining,
+    init_pair,
+    pair_step,
+)
+from jaxsynth.training.scene import SceneState
+from jaxsynth.training.scene_run import (
+    PLACES,
+    TRAINING_BOUND,
+    SceneNotes,
+    fold_scene,
+    measured_fc6,
+    plain_scene,
+    unfold_scene,
+)
+
+_VAL_BATCH = 100
+_INTERIM = 1000  # validation images looked at during training
+
+
+@dataclasses.dataclass(frozen=True)
+class PairRun:
+    """A run: `loop.out` receives checkpoints, both weights files and `reconstructions.png`.
+
+    Attributes:
+      start: the scene network to go on from, a pocket AlexNet (a name or a file).
+      generator: the generator that inverts its fc6.
+      activations: `float32` or `bfloat16`.
+      licence: a note that both files carry.
+    """
+
+    data: Path
+    cache: Path
+    loop: LoopConfig
+    start: str
+    generator: str
+    training: PairTraining = dataclasses.field(default_factory=PairTraining)
+    activations: str = "float32"
+    licence: str = ""
+
+
+class _Parts(NamedTuple):
+    """What a run is made of, checked. `unit` is the trained code over the plain one."""
+
+    pair: Pair
+    scene: AlexNetConfig
+    config: GeneratorConfig
+    scale: CodeScale
+    unit: float
+
+
+def train_pair(
+    run: PairRun, say: Callable[[str], None] = print
+) -> tuple[tuple[Path, Path], dict[str, float]]:
+    """Trains both, folds, rescales the code, saves. Returns the files of the scene network and of
+    the generator, and their figures on all validation photographs.
+
+    Raises:
+      ValueError: for unusable data, networks or settings, before training starts.
+    """
+    pair = _load_pair(run)
+    size = pair.encoder.input_shape[0]
+    train = load_images(run.data, "train", size + size // 8, run.cache)
+    val = load_images(run.data, "val", size, run.cache, train.classes)
+    for line in train.skipped + val.skipped:
+        say(f"skipped {line}")
+    if train.classes != pair.encoder.labels:
+        raise ValueError(
+            f"start={run.start!r} names {len(pair.encoder.labels)} categories that are not the "
+            f"{len(train.classes)} of data={str(run.data)!r}: train a scene network on that folder"
+        )
+    parts, state = _start(run, pair, train)
+    few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
+
+    def evaluate(state: PairState) -> dict[str, float]:
+        encoder, unit = _scene(run, parts, state, train)
+        generator = _generator(run, parts, state, encoder, unit, train, "")
+        inverted = invert(generator, encoder)
+        write_sheet(run.loop.out / "reconstructions.png", inverted, few, size)
+        return _figures(parts, Pair(generator, encoder), few)
+
+    state = run_loop(
+        _step(run, parts), state, train, run.loop, _settings(run, train), evaluate, say, parts.scale
+    )
+    encoder, unit = _scene(run, parts, state, train)
+    path = run.loop.out / f"{PLACES}.safetensors"
+    digest = save_network(path, encoder)
+    generator = _generator(run, parts, state, encoder, unit, train, digest)
+    save_network(run.loop.out / f"{NAME}.safetensors", generator)
+    return (path, run.loop.out / f"{NAME}.safetensors"), _figures(
+        parts, Pair(generator, encoder), val
+    )
+
+
+def _load_pair(run: PairRun) -> Pair:
+    generator = load_network(run.generator)
+    if not is_generator(generator.info.config) or generator.info.encoder_blob != CODE:
+        raise ValueError(f"generator={run.generator!r} is no generator that inverts an {CODE}")
+    encoder = load_encoder(generator, run.start)
+    make_encoder(generator, encoder)  # refuses another network, or a code of another length
+    config = encoder.info.config
+    if not isinstance(config, AlexNetConfig) or config.size != generator.info.config.size:
+        raise ValueError(
+            f"start={run.start!r} is no pocket scene network that sees images of the side "
+            f"{generator.info.config.size}, which generator={run.generator!r} makes"
+        )
+    return Pair(generator, encoder)
+
+
+def _start(run: PairRun, pair: Pair, train: ImageSet) -> tuple[_Parts, PairState]:
+    """The run's parts, and the state that computes what the given files compute."""
+    scene, config = pair.encoder.info.config, pair.generator.info.config
+    plain = measure_code(measured_fc6(scene), pair.encoder.params, train, scene.size, _INTERIM)
+    unit = TRAINING_BOUND / float(plain.upper.mean())
+    rms = float(np.sqrt(np.mean(plain.mean**2 + plain.sigma**2)))
+    scale = CodeScale(jnp.float32(unit * rms), jnp.asarray(unit * plain.sigma))
+    state = init_pair(
+        run.loop.seed,
+        config,
+        run.training,
+        *unfold_scene(pair.encoder, train, run.training.min_scale),
+        unfold_scales(pair.generator.params, config, rms),
+    )
+    return _Parts(pair, scene, config, scale, unit), state
+
+
+def _step(run: PairRun, parts: _Parts) -> Callable:
+    """The step, without the critic until it joins: two compilations, no work for nothing."""
+    static = (parts.scene, parts.config, run.training, run.activations)
+    plain, adversarial = (
+        jax.jit(partial(pair_step, *static, flag), donate_argnums=0) for flag in (False, True)
+    )
+
+    def step(state, scale, rgb, labels, key, progress):
+        late = run.training.adversary > 0 and progress >= run.training.adversary_start
+        return (adversarial if late else plain)(state, scale, rgb, labels, key, progress)
+
+    return step
+
+
+def _scene(run: PairRun, parts: _Parts, state: PairState, train: ImageSet) -> tuple[Network, float]:
+    """The plain scene network of the averaged weights, and its code over the trained one."""
+    params, unit = fold_scene(
+        SceneState(state.average["scene"], state.batch_stats, None), parts.scene, train
+    )
+    notes = SceneNotes("experiments.train_pair", run.loop.seed, run.licence)
+    return plain_scene(params, parts.scene, train.classes, notes), unit
+
+
+def _generator(run, parts, state, encoder, unit, train, digest) -> Network:
+    """The plain generator of the averaged weights, with the statistics of its encoder's code."""
+    stats = measure_code(measured_fc6(parts.scene), encoder.params, train, parts.scene.size)
+    flat = fold_scales(state.average["generator"], parts.config, unit * float(parts.scale.rms))
+    info = NetworkInfo(
+        network=NAME,
+        config=parts.config,
+        licence=run.licence,
+        source="experiments.train_pair",
+        encoder=PLACES,
+        encoder_sha256=digest,
+        encoder_blob=CODE,
+        notes=f"seed {run.loop.seed}; {run.training}",
+    )
+    return build_network(info, {k: np.asarray(v, np.float32) for k, v in flat.items()}, stats)
+
+
+def _figures(parts: _Parts, pair: Pair, images: ImageSet) -> dict[str, float]:
+    size, blob = parts.scene.size, logits_blob(parts.scene)
+    logits = jax.jit(jax.vmap(lambda p, x: pair.encoder.apply(p, x)[blob], (None, 0)))
+    seen = top_k_accuracy(partial(logits, pair.encoder.params), batches(images, _VAL_BATCH), size)
+    made = inversion_figures(invert(*pair), batches(images, _VAL_BATCH), size)
+    return seen | made
+
+
+def _settings(run: PairRun, train: ImageSet) -> dict[str, Any]:
+    """What the weights depend on."""
+    return {
+        "start": file_record(run.start)["sha256"],
+        "generator": file_record(run.generator)["sha256"],
+        "batch": run.loop.batch,
+        "seed": run.loop.seed,
+        "training": dataclasses.asdict(run.training),
+        "activations": run.activations,
+        "photographs": content_hash(train),
+    }
