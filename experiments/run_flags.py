@@ -14,7 +14,7 @@ from experiments.processes import Processes, chosen_devices, join_processes
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.engine.recipes import BOXES, LAST_IMAGES, RECIPES, SCHEDULES, STARTS, Recipe
-from jaxsynth.experiment import NSFW, PLACES, Sweep
+from jaxsynth.experiment import NSFW, PLACES, PRECISIONS, Sweep
 from jaxsynth.files.weights import read_info
 from jaxsynth.path import path_steps
 
@@ -93,7 +93,10 @@ _BALANCE = flags.DEFINE_enum(
     "(alternate).",
 )
 _PRECISION = flags.DEFINE_enum(
-    "precision", "float32", ["float32", "float64"], "Precision of all arithmetic."
+    "precision",
+    "float32",
+    PRECISIONS,
+    "Of all arithmetic; bfloat16 is for networks on accelerators, codes and scores stay float32.",
 )
 _INIT_IMAGE = flags.DEFINE_string(
     "init_image", None, "Start from this photograph's code (default recipe: 30 small steps)."

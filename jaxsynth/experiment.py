@@ -57,7 +57,8 @@ class Sweep:
     Attributes:
       recipe, balance: how a code climbs.
       batch: runs per compiled chunk.
-      precision: `float32`, or `float64` (needs JAX's x64 mode).
+      precision: `float32`; `float64` (needs JAX's x64 mode); or `bfloat16`, which is that of the
+        weights and activations, while codes, logits and objective stay float32.
       record: steps after which codes are kept.
     """
 
@@ -66,6 +67,9 @@ class Sweep:
     batch: int = 8
     precision: str = "float32"
     record: tuple[int, ...] = ()
+
+
+PRECISIONS = ("float32", "float64", "bfloat16")
 
 
 class Plan(NamedTuple):
@@ -212,9 +216,10 @@ def _encoder(networks: Mapping[str, Network], recipe: Recipe) -> Network | None:
 
 
 def _precision(name: str, networks: Mapping[str, Network]) -> np.dtype:
-    if name not in ("float32", "float64"):
-        raise ValueError(f"precision {name!r} is neither float32 nor float64")
-    dtype = np.dtype(name)
+    """The precision of codes and objective."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision {name!r} is none of {', '.join(PRECISIONS)}")
+    dtype = np.dtype("float32" if name == "bfloat16" else name)
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError("precision float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
     for role, network in networks.items():

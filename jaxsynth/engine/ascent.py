@@ -144,7 +144,7 @@ def watched_units(
     finite = jnp.isfinite(image).all()
 
     def pick(blob, index):
-        return jnp.where(finite, blob.ravel()[index], jnp.nan)
+        return jnp.where(finite, blob.ravel()[index].astype(image.dtype), jnp.nan)
 
     return {
         role: {name: pick(activations[role][name], index) for name, index in blobs.items()}

@@ -4,6 +4,9 @@ Pure. `System` is the static structure (which functions, how they meet); paramet
 weights are arguments. Weights are a pytree shaped like the activations that they weigh,
 {network: {blob: array}}, so another unit, category or mixture is data and never recompiles.
 
+Codes, images, logits and the objective are float32 at least; the networks compute in the precision
+of their parameters (bfloat16 is the speed mode).
+
 Images meet as in DGN-AM (`act_max.py`): the generator's pixels already are in the classifiers'
 units; a classifier sees a centre crop, offset (side - size) // 2. Where the sides are too far apart
 for a crop (the pocket generator under open_nsfw) it sees a bilinear resize.
@@ -144,7 +147,8 @@ def shift(image: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
 
 def encode(encoder: Encoder, params: Params, image: jax.Array) -> jax.Array:
     """The code (D,) of an image (H, W, 3), BGR, mean-subtracted."""
-    return encoder.apply(params, view(image, encoder.size))[encoder.blob].ravel()
+    code = encoder.apply(params, view(image, encoder.size))[encoder.blob]
+    return code.ravel().astype(image.dtype)
 
 
 def pixels_seen(side: int, size: int) -> int:
@@ -159,7 +163,7 @@ def generator_activations(system: System, params: Params, code: jax.Array) -> Ac
     neighbouring pixels. A negative weight on them penalises.
     """
     out = dict(system.generate(params, code))
-    image = out[system.image]  # (H, W, 3)
+    image = out[system.image] = out[system.image].astype(code.dtype)  # (H, W, 3)
     across = jnp.abs(jnp.diff(image, axis=-2)).mean() + jnp.abs(jnp.diff(image, axis=-3)).mean()
     out["code_l2"] = jnp.mean(code * code)[None]
     out["image_l2"] = jnp.mean(image * image)[None]

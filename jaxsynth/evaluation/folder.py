@@ -6,13 +6,10 @@ scenes_00.png, ...   pages of `scene`; reconstructions, nsfw, sfw, joint, random
 """
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from PIL import Image
 
 from jaxsynth.evaluation.sheets import plot_spectra
@@ -86,19 +83,6 @@ def write_spectra(folder: Path, done: Records) -> str:
     """Draws spectra.png from what was measured; one line if it cannot, else ""."""
     found = [done[name]["values"] if name in done else None for name in ("spectrum", "scenes")]
     return plot_spectra(folder / SPECTRA, *found)
-
-
-def hardware() -> str:
-    """The accelerators' kind, or how many CPUs of which model."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return f"{jax.device_count()} x {device.device_kind}"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{os.cpu_count()} x {model}"
 
 
 def _other_weights(before: Records, digests: Mapping[str, str]) -> str:

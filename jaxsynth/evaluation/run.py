@@ -20,7 +20,6 @@ from jaxsynth.evaluation import groups
 from jaxsynth.evaluation.folder import (
     TABLE,
     earlier_records,
-    hardware,
     make_folder,
     write_pages,
     write_records,
@@ -29,7 +28,7 @@ from jaxsynth.evaluation.folder import (
 from jaxsynth.evaluation.groups import JUDGE, Group, Work
 from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
 from jaxsynth.experiment import NSFW, PLACES, Run, Sweep, plan
-from jaxsynth.files.results import versions
+from jaxsynth.files.results import hardware, versions
 from jaxsynth.networks.network import Network
 from jaxsynth.report.progress import execute_shown
 from jaxsynth.training.data import ImageSet, load_images

@@ -115,6 +115,19 @@ def versions() -> dict[str, str]:
     return {"jaxsynth": VERSION, "python": platform.python_version()} | found
 
 
+def hardware() -> str:
+    """The accelerators' kind, or how many CPUs of which model."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} x {model}"
+
+
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Writes config.json: what was asked for, versions and device."""
     device = jax.devices()[0]

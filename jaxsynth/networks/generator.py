@@ -52,7 +52,7 @@ class GeneratorConfig:
 class Generator(nn.Module):
     """feat (..., D) -> dict of activations; the last layer's entry is the image (..., H, W, 3).
 
-    `conv` replaces `lax.conv_general_dilated` but in `deconv` (training only: faster gradients).
+    `conv` replaces `lax.conv_general_dilated`.
     """
 
     config: GeneratorConfig
@@ -91,6 +91,7 @@ def _spatial(layer: Up, conv_general_dilated: Callable[..., jax.Array] | None):
             (layer.kernel, layer.kernel),
             padding=layer.kernel - 1 - layer.pad,
             input_dilation=layer.stride,
+            conv_general_dilated=conv_general_dilated,
             name=layer.name,
         )
     if layer.kind not in ("upconv", "linconv"):

@@ -7,6 +7,7 @@ ReLU gradient 0 at exactly 0). Caffe reads its constants as float32 and widens t
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,41 +29,74 @@ def leaky_relu(x: jax.Array, slope: float = SLOPE) -> jax.Array:
     return jnp.where(x > 0, x, slope * x)
 
 
-def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
-    """Caffe's max pooling without padding, in ceil mode: (..., H, W, C) -> (..., H', W', C).
+def max_pool(x: jax.Array) -> jax.Array:
+    """Caffe's max pooling 3/2 without padding, in ceil mode: (..., H, W, C) -> (..., H', W', C).
 
-    The last window may overhang the lower and right border. Written as a maximum over the window's
-    strided slices: its gradient is ten times faster on CPU than that of `reduce_window`.
+    The last window may overhang the lower and right border. First along rows, then along columns;
+    the gradient goes to the first of equal values, and is twenty times faster on CPU than that of
+    `reduce_window`.
     """
-    for axis in (-3, -2):
-        size = x.shape[axis]
-        out = -(-(size - window) // stride) + 1
-        x = _pad_end(x, axis, (out - 1) * stride + window - size)
-        last = (out - 1) * stride + 1
-        slices = [
-            lax.slice_in_dim(x, i, i + last, stride, axis=x.ndim + axis) for i in range(window)
-        ]
-        x = slices[0]
-        for s in slices[1:]:
-            x = jnp.maximum(x, s)
-    return x
+    return _pool(_pool(x, x.ndim - 3), x.ndim - 2)
 
 
-def _pad_end(x: jax.Array, axis: int, amount: int) -> jax.Array:
-    if amount <= 0:
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _pool(x: jax.Array, axis: int) -> jax.Array:
+    first, second, third = _windows(x, axis)
+    return jnp.maximum(jnp.maximum(first, second), third)
+
+
+def _pool_forward(x, axis):
+    return _pool(x, axis), x
+
+
+def _pool_backward(axis, x, dy):
+    first, second, third = _windows(x, axis)
+    wins_first = (first >= second) & (first >= third)
+    wins_second = ~wins_first & (second >= third)
+    d_second = jnp.where(wins_second, dy, 0)
+    d_third = jnp.where(wins_first | wins_second, 0, dy)  # goes to the next window's first
+    size, out = x.shape[axis], dy.shape[axis]
+    even = _widen(jnp.where(wins_first, dy, 0), axis, 0, 1) + _widen(d_third, axis, 1, 0)
+    pairs = jnp.stack([even, _widen(d_second, axis, 0, 1)], axis=axis + 1)  # out + 1 pairs
+    shape = (*x.shape[:axis], 2 * (out + 1), *x.shape[axis + 1 :])
+    return (lax.slice_in_dim(pairs.reshape(shape), 0, size, axis=axis),)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
+
+
+def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
+    """The first, second and third values of all windows of 3 at distance 2 along an axis."""
+    size = x.shape[axis]
+    out = -(-(size - 3) // 2) + 1
+    slices = [lax.slice_in_dim(x, i, min(size, i + 2 * out - 1), 2, axis=axis) for i in range(3)]
+    return [_widen(s, axis, 0, out - s.shape[axis], -jnp.inf) for s in slices]
+
+
+def _widen(x: jax.Array, axis: int, before: int, after: int, value: float = 0) -> jax.Array:
+    if before == after == 0:
         return x
     widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, amount)
-    return jnp.pad(x, widths, constant_values=-jnp.inf)
+    widths[axis] = (before, after)
+    return jnp.pad(x, widths, constant_values=value)
 
 
-def local_response_norm(x: jax.Array, size: int = 5, beta: float = 0.75) -> jax.Array:
-    """Caffe's across-channel LRN with k = 1: x / (1 + alpha / size * sum of squares) ** beta."""
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """x in float32 if its precision is less: logits, probabilities and objectives are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def local_response_norm(x: jax.Array, size: int = 5) -> jax.Array:
+    """Caffe's across-channel LRN, k = 1, beta = 3/4: x / (1 + alpha / size * sum of squares)^3/4.
+
+    The power is two roots: `pow` takes four times as long on CPU.
+    """
     half = size // 2
     squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(half, half)])
     channels = x.shape[-1]
     total = sum(lax.slice_in_dim(squares, i, i + channels, axis=x.ndim - 1) for i in range(size))
-    return x * (1.0 + (LRN_ALPHA / size) * total) ** -beta
+    root = lax.rsqrt(1.0 + (LRN_ALPHA / size) * total)
+    return x * root * jnp.sqrt(root)
 
 
 def upsample_conv(

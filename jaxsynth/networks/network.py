@@ -17,6 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxsynth.networks.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
+from jaxsynth.networks.convolution import network_conv
 from jaxsynth.networks.generator import DGN_FC6, Generator, GeneratorConfig, Up
 from jaxsynth.networks.resnet import OPEN_NSFW, ResNet, ResNetConfig
 
@@ -123,7 +124,7 @@ def image_blob(config: GeneratorConfig) -> str:
 
 
 def make_module(config: Config, **hooks: Any) -> Any:
-    """The flax module of a configuration; `hooks` are its training-only attributes."""
+    """The flax module of a configuration; `hooks` are its `norm` (training only) and `conv`."""
     module_class = next(m for m, c in _ARCHITECTURES.values() if type(config) is c)
     return module_class(config, **hooks)
 
@@ -132,11 +133,13 @@ def make_module(config: Config, **hooks: Any) -> Any:
 def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
     """The pure function (flat params, one example) -> dict of activations.
 
-    The same configuration gives the same function object, so jit recognises it.
+    The same configuration gives the same function object, so jit recognises it. The parameters'
+    precision is that of the arithmetic; with bfloat16 the logits and what follows are float32.
     """
-    module = make_module(config)
+    module = make_module(config, conv=network_conv())
 
     def apply(params: Params, x: jax.Array) -> Activations:
+        x = x.astype(next(iter(params.values())).dtype)  # the weights' precision is the network's
         return module.apply({"params": traverse_util.unflatten_dict(params, sep="/")}, x)
 
     return apply

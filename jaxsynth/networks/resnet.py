@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 
-from jaxsynth.networks.layers import classifier_outputs, max_pool
+from jaxsynth.networks.layers import at_least_float32, classifier_outputs, max_pool
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class ResNetConfig:
 class ResNet(nn.Module):
     """data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C).
 
-    `norm(name)` and `conv` are for training only, as in `AlexNet`: the layer after each
-    convolution, and what replaces `lax.conv_general_dilated`.
+    `norm(name)` (training only) makes the layer after each convolution, as in `AlexNet`; `conv`
+    replaces `lax.conv_general_dilated`.
     """
 
     config: ResNetConfig
@@ -47,7 +47,8 @@ class ResNet(nn.Module):
                 x = self._block(out, x, f"stage{s}_block{b}", width, stride, project=b == 0)
         x = x.mean(axis=(-3, -2), keepdims=True)
         out["pool"] = x  # (..., 1, 1, C)
-        out["fc_nsfw"] = nn.Dense(self.config.classes, name="fc_nsfw")(x[..., 0, 0, :])
+        pooled = at_least_float32(x[..., 0, 0, :])
+        out["fc_nsfw"] = nn.Dense(self.config.classes, name="fc_nsfw")(pooled)
         return out | classifier_outputs(out["fc_nsfw"])
 
     def _block(self, out, x, name, width, stride, project):

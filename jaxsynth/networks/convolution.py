@@ -1,0 +1,145 @@
+"""Convolutions in the form that is fast where they run.
+
+On accelerators that is XLA's own. XLA's CPU backend is slow on some shapes of these networks, two
+to ten times slower than its matrix product or a differently shaped convolution of the same result
+(benchmarks/README.md has the table): `cpu_conv` rewrites those and leaves the rest alone.
+
+  groups            one convolution a group, side by side
+  1x1               a matrix product, after a stride has dropped pixels
+  few channels in,  as XLA's, but its input gradient is a convolution of stride 1 that makes all
+  stride > 1        pixels of a block at once (space-to-depth)
+  deconvolution     large maps: one convolution for even and one for odd rows, the columns
+  4x4, stride 2     interleaved by their channels; few channels out: input gradient likewise
+
+Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_FEW = 4  # channels: images, not features
+_LARGE = 32  # side of a map above which XLA's dilated convolution is slow
+
+Padding = Sequence[tuple[int, int]]
+
+
+def network_conv() -> Callable[..., jax.Array] | None:
+    """What to give flax as `conv_general_dilated`: `cpu_conv` on CPU, XLA's own elsewhere."""
+    return cpu_conv if jax.default_backend() == "cpu" else None
+
+
+def cpu_conv(x: jax.Array, kernel: jax.Array, window_strides, padding, **kwargs) -> jax.Array:
+    """Drop-in for `lax.conv_general_dilated`."""
+    strides, dilation = tuple(window_strides), tuple(kwargs.get("lhs_dilation") or (1, 1))
+    plain = set(kwargs.get("rhs_dilation") or (1,)) == {1} and not isinstance(padding, str)
+    k, square = kernel.shape[0], kernel.shape[0] == kernel.shape[1]
+    if plain and (groups := kwargs.get("feature_group_count", 1)) > 1:
+        return _grouped(x, kernel, strides, padding, groups, kwargs)
+    if plain and dilation == (1, 1) and square:
+        if k == 1 and _is(padding, 0):
+            return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+        if strides[0] == strides[1] > 1 and x.shape[-1] <= _FEW and padding[0] == padding[1]:
+            return _strided(x, kernel, strides[0], padding[0][0])
+    if plain and (dilation, strides, k, square) == ((2, 2), (1, 1), 4, True) and _is(padding, 2):
+        return _doubling(x, kernel)
+    return lax.conv_general_dilated(x, kernel, window_strides, padding, **kwargs)
+
+
+def _is(padding: Padding, amount: int) -> bool:
+    return all(tuple(pair) == (amount, amount) for pair in padding)
+
+
+def _conv(x: jax.Array, kernel: jax.Array, padding: Padding, stride: int = 1) -> jax.Array:
+    strides = (stride, stride)
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
+
+
+def _grouped(x, kernel, strides, padding, groups: int, kwargs) -> jax.Array:
+    kwargs = {**kwargs, "feature_group_count": 1}
+    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+    made = [cpu_conv(a, b, strides, padding, **kwargs) for a, b in parts]
+    return jnp.concatenate(made, axis=-1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _strided(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+    return _conv(x, kernel, [(pad, pad)] * 2, stride)
+
+
+def _strided_forward(x, kernel, stride, pad):
+    return _strided(x, kernel, stride, pad), (x, kernel)
+
+
+def _strided_backward(stride, pad, saved, dy):
+    """Pixel (s h + a, s w + b) of x is made at (h, w) as channel (a, b, c)."""
+    x, kernel = saved
+    (height, width), (k, _, channels, features) = x.shape[1:3], kernel.shape
+    blocks = -(-k // stride)
+    grown = jnp.pad(kernel, ((0, blocks * stride - k),) * 2 + ((0, 0),) * 2)
+    grown = grown.reshape(blocks, stride, blocks, stride, channels, features)
+    turned = jnp.flip(grown, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
+    turned = turned.reshape(blocks, blocks, features, stride * stride * channels)
+    z = _conv(dy, turned, [(blocks - 1, blocks - 1)] * 2)  # (B, h, w, s s C)
+    batch, h, w, _ = z.shape
+    z = z.reshape(batch, h, w, stride, stride * channels).transpose(0, 1, 3, 2, 4)
+    z = z.reshape(batch, h * stride, w * stride, channels)[:, pad : pad + height, pad : pad + width]
+    rest = ((0, height - z.shape[1]), (0, width - z.shape[2]))  # pixels that no window reaches
+    _, pull = jax.vjp(lambda kernel: _conv(x, kernel, [(pad, pad)] * 2, stride), kernel)
+    return jnp.pad(z, ((0, 0), *rest, (0, 0))), pull(dy)[0]
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
+
+
+def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Deconvolution 4x4, stride 2, padding 1, as XLA has it: (B, H, W, C) -> (B, 2 H, 2 W, F)."""
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
+    )
+
+
+@jax.custom_vjp
+def _doubling(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    batch, height, width, channels = x.shape
+    features = kernel.shape[-1]
+    if height < _LARGE or features <= _FEW:
+        return _dilated(x, kernel)
+    rows = []
+    for a in (0, 1):  # output row 2 h + a sees rows h + a - 1 and h + a
+        taps = kernel[a::2]  # (2, 4, C, F)
+        none = jnp.zeros((2, 1, channels, features), kernel.dtype)
+        even = jnp.concatenate([taps[:, 0::2], none], axis=1)  # columns w - 1 and w
+        odd = jnp.concatenate([none, taps[:, 1::2]], axis=1)  # columns w and w + 1
+        both = jnp.concatenate([even, odd], axis=-1)  # (2, 3, C, 2 F)
+        rows.append(_conv(x, both, [(1 - a, a), (1, 1)]))  # (B, H, W, 2 F)
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features)
+
+
+def _doubling_forward(x, kernel):
+    return _doubling(x, kernel), (x, kernel)
+
+
+def _doubling_backward(saved, dy):
+    x, kernel = saved
+    _, pull = jax.vjp(_dilated, x, kernel)
+    dx, d_kernel = pull(dy)
+    channels, features = kernel.shape[2:]
+    if features > _FEW:
+        return dx, d_kernel
+    # A 4x4 convolution of stride 2: two columns side by side are one of twice the channels.
+    batch, height, width, _ = dy.shape
+    pairs = dy.reshape(batch, height, width // 2, 2 * features)
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # (4, 4, F, C)
+    turned = jnp.pad(turned, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    turned = turned.reshape(4, 3, 2 * features, channels)
+    return lax.conv_general_dilated(
+        pairs, turned, (2, 1), [(1, 1)] * 2, dimension_numbers=_LAYOUT
+    ), d_kernel
+
+
+_doubling.defvjp(_doubling_forward, _doubling_backward)

@@ -1,0 +1,1 @@
+"""How fast a step is, beside a peer and the machine's own limits."""

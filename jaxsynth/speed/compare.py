@@ -1,0 +1,163 @@
+"""Measures a case: agreement with the peer, seconds in turn, the machine's own limits beside.
+
+An edge module: it holds the clock.
+"""
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.networks.network import Network
+from jaxsynth.speed.cases import Case, inputs
+from jaxsynth.speed.timing import Timing, summarise, time_in_turn
+from jaxsynth.speed.work import parameter_bytes, step_operations
+
+OURS, TORCH, COMPILED = "jaxsynth", "torch", "torch.compile"
+AGREEMENT = 1e-3  # largest relative difference of the gradients that is taken for the same
+_REHEARSALS = 5
+
+
+class Limits(NamedTuple):
+    """The machine's own: operations a second of a large matrix product, bytes a second copied."""
+
+    operations: float
+    bytes: float
+
+
+class Measured(NamedTuple):
+    """One case at one batch. timings: by runner. agreement: relative difference of gradients in
+    float64, or None without a peer. moved: bytes that XLA says a step reads and writes. memory:
+    bytes of its buffers beside the weights. first: seconds of the first call, which compiles, or
+    finds the program in the cache on disk."""
+
+    case: str
+    batch: int
+    precision: str
+    operations: float  # of the whole batch
+    moved: float
+    memory: float
+    first: float
+    timings: dict[str, Timing]
+    agreement: float | None = None
+
+
+def machine_limits(precision: str) -> Limits:
+    """Best of a few large products and copies; the sizes suit the backend."""
+    large = jax.default_backend() != "cpu"
+    n = 8192 if large else 2048
+    a = jnp.ones((n, n), precision)
+    product, copy = jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
+    x = jnp.ones((1 << (28 if large else 26),), jnp.float32)
+    return Limits(
+        2 * n**3 / _best(lambda: jax.block_until_ready(product(a, a))),
+        2 * x.nbytes / _best(lambda: jax.block_until_ready(copy(x))),
+    )
+
+
+def measure(
+    case: Case, batch: int, precision: str, peers: tuple[str, ...], repeats: int, budget: float
+) -> Measured:
+    """Times ours and the peers in turn on the same weights and inputs.
+
+    Args:
+      precision: of weights and activations, `float32` or `bfloat16`.
+      peers: some of `TORCH`, `COMPILED`.
+      repeats, budget: rounds, and seconds after which no further round begins.
+
+    Raises:
+      ValueError: if a peer computes another gradient.
+    """
+    agreement = check_agreement(case) if peers else None
+    x = jnp.asarray(inputs(case.first.info.config, batch))
+    params = jax.tree.map(lambda p: p.astype(precision), dict(case.params))
+    begin = time.perf_counter()
+    jax.block_until_ready(case.step(params, x))
+    first = time.perf_counter() - begin
+    moved, memory = _compiled_figures(case, params, x)
+    calls = {OURS: lambda: jax.block_until_ready(case.step(params, x))}
+    calls |= {name: _peer_call(name, case.networks, x, precision) for name in peers}
+    timings = time_in_turn(calls, repeats, budget)
+    operations = float(step_operations(case.networks) * batch)
+    return Measured(
+        case.name, batch, precision, operations, moved, memory, first, timings, agreement
+    )
+
+
+def check_agreement(case: Case) -> float:
+    """Relative difference of our and PyTorch's gradient of one input, both in float64.
+
+    In float32 the two round differently, and now and then a ReLU or a pooling window decides
+    otherwise, which is no difference of the functions.
+
+    Raises:
+      ValueError: if it is above `AGREEMENT`.
+    """
+    peer = _peer()
+    x = inputs(case.first.info.config, 1).astype(np.float64)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)), dict(case.params))
+        ours = np.asarray(case.step(params, jnp.asarray(x))[1])
+    theirs = peer.torch_step(case.networks, "cpu", peer.torch.float64)(peer.torch.tensor(x))[1]
+    difference = float(np.linalg.norm(ours - theirs.numpy()) / np.linalg.norm(ours))
+    if not difference <= AGREEMENT:
+        raise ValueError(
+            f"{case.name}: PyTorch's gradient differs from ours by {difference:.2g} of its norm, "
+            f"expected {AGREEMENT:g} at most: the comparison would be of two functions"
+        )
+    return difference
+
+
+def _peer_call(
+    name: str, networks: Mapping[str, Network], x: jax.Array, precision: str
+) -> Callable[[], None]:
+    peer = _peer()
+    torch = peer.torch
+    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    step = peer.torch_step(networks, device, getattr(torch, precision))
+    if name == COMPILED:
+        step = torch.compile(step)
+    given = torch.tensor(np.asarray(x)).to(device)
+
+    def call():
+        step(given)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return call
+
+
+def _peer() -> Any:
+    """The peer's module, if PyTorch is installed.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    try:
+        return importlib.import_module("jaxsynth.speed.peer")
+    except ImportError as error:
+        raise ValueError(
+            f"the peer needs PyTorch ({error}): pip install 'jaxsynth[peer]', or measure without"
+        ) from None
+
+
+def _compiled_figures(case: Case, params: Mapping[str, Any], x: jax.Array) -> tuple[float, float]:
+    """Bytes that a step moves and holds, as XLA counts them; 0 where it does not."""
+    compiled = jax.jit(case.step).lower(params, x).compile()
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    held = getattr(memory, "temp_size_in_bytes", 0) + getattr(memory, "output_size_in_bytes", 0)
+    return float(cost.get("bytes accessed", parameter_bytes(case.networks))), float(held)
+
+
+def _best(call: Callable[[], Any]) -> float:
+    call()
+    seconds = []
+    for _ in range(_REHEARSALS):
+        begin = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begin)
+    return summarise(np.asarray(seconds)).seconds.min()

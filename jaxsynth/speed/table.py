@@ -1,0 +1,67 @@
+"""What was measured as rows of a table. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxsynth.speed.compare import OURS, Limits, Measured
+from jaxsynth.speed.timing import Timing, ratio
+
+
+def speed_rows(measured: Sequence[Measured], limits: dict[str, Limits]) -> list[dict[str, Any]]:
+    """A row per case and batch; `limits` by precision.
+
+    A step is bounded from below by its operations at the rate of a large matrix product, and by the
+    bytes that XLA's program moves at the rate of a copy (whichever caches help may beat that one).
+    """
+    return [_row(m, limits[m.precision]) for m in measured]
+
+
+def _row(m: Measured, limits: Limits) -> dict[str, Any]:
+    ours = m.timings[OURS]
+    row = {
+        "case": m.case,
+        "batch": m.batch,
+        "precision": m.precision,
+        "ours, ms": _milliseconds(ours),
+    }
+    for name, timing in m.timings.items():
+        if name != OURS:
+            row |= {
+                f"{name}, ms": _milliseconds(timing),
+                f"{name} / ours": f"{ratio(ours, timing):.2f}",
+            }
+    rate = m.operations / ours.median
+    return row | {
+        "runs x steps / s": f"{m.batch / ours.median:.3g}",
+        "GFLOP": f"{m.operations / 1e9:.3g}",
+        "GFLOP/s": f"{rate / 1e9:.0f}",
+        "of the peak": f"{rate / limits.operations:.0%}",
+        "floor: arithmetic, ms": f"{1e3 * m.operations / limits.operations:.3g}",
+        "floor: bytes, ms": f"{1e3 * m.moved / limits.bytes:.3g}",
+        "buffers, MB": f"{m.memory / 1e6:.0f}",
+        "first call, s": f"{m.first:.1f}",
+        "gradients differ by": "" if m.agreement is None else f"{m.agreement:.0e}",
+    }
+
+
+def second_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Tidy: a row for every time that was taken."""
+    return [
+        {"case": m.case, "batch": m.batch, "precision": m.precision, "runner": name}
+        | {"round": i, "seconds": float(seconds)}
+        for m in measured
+        for name, timing in m.timings.items()
+        for i, seconds in enumerate(timing.seconds)
+    ]
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a Markdown table; columns are those of the first row."""
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([str(row.get(c, "")) for c in head] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _milliseconds(timing: Timing) -> str:
+    low, median, high = (1e3 * v for v in (timing.low, timing.median, timing.high))
+    return f"{median:.1f} ({low:.1f} to {high:.1f})"

@@ -1,0 +1,69 @@
+"""The CPU's forms of convolutions and pooling compute what XLA's own do, gradients included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxsynth.networks.convolution import cpu_conv
+from jaxsynth.networks.layers import max_pool
+
+LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+CASES = {
+    "1x1": ((9, 9, 5), (1, 1, 5, 7), (1, 1), 0, {}),
+    "1x1, stride 2, odd side": ((9, 9, 5), (1, 1, 5, 7), (2, 2), 0, {}),
+    "groups": ((7, 7, 6), (3, 3, 3, 8), (1, 1), 1, {"feature_group_count": 2}),
+    "7x7, stride 2, of an image": ((16, 16, 3), (7, 7, 3, 4), (2, 2), 3, {}),
+    "11x11, stride 4, of an image": ((27, 27, 3), (11, 11, 3, 4), (4, 4), 0, {}),
+    "pixels that no window reaches": ((13, 13, 3), (3, 3, 3, 4), (4, 4), 0, {}),
+    "deconvolution of a small map": ((4, 4, 6), (4, 4, 6, 5), (1, 1), 2, {"lhs_dilation": (2, 2)}),
+    "deconvolution, large map": ((32, 33, 6), (4, 4, 6, 5), (1, 1), 2, {"lhs_dilation": (2, 2)}),
+    "deconvolution to an image": ((33, 32, 6), (4, 4, 6, 3), (1, 1), 2, {"lhs_dilation": (2, 2)}),
+    "anything else": ((8, 8, 5), (3, 3, 5, 4), (2, 2), 1, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_form_for_cpu_is_the_same_function(name):
+    shape, kernel_shape, strides, pad, kwargs = CASES[name]
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=kernel_shape), jnp.float32)
+
+    def run(conv):
+        def one(x, kernel):  # one example of a mapped batch, as in the networks
+            y = conv(x[None], kernel, strides, [(pad, pad)] * 2, **kwargs, **LAYOUT)[0]
+            return jnp.sum(jnp.sin(y)), y
+
+        grad = jax.value_and_grad(one, argnums=(0, 1), has_aux=True)
+        (_, y), grads = jax.jit(jax.vmap(grad, (0, None)))(x, kernel)
+        return y, *grads
+
+    for ours, theirs in zip(run(cpu_conv), run(lax.conv_general_dilated), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("height, width", [(7, 8), (8, 7), (3, 3), (55, 4), (2, 2)])
+def test_pooling_is_reduce_window(height, width):
+    """Without ties the two agree to the bit, values and gradient."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.permutation(2 * height * width * 3).reshape(2, height, width, 3), "float32")
+
+    def reduce(x):
+        pads = [(0, 0), *((0, (n - 3) % 2 if n > 2 else 1) for n in x.shape[1:3]), (0, 0)]
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+
+    y, pull = jax.vjp(max_pool, x)
+    expected, pull_expected = jax.vjp(reduce, x)
+    np.testing.assert_array_equal(y, expected)
+    dy = jnp.asarray(rng.integers(1, 9, y.shape), jnp.float32)
+    np.testing.assert_array_equal(pull(dy)[0], pull_expected(dy)[0])
+
+
+def test_of_equal_values_the_first_gets_the_gradient():
+    x = jnp.ones((5, 5, 1))
+    (dx,) = jax.vjp(max_pool, x)[1](jnp.ones((2, 2, 1)))
+    expected = np.zeros((5, 5, 1))
+    expected[0:4:2, 0:4:2] = 1
+    np.testing.assert_array_equal(dx, expected)

@@ -1,0 +1,127 @@
+"""What benchmark_speed counts and compares; no test here looks at how long anything takes."""
+
+import csv
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import tiny_networks
+
+from jaxsynth.networks.network import KNOWN_CONFIGS
+from jaxsynth.speed.cases import inputs, network_case, random_network, trio_case
+from jaxsynth.speed.compare import OURS, Limits, Measured, check_agreement
+from jaxsynth.speed.table import second_rows, speed_rows
+from jaxsynth.speed.timing import ratio, summarise, time_in_turn
+from jaxsynth.speed.work import forward_operations, step_operations
+
+
+def _networks():
+    networks = {}
+    for role, network in tiny_networks().items():
+        params = {k: jnp.asarray(v) for k, v in network.params.items()}
+        networks[role] = network._replace(params=params)
+    return networks
+
+
+def test_operations_of_a_layer_table():
+    """open_nsfw by hand: its first convolution, and the whole of the tiny generator."""
+    tiny = tiny_networks()["generator"].info.config
+    dense = 12 * 20 + 20 * 64
+    deconv = 4 * 4 * 16 * 4 * 6 + 8 * 8 * 16 * 6 * 3  # pixels in x taps x channels
+    assert forward_operations(tiny) == 2 * (dense + deconv)
+    # the figure of the issue's layer tables: about 11 GFLOP for the trio's step
+    full = [forward_operations(KNOWN_CONFIGS[n]) for n in ("dgn_fc6", "open_nsfw", "places205")]
+    assert 2 * sum(full) == pytest.approx(11.2e9, rel=0.02)
+
+
+def test_a_trio_climbs_the_sum_of_both_first_logits():
+    networks = _networks()
+    case = trio_case("tiny", networks)
+    code = jnp.asarray(inputs(case.first.info.config, 3))
+    values, gradients = case.step(case.params, code)
+    assert values.shape == (3,) and gradients.shape == code.shape
+    step = 1e-2 * gradients / jnp.linalg.norm(gradients, axis=1, keepdims=True)
+    rises = case.step(case.params, code + step)[0] - case.step(case.params, code - step)[0]
+    expected = 2e-2 * jnp.linalg.norm(gradients, axis=1)
+    np.testing.assert_allclose(rises, expected, rtol=0.15)
+    assert step_operations(networks) == 2 * sum(
+        forward_operations(n.info.config) for n in networks.values()
+    )
+
+
+@pytest.mark.parametrize("role", ["generator", "places", "nsfw"])
+def test_a_network_by_itself(role):
+    case = network_case(_networks()[role])
+    x = jnp.asarray(inputs(case.first.info.config, 2))
+    values, gradients = case.step(case.params, x)
+    assert values.shape == (2,) and gradients.shape == x.shape
+    assert float(jnp.abs(gradients).max()) > 0
+
+
+def test_random_networks_neither_vanish_nor_burst():
+    network = random_network("places205")
+    x = jnp.asarray(inputs(network.info.config, 1))[0]
+    logits = jax.jit(lambda p, x: network.apply(p, x)["fc8"])(network.params, x)
+    assert 0.1 < float(jnp.std(logits)) < 1e4
+
+
+def test_calls_are_timed_in_turn():
+    order = []
+    calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    timings = time_in_turn(calls, repeats=4, budget=60.0)
+    assert order == list("ab") * 5  # one of each is not clocked
+    assert all(len(t.seconds) == 4 for t in timings.values())
+    assert len(time_in_turn(calls, repeats=99, budget=0.0)["a"].seconds) == 3
+
+
+def test_the_table_says_what_was_measured():
+    ours, theirs = summarise(np.array([0.1, 0.2, 0.4])), summarise(np.array([0.2, 0.2, 1.2]))
+    assert ratio(ours, theirs) == 2.0
+    one = Measured("trio", 8, "float32", 40e9, 2e9, 3e6, 9.0, {OURS: ours, "torch": theirs}, 2e-15)
+    (row,) = speed_rows([one], {"float32": Limits(400e9, 20e9)})
+    assert row["ours, ms"].startswith("200.0 (") and row["torch / ours"] == "2.00"
+    assert (row["GFLOP/s"], row["of the peak"], row["runs x steps / s"]) == ("200", "50%", "40")
+    assert (row["floor: arithmetic, ms"], row["floor: bytes, ms"]) == ("100", "100")
+    assert [r["seconds"] for r in second_rows([one])] == [0.1, 0.2, 0.4, 0.2, 0.2, 1.2]
+
+
+def test_the_peer_computes_the_same_gradient():
+    pytest.importorskip("torch", reason="PyTorch is not installed: no peer to compare with")
+    networks = _networks()
+    assert check_agreement(trio_case("tiny", networks)) < 1e-9
+    for network in networks.values():
+        assert check_agreement(network_case(network)) < 1e-9
+
+
+def _run(*args):
+    command = [sys.executable, "-m", "experiments.benchmark_speed", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_launcher_writes_a_table_and_every_time(tmp_path):
+    out = tmp_path / "speed"
+    args = ("--cases=pocket_places", "--batches=2,1", "--repeats=3", f"--out={out}")
+    done = _run(*args)
+    assert done.returncode == 0, done.stderr
+    text = (out / "speed.md").read_text()
+    assert "python -m experiments.benchmark_speed --cases=pocket_places" in text
+    assert text.count("| pocket_places | ") == 2
+    with (out / "speed.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 and all(float(r["seconds"]) > 0 for r in rows)
+    again = _run(*args)
+    assert again.returncode == 2 and again.stderr.count("\n") == 1 and "--overwrite" in again.stderr
+
+
+@pytest.mark.parametrize("flag, said", [
+    ("--cases=trio,quartet", "expected some of trio"),
+    ("--batches=0", "--batches=0"),
+    ("--precisions=float16", "expected some of float32"),
+])  # fmt: skip
+def test_wrong_values_are_refused(tmp_path, flag, said):
+    done = _run(flag, f"--out={tmp_path / 'speed'}")
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "speed").exists()
