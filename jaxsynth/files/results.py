@@ -12,8 +12,9 @@ Arrays of `results.safetensors` (R runs, T steps, D code units, k recorded steps
                                  the units that the run weighs, in the order of its terms
   last/NETWORK/BLOB, best/NETWORK/BLOB (R, K)  the same of the last and the best image
   images/last, images/best (R, H, W, 3)  raw pixels, BGR, mean-subtracted
-  ended (R,)                     step at which a zero gradient ended the run, or -1
-  skipped (R,)                   updates skipped for a non-finite gradient
+  ended (R,)                     step that ended the run before its last, or -1
+  sound (R,)                     False if something that is not finite ended it: the run is frozen at
+                                 its last good code; True after a zero gradient
 """
 
 import importlib.metadata
@@ -164,7 +165,7 @@ def results_arrays(results: Results, start_codes: np.ndarray) -> dict[str, np.nd
         "images/last": results.last.image,
         "images/best": results.best.image,
         "ended": results.ended,
-        "skipped": results.skipped,
+        "sound": results.sound,
     }
     arrays |= flatten_watched("activations", results.watched)
     arrays |= flatten_watched("last", results.last.watched)
@@ -181,7 +182,7 @@ def results_from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
         )
         for which in ("last", "best")
     }
-    plain = ("codes", "best_codes", "recorded_codes", "objective", "ended", "skipped")
+    plain = ("codes", "best_codes", "recorded_codes", "objective", "ended", "sound")
     watched = unflatten_watched(arrays, "activations")
     return Results(**{k: arrays[k] for k in plain}, watched=watched, **looks)
 
