@@ -70,12 +70,12 @@ def test_a_gradient_that_is_not_finite_freezes_the_run_at_its_own_code():
     recipe = dataclasses.replace(recipe, box="none", start="normal")
     run = Run(3, (dataclasses.replace(SCENE, weight=1e30),))
     result = synthesize(tiny_networks(), [run], Sweep(recipe, balance="sum", batch=2))
-    start = synthesize(
-        tiny_networks(), [run], Sweep(dataclasses.replace(recipe, steps=0), batch=2)
-    )
+    start = synthesize(tiny_networks(), [run], Sweep(dataclasses.replace(recipe, steps=0), batch=2))
     assert result.ended.tolist() == [0] and not result.sound[0]
     np.testing.assert_array_equal(result.codes, start.codes)
-    assert np.isfinite(result.objective).all() and (result.objective == result.objective[0, 0]).all()
+    assert (
+        np.isfinite(result.objective).all() and (result.objective == result.objective[0, 0]).all()
+    )
 
 
 def _launch(weights, out, codes) -> subprocess.CompletedProcess:

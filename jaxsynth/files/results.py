@@ -13,8 +13,8 @@ Arrays of `results.safetensors` (R runs, T steps, D code units, k recorded steps
   last/NETWORK/BLOB, best/NETWORK/BLOB (R, K)  the same of the last and the best image
   images/last, images/best (R, H, W, 3)  raw pixels, BGR, mean-subtracted
   ended (R,)                     step that ended the run before its last, or -1
-  sound (R,)                     False if something that is not finite ended it: the run is frozen at
-                                 its last good code; True after a zero gradient
+  sound (R,)                     False if something that is not finite ended it, frozen at its last
+                                 good code; True after a zero gradient
 """
 
 import importlib.metadata
@@ -28,10 +28,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from jaxsynth.engine.ascent import Evaluation
 from jaxsynth.engine.sweep import Results
+from jaxsynth.files.regular import problem_with
 from jaxsynth.files.whole import whole_file, write_whole
 from jaxsynth.version import VERSION
 
@@ -93,20 +95,22 @@ def read_codes(path: str | Path) -> np.ndarray:
     Raises:
       ValueError: if it is neither.
     """
+    what = f"FILE.npy or an earlier run's {RESULTS}"
+    if problem := problem_with(path, what):
+        raise ValueError(f"start codes {str(path)!r} {problem}")
     try:
         if str(path).endswith(".safetensors"):
-            return safetensors.numpy.load_file(path)["codes"]
+            with safetensors.safe_open(path, framework="np") as file:
+                return file.get_tensor("codes")
         codes = np.load(path, allow_pickle=False)
         if isinstance(codes, np.ndarray):
             return codes
         why = "an archive of several arrays"
     except OSError as error:
         why = error.strerror or str(error)
-    except (ValueError, EOFError, KeyError, safetensors.SafetensorError):
+    except (ValueError, EOFError, safetensors.SafetensorError):
         why = "damaged, or of another kind"
-    raise ValueError(
-        f"start codes {str(path)!r}: {why}; expected FILE.npy or an earlier run's {RESULTS}"
-    )
+    raise ValueError(f"start codes {str(path)!r}: {why}; expected {what}")
 
 
 def versions() -> dict[str, str]:
@@ -148,7 +152,7 @@ def read_results(folder: str | Path) -> Results:
     path = Path(folder) / RESULTS
     try:
         return results_from_arrays(safetensors.numpy.load_file(path))
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} holds no readable results: {error}") from None
 
 
@@ -173,7 +177,18 @@ def results_arrays(results: Results, start_codes: np.ndarray) -> dict[str, np.nd
 
 
 def results_from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
-    """Inverse of `results_arrays`."""
+    """Inverse of `results_arrays`.
+
+    Raises:
+      ValueError: if an array is missing.
+    """
+    try:
+        return _results(arrays)
+    except KeyError as missing:
+        raise ValueError(f"array {missing} is missing") from None
+
+
+def _results(arrays: Mapping[str, np.ndarray]) -> Results:
     looks = {
         which: Evaluation(
             arrays[f"objective_{which}"],
