@@ -36,6 +36,7 @@ from jaxsynth.kept import Stopped, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
 from jaxsynth.path import path_pictures
 from jaxsynth.report.digest import digest, join_digests
+from jaxsynth.report.rows import is_non_finite
 from jaxsynth.report.strip import STRIP, STRIP_ROWS
 from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_images, write_pages
 from jaxsynth.report.tables import format_table
@@ -235,7 +236,7 @@ def _tell(out: Path, pages: Pages) -> int:
     for picture in pages.pictures:
         print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{out / picture}")
     print(f"report         {out / 'report.html'}")
-    if not any(np.isfinite(row["objective_last"]) for row in pages.rows):
+    if all(is_non_finite(row) for row in pages.rows):
         print("no run stayed finite: see the column status of metrics.csv", file=sys.stderr)
         return 3
     return 0

@@ -32,18 +32,20 @@ _SCENES = flags.DEFINE_list("scenes", list(BALANCE_SCENES), "Labels or globs.")
 _WEIGHT = flags.DEFINE_float("nsfw_weight", 1.0, "Weight of the NSFW neuron; the scene's is 1.")
 _BALANCES = flags.DEFINE_list("balances", list(BALANCES), "Balances to compare.")
 _TARGETS = flags.DEFINE_list("targets", ["logit", "log_prob", "log_odds"], "Targets to compare.")
+_NO_USE = ("balance", *run_flags.OF_A_KEPT_RUN)
 REACHED = 0.5
 
 
 def main(argv: Sequence[str]) -> int:
+    run_flags.refuse("compare_balances", _NO_USE, "it keeps every row that is finished")
     settings = run_flags.read_settings("compare_balances", argv, seeds="16")
     for flag, values, known in (
         ("balances", _BALANCES.value, BALANCES),
         ("targets", _TARGETS.value, TARGETS),
     ):
-        if not set(values) <= set(known):
+        if not values or not set(values) <= set(known):
             raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
-    run_flags.parse_numbers("nsfw_weight", [_WEIGHT.value])
+    run_flags.parse_numbers("nsfw_weight", [str(_WEIGHT.value)])
     networks = load_networks(settings)
     units = choose_units(_SCENES.value, networks[PLACES].class_names)
     todo = []

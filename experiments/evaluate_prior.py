@@ -70,15 +70,11 @@ _COUNTS = {
     "joint": flags.DEFINE_string("joint_seeds", "16", "Seeds per scene of joint."),
     "random": flags.DEFINE_string("random_seeds", "64", "Seeds of random."),
 }
-_NO_USE = ("seeds", "init_image", "init_codes", "record_codes", "precision", "show", "blur_sheet")
-_NO_USE += ("resume", "save_seconds", "devices")
-_NO_USE += ("distributed", "coordinator", "num_processes", "process_id")
+_NO_USE = ("seeds", "precision", *run_flags.OF_A_KEPT_RUN)
 
 
 def main(argv: Sequence[str]) -> int:
-    for name in _NO_USE:
-        if flags.FLAGS[name].present:
-            raise ValueError(f"--{name} has no use in evaluate_prior (--help lists what has)")
+    run_flags.refuse("evaluate_prior", _NO_USE, "it keeps every group that is finished")
     settings = run_flags.read_settings("evaluate_prior", argv)
     groups = choose_groups(_FIGURES.value)
     files = _files(settings, roles_needed(groups))
@@ -108,7 +104,8 @@ def choose_groups(names: Sequence[str]) -> tuple[str, ...]:
     """Groups in the order of `GROUPS`; ValueError for an unknown one."""
     unknown = [name for name in names if name not in (*GROUPS, "all")]
     if unknown or not names:
-        raise ValueError(f"--figures={','.join(names)}: expected all, or some of {GROUPS}")
+        given, known = ",".join(names), ", ".join(GROUPS)
+        raise ValueError(f"--figures={given}: expected all, or some of {known}")
     return tuple(name for name in GROUPS if name in names or "all" in names)
 
 
@@ -136,7 +133,7 @@ def _sweeps(
 ) -> dict[str, tuple[list[Run], Sweep]]:
     """The sweeps of the chosen groups: runs, and how they climb."""
     names = networks[PLACES].class_names
-    seeds = {group: run_flags.parse_seeds(flag.value) for group, flag in _COUNTS.items()}
+    seeds = {group: run_flags.parse_seeds(flag.value, flag.name) for group, flag in _COUNTS.items()}
     still = dataclasses.replace(sweep.recipe, **RANDOM_CODES)
     make = {
         "scenes": lambda: scene_runs(

@@ -29,6 +29,7 @@ _TARGET = flags.DEFINE_enum("target", JOINT_TARGET, TARGETS, "Which function of 
 def main(argv: Sequence[str]) -> int:
     settings = run_flags.read_settings("joint", argv, seeds="4")
     weights = run_flags.parse_numbers("nsfw_weights", _WEIGHTS.value)
+    run_flags.parse_numbers("scene_weight", [str(_SCENE_WEIGHT.value)])
     networks = load_networks(settings)
     units = choose_units(_SCENES.value, networks[PLACES].class_names)
     runs = joint_runs(networks, units, settings.seeds, weights, _SCENE_WEIGHT.value, _TARGET.value)

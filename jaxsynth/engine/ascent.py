@@ -4,7 +4,7 @@ Pure functions of one unbatched run; `jaxsynth.engine.sweep` maps them over many
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,11 @@ class State(NamedTuple):
     code: jax.Array
     optimizer: optax.OptState
     step: jax.Array
-    forward_code: jax.Array  # the code of the last forward pass
+    forward_code: jax.Array  # the code of the last forward pass that was finite
     best_code: jax.Array
     best_value: jax.Array
-    ended: jax.Array  # step at which a zero gradient ended the run, or -1
-    skipped: jax.Array  # updates skipped for a non-finite gradient
+    ended: jax.Array  # step that ended the run before its last, or -1
+    sound: jax.Array  # bool: False if something that is not finite ended it, not a zero gradient
     key: jax.Array | None = None  # of the run's jitter; None without
 
 
@@ -69,7 +69,7 @@ def init(recipe: Recipe, code: jax.Array, seed: jax.Array | None = None) -> Stat
         best_code=code,
         best_value=jnp.full((), -jnp.inf, code.dtype),
         ended=jnp.full((), -1, jnp.int32),
-        skipped=jnp.zeros((), jnp.int32),
+        sound=jnp.ones((), bool),
         key=key,
     )
 
@@ -84,9 +84,11 @@ def step(
     box: Box,
     state: State,
 ) -> tuple[State, Trace]:
-    """One update. A zero gradient ends the run; a non-finite one skips the update.
+    """One update, unless the run has ended. A zero gradient ends it where it is.
 
-    With jitter, `best_value` is that of the moved image.
+    Where the image, a watched activation or the objective is not finite, the run ends at the code
+    before; where only the gradient or the update is not, at this one. With jitter, `best_value` is
+    that of the moved image.
     """
     code = state.code
     value, activations, gradient = value_and_gradient(
@@ -99,26 +101,35 @@ def step(
         moved += recipe.prior * (encode(system.encoder, params[ENCODER], image) - code)
     moved = _project(recipe, box, moved)
 
-    # XLA's ReLU and pooling can swallow a NaN, so the image is looked at as well.
-    sound = jnp.isfinite(gradient).all() & jnp.isfinite(value) & jnp.isfinite(image).all()
+    watched = watched_units(image, activations, watch)
+    good = all_finite(value, image, watched)
+    sound = good & all_finite(gradient)
     zero = sound & (jnp.abs(gradient).mean() == 0)
-    ended = jnp.where((state.ended < 0) & zero, state.step, state.ended)
-    finite = sound & jnp.isfinite(moved).all()
-    running = ended < 0
-    better = jnp.isfinite(value) & (value > state.best_value)
-    go = running & finite
+    running = state.ended < 0
+    finite = sound & all_finite(moved)
+    better = running & good & (value > state.best_value)
+    go = running & finite & ~zero
+    seen = jnp.where(running & ~good, state.forward_code, code)  # the last code that was finite
     new = State(
-        code=jnp.where(go, moved, code),
+        code=jnp.where(go, moved, seen),
         optimizer=jax.tree.map(lambda a, b: jnp.where(go, a, b), optimizer, state.optimizer),
         step=state.step + 1,
-        forward_code=code,
+        forward_code=seen,
         best_code=jnp.where(better, code, state.best_code),
         best_value=jnp.where(better, value, state.best_value),
-        ended=ended,
-        skipped=state.skipped + (running & ~finite),
+        ended=jnp.where(running & ~go, state.step, state.ended),
+        sound=state.sound & (~running | finite),
         key=state.key,
     )
-    return new, Trace(value, watched_units(image, activations, watch))
+    return new, Trace(value, watched)
+
+
+def all_finite(*trees: Any) -> jax.Array:
+    """Whether every number of these arrays is finite, ().
+
+    XLA's ReLU and pooling can swallow a NaN, so the image has to be among them.
+    """
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]).all()
 
 
 def evaluate(

@@ -51,8 +51,8 @@ class Results(NamedTuple):
     watched: dict[str, dict[str, np.ndarray]]  # leaves (R, T, K)
     last: Evaluation  # of the reported image's code, leaves (R, ...)
     best: Evaluation  # of the best code
-    ended: np.ndarray  # (R,) step of a zero gradient, or -1
-    skipped: np.ndarray  # (R,) updates skipped for non-finite gradients
+    ended: np.ndarray  # (R,) step that ended the run before its last, or -1
+    sound: np.ndarray  # (R,) bool: False if something that is not finite ended it
 
 
 def advance(
@@ -101,6 +101,7 @@ def init(recipe: Recipe, codes: jax.Array, seeds: jax.Array | None = None) -> St
 init_jit = jax.jit(init, static_argnums=(0,))
 advance_jit = jax.jit(advance, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(9,))
 evaluate_jit = jax.jit(evaluate, static_argnums=(0, 1))
+_finite_runs = jax.vmap(ascent.all_finite)
 
 
 def sweep(
@@ -237,12 +238,20 @@ def _run_chunk(
     look = functools.partial(evaluate_jit, judge, mesh, judging, chunk.weights, chunk.watch)
     final = look(state.code)
     seen = {role: final.watched[role] for role in watch}
+    broken = ~np.asarray(_finite_runs(final.objective, final.image, seen))  # by the last update
+    if broken.any():
+        state = state._replace(
+            code=jnp.where(broken[:, None], state.forward_code, state.code),
+            ended=jnp.where(broken & (state.ended < 0), recipe.steps, state.ended),
+            sound=state.sound & ~broken,
+        )
+        final = look(state.code)
     nothing = jax.tree.map(lambda leaf: np.asarray(leaf)[None][:0], Trace(final.objective, seen))
     trace = jax.tree.map(
         lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1), nothing, *traces
     )
     last = look(state.forward_code) if recipe.last_image == "last_forward" else final
-    better = np.asarray(final.objective) > np.asarray(state.best_value)  # NaN: False
+    better = np.asarray(state.sound & (final.objective > state.best_value))
     best_codes = np.where(better[:, None], state.code, state.best_code)
     return Results(
         codes=state.code,
@@ -253,7 +262,7 @@ def _run_chunk(
         last=last,
         best=look(jnp.asarray(best_codes)),
         ended=state.ended,
-        skipped=state.skipped,
+        sound=state.sound,
     )
 
 

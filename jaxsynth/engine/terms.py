@@ -206,7 +206,8 @@ def check_name(what: str, name: str, options: Collection[str]) -> None:
 
 
 def _near(name: str, options: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, options, 3, 0.6)
+    known = {option.lower(): option for option in reversed(options)}
+    near = [known[n] for n in difflib.get_close_matches(name.lower(), list(known), 3, 0.6)]
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 

@@ -8,7 +8,6 @@ subtracted, (H, W, 3). The preprocessings are those of the published networks: Y
 import io
 import os
 import re
-import stat
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jaxsynth.files.regular import problem_with
 from jaxsynth.files.whole import whole_file
 
 BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
@@ -47,7 +47,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
       ValueError: one line that names the file, if it is not a whole, readable image.
     """
     name = repr(os.fspath(path))
-    _check_regular_file(path, name)
+    if problem := problem_with(path, "an image file"):
+        raise ValueError(f"{name} {problem}")
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns where this function decides
@@ -153,19 +154,6 @@ def _files_below(folder: Path) -> list[Path]:
         folders[:] = [f for f in folders if not f.startswith(".")]
         found += [Path(root, f) for f in files if not f.startswith(".")]
     return found + [Path(error.filename) for error in unlisted]
-
-
-def _check_regular_file(path: str | os.PathLike[str], name: str) -> None:
-    """Opening a FIFO would wait for ever, so the kind of file is looked at first."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{name} cannot be read: {why}") from None
-    if stat.S_ISDIR(mode):
-        raise ValueError(f"{name} is a folder without readable files, expected an image file")
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{name} is a device, pipe or socket, expected an image file")
 
 
 def _upright_rgb(file: io.BufferedIOBase) -> Image.Image:

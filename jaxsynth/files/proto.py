@@ -10,6 +10,8 @@ from typing import NamedTuple
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
+from jaxsynth.files.regular import problem_with
+
 _MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _KINDS = {
     "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
@@ -54,6 +56,8 @@ def parse_file(path: str | Path, message_class: type[Message], what: str) -> Mes
       ValueError: the file cannot be read, is too large, truncated, or not of this format.
     """
     path = Path(path)
+    if problem := problem_with(path, what):
+        raise ValueError(f"{path} {problem}")
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:

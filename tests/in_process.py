@@ -1,0 +1,107 @@
+"""Launchers as a user types them, many command lines in one process: JAX is imported once.
+
+`run_cases("scene", [["--steps=-1"], ...])` starts this file as a process of its own (the launchers'
+flags are global, and two launchers may have flags of the same name) and gives an Outcome each.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+HUNG = -1  # the exit code of a case that did not end
+_MOST_SECONDS = 30
+
+
+class Outcome(NamedTuple):
+    """What a command line left: its exit code (None: it started to compute), what it printed, and
+    whether it has touched the folder `run` in its working directory."""
+
+    code: int | None
+    out: str
+    err: str
+    wrote: bool
+
+
+class Computed(BaseException):
+    """The launcher has come to the point where it compiles."""
+
+
+class Hung(BaseException):
+    """A case has taken longer than any that is refused may."""
+
+
+def run_cases(experiment: str, cases: Sequence[Sequence[str]], folder: Path) -> list[Outcome]:
+    """Outcomes of `python -m experiments.EXPERIMENT FLAGS...`, in this working directory each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, __file__, experiment],
+        input=json.dumps([list(case) for case in cases]),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), JAX_PLATFORMS="cpu"),
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [Outcome(*found) for found in json.loads(done.stdout)]
+
+
+def _main() -> None:
+    signal.signal(signal.SIGALRM, _hung)
+    experiment, cases = sys.argv[1], json.loads(sys.stdin.read())
+    module = importlib.import_module(f"experiments.{experiment}")
+    from experiments import common
+    from jaxsynth.engine import sweep
+
+    def compiled(*_args, **_options):
+        raise Computed
+
+    for place, name in ((sweep, "advance_jit"), (sweep, "evaluate_jit"), (common, "encode")):
+        setattr(place, name, compiled)
+    print(json.dumps([_one(module, experiment, case) for case in cases]))
+
+
+def _one(module, experiment: str, case: Sequence[str]) -> Outcome:
+    from absl import flags
+
+    from experiments.launch import run_main
+
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2))
+    sys.argv = [experiment, *case]
+    code = None
+    signal.alarm(_MOST_SECONDS)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            run_main(module.main, sys.argv)
+        except SystemExit as end:
+            code = end.code or 0
+        except Computed:
+            pass
+        except Hung:
+            code = HUNG
+        finally:
+            signal.alarm(0)
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode())
+    return Outcome(code, *texts, Path("run").exists())
+
+
+def _hung(*_args) -> None:
+    raise Hung
+
+
+if __name__ == "__main__":
+    _main()
