@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from experiments.continuing import going_on
 from experiments.processes import agree, any_of
 from experiments.run_flags import Settings
 from experiments.stopping import stop_signals
@@ -30,7 +31,7 @@ from jaxsynth.files.chunks import (
 )
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
-from jaxsynth.files.results import read_codes
+from jaxsynth.files.results import RESULTS, read_codes
 from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
 from jaxsynth.kept import Stopped, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
@@ -112,7 +113,9 @@ def launch(
       ValueError: for what cannot work, and when the disk fails; what is finished is kept.
     """
     out, processes = settings.out, settings.processes
-    photo, start = _start(settings, networks, runs)
+    if settings.earlier:
+        title = f"{title}, going on from {settings.earlier.folder}"
+    photo, runs, start = _start(settings, networks, runs)
     todo = plan(networks, runs, settings.sweep, start)
     config = _config(settings, runs)
     with ExitStack() as held, stop_signals() as stop:
@@ -167,7 +170,7 @@ def _compute_with_others(settings: Settings, todo: Plan, asked_to_stop: Callable
     problem: Exception | None = None
     try:
         _compute(settings, todo, lambda: asked_to_stop() or (shared and all_asked_to_stop(out)))
-    except (Stopped, ValueError, OSError) as error:
+    except Exception as error:
         problem = error
         if shared:
             ask_all_to_stop(out)
@@ -244,15 +247,18 @@ def _tell(out: Path, pages: Pages) -> int:
 
 def _start(
     settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run]
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The photograph as its encoder sees it and every run's start code; None for what is not."""
+) -> tuple[np.ndarray | None, Sequence[Run], np.ndarray | None]:
+    """The photograph as its encoder sees it, the runs, and every run's start code; None for what is
+    not."""
+    if settings.earlier:
+        return None, *going_on(settings.earlier, runs)
     if settings.init_image is None:
-        return None, _start_codes(settings, networks, runs)
+        return None, runs, _start_codes(settings, networks, runs)
     generator, encoder = networks[GENERATOR], networks[ENCODER]
     photo = preprocess(
         read_image(settings.init_image), encoder.info.preprocessing, encoder.input_shape[0]
     )
-    return photo, np.tile(encode(encoder, generator, photo), (len(runs), 1))
+    return photo, runs, np.tile(encode(encoder, generator, photo), (len(runs), 1))
 
 
 def _start_codes(
@@ -291,6 +297,7 @@ def _config(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
 def _inputs(settings: Settings) -> dict[str, Any]:
     """Hashes of the files that decide the start codes, and of the encoder if it is used."""
     files = [path for path in (settings.init_image, settings.init_codes) if path]
+    files += [str(settings.earlier.folder / RESULTS)] if settings.earlier else []
     inputs: dict[str, Any] = {path: file_sha256(Path(path)) for path in files}
     if needs_encoder(settings):
         inputs["encoder"] = file_record(encoder_name(settings))

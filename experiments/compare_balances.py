@@ -23,8 +23,9 @@ from experiments.objectives import BALANCE_SCENES
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import choose_units
-from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run, execute, plan
+from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run, plan
 from jaxsynth.files.results import prepare_folder
+from jaxsynth.report.progress import execute_shown
 from jaxsynth.report.tables import format_value, write_metrics
 
 flags.adopt_module_key_flags(run_flags)
@@ -61,7 +62,9 @@ def main(argv: Sequence[str]) -> int:
     for balance, target, one in tqdm(todo, disable=not settings.progress, file=sys.stderr):
         rows.append(
             {"balance": balance, "target": target, "steps": steps}
-            | _reached(join(list(execute(one))), np.repeat(units, len(settings.seeds)))
+            | _reached(
+                join(list(execute_shown(one, shown=False))), np.repeat(units, len(settings.seeds))
+            )
         )
         write_metrics(folder / "balances.csv", rows)
         (folder / "balances.md").write_text(_markdown(rows))

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from jaxsynth.engine.parts import is_out_of_memory
 from jaxsynth.report.tables import printable
 
 
@@ -25,6 +26,10 @@ def run_main(
             return main(rest) or 0
         except ValueError as error:
             return _refuse(str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not (advice := _memory_advice(error)):
+                raise
+            return _refuse(advice)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130
@@ -37,6 +42,21 @@ def run_main(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
     raise AssertionError("app.run always exits")
+
+
+def _memory_advice(error: MemoryError | RuntimeError) -> str:
+    """The way out of an error that says that memory is full; "" for another one."""
+    if isinstance(error, MemoryError):
+        return (
+            f"out of memory on the host ({error or 'no more'}): a smaller --batch needs less, with "
+            "another --out or --overwrite; so do fewer runs (--seeds)"
+        )
+    if is_out_of_memory(error):
+        return (
+            f"out of memory on the device even with one run at once ({error}): it takes a device "
+            "with more memory, or smaller networks"
+        )
+    return ""
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

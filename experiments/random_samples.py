@@ -21,9 +21,10 @@ flags.adopt_module_key_flags(run_flags)
 
 def main(argv: Sequence[str]) -> int:
     settings = run_flags.read_settings("random_samples", argv, seeds="32", **RANDOM_CODES)
-    if settings.sweep.recipe.steps:
+    if settings.sweep.recipe.steps or settings.earlier:
         raise ValueError(
-            "random_samples does not climb: leave --steps, --recipe and --init_image alone"
+            "random_samples does not climb: leave --steps, --recipe, --init_image and "
+            "--continue_from alone"
         )
     networks = load_networks(settings)
     runs = [Run(seed, ()) for seed in settings.seeds]

@@ -10,23 +10,18 @@ import numpy as np
 from absl import flags
 
 from experiments import processes as several
+from experiments import recipe_flags
+from experiments.continuing import Earlier, check_earlier, read_earlier, take_flags
 from experiments.processes import Processes, chosen_devices, join_processes
+from experiments.recipe_flags import read_recipe, steps_to_extend
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.recipes import (
-    BOXES,
-    LAST_IMAGES,
-    RECIPES,
-    SCHEDULES,
-    STARTS,
-    Recipe,
-    check_recipe,
-)
 from jaxsynth.experiment import NSFW, PLACES, PRECISIONS, Sweep
 from jaxsynth.files.weights import read_info
 from jaxsynth.path import path_steps
 
 flags.adopt_module_key_flags(several)
+flags.adopt_module_key_flags(recipe_flags)
 _DEFAULT_BATCH = {"cpu": 8}
 _ACCELERATOR_BATCH = 64
 MOST_SEEDS = 1_000_000
@@ -50,48 +45,6 @@ _ENCODER = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_string(
     "seeds", None, "Seeds: a count (8 is 0..7), a range (3:11 is 3..10) or a list (0,4,7)."
 )
-_RECIPE = flags.DEFINE_enum(
-    "recipe",
-    None,
-    list(RECIPES),
-    "Named recipe that further flags override; by default pocket for the pocket generator, else "
-    "goh; from a photograph pocket_image, else dgn_am_image.",
-)
-_STEPS = flags.DEFINE_integer("steps", None, "Number of updates.")
-_OPTIMIZER = flags.DEFINE_string("optimizer", None, "Name of an optax optimizer.")
-_OPTIMIZER_ARGS = flags.DEFINE_list(
-    "optimizer_args", None, "Its arguments but the rate, such as momentum=0.9,nesterov=1."
-)
-_NORMALIZE = flags.DEFINE_bool("normalize", None, "Divide the gradient by its mean |g|.")
-_SCHEDULE = flags.DEFINE_enum("schedule", None, list(SCHEDULES), "Step size over time.")
-_LR_START = flags.DEFINE_float("lr_start", None, "Step size at the first update.")
-_LR_END = flags.DEFINE_float("lr_end", None, "Step size that the schedule ends in.")
-_DECAY = flags.DEFINE_float("decay", None, "Factor on the code at every step.")
-_DECAY_WHEN = flags.DEFINE_enum(
-    "decay_when", None, ["before", "after"], "Decay before or after the projection."
-)
-_BOX = flags.DEFINE_enum(
-    "box", None, list(BOXES), "Projection: [0, upper bound per unit], [-1, 1], or none."
-)
-_LAST_IMAGE = flags.DEFINE_enum(
-    "last_image",
-    None,
-    list(LAST_IMAGES),
-    "The run's last image: of the final code, or of the last forward pass (one update before).",
-)
-_START = flags.DEFINE_enum(
-    "start",
-    None,
-    list(STARTS),
-    "Start codes drawn from a seed; `code` draws them like those of the generator's training "
-    "images, by their mean and sigma.",
-)
-_PRIOR = flags.DEFINE_float(
-    "prior", None, "Pull towards E(G(z)) at every step, E the generator's encoder: 0 to 1."
-)
-_JITTER = flags.DEFINE_integer(
-    "jitter", None, "At every step the classifiers see the image moved by up to so many pixels."
-)
 _BALANCE = flags.DEFINE_enum(
     "balance",
     "image",
@@ -111,6 +64,12 @@ _INIT_IMAGE = flags.DEFINE_string(
 )
 _INIT_CODES = flags.DEFINE_string(
     "init_codes", None, "Start codes, FILE.npy of (runs, d), or (seeds, d) for every weighting."
+)
+_CONTINUE = flags.DEFINE_string(
+    "continue_from",
+    None,
+    "Start from the final codes of a finished run's folder: FOLDER for all of its runs, FOLDER:3,7 "
+    "for two of them. Networks and precision are its own unless given.",
 )
 _RECORD = flags.DEFINE_list(
     "record_codes",
@@ -153,7 +112,7 @@ _PROGRESS = flags.DEFINE_bool("progress", True, "Show a progress bar.")
 # Flags of what only a run in a folder of its own has: a start, pages, chunks, other processes.
 OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "blur_sheet", "resume")
 OF_A_KEPT_RUN += ("save_seconds", "devices", "distributed", "coordinator", "num_processes")
-OF_A_KEPT_RUN += ("process_id",)
+OF_A_KEPT_RUN += ("process_id", "continue_from", "extend_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +126,7 @@ class Settings:
     sweep: Sweep
     init_image: str | None
     init_codes: str | None
+    earlier: Earlier | None
     show: str
     blur_sheet: bool
     out: Path
@@ -199,8 +159,10 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         raise ValueError(f"--save_seconds={_SAVE_SECONDS.value}: expected seconds from 0 up")
     if _RESUME.value and _OVERWRITE.value:
         raise ValueError("--resume goes on with a run, --overwrite deletes it: give one of them")
-    if _INIT_IMAGE.value and _INIT_CODES.value:
-        raise ValueError("--init_image and --init_codes are two starts: give one of them")
+    starts = [f.name for f in (_INIT_IMAGE, _INIT_CODES, _CONTINUE) if f.value]
+    if len(starts) > 1:
+        raise ValueError(f"--{starts[0]} and --{starts[1]} are two starts: give one of them")
+    earlier = _earlier(name)
     pocket = read_info(_GENERATOR.value).network == _POCKET
     recipe = "pocket" if pocket else "goh"
     if _INIT_IMAGE.value:
@@ -211,13 +173,18 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
     default_batch = _DEFAULT_BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
     if _PRECISION.value == "float64":
         jax.config.update("jax_enable_x64", True)
-    chosen = _recipe(recipe, override)
-    check_recipe(chosen)
+    chosen = read_recipe(recipe, override, earlier)
+    networks = {GENERATOR: _GENERATOR.value, NSFW: _NSFW_NET.value, PLACES: _PLACES_NET.value}
+    out = Path(f"out/{name}" if _OUT.value is None else _OUT.value)
+    if earlier:
+        check_earlier(earlier, networks, out)
     return Settings(
         name=name,
-        networks={GENERATOR: _GENERATOR.value, NSFW: _NSFW_NET.value, PLACES: _PLACES_NET.value},
+        networks=networks,
         encoder=_ENCODER.value,
-        seeds=parse_seeds(seeds if _SEEDS.value is None else _SEEDS.value),
+        seeds=earlier.numbers
+        if earlier
+        else parse_seeds(seeds if _SEEDS.value is None else _SEEDS.value),
         sweep=Sweep(
             recipe=chosen,
             balance=_BALANCE.value,
@@ -227,9 +194,10 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         ),
         init_image=_INIT_IMAGE.value,
         init_codes=_INIT_CODES.value,
+        earlier=earlier,
         show=_SHOW.value,
         blur_sheet=_BLUR_SHEET.value,
-        out=Path(f"out/{name}" if _OUT.value is None else _OUT.value),
+        out=out,
         overwrite=_OVERWRITE.value,
         resume=_RESUME.value,
         save_seconds=_SAVE_SECONDS.value,
@@ -239,46 +207,26 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
     )
 
 
-def _recipe(default: str, override: Mapping[str, Any]) -> Recipe:
-    asked = {
-        "steps": _STEPS.value,
-        "optimizer": _OPTIMIZER.value,
-        "optimizer_args": _optimizer_args(),
-        "normalize": _NORMALIZE.value,
-        "schedule": _SCHEDULE.value,
-        "lr_start": _LR_START.value,
-        "lr_end": _LR_END.value,
-        "decay": _DECAY.value,
-        "decay_when": _DECAY_WHEN.value,
-        "box": _BOX.value,
-        "start": _START.value,
-        "last_image": _LAST_IMAGE.value,
-        "prior": _PRIOR.value,
-        "jitter": _JITTER.value,
-    }
-    override = override if _RECIPE.value is None else {}
-    given = {k: v for k, v in asked.items() if v is not None}
-    if given.get("optimizer") and "optimizer_args" not in given:
-        given["optimizer_args"] = ()
-    return dataclasses.replace(RECIPES[_RECIPE.value or default], **(dict(override) | given))
+def _earlier(name: str) -> Earlier | None:
+    """The run that is gone on from, after its flags have been taken over; None without one."""
+    extend = steps_to_extend()
+    if not _CONTINUE.value:
+        if extend:
+            raise ValueError("--extend_steps goes on with a finished run: --continue_from=FOLDER")
+        return None
+    if _SEEDS.value is not None:
+        raise ValueError(
+            "--continue_from starts from codes, one for each of its runs: leave --seeds alone"
+        )
+    earlier = read_earlier(_CONTINUE.value, name, extends=extend is not None)
+    take_flags(earlier)
+    return earlier
 
 
 def _recorded(steps: int) -> tuple[int, ...]:
     if _RECORD.value is None:
         return path_steps(steps) if _INIT_IMAGE.value else ()
     return tuple(_integers("record_codes", _RECORD.value))
-
-
-def _optimizer_args() -> tuple[tuple[str, float], ...] | None:
-    if _OPTIMIZER_ARGS.value is None:
-        return None
-    pairs = [part.partition("=") for part in _OPTIMIZER_ARGS.value]
-    try:
-        return tuple((key, float(value)) for key, _, value in pairs)
-    except ValueError:
-        raise ValueError(
-            f"--optimizer_args={','.join(_OPTIMIZER_ARGS.value)}: expected name=number,..."
-        ) from None
 
 
 def refuse(experiment: str, names: Sequence[str], instead: str) -> None:

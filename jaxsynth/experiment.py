@@ -6,7 +6,7 @@ a launcher calls `plan`, which checks everything, then `execute`, which yields c
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -42,12 +42,16 @@ NSFW_UNIT = 1  # of open_nsfw's two: 0 is SFW
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run: a seed and a weighting. `row` and `column` are its place on the contact sheet."""
+    """One run: a seed and a weighting. `row` and `column` are its place on the contact sheet.
+
+    `origin` says what its start code was the final code of, FOLDER:RUN, if it goes on.
+    """
 
     seed: int
     terms: tuple[Term, ...]
     row: str = ""
     column: str = ""
+    origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +153,14 @@ def execute(
     chunks: Sequence[int] | None = None,
     under_way: Progress | None = None,
     devices: Sequence[jax.Device] = (),
+    on_halved: Callable[[int], None] = lambda at_once: None,
 ) -> Iterator[Results]:
     """Runs a plan; yields finished chunks in order (`jaxsynth.engine.sweep.join` joins them).
 
     `chunks` are the first runs of those to compute, by default of all, `under_way` the first one's
     progress if there is any; a chunk's runs are split over `devices`, if there are several.
-    `on_step` is called with (first run of the chunk, steps done, objective values (R,), snapshot).
+    `on_step` is called with (first run of the chunk, steps done, objective values (R,), snapshot),
+    `on_halved` as `jaxsynth.engine.sweep.sweep` says, when memory is short.
     """
     settings = plan.settings
     return sweep(
@@ -171,6 +177,7 @@ def execute(
         chunks=chunks,
         under_way=under_way,
         devices=devices,
+        on_halved=on_halved,
     )
 
 

@@ -1,4 +1,4 @@
-"""Every wrong value of a flag is one clear line, exit code 2, before anything is compiled."""
+"""A wrong value of any flag is one line, exit code 2, before anything compiles or is written."""
 
 import io
 import os

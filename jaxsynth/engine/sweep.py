@@ -20,11 +20,11 @@ from jaxsynth.engine import ascent
 from jaxsynth.engine.ascent import Evaluation, State, Trace
 from jaxsynth.engine.devices import on_all, over_runs, runs_mesh, split
 from jaxsynth.engine.objective import System, params_of
+from jaxsynth.engine.parts import is_out_of_memory, make_parts, share_rows
 from jaxsynth.engine.progress import Progress, host_leaves, restore
 from jaxsynth.engine.recipes import Box, Recipe
 from jaxsynth.networks.network import Params
 
-_SPARE = 1  # rows that a chunk carries at its end and throws away, on CPU; see `_rows`
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
 
 
@@ -119,6 +119,7 @@ def sweep(
     chunks: Sequence[int] | None = None,
     under_way: Progress | None = None,
     devices: Sequence[jax.Device] = (),
+    on_halved: Callable[[int], None] = lambda at_once: None,
 ) -> Iterator[Results]:
     """Yields finished chunks of `batch` runs per device, in order.
 
@@ -139,8 +140,12 @@ def sweep(
       under_way: the first chunk's progress, to go on from instead of its start codes. What follows
         is bit-equal to an uninterrupted sweep.
       devices: what a chunk's runs are split over; by default one, JAX's own choice.
+      on_halved: called with the runs that each device takes at once from now on, where their memory
+        did not hold the chunk: its parts then go step by step in turn, and each run is bit-equal to
+        one of a sweep of so small a batch.
 
     Raises:
+      jax.errors.JaxRuntimeError: if the memory of a device does not even hold one run.
       ValueError: if a recorded step lies outside 1..steps, batch < 1, or the recipe needs an
         encoder or seeds that are not there.
     """
@@ -155,26 +160,27 @@ def sweep(
     shares = len(devices) or 1
     params = on_all(mesh, params)
     starts = chunk_starts(total, batch * shares) if chunks is None else chunks
+    at_once = batch
     for first in starts:
         rows = _rows(first, batch, shares, total)
         count = min(batch * shares, total - first)
         own = np.arange(len(rows)).reshape(shares, -1)[:, :batch].ravel()[:count]
-        chunk = split(mesh, jax.tree.map(lambda leaf, i=rows: leaf[i], runs))
-        result = _run_chunk(
-            system,
-            judge or system._replace(encoder=None),
-            mesh,
-            params,
-            chunk,
-            box,
-            recipe,
-            balance,
-            record,
-            functools.partial(_report, on_step, first, own),
-            under_way,
-        )
+        chunk = jax.tree.map(lambda leaf, i=rows: leaf[i], runs)
+        report = functools.partial(_report, on_step, first, own)
+        how = (system, judge or system._replace(encoder=None), mesh, params, box, recipe, balance)
+        result = None
+        while result is None:
+            parts = make_parts(batch, at_once, shares)
+            try:
+                result = _run_chunk(*how, record, report, under_way, chunk, parts)
+            except jax.errors.JaxRuntimeError as error:
+                if at_once == 1 or not is_out_of_memory(error):
+                    raise
+            if result is None:  # only now is what the chunk held given back
+                at_once = -(-at_once // 2)
+                on_halved(at_once)
         under_way = None
-        yield jax.tree.map(lambda leaf, i=own: np.asarray(leaf)[i], result)
+        yield jax.tree.map(lambda leaf, i=own: leaf[i], result)
 
 
 def chunk_starts(total: int, size: int) -> range:
@@ -190,15 +196,9 @@ def check_record(record: Sequence[int], steps: int) -> None:
 
 
 def _rows(first: int, batch: int, shares: int, total: int) -> np.ndarray:
-    """The runs in a chunk's rows, share by share; after the last run it is repeated.
-
-    XLA's CPU convolutions round the last row of a batch differently from the others (measured on
-    the pocket generator's gradient), and runs are chaotic: a spare row takes that place in every
-    share, so that a run's result does not depend on its place in the chunk either.
-    """
-    spare = _SPARE if batch > 1 and jax.default_backend() == "cpu" else 0
+    """The runs in a chunk's rows, share by share; after the last run it is repeated."""
     begin = first + batch * np.arange(shares)[:, None]
-    return np.minimum(begin + np.arange(batch + spare), total - 1).ravel()
+    return np.minimum(begin + np.arange(share_rows(batch)), total - 1).ravel()
 
 
 def _report(on_step, first, own, done, trace, snapshot):
@@ -211,34 +211,74 @@ def join(chunks: Sequence[Results]) -> Results:
 
 
 def _run_chunk(
-    system, judge, mesh, params, chunk, box, recipe, balance, record, report, under_way
+    system, judge, mesh, params, box, recipe, balance, record, report, under_way, chunk, parts
 ) -> Results:
+    """A chunk's runs, host arrays in and out; its parts take every block of steps in turn."""
     climbed = params_of(system, params)
-    watch = {role: blobs for role, blobs in chunk.watch.items() if role in climbed}
-    state = init_jit(recipe, chunk.codes, chunk.seeds)
     traces, recorded, done = [], {}, 0
-    if under_way is not None:
-        state, done = restore(state, under_way.state), under_way.done
+    if under_way is None:
+        state = init_jit(recipe, *split(mesh, (chunk.codes, chunk.seeds)))
+    else:
+        like = jax.eval_shape(functools.partial(init, recipe), chunk.codes, chunk.seeds)
+        state, done = restore(like, under_way.state), under_way.done
         traces, recorded = [under_way.trace], dict(under_way.recorded)
+    states = parts.cut(state)
+    runs = [split(mesh, part) for part in parts.cut(chunk)]
+    watches = [{r: blobs for r, blobs in run.watch.items() if r in climbed} for run in runs]
 
     def snapshot() -> Progress:
         trace = jax.tree.map(lambda *leaves: np.concatenate(leaves), *traces)
-        return Progress(host_leaves(state), trace, dict(recorded))
+        return Progress(parts.join([host_leaves(s) for s in states]), trace, dict(recorded))
 
     for steps in _blocks(recipe.steps, record, done):
-        state, trace = advance_jit(
-            system, recipe, balance, mesh, steps, climbed, chunk.weights, watch, box, state
-        )
-        traces.append(jax.tree.map(np.asarray, trace))
+        fixed, block = (system, recipe, balance, mesh, steps, climbed), []
+        for i, (run, watch) in enumerate(zip(runs, watches, strict=True)):
+            states[i], trace = advance_jit(*fixed, run.weights, watch, box, states[i])
+            block.append(jax.tree.map(np.asarray, trace))
+        traces.append(parts.join(block, axis=1))
         done += steps
         if done in record:
-            recorded[done] = np.array(state.code)
+            recorded[done] = parts.join([np.array(state.code) for state in states])
         report(done, traces[-1], snapshot)
-    judging = params_of(judge, params)
-    look = functools.partial(evaluate_jit, judge, mesh, judging, chunk.weights, chunk.watch)
+    ends = [
+        _end(judge, mesh, params_of(judge, params), recipe, run, watch, state)
+        for run, watch, state in zip(runs, watches, states, strict=True)
+    ]
+    end = parts.join(ends)
+    nothing = jax.tree.map(lambda leaf: leaf[None][:0], end.look)
+    trace = jax.tree.map(
+        lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1), nothing, *traces
+    )
+    return Results(
+        codes=end.state.code,
+        best_codes=end.best_codes,
+        recorded_codes=_stack([recorded[s] for s in record], end.state.code),
+        objective=trace.objective,
+        watched=trace.watched,
+        last=end.last,
+        best=end.best,
+        ended=end.state.ended,
+        sound=end.state.sound,
+    )
+
+
+class _End(NamedTuple):
+    """Finished runs, looked at."""
+
+    state: State
+    look: Trace  # at the final code, as one more step would record it
+    last: Evaluation
+    best: Evaluation
+    best_codes: np.ndarray
+
+
+def _end(judge, mesh, params, recipe, runs, watch, state) -> _End:
+    """Looks at the final and the best codes, as host arrays; takes an update back that the final
+    image shows to have left what is finite."""
+    look = functools.partial(evaluate_jit, judge, mesh, params, runs.weights, runs.watch)
     final = look(state.code)
     seen = {role: final.watched[role] for role in watch}
-    broken = ~np.asarray(_finite_runs(final.objective, final.image, seen))  # by the last update
+    broken = ~np.asarray(_finite_runs(final.objective, final.image, seen))
     if broken.any():
         state = state._replace(
             code=jnp.where(broken[:, None], state.forward_code, state.code),
@@ -246,23 +286,14 @@ def _run_chunk(
             sound=state.sound & ~broken,
         )
         final = look(state.code)
-    nothing = jax.tree.map(lambda leaf: np.asarray(leaf)[None][:0], Trace(final.objective, seen))
-    trace = jax.tree.map(
-        lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1), nothing, *traces
-    )
+        seen = {role: final.watched[role] for role in watch}
     last = look(state.forward_code) if recipe.last_image == "last_forward" else final
     better = np.asarray(state.sound & (final.objective > state.best_value))
     best_codes = np.where(better[:, None], state.code, state.best_code)
-    return Results(
-        codes=state.code,
-        best_codes=best_codes,
-        recorded_codes=_stack([recorded[s] for s in record], state.code),
-        objective=trace.objective,
-        watched=trace.watched,
-        last=last,
-        best=look(jnp.asarray(best_codes)),
-        ended=state.ended,
-        sound=state.sound,
+    best = look(jnp.asarray(best_codes))
+    state = state._replace(key=None)  # no array of a kind that the host has
+    return jax.tree.map(
+        np.asarray, _End(state, Trace(final.objective, seen), last, best, best_codes)
     )
 
 

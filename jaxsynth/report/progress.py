@@ -21,7 +21,10 @@ def execute_shown(
     under_way: Progress | None = None,
     devices: Sequence[jax.Device] = (),
 ) -> Iterator[Results]:
-    """`execute` with a bar of all chunks' steps and the median objective; `name` stands before."""
+    """`execute` with a bar of all chunks' steps and the median objective; `name` stands before.
+
+    Where memory was short it says so, also without the bar.
+    """
     steps, size = max(1, todo.settings.recipe.steps), todo.settings.batch * (len(devices) or 1)
     starts = chunk_starts(len(todo.batch.codes), size) if chunks is None else chunks
     place = {first: steps * i for i, first in enumerate(starts)}
@@ -37,8 +40,16 @@ def execute_shown(
             bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
             on_step(first, done, values, snapshot)
 
+        def say_halved(at_once: int) -> None:
+            bar.clear()
+            print(
+                f"out of memory: going on with {at_once} runs at once, as --batch={at_once} "
+                "computes them",
+                file=sys.stderr,
+            )
+
         for chunk, end in zip(
-            execute(todo, show, starts, under_way, devices), place.values(), strict=True
+            execute(todo, show, starts, under_way, devices, say_halved), place.values(), strict=True
         ):
             bar.update(end + steps - bar.n)
             yield chunk

@@ -27,6 +27,7 @@ def metric_rows(
 
 def _row(i: int, run: Run, results: Results, networks: Mapping[str, Network]) -> dict[str, Any]:
     row: dict[str, Any] = {"seed": run.seed, "row": run.row, "column": run.column}
+    row |= {"from": run.origin} if run.origin else {}
     traced = results.objective.shape[1] > 0
     row["objective_first"] = results.objective[i, 0] if traced else None
     row["objective_last"] = results.last.objective[i]
@@ -98,9 +99,11 @@ def probability(term: Term, networks: Mapping[str, Network], watched: Watched) -
 
 
 def captions(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Caption lines of a run from its metric row: seed, then what the classifiers say."""
-    named = f"seed {row['seed']}" in f"{row['row']} {row['column']}"
-    return (() if named else (f"seed {row['seed']}",)) + score_lines(row)
+    """Caption lines of a run from its metric row: seed or origin, then what the classifiers say."""
+    name = f"run {row['from'].rpartition(':')[2]}" if "from" in row else f"seed {row['seed']}"
+    place = f"{row['row']} {row['column']}"
+    named = name in place or f"seed {row['seed']}" in place
+    return (() if named else (name,)) + score_lines(row)
 
 
 def score_lines(row: Mapping[str, Any]) -> tuple[str, ...]:

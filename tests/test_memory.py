@@ -1,0 +1,157 @@
+"""Short of memory: a chunk goes on in halves, as so small a batch would; or there is one line."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import save_tiny_networks, tiny_networks
+
+from jaxsynth.engine import sweep
+from jaxsynth.engine.parts import make_parts
+from jaxsynth.engine.recipes import Recipe
+from jaxsynth.engine.sweep import join
+from jaxsynth.engine.terms import Term
+from jaxsynth.experiment import Run, Sweep, execute, plan
+from jaxsynth.files.chunks import load_progress, save_progress
+from jaxsynth.files.results import UNFINISHED, read_results
+
+ROOT = Path(__file__).parents[1]
+TERMS = (Term("places", "fc8", (1,), 1.0), Term("nsfw", "log_odds", (0,), 0.5))
+FULL = "RESOURCE_EXHAUSTED: Out of memory allocating 123456 bytes."
+RECIPE = Recipe(
+    steps=7, prior=0.1, jitter=2, optimizer_args=(("momentum", 0.9),), last_image="last_forward"
+)
+
+
+@pytest.mark.parametrize(("batch", "at_once", "shares"), [
+    (4, 4, 1), (4, 2, 1), (5, 3, 1), (5, 2, 3), (7, 1, 2), (1, 1, 2), (8, 3, 4)
+])  # fmt: skip
+def test_parts_give_the_chunk_back(batch, at_once, shares):
+    whole = sweep._rows(0, batch, shares, batch * shares)
+    parts = make_parts(batch, at_once, shares)
+    cut = parts.cut({"a": whole, "b": whole[:, None] * 2})
+    assert len({len(part["a"]) for part in cut}) == 1
+    own = np.arange(len(whole)).reshape(shares, -1)[:, :batch]  # the spare row is thrown away
+    np.testing.assert_array_equal(parts.join(cut)["a"][own], whole[own])
+    across = parts.join([part["b"].T for part in cut], axis=1)
+    np.testing.assert_array_equal(across[0][own], 2 * whole[own])
+
+
+def limit_memory(monkeypatch, rows: int) -> list[int]:
+    """From now on the step of more than `rows` rows does not fit; gives the rows of all calls."""
+    asked, real = [], sweep.advance_jit
+
+    def advance(*args):
+        asked.append(len(args[-1].code))
+        if asked[-1] > rows:
+            raise jax.errors.JaxRuntimeError(FULL)
+        return real(*args)
+
+    monkeypatch.setattr(sweep, "advance_jit", advance)
+    return asked
+
+
+def todo(batch: int, steps: int = 7):
+    networks = tiny_networks() | {"encoder": tiny_networks()["places"]}
+    recipe = dataclasses.replace(RECIPE, steps=steps)
+    settings = Sweep(recipe, batch=batch, record=(2, 6)[: steps // 3])
+    return plan(networks, [Run(seed, TERMS) for seed in range(7)], settings)
+
+
+def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(monkeypatch, tmp_path):
+    small = join(list(execute(todo(2))))
+    (tmp_path / UNFINISHED).mkdir()
+
+    def keep(first, done, values, snapshot):
+        assert len(values) == min(4, 7 - first)
+        if (first, done) == (4, 3):
+            save_progress(tmp_path, first, snapshot())
+
+    asked, said = limit_memory(monkeypatch, 3), []
+    chunks = list(execute(todo(4), keep, on_halved=said.append))
+    assert said == [2] and asked[0] == 5 and set(asked[1:]) == {3}  # a spare row each
+    assert [len(chunk.codes) for chunk in chunks] == [4, 3]
+    jax.tree.map(np.testing.assert_array_equal, join(chunks), small)
+
+    # what was kept of it half-way goes on in parts to the same bits, and whole
+    again = list(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
+    jax.tree.map(np.testing.assert_array_equal, again[0], chunks[1])
+    monkeypatch.undo()
+    whole = next(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
+    np.testing.assert_array_equal(whole.objective[:, :3], chunks[1].objective[:, :3])
+    np.testing.assert_allclose(whole.codes, chunks[1].codes, atol=0.2)
+
+
+def test_what_does_not_fit_at_all_and_other_errors_are_not_swallowed(monkeypatch):
+    said = []
+    asked = limit_memory(monkeypatch, 0)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        list(execute(todo(4, steps=1), on_halved=said.append))
+    assert said == [2, 1] and asked == [5, 3, 1]
+
+    def broken(*_args):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(sweep, "advance_jit", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        list(execute(todo(4, steps=1), on_halved=said.append))
+    assert len(said) == 2
+
+
+SHORT_OF_MEMORY = """
+import sys
+import jax
+from experiments import scene
+from experiments.launch import run_main
+from jaxsynth.engine import sweep
+
+real, most = sweep.advance_jit, int(sys.argv.pop(1))
+
+def advance(*args):
+    if most < 0:
+        raise MemoryError("Unable to allocate 9.00 GiB")
+    if len(args[-1].code) > most:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes")
+    return real(*args)
+
+sweep.advance_jit = advance
+run_main(scene.main)
+"""
+
+
+def _scene(weights, rows: int, out: Path, *flags) -> subprocess.CompletedProcess:
+    given = ["--scenes=abbey,dam", "--seeds=4", "--steps=5", "--noprogress", f"--out={out}"]
+    return subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, str(rows), *weights, *given, *flags],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_launcher_says_it_once_or_gives_advice(tmp_path):
+    weights = save_tiny_networks(tmp_path)
+    done = _scene(weights, 3, tmp_path / "run", "--batch=4")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "out of memory: going on with 2 runs at once, as --batch=2 computes them"
+    ]
+    small = _scene(weights, 99, tmp_path / "small", "--batch=2")
+    assert small.returncode == 0 and not small.stderr
+    found = read_results(tmp_path / "run"), read_results(tmp_path / "small")
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+    host = _scene(weights, -1, tmp_path / "host", "--batch=4")
+    assert host.returncode == 2 and host.stderr.count("\n") == 1
+    assert "out of memory on the host (Unable to allocate 9.00 GiB)" in host.stderr
+    assert "a smaller --batch" in host.stderr
+    none = _scene(weights, 0, tmp_path / "none", "--batch=2")
+    assert none.returncode == 2 and "even with one run at once" in none.stderr.splitlines()[-1]
+    gone_on = _scene(weights, 99, tmp_path / "host", "--batch=4", "--resume")
+    assert gone_on.returncode == 0, gone_on.stderr
