@@ -34,10 +34,10 @@ from experiments.common import TARGETS, encoder_name, load_networks, needs_encod
 from experiments.launch import run_main
 from experiments.objectives import (
     BALANCE_SCENES,
-    RANDOM_CODES,
     SCENE_TARGET,
     joint_runs,
     nsfw_runs,
+    random_codes,
     scene_runs,
     sfw_runs,
 )
@@ -134,7 +134,7 @@ def _sweeps(
     """The sweeps of the chosen groups: runs, and how they climb."""
     names = networks[PLACES].class_names
     seeds = {group: run_flags.parse_seeds(flag.value, flag.name) for group, flag in _COUNTS.items()}
-    still = dataclasses.replace(sweep.recipe, **RANDOM_CODES)
+    still = dataclasses.replace(sweep.recipe, **random_codes(run_flags.is_pocket()))
     make = {
         "scenes": lambda: scene_runs(
             networks, choose_units(_SCENES.value, names), seeds["scenes"], _SCENE_TARGET.value

@@ -1,6 +1,7 @@
 """What the experiments climb, as runs: shared by their launchers and evaluate_prior."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments.common import target_term
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
@@ -8,9 +9,14 @@ from jaxsynth.networks.network import Network
 
 SCENE_TARGET, NSFW_TARGET, JOINT_TARGET = "log_prob", "log_odds", "log_prob"
 BALANCE_SCENES = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
-RANDOM_CODES = {"steps": 0, "start": "normal", "box": "none"}  # of the recipe
 
 Networks = Mapping[str, Network]
+
+
+def random_codes(pocket: bool) -> dict[str, Any]:
+    """What a recipe that only looks at random codes changes: z ~ N(0, 1) as in Goh 2016; for a
+    pocket generator, whose N(0, 1) is faint, codes like those of its training images."""
+    return {"steps": 0} | ({"start": "code"} if pocket else {"start": "normal", "box": "none"})
 
 
 def scene_runs(

@@ -2,8 +2,10 @@
 
   python -m experiments.random_samples --seeds=32
 
-No climbing: z ~ N(0, 1) goes through the generator and is scored (Goh 2016, first figure). Expect
-abstract pictures of a low P(NSFW), a few hundredths, not zero. Seconds on two cores.
+No climbing: random codes go through the generator and are scored (Goh 2016, first figure): z ~
+N(0, 1) as there, and for a pocket generator codes distributed like those of its training images (by
+unit, --start=normal is N(0, 1)). Expect abstract pictures of a low P(NSFW), a few hundredths, not
+zero. Seconds on two cores.
 """
 
 from collections.abc import Sequence
@@ -13,14 +15,15 @@ from absl import flags
 from experiments import run_flags
 from experiments.common import launch, load_networks
 from experiments.launch import run_main
-from experiments.objectives import RANDOM_CODES
+from experiments.objectives import random_codes
 from jaxsynth.experiment import Run
 
 flags.adopt_module_key_flags(run_flags)
 
 
 def main(argv: Sequence[str]) -> int:
-    settings = run_flags.read_settings("random_samples", argv, seeds="32", **RANDOM_CODES)
+    change = random_codes(run_flags.is_pocket())
+    settings = run_flags.read_settings("random_samples", argv, seeds="32", **change)
     if settings.sweep.recipe.steps or settings.earlier:
         raise ValueError(
             "random_samples does not climb: leave --steps, --recipe, --init_image and "

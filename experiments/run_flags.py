@@ -143,6 +143,11 @@ class Settings:
         return self.sweep.batch * len(self.devices)
 
 
+def is_pocket() -> bool:
+    """Whether --generator is one that train_generator or train_pair made."""
+    return read_info(_GENERATOR.value).network == _POCKET
+
+
 def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: Any) -> Settings:
     """Settings from the flags; `seeds`, `override` (of the recipe) are the experiment's defaults.
 
@@ -163,7 +168,7 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
     if len(starts) > 1:
         raise ValueError(f"--{starts[0]} and --{starts[1]} are two starts: give one of them")
     earlier = _earlier(name)
-    pocket = read_info(_GENERATOR.value).network == _POCKET
+    pocket = is_pocket()
     recipe = "pocket" if pocket else "goh"
     if _INIT_IMAGE.value:
         if _SEEDS.value not in (None, "1"):
