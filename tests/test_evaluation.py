@@ -280,7 +280,7 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
         ({}, ["--figures=pretty"], "pretty"),
         ({}, ["--figures=scenes", "--data="], "--data is missing"),
         ({}, ["--figures=scenes", "--data=absent"], "no such folder"),
-        ({}, ["--figures=scenes", "--seeds=4"], "--seeds has no use"),
+        ({}, ["--figures=scenes", "--seeds=4"], "--seeds has no effect"),
         ({}, ["--figures=inversion", "--encoder={nsfw}"], "gives codes of 8 units"),
         ({}, ["--figures=size", "--baseline_encoder={places}"], "needs --baseline_generator"),
     ],

@@ -287,7 +287,7 @@ def test_labels_and_bounds_are_checked(tmp_path):
         tiny_network(tmp_path, labels=file)
     with pytest.raises(ValueError, match="is a generator and has no labels"):
         tiny_network(tmp_path, "dgn_fc6", labels=file)
-    with pytest.raises(ValueError, match="cannot read"):
+    with pytest.raises(ValueError, match="cannot be read"):
         tiny_network(tmp_path, labels=tmp_path / "none")
 
     file.write_text(" ".join(str(i + 3) for i in range(12)))
@@ -491,7 +491,7 @@ def test_launcher_ports_into_the_cache(nsfw_original_like, tmp_path):
     ("flags", "message"),
     [
         (["--network=places205", "--source=SOURCE"], "holds the weights of open_nsfw"),
-        (["--network=open_nsfw", "--source=none.caffemodel"], "cannot read none.caffemodel"),
+        (["--network=open_nsfw", "--source=none.caffemodel"], "none.caffemodel cannot be read"),
         (["--network=places205", "--source=SOURCE", "--out=x.npz"], "must end with .safetensors"),
         (["--network=alexnet", "--source=SOURCE"], "--network=alexnet"),
         (["--network=open_nsfw"], "--source"),

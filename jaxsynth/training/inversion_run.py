@@ -57,7 +57,7 @@ class InversionRun:
       encoder, blob: what the generator inverts. comparator: whose features are compared, empty for
         the encoder.
       size: side of the images, a multiple of 16; 0 is the encoder's, or 64 where that does not fit.
-      start: a generator's weights to go on from; empty for fresh ones.
+      start: a generator's weights to go on from, whose shapes hold; empty for fresh ones.
       activations: `float32` or `bfloat16`.
       licence: a note that the weights file carries.
     """
@@ -195,21 +195,28 @@ def _parts(
     )
     scale = float(np.sqrt(np.mean(stats.mean**2 + stats.sigma**2)))
     encoder = Encoder(features, side, run.blob, jnp.asarray(stats.sigma), scale)
-    config = pocket_generator(size, stats.mean.shape[0], run.width)
+    config = _config(run, size, stats.mean.shape[0])
     return _Parts(network, encoder, comparator, stats, config)
+
+
+def _config(run: InversionRun, size: int, code: int) -> GeneratorConfig:
+    """That of the generator to go on from, or of a fresh one."""
+    if not run.start:
+        return pocket_generator(size, code, run.width)
+    config = load_network(run.start).info.config
+    if not is_generator(config) or (config.size, config.code) != (size, code):
+        raise ValueError(
+            f"{run.start!r} is not a generator of this run's size and code: give its own --size, "
+            "or train from fresh weights"
+        )
+    return config
 
 
 def _start(run: InversionRun, parts: _Parts):
     """Parameters to go on from, or None."""
     if not run.start:
         return None
-    given = load_network(run.start)
-    if given.info.config != parts.config:
-        raise ValueError(
-            f"{run.start!r} is not a generator of this run's size, width and code: give its own "
-            "--size and --width, or train from fresh weights"
-        )
-    return unfold_scales(given.params, parts.config, parts.encoder.scale)
+    return unfold_scales(load_network(run.start).params, parts.config, parts.encoder.scale)
 
 
 def _settings(run: InversionRun, size: int, train: ImageSet) -> dict:
