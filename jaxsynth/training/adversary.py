@@ -6,6 +6,7 @@ spectrally normalised (Miyato et al. 2018), the loss is the hinge. As in Dosovit
 training pauses while it wins by too much.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -124,6 +125,20 @@ def critic_step(
     waits = loss < _LEAST_LOSS
     new = jax.tree.map(lambda a, b: jnp.where(waits, b, a), trained, state)
     return new, {"critic": loss, "critic right": right}
+
+
+def join_late(make: Callable[[bool], Callable], training: Any) -> Callable:
+    """A training step without the critic until it joins: two compilations, no work for nothing.
+
+    make: whether the critic takes part -> the step. training: as for `adversary_pull`.
+    """
+    plain, adversarial = (jax.jit(make(flag), donate_argnums=0) for flag in (False, True))
+
+    def step(state, frozen, rgb, labels, key, progress):
+        late = training.adversary > 0 and progress >= training.adversary_start
+        return (adversarial if late else plain)(state, frozen, rgb, labels, key, progress)
+
+    return step
 
 
 def _space_to_depth(x: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ from jaxsynth.networks.network import (
     is_generator,
 )
 from jaxsynth.networks.pocket import pocket_generator
+from jaxsynth.training.adversary import join_late
 from jaxsynth.training.augment import centre_input
 from jaxsynth.training.code import measure_code
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
@@ -128,19 +129,10 @@ def train_inversion(
 
 
 def _step(run: InversionRun, parts: _Parts) -> Callable:
-    """The step, without the critic until it joins: two compilations, no work for nothing."""
     other = parts.comparator
     comparator = other and Comparator(jax.vmap(other.apply, (None, 0)), other.input_shape[0])
     static = (parts.config, parts.encoder, comparator, run.training, run.activations)
-    plain, adversarial = (
-        jax.jit(partial(inversion_step, *static, flag), donate_argnums=0) for flag in (False, True)
-    )
-
-    def step(state, frozen, rgb, labels, key, progress):
-        late = run.training.adversary > 0 and progress >= run.training.adversary_start
-        return (adversarial if late else plain)(state, frozen, rgb, labels, key, progress)
-
-    return step
+    return join_late(lambda flag: partial(inversion_step, *static, flag), run.training)
 
 
 def write_sheet(path: Path, inverted: Callable, images: ImageSet, size: int) -> None:

@@ -21,6 +21,7 @@ from jaxsynth.networks.network import (
     is_generator,
     logits_blob,
 )
+from jaxsynth.training.adversary import join_late
 from jaxsynth.training.code import measure_code
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.inversion import fold_scales, unfold_scales
@@ -111,8 +112,10 @@ def train_pair(
         write_sheet(run.loop.out / "reconstructions.png", inverted, few, size)
         return _figures(parts, Pair(generator, encoder), few)
 
+    static = (parts.scene, parts.config, run.training, run.activations)
+    step = join_late(lambda flag: partial(pair_step, *static, flag), run.training)
     state = run_loop(
-        _step(run, parts), state, train, run.loop, _settings(run, train), evaluate, say, parts.scale
+        step, state, train, run.loop, _settings(run, train), evaluate, say, parts.scale
     )
     encoder, unit = _scene(run, parts, state, train)
     path = run.loop.out / f"{PLACES}.safetensors"
@@ -154,20 +157,6 @@ def _start(run: PairRun, pair: Pair, train: ImageSet) -> tuple[_Parts, PairState
         unfold_scales(pair.generator.params, config, rms),
     )
     return _Parts(pair, scene, config, scale, unit), state
-
-
-def _step(run: PairRun, parts: _Parts) -> Callable:
-    """The step, without the critic until it joins: two compilations, no work for nothing."""
-    static = (parts.scene, parts.config, run.training, run.activations)
-    plain, adversarial = (
-        jax.jit(partial(pair_step, *static, flag), donate_argnums=0) for flag in (False, True)
-    )
-
-    def step(state, scale, rgb, labels, key, progress):
-        late = run.training.adversary > 0 and progress >= run.training.adversary_start
-        return (adversarial if late else plain)(state, scale, rgb, labels, key, progress)
-
-    return step
 
 
 def _scene(run: PairRun, parts: _Parts, state: PairState, train: ImageSet) -> tuple[Network, float]:
