@@ -7,7 +7,7 @@ r"""How fast a step is: ours and PyTorch in turn, on the same weights, beside th
 A step is the forward pass and the gradient of its input. Cases: `trio` (the networks of 2016 at
 their own size with random weights), `pocket` (the shipped pair and open_nsfw), or one network by
 its name. With a peer both gradients are compared first, in float64. Writes speed.md and speed.csv
-(every time taken) into --out. Six minutes on two cores with PyTorch, which is an extra:
+(every time taken) into --out. Three minutes on two cores with PyTorch, which is an extra:
 pip install 'jaxsynth[peer]'.
 """
 
@@ -20,24 +20,25 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from experiments.launch import run_main
+from experiments.launch import check_flags_only, check_some_of, run_main
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.experiment import NSFW, PLACES
 from jaxsynth.files.results import hardware, versions
 from jaxsynth.files.weights import cache_dir, load_network
 from jaxsynth.files.whole import write_whole
 from jaxsynth.networks.network import Network
-from jaxsynth.report.tables import write_metrics
+from jaxsynth.report.tables import format_markdown, write_metrics
 from jaxsynth.speed.cases import Case, network_case, random_network, trio_case
 from jaxsynth.speed.compare import (
     COMPILED,
     TORCH,
     Limits,
     Measured,
+    check_agreement,
     machine_limits,
     measure,
 )
-from jaxsynth.speed.table import markdown, second_rows, speed_rows
+from jaxsynth.speed.table import second_rows, speed_rows
 
 _FULL = {GENERATOR: "dgn_fc6", NSFW: "open_nsfw", PLACES: "places205"}
 _POCKET = {GENERATOR: "pocket_generator", NSFW: "open_nsfw", PLACES: "pocket_places"}
@@ -57,21 +58,21 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier run's fil
 
 
 def main(argv: Sequence[str]) -> int:
-    if len(argv) > 1:
-        raise ValueError(f"unexpected argument {argv[1]!r}: benchmark_speed takes flags only")
-    _some_of("cases", _CASES.value, CASES)
-    _some_of("precisions", _PRECISION.value, _PRECISIONS)
+    check_flags_only("benchmark_speed", argv)
+    check_some_of("cases", _CASES.value, CASES)
+    check_some_of("precisions", _PRECISION.value, _PRECISIONS)
     batches = _batches(_BATCHES.value)
     folder = _folder(Path(_OUT.value))
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
     limits = {precision: machine_limits(precision) for precision in _PRECISION.value}
     measured = []
     for name in _CASES.value:
-        case = make_case(name)
+        case, peers = make_case(name), _PEERS[_PEER.value]
+        agreement = check_agreement(case) if peers else None
         for precision in _PRECISION.value:
             for batch in batches:
-                peers = _PEERS[_PEER.value]
-                one = measure(case, batch, precision, peers, _REPEATS.value, _SECONDS.value)
+                budget = (_REPEATS.value, _SECONDS.value)
+                one = measure(case, batch, precision, peers, *budget, agreement)
                 measured.append(one)
                 print(_line(one), flush=True)
                 write_metrics(folder / "speed.csv", second_rows(measured))
@@ -107,11 +108,6 @@ def _batches(values: Sequence[str]) -> list[int]:
     return [int(v) for v in values]
 
 
-def _some_of(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
-    if not values or not set(values) <= set(known):
-        raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
-
-
 def _line(one: Measured) -> str:
     times = ", ".join(f"{name} {1e3 * t.median:.1f} ms" for name, t in one.timings.items())
     return f"{one.case}, batch {one.batch}, {one.precision}: {times}"
@@ -134,7 +130,7 @@ def _page(measured: Sequence[Measured], limits: Mapping[str, Limits]) -> str:
             *peaks,
             "* times: median (first to third quartile); ratios: median over the rounds",
             "",
-            markdown(speed_rows(measured, limits)),
+            format_markdown(speed_rows(measured, limits)),
         ]
     )
 

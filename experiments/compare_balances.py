@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from experiments import run_flags
 from experiments.common import TARGETS, load_networks, target_term
-from experiments.launch import run_main
+from experiments.launch import check_some_of, run_main
 from experiments.objectives import BALANCE_SCENES
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.sweep import Results, join
@@ -26,7 +26,7 @@ from jaxsynth.engine.terms import choose_units
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run, plan
 from jaxsynth.files.results import prepare_folder
 from jaxsynth.report.progress import execute_shown
-from jaxsynth.report.tables import format_value, write_metrics
+from jaxsynth.report.tables import format_markdown, write_metrics
 
 flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list("scenes", list(BALANCE_SCENES), "Labels or globs.")
@@ -44,8 +44,7 @@ def main(argv: Sequence[str]) -> int:
         ("balances", _BALANCES.value, BALANCES),
         ("targets", _TARGETS.value, TARGETS),
     ):
-        if not values or not set(values) <= set(known):
-            raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
+        check_some_of(flag, values, known)
     run_flags.parse_numbers("nsfw_weight", [str(_WEIGHT.value)])
     networks = load_networks(settings)
     units = choose_units(_SCENES.value, networks[PLACES].class_names)
@@ -67,8 +66,8 @@ def main(argv: Sequence[str]) -> int:
             )
         )
         write_metrics(folder / "balances.csv", rows)
-        (folder / "balances.md").write_text(_markdown(rows))
-    print(_markdown(rows) + f"\nwrote {folder / 'balances.md'}")
+        (folder / "balances.md").write_text(format_markdown(rows))
+    print(format_markdown(rows) + f"\nwrote {folder / 'balances.md'}")
     return 0
 
 
@@ -85,12 +84,6 @@ def _reached(results: Results, units: np.ndarray) -> dict[str, object]:
         "median P(scene)": round(float(np.median(scene)), 3),
         "median P(NSFW)": round(float(np.median(nsfw)), 3),
     }
-
-
-def _markdown(rows: Sequence[dict[str, object]]) -> str:
-    head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([format_value(row[c]) for c in head] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -44,6 +44,18 @@ def run_main(
     raise AssertionError("app.run always exits")
 
 
+def check_flags_only(name: str, argv: Sequence[str]) -> None:
+    """Raises ValueError for a word on the command line that is no flag."""
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only")
+
+
+def check_some_of(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ValueError unless a list flag names some of what is known."""
+    if not values or not set(values) <= set(known):
+        raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
+
+
 def _memory_advice(error: MemoryError | RuntimeError) -> str:
     """The way out of an error that says that memory is full; "" for another one."""
     if isinstance(error, MemoryError):

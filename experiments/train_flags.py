@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
+from experiments.launch import check_flags_only
 from jaxsynth.files.weights import cache_dir
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.precision import ACTIVATIONS, default_activations
@@ -40,8 +41,7 @@ def read_common(name: str, argv: Sequence[str]) -> dict[str, Any]:
     Raises:
       ValueError: naming the first flag that cannot work.
     """
-    if len(argv) > 1:
-        raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only")
+    check_flags_only(name, argv)
     logging.set_verbosity(logging.WARNING)  # orbax tells every step of every save
     cache = Path(_CACHE.value) if _CACHE.value else cache_dir()
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
@@ -68,6 +68,6 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def tell_result(path: Path, figures: dict[str, float]) -> None:
+def tell_result(path: Path | str, figures: dict[str, float]) -> None:
     """The last line of a training run."""
     say(f"wrote {path}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))

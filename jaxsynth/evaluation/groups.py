@@ -18,7 +18,6 @@ from jaxsynth.evaluation.looks import (
     Pair,
     judge_ranks,
     label_units,
-    logits_of,
     look,
     reconstruct,
 )
@@ -27,7 +26,13 @@ from jaxsynth.experiment import PLACES, Run
 from jaxsynth.files.images import to_rgb
 from jaxsynth.networks.network import Network
 from jaxsynth.training.data import ImageSet, batches
-from jaxsynth.training.measure import inversion_figures, invert, steadiness, top_k_accuracy
+from jaxsynth.training.measure import (
+    inversion_figures,
+    invert,
+    logits_of,
+    steadiness,
+    top_k_accuracy,
+)
 
 JUDGE = "judge"  # a role that no objective knows
 _BATCH = 100

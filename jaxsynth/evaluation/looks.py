@@ -4,7 +4,7 @@ Pictures are (N, S, S, 3) uint8, RGB. Photographs and made images of one side S 
 into a network: mean-subtracted BGR, then `engine.objective.view` where its side is another one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import jax
@@ -66,13 +66,6 @@ def judge_ranks(judge: Network, rgb: np.ndarray, units: np.ndarray) -> np.ndarra
     """Rank (N,) that a judge gives each picture's own unit (N,), 0 for the first."""
     blob = logits_blob(judge.info.config)
     return ranks(look(judge, rgb, [blob])[blob], units)
-
-
-def logits_of(network: Network) -> Callable[[jax.Array], jax.Array]:
-    """x (B, S, S, 3), BGR, mean-subtracted -> logits (B, K)."""
-    blob = logits_blob(network.info.config)
-    static = (network.apply, network.input_shape[0], (blob,))
-    return lambda x: _activations(static, network.params, x)[blob]
 
 
 def reconstruct(pair: Pair, rgb: np.ndarray) -> np.ndarray:

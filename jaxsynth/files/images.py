@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxsynth.files.regular import problem_with
+from jaxsynth.files.regular import check_regular
 from jaxsynth.files.whole import whole_file
 
 BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
@@ -47,8 +47,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
       ValueError: one line that names the file, if it is not a whole, readable image.
     """
     name = repr(os.fspath(path))
-    if problem := problem_with(path, "an image file"):
-        raise ValueError(f"{name} {problem}")
+    check_regular(path, name, "an image file")
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns where this function decides

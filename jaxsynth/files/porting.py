@@ -16,7 +16,7 @@ import numpy as np
 from jaxsynth.files.caffe_layout import Row, convert, fit_blobs
 from jaxsynth.files.caffemodel import read_caffemodel
 from jaxsynth.files.onnx_source import read_open_nsfw
-from jaxsynth.files.regular import problem_with
+from jaxsynth.files.regular import check_regular
 from jaxsynth.networks.network import (
     KNOWN_CONFIGS,
     CodeStats,
@@ -197,8 +197,7 @@ def _recognise(blobs: dict[str, list[np.ndarray]]) -> str | None:
 
 
 def _read_text(path: str | Path, what: str) -> str:
-    if problem := problem_with(path, what):
-        raise ValueError(f"{path} {problem}")
+    check_regular(path, str(path), what)
     try:
         return Path(path).read_text("utf-8")
     except OSError as error:

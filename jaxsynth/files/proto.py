@@ -10,7 +10,7 @@ from typing import NamedTuple
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
-from jaxsynth.files.regular import problem_with
+from jaxsynth.files.regular import check_regular
 
 _MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _KINDS = {
@@ -56,8 +56,7 @@ def parse_file(path: str | Path, message_class: type[Message], what: str) -> Mes
       ValueError: the file cannot be read, is too large, truncated, or not of this format.
     """
     path = Path(path)
-    if problem := problem_with(path, what):
-        raise ValueError(f"{path} {problem}")
+    check_regular(path, str(path), what)
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:

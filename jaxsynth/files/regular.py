@@ -4,17 +4,21 @@ import os
 import stat
 
 
-def problem_with(path: str | os.PathLike[str], what: str = "a file") -> str:
-    """What is wrong with the path, as the end of a sentence that it begins, or "".
+def check_regular(path: str | os.PathLike[str], name: str, what: str) -> None:
+    """Looks at the kind of file before anybody opens it.
 
-    `what` says what was expected.
+    Args:
+      name: what the message calls the path. what: what was expected there.
+
+    Raises:
+      ValueError: one line that begins with the name.
     """
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}; expected {what}"
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{name} cannot be read: {why}; expected {what}") from None
     if stat.S_ISDIR(mode):
-        return f"is a folder, expected {what}"
+        raise ValueError(f"{name} is a folder, expected {what}")
     if not stat.S_ISREG(mode):
-        return f"is a device, pipe or socket, expected {what}"
-    return ""
+        raise ValueError(f"{name} is a device, pipe or socket, expected {what}")

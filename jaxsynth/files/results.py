@@ -33,7 +33,7 @@ import safetensors.numpy
 
 from jaxsynth.engine.ascent import Evaluation
 from jaxsynth.engine.sweep import Results
-from jaxsynth.files.regular import problem_with
+from jaxsynth.files.regular import check_regular
 from jaxsynth.files.whole import whole_file, write_whole
 from jaxsynth.version import VERSION
 
@@ -96,8 +96,7 @@ def read_codes(path: str | Path) -> np.ndarray:
       ValueError: if it is neither.
     """
     what = f"FILE.npy or an earlier run's {RESULTS}"
-    if problem := problem_with(path, what):
-        raise ValueError(f"start codes {str(path)!r} {problem}")
+    check_regular(path, f"start codes {str(path)!r}", what)
     try:
         if str(path).endswith(".safetensors"):
             with safetensors.safe_open(path, framework="np") as file:

@@ -38,6 +38,15 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ())
     return "\n".join(_line(line, widths, numeric) for line in lines)
 
 
+def format_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of the first row's columns; a value that a row lacks is left blank."""
+    head = list(rows[0])
+    cells = [[format_value(row.get(column)) for column in head] for row in rows]
+    return (
+        "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *cells]) + "\n"
+    )
+
+
 def write_metrics(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes CSV (UTF-8), a line per row; columns in the order in which they first appear."""
     with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:

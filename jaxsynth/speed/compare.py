@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsynth.networks.network import Network
 from jaxsynth.speed.cases import Case, inputs
-from jaxsynth.speed.timing import Timing, summarise, time_in_turn
+from jaxsynth.speed.timing import Timing, time_in_turn
 from jaxsynth.speed.work import parameter_bytes, step_operations
 
 OURS, TORCH, COMPILED = "jaxsynth", "torch", "torch.compile"
@@ -60,7 +60,13 @@ def machine_limits(precision: str) -> Limits:
 
 
 def measure(
-    case: Case, batch: int, precision: str, peers: tuple[str, ...], repeats: int, budget: float
+    case: Case,
+    batch: int,
+    precision: str,
+    peers: tuple[str, ...],
+    repeats: int,
+    budget: float,
+    agreement: float | None = None,
 ) -> Measured:
     """Times ours and the peers in turn on the same weights and inputs.
 
@@ -68,18 +74,16 @@ def measure(
       precision: of weights and activations, `float32` or `bfloat16`.
       peers: some of `TORCH`, `COMPILED`.
       repeats, budget: rounds, and seconds after which no further round begins.
-
-    Raises:
-      ValueError: if a peer computes another gradient.
+      agreement: what `check_agreement` found of the case.
     """
-    agreement = check_agreement(case) if peers else None
     x = jnp.asarray(inputs(case.first.info.config, batch))
     params = jax.tree.map(lambda p: p.astype(precision), dict(case.params))
     begin = time.perf_counter()
-    jax.block_until_ready(case.step(params, x))
+    step = jax.jit(case.step).lower(params, x).compile()
+    jax.block_until_ready(step(params, x))
     first = time.perf_counter() - begin
-    moved, memory = _compiled_figures(case, params, x)
-    calls = {OURS: lambda: jax.block_until_ready(case.step(params, x))}
+    moved, memory = _program_figures(step, parameter_bytes(case.networks))
+    calls = {OURS: lambda: jax.block_until_ready(step(params, x))}
     calls |= {name: _peer_call(name, case.networks, x, precision) for name in peers}
     timings = time_in_turn(calls, repeats, budget)
     operations = float(step_operations(case.networks) * batch)
@@ -145,19 +149,12 @@ def _peer() -> Any:
         ) from None
 
 
-def _compiled_figures(case: Case, params: Mapping[str, Any], x: jax.Array) -> tuple[float, float]:
-    """Bytes that a step moves and holds, as XLA counts them; 0 where it does not."""
-    compiled = jax.jit(case.step).lower(params, x).compile()
-    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+def _program_figures(step: jax.stages.Compiled, least: int) -> tuple[float, float]:
+    """Bytes that a step moves (at least its weights', where XLA doesn't say) and holds."""
+    cost, memory = step.cost_analysis() or {}, step.memory_analysis()
     held = getattr(memory, "temp_size_in_bytes", 0) + getattr(memory, "output_size_in_bytes", 0)
-    return float(cost.get("bytes accessed", parameter_bytes(case.networks))), float(held)
+    return float(cost.get("bytes accessed", least)), float(held)
 
 
 def _best(call: Callable[[], Any]) -> float:
-    call()
-    seconds = []
-    for _ in range(_REHEARSALS):
-        begin = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - begin)
-    return summarise(np.asarray(seconds)).seconds.min()
+    return time_in_turn({"call": call}, _REHEARSALS, np.inf)["call"].seconds.min()

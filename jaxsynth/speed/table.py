@@ -55,13 +55,6 @@ def second_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     ]
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table; columns are those of the first row."""
-    head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([str(row.get(c, "")) for c in head] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def _milliseconds(timing: Timing) -> str:
     low, median, high = (1e3 * v for v in (timing.low, timing.median, timing.high))
     return f"{median:.1f} ({low:.1f} to {high:.1f})"

@@ -127,6 +127,21 @@ def critic_step(
     return new, {"critic": loss, "critic right": right}
 
 
+def contest(
+    training: Any, critic: CriticState, photo, image, code, activations: str, progress, rate, other
+) -> tuple[jax.Array, CriticState, dict[str, jax.Array]]:
+    """The critic's part in a step: its pull at the images, its own update, metrics.
+
+    training: as for `adversary_pull`, with `critic_rate`. photo, image: (B, S, S, 3) in grey
+    levels. rate: what the schedule leaves of `critic_rate`. other: the other losses' gradient.
+    """
+    pull = adversary_pull(training, critic, image, code, activations, progress, other)
+    photo, image = photo / PIXEL_SCALE, image / PIXEL_SCALE
+    rate = training.critic_rate * rate
+    critic, seen = critic_step(training.critic_width, critic, photo, image, code, rate, activations)
+    return pull, critic, seen
+
+
 def join_late(make: Callable[[bool], Callable], training: Any) -> Callable:
     """A training step without the critic until it joins: two compilations, no work for nothing.
 

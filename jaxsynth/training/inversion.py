@@ -14,7 +14,7 @@ agreement.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +28,7 @@ from jaxsynth.networks.network import image_blob
 from jaxsynth.training.adversary import (
     PIXEL_SCALE,
     CriticState,
-    adversary_pull,
-    critic_step,
+    contest,
     init_critic,
 )
 from jaxsynth.training.augment import random_crop_flip
@@ -146,14 +145,30 @@ def inversion_losses(
     photo, image: (B, H, W, 3). real, made: the encoder's `code` and the comparator's `layers` of
     photographs and of their reconstructions.
     """
-    code = jnp.mean((made["code"] - real["code"]) ** 2) / jnp.mean(encoder.sigma**2)
-    pairs = [(made[n].astype(jnp.float32), real[n].astype(jnp.float32)) for n in training.layers]
-    feature = [jnp.mean((a - b) ** 2) / jnp.mean(b**2) for a, b in pairs]
     return {
-        "image": jnp.mean((image - photo) ** 2) / PIXEL_SCALE**2,
-        "code": code,
-        "feature": sum(feature, jnp.float32(0)) / max(1, len(pairs)),
+        "image": image_distance(photo, image),
+        "code": code_distance(made["code"], real["code"], encoder.sigma),
+        "feature": layer_distance(made, real, training.layers),
     }
+
+
+def image_distance(photo: jax.Array, image: jax.Array) -> jax.Array:
+    """Mean square in units of 64 grey levels."""
+    return jnp.mean((image - photo) ** 2) / PIXEL_SCALE**2
+
+
+def code_distance(made: jax.Array, real: jax.Array, sigma: jax.Array) -> jax.Array:
+    """Mean square of codes (B, D) over the mean variance of a unit."""
+    return jnp.mean((made - real) ** 2) / jnp.mean(sigma**2)
+
+
+def layer_distance(
+    made: Mapping[str, jax.Array], real: Mapping[str, jax.Array], layers: Sequence[str]
+) -> jax.Array:
+    """Mean square of the layers' activations over that of the real ones, the mean over layers."""
+    pairs = [(made[n].astype(jnp.float32), real[n].astype(jnp.float32)) for n in layers]
+    losses = [jnp.mean((a - b) ** 2) / jnp.mean(b**2) for a, b in pairs]
+    return sum(losses, jnp.float32(0)) / max(1, len(pairs))
 
 
 def inversion_step(
@@ -212,16 +227,10 @@ def inversion_step(
     rate = schedule(progress, training.warm_up)
     critic = state.critic
     if adversarial:
-        gradient += adversary_pull(training, critic, image, given, activations, progress, gradient)
-        critic, seen = critic_step(
-            training.critic_width,
-            critic,
-            photo / PIXEL_SCALE,
-            image / PIXEL_SCALE,
-            given,
-            training.critic_rate * rate,
-            activations,
+        pull_up, critic, seen = contest(
+            training, critic, photo, image, given, activations, progress, rate, gradient
         )
+        gradient += pull_up
         metrics |= seen
     updates, opt = _optimiser().update(pull(gradient)[0], state.opt, state.params)
     params = jax.tree.map(lambda p, u: p - training.rate * rate * u, state.params, updates)

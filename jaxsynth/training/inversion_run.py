@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,7 @@ class _Parts(NamedTuple):
     comparator: Network | None
     stats: CodeStats
     config: GeneratorConfig
+    start: Any  # parameters to go on from, or None
 
 
 def train_inversion(
@@ -102,7 +103,7 @@ def train_inversion(
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
     parts = _parts(run, network, comparator, train, size)
-    state = init_inversion(run.loop.seed, parts.config, run.training, _start(run, parts))
+    state = init_inversion(run.loop.seed, parts.config, run.training, parts.start)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
 
     def evaluate(state: InversionState) -> dict[str, float]:
@@ -187,28 +188,24 @@ def _parts(
     )
     scale = float(np.sqrt(np.mean(stats.mean**2 + stats.sigma**2)))
     encoder = Encoder(features, side, run.blob, jnp.asarray(stats.sigma), scale)
-    config = _config(run, size, stats.mean.shape[0])
-    return _Parts(network, encoder, comparator, stats, config)
+    config, start = _generator(run, size, stats.mean.shape[0], scale)
+    return _Parts(network, encoder, comparator, stats, config, start)
 
 
-def _config(run: InversionRun, size: int, code: int) -> GeneratorConfig:
-    """That of the generator to go on from, or of a fresh one."""
+def _generator(
+    run: InversionRun, size: int, code: int, scale: float
+) -> tuple[GeneratorConfig, Any]:
+    """Shapes and parameters of the generator to go on from; of a fresh one, None for these."""
     if not run.start:
-        return pocket_generator(size, code, run.width)
-    config = load_network(run.start).info.config
+        return pocket_generator(size, code, run.width), None
+    given = load_network(run.start)
+    config = given.info.config
     if not is_generator(config) or (config.size, config.code) != (size, code):
         raise ValueError(
             f"{run.start!r} is not a generator of this run's size and code: give its own --size, "
             "or train from fresh weights"
         )
-    return config
-
-
-def _start(run: InversionRun, parts: _Parts):
-    """Parameters to go on from, or None."""
-    if not run.start:
-        return None
-    return unfold_scales(load_network(run.start).params, parts.config, parts.encoder.scale)
+    return config, unfold_scales(given.params, config, scale)
 
 
 def _settings(run: InversionRun, size: int, train: ImageSet) -> dict:

@@ -40,6 +40,18 @@ def top_k_accuracy(
     return {"val top-1": first / total, "val top-5": fifth / total, "val loss": loss / total}
 
 
+def logits_of(network: Network) -> Callable[[jax.Array], jax.Array]:
+    """x (B, S, S, 3), BGR, mean-subtracted -> logits (B, K)."""
+    static = (network.apply, network.input_shape[0], logits_blob(network.info.config))
+    return partial(_logits, static, network.params)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(static, params, x):
+    apply, size, blob = static
+    return jax.vmap(apply, (None, 0))(params, view(x, size))[blob]
+
+
 def steadiness(
     logits_fn: Callable[[jax.Array], jax.Array], batches: Iterable[Batch], size: int
 ) -> dict[str, float]:

@@ -28,13 +28,17 @@ from jaxsynth.networks.network import logits_blob
 from jaxsynth.training.adversary import (
     PIXEL_SCALE,
     CriticState,
-    adversary_pull,
-    critic_step,
+    contest,
     init_critic,
 )
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.batch_norm import INPUT_SCALE
-from jaxsynth.training.inversion import generate
+from jaxsynth.training.inversion import (
+    code_distance,
+    generate,
+    image_distance,
+    layer_distance,
+)
 from jaxsynth.training.precision import cast
 from jaxsynth.training.scene import label_loss, moving_average, scene_module, schedule
 
@@ -168,21 +172,16 @@ def pair_step(
     seen, (to_read, to_features) = _cotangents(training, real, made, scale)
     at_image, at_scene = pull_made(to_read)
     at_image += pull_made(to_features)[0]  # E is not to lose the details that G cannot paint
-    at_image += training.image * 2.0 * (image - photo) / (photo.size * PIXEL_SCALE**2)
-    metrics |= seen | {"image": jnp.mean((image - photo) ** 2) / PIXEL_SCALE**2}
+    distance, away = jax.value_and_grad(image_distance, argnums=1)(photo, image)
+    at_image += training.image * away
+    metrics |= seen | {"image": distance}
 
     rate, critic = schedule(progress, training.warm_up), state.critic
     if adversarial:
-        at_image += adversary_pull(training, critic, image, given, activations, progress, at_image)
-        critic, seen = critic_step(
-            training.critic_width,
-            critic,
-            photo / PIXEL_SCALE,
-            image / PIXEL_SCALE,
-            given,
-            training.critic_rate * rate,
-            activations,
+        pull_up, critic, seen = contest(
+            training, critic, photo, image, given, activations, progress, rate, at_image
         )
+        at_image += pull_up
         metrics |= seen
     (grads,) = pull((at_image, jnp.float32(1.0)))
     grads["scene"] = jax.tree.map(jnp.add, grads["scene"], at_scene)
@@ -211,10 +210,9 @@ def _cotangents(training: PairTraining, real, made, scale: CodeScale):
     Returns:
       metrics; cotangents of `made` for code and predictions, and for the compared layers.
     """
-    power = jnp.mean(scale.sigma**2)
 
     def reading(made):
-        code = jnp.mean((made[CODE] - real[CODE]) ** 2) / power
+        code = code_distance(made[CODE], real[CODE], scale.sigma)
         target = jax.nn.softmax(real["logits"])
         same = optax.softmax_cross_entropy(made["logits"], target).mean()
         agreement = (made["logits"].argmax(-1) == real["logits"].argmax(-1)).mean()
@@ -224,9 +222,7 @@ def _cotangents(training: PairTraining, real, made, scale: CodeScale):
         }
 
     def features(made):
-        pairs = [(made[name], real[name]) for name in training.layers]
-        losses = [jnp.mean((a - b) ** 2) / jnp.mean(b**2) for a, b in pairs]
-        feature = sum(losses, jnp.float32(0)) / max(1, len(losses))
+        feature = layer_distance(made, real, training.layers)
         return training.feature * feature, {"feature": feature}
 
     pairs = [jax.grad(loss, has_aux=True)(made) for loss in (reading, features)]

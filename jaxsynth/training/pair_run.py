@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,15 +18,13 @@ from jaxsynth.networks.network import (
     NetworkInfo,
     build_network,
     is_generator,
-    logits_blob,
 )
 from jaxsynth.training.adversary import join_late
-from jaxsynth.training.code import measure_code
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.inversion import fold_scales, unfold_scales
 from jaxsynth.training.inversion_run import NAME, write_sheet
 from jaxsynth.training.loop import LoopConfig, run_loop
-from jaxsynth.training.measure import Pair, inversion_figures, invert, top_k_accuracy
+from jaxsynth.training.measure import Pair, inversion_figures, invert, logits_of, top_k_accuracy
 from jaxsynth.training.pair import (
     CODE,
     CodeScale,
@@ -40,10 +37,12 @@ from jaxsynth.training.scene import SceneState
 from jaxsynth.training.scene_run import (
     PLACES,
     TRAINING_BOUND,
+    PlainScene,
     SceneNotes,
     fold_scene,
-    measured_fc6,
     plain_scene,
+    scale_scene,
+    start_code,
     unfold_scene,
 )
 
@@ -73,13 +72,12 @@ class PairRun:
 
 
 class _Parts(NamedTuple):
-    """What a run is made of, checked. `unit` is the trained code over the plain one."""
+    """What a run is made of, checked."""
 
-    pair: Pair
     scene: AlexNetConfig
     config: GeneratorConfig
     scale: CodeScale
-    unit: float
+    labels: tuple[str, ...]
 
 
 def train_pair(
@@ -106,25 +104,23 @@ def train_pair(
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
 
     def evaluate(state: PairState) -> dict[str, float]:
-        encoder, unit = _scene(run, parts, state, train)
-        generator = _generator(run, parts, state, encoder, unit, train, "")
-        inverted = invert(generator, encoder)
-        write_sheet(run.loop.out / "reconstructions.png", inverted, few, size)
-        return _figures(parts, Pair(generator, encoder), few)
+        plain = _folded(parts, state)
+        made = Pair(_generator(run, parts, state, plain), _scene(run, parts, plain))
+        write_sheet(run.loop.out / "reconstructions.png", invert(*made), few, size)
+        return _figures(made, few)
 
     static = (parts.scene, parts.config, run.training, run.activations)
     step = join_late(lambda flag: partial(pair_step, *static, flag), run.training)
     state = run_loop(
         step, state, train, run.loop, _settings(run, train), evaluate, say, parts.scale
     )
-    encoder, unit = _scene(run, parts, state, train)
-    path = run.loop.out / f"{PLACES}.safetensors"
-    digest = save_network(path, encoder)
-    generator = _generator(run, parts, state, encoder, unit, train, digest)
-    save_network(run.loop.out / f"{NAME}.safetensors", generator)
-    return (path, run.loop.out / f"{NAME}.safetensors"), _figures(
-        parts, Pair(generator, encoder), val
-    )
+    plain = scale_scene(_folded(parts, state), parts.scene, train)
+    paths = run.loop.out / f"{PLACES}.safetensors", run.loop.out / f"{NAME}.safetensors"
+    encoder = _scene(run, parts, plain)
+    digest = save_network(paths[0], encoder)
+    generator = _generator(run, parts, state, plain, digest)
+    save_network(paths[1], generator)
+    return paths, _figures(Pair(generator, encoder), val)
 
 
 def _load_pair(run: PairRun) -> Pair:
@@ -145,33 +141,36 @@ def _load_pair(run: PairRun) -> Pair:
 def _start(run: PairRun, pair: Pair, train: ImageSet) -> tuple[_Parts, PairState]:
     """The run's parts, and the state that computes what the given files compute."""
     scene, config = pair.encoder.info.config, pair.generator.info.config
-    plain = measure_code(measured_fc6(scene), pair.encoder.params, train, scene.size, _INTERIM)
-    unit = TRAINING_BOUND / float(plain.upper.mean())
-    rms = float(np.sqrt(np.mean(plain.mean**2 + plain.sigma**2)))
-    scale = CodeScale(jnp.float32(unit * rms), jnp.asarray(unit * plain.sigma))
+    code = start_code(pair.encoder, train)
+    unit = TRAINING_BOUND / float(code.upper.mean())
+    rms = float(np.sqrt(np.mean(code.mean**2 + code.sigma**2)))
+    scale = CodeScale(jnp.float32(unit * rms), jnp.asarray(unit * code.sigma))
     state = init_pair(
         run.loop.seed,
         config,
         run.training,
-        *unfold_scene(pair.encoder, train, run.training.min_scale),
+        *unfold_scene(pair.encoder, code, train, run.training.min_scale),
         unfold_scales(pair.generator.params, config, rms),
     )
-    return _Parts(pair, scene, config, scale, unit), state
+    return _Parts(scene, config, scale, pair.encoder.labels), state
 
 
-def _scene(run: PairRun, parts: _Parts, state: PairState, train: ImageSet) -> tuple[Network, float]:
-    """The plain scene network of the averaged weights, and its code over the trained one."""
-    params, unit = fold_scene(
-        SceneState(state.average["scene"], state.batch_stats, None), parts.scene, train
-    )
+def _folded(parts: _Parts, state: PairState) -> PlainScene:
+    """The averaged scene network, its code as it is trained."""
+    return fold_scene(SceneState(state.average["scene"], state.batch_stats, None), parts.scene)
+
+
+def _scene(run: PairRun, parts: _Parts, plain: PlainScene) -> Network:
     notes = SceneNotes("experiments.train_pair", run.loop.seed, run.licence)
-    return plain_scene(params, parts.scene, train.classes, notes), unit
+    return plain_scene(plain.params, parts.scene, parts.labels, notes)
 
 
-def _generator(run, parts, state, encoder, unit, train, digest) -> Network:
+def _generator(
+    run: PairRun, parts: _Parts, state: PairState, plain: PlainScene, digest: str = ""
+) -> Network:
     """The plain generator of the averaged weights, with the statistics of its encoder's code."""
-    stats = measure_code(measured_fc6(parts.scene), encoder.params, train, parts.scene.size)
-    flat = fold_scales(state.average["generator"], parts.config, unit * float(parts.scale.rms))
+    scale = plain.unit * float(parts.scale.rms)
+    flat = fold_scales(state.average["generator"], parts.config, scale)
     info = NetworkInfo(
         network=NAME,
         config=parts.config,
@@ -182,15 +181,13 @@ def _generator(run, parts, state, encoder, unit, train, digest) -> Network:
         encoder_blob=CODE,
         notes=f"seed {run.loop.seed}; {run.training}",
     )
-    return build_network(info, {k: np.asarray(v, np.float32) for k, v in flat.items()}, stats)
+    return build_network(info, {k: np.asarray(v, np.float32) for k, v in flat.items()}, plain.code)
 
 
-def _figures(parts: _Parts, pair: Pair, images: ImageSet) -> dict[str, float]:
-    size, blob = parts.scene.size, logits_blob(parts.scene)
-    logits = jax.jit(jax.vmap(lambda p, x: pair.encoder.apply(p, x)[blob], (None, 0)))
-    seen = top_k_accuracy(partial(logits, pair.encoder.params), batches(images, _VAL_BATCH), size)
-    made = inversion_figures(invert(*pair), batches(images, _VAL_BATCH), size)
-    return seen | made
+def _figures(pair: Pair, images: ImageSet) -> dict[str, float]:
+    size = pair.encoder.input_shape[0]
+    seen = top_k_accuracy(logits_of(pair.encoder), batches(images, _VAL_BATCH), size)
+    return seen | inversion_figures(invert(*pair), batches(images, _VAL_BATCH), size)
 
 
 def _settings(run: PairRun, train: ImageSet) -> dict[str, Any]:

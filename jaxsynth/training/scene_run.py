@@ -12,12 +12,12 @@ import numpy as np
 from jaxsynth.files.weights import file_record, load_network, save_network
 from jaxsynth.networks.alexnet import AlexNetConfig
 from jaxsynth.networks.network import (
+    CodeStats,
     Config,
     Network,
     NetworkInfo,
     Params,
     build_network,
-    logits_blob,
     make_apply,
 )
 from jaxsynth.networks.pocket import pocket_judge, pocket_places
@@ -26,7 +26,7 @@ from jaxsynth.training.batch_norm import fold_batch_norm, unfold_batch_norm
 from jaxsynth.training.code import PUBLISHED_MEAN_BOUND, measure_code, rescale_code
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.loop import LoopConfig, run_loop
-from jaxsynth.training.measure import top_k_accuracy
+from jaxsynth.training.measure import logits_of, top_k_accuracy
 from jaxsynth.training.scene import (
     SceneState,
     SceneTraining,
@@ -40,6 +40,17 @@ PLACES, JUDGE = "pocket_places", "pocket_judge"
 _VAL_BATCH = 100
 TRAINING_BOUND = 2.0  # mean of mean + 3 sigma of a rectified unit that batch norm leaves
 _INTERIM = 1000  # validation images looked at during training
+
+
+class PlainScene(NamedTuple):
+    """A scene network with batch norm folded.
+
+    params: flat. unit: its code over the trained one. code: statistics of a rescaled code.
+    """
+
+    params: dict[str, jax.Array]
+    unit: float = 1.0
+    code: CodeStats | None = None
 
 
 class SceneNotes(NamedTuple):
@@ -127,12 +138,10 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         evaluate=lambda s: _accuracy(partial(normed_logits, config, s), few, run.size),
         say=say,
     )
-    params, _ = fold_scene(state, config, train)
+    plain = scale_scene(fold_scene(state, config), config, train)
     notes = SceneNotes("experiments.train_places", run.loop.seed, run.licence)
-    network = plain_scene(params, config, train.classes, notes)
-    blob = logits_blob(config)
-    logits = jax.jit(jax.vmap(lambda p, x: network.apply(p, x)[blob], (None, 0)))
-    figures = _accuracy(partial(logits, network.params), val, run.size)
+    network = plain_scene(plain.params, config, train.classes, notes)
+    figures = _accuracy(logits_of(network), val, run.size)
     path = run.loop.out / f"{run.network}.safetensors"
     save_network(path, network)
     return path, figures
@@ -158,15 +167,25 @@ def first_state(run: SceneRun, config: AlexNetConfig, train: ImageSet) -> SceneS
             f"{run.start!r} is not of the size, width, code and classes of this run: give its own "
             "--size, --width and --code, or train from fresh weights"
         )
-    params, stats = unfold_scene(network, train, run.training.min_scale)
+    params, stats = unfold_scene(network, start_code(network, train), train, run.training.min_scale)
     return warm_scene(params, stats, run.training)
 
 
-def unfold_scene(network: Network, train: ImageSet, min_scale: float) -> tuple[Any, Any]:
-    """A plain AlexNet as it is trained, batch norm put back: trees (params, batch_stats)."""
+def start_code(network: Network, train: ImageSet) -> CodeStats:
+    """The code of an AlexNet to go on from, over a few images."""
     config = network.info.config
-    stats = measure_code(measured_fc6(config), network.params, train, config.size, limit=_INTERIM)
-    params = rescale_code(network.params, stats, bound=TRAINING_BOUND)
+    return measure_code(_fc6(config), network.params, train, config.size, limit=_INTERIM)
+
+
+def unfold_scene(
+    network: Network, code: CodeStats, train: ImageSet, min_scale: float
+) -> tuple[Any, Any]:
+    """A plain AlexNet as it is trained, batch norm put back: trees (params, batch_stats).
+
+    code: of the network, see `start_code`; its mean bound becomes `TRAINING_BOUND`.
+    """
+    config = network.info.config
+    params = rescale_code(network.params, code, bound=TRAINING_BOUND)
     normed = [*(c.name for c in config.convs), *(name for name, _ in config.dense)]
     apply = jax.vmap(network.apply, in_axes=(None, 0))
     outputs = jax.jit(lambda p, x: {k: v for k, v in apply(p, x).items() if k.endswith("_pre")})
@@ -178,29 +197,31 @@ def unfold_scene(network: Network, train: ImageSet, min_scale: float) -> tuple[A
     return unfold_batch_norm(params, partial(outputs, params), inputs, normed)
 
 
-def measured_fc6(config: Config) -> Callable[[Params, jax.Array], jax.Array]:
+def _fc6(config: Config) -> Callable[[Params, jax.Array], jax.Array]:
     apply = make_apply(config)
     return jax.vmap(lambda params, x: apply(params, x)["fc6"], in_axes=(None, 0))
 
 
-def fold_scene(
-    state: SceneState, config: Config, train: ImageSet
-) -> tuple[dict[str, jax.Array], float]:
-    """Flat plain parameters, an AlexNet's fc6 rescaled to the published code's range, and the
-    factor by which it was rescaled."""
-    alexnet = isinstance(config, AlexNetConfig)
-    first = config.convs[0].name if alexnet else "conv_1"
-    params = fold_batch_norm(state.params, state.batch_stats, first)
-    if not alexnet:
-        return params, 1.0
-    stats = measure_code(measured_fc6(config), params, train, config.size)
-    return rescale_code(params, stats), PUBLISHED_MEAN_BOUND / float(stats.upper.mean())
+def fold_scene(state: SceneState, config: Config) -> PlainScene:
+    """The plain network that computes what the trained one does."""
+    first = config.convs[0].name if isinstance(config, AlexNetConfig) else "conv_1"
+    return PlainScene(fold_batch_norm(state.params, state.batch_stats, first))
+
+
+def scale_scene(plain: PlainScene, config: Config, train: ImageSet) -> PlainScene:
+    """The same, an AlexNet's fc6 rescaled to the published code's range."""
+    if not isinstance(config, AlexNetConfig):
+        return plain
+    stats = measure_code(_fc6(config), plain.params, train, config.size)
+    unit = PUBLISHED_MEAN_BOUND / float(stats.upper.mean())
+    code = CodeStats(*(np.float32(unit) * v for v in stats))
+    return PlainScene(rescale_code(plain.params, stats), unit, code)
 
 
 def plain_scene(
     params: Params, config: Config, classes: tuple[str, ...], run: SceneNotes
 ) -> Network:
-    """The network of `fold_scene`'s parameters, described."""
+    """The network of a `PlainScene`'s parameters, described."""
     alexnet = isinstance(config, AlexNetConfig)
     scaled = "; fc6 rescaled so that its mean bound is 11.85" if alexnet else ""
     info = NetworkInfo(
