@@ -29,6 +29,8 @@ _HELP = {
     "code": "Weight of reading in G(E(x)) the code of x.",
     "agreement": "Weight of predicting of G(E(x)) what is predicted of x.",
     "image": "Weight of the image distance.",
+    "mutual": "Share of both by which code and prediction of x follow those of G(E(x)).",
+    "shared": "Weight of texture at the same place in all G(E(x)).",
     "feature": "Weight of the distance in conv2, conv3 and conv5.",
     "through": "Share of the generator's gradient that reaches the scene network by the code.",
     "adversary": "Size of the adversary's gradient as a share of the other losses'; 0 is without.",

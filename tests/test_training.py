@@ -38,7 +38,13 @@ from jaxsynth.training.inversion import (
 )
 from jaxsynth.training.inversion_run import InversionRun, train_inversion
 from jaxsynth.training.loop import LoopConfig
-from jaxsynth.training.pair import CodeScale, PairTraining, init_pair, pair_step
+from jaxsynth.training.pair import (
+    CodeScale,
+    PairTraining,
+    following_loss,
+    init_pair,
+    pair_step,
+)
 from jaxsynth.training.pair_run import PairRun, train_pair
 from jaxsynth.training.scene import (
     SceneState,
@@ -281,7 +287,19 @@ def generator(data, tmp_path_factory, trained):
     return train_inversion(run, say=lambda line: None)[0]
 
 
-PAIR = PairTraining(adversary=0.0, through=0.0, noise=0.0, photographs=0.0, jitter=0, grain=0.0)
+PAIR = PairTraining(
+    adversary=0.0,
+    mutual=0.0,
+    shared=0.0,
+    through=0.0,
+    noise=0.0,
+    photographs=0.0,
+    jitter=0,
+    grain=0.0,
+)
+
+
+PAIR_BOTH = dataclasses.replace(PAIR, mutual=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -334,14 +352,32 @@ def test_what_is_read_is_photographs_moved_and_with_noise(pair_steps):
 
 
 def test_which_loss_moves_which_network(pair_steps):
-    """Features move the generator alone; its losses reach E by the code, as far as `through`."""
-    (plain, _), (featureless, _), (through, _) = (
-        pair_steps(1, **change) for change in ({}, {"feature": 0.0}, {"through": 1.0})
+    """Features and shared texture move the generator alone, following E alone; the generator's
+    losses reach E by the code, as far as `through`."""
+    plain, _ = pair_steps(1)
+    moved = {
+        (name, part): not _same(plain.params[part], pair_steps(1, **{name: value})[0].params[part])
+        for name, value in {"feature": 0.0, "shared": 1.0, "mutual": 1.0, "through": 1.0}.items()
+        for part in ("scene", "generator")
+    }
+    assert {of for of, differs in moved.items() if differs} == {
+        ("feature", "generator"), ("shared", "generator"), ("mutual", "scene"), ("through", "scene")
+    }  # fmt: skip
+
+
+def test_following_brings_readings_together(pair_steps):
+    """Where the prediction of x follows, a generator that stands still is agreed with sooner."""
+    (_, (*_, alone)), (_, (*_, both)) = (
+        pair_steps(20, generator_rate=0.0, code=0.0, agreement=4.0, mutual=m) for m in (0.0, 1.0)
     )
-    assert _same(plain.params["scene"], featureless.params["scene"])
-    assert not _same(plain.params["generator"], featureless.params["generator"])
-    assert not _same(plain.params["scene"], through.params["scene"])
-    assert _same(plain.params["generator"], through.params["generator"])
+    assert both["agreement"] > alone["agreement"]
+
+
+def test_a_smaller_code_is_no_nearer():
+    rng = np.random.default_rng(0)
+    real, made = ({"fc6": rng.normal(size=(6, 8)), "logits": rng.normal(size=(6, 3))} for _ in "rm")
+    half = [{**out, "fc6": 0.5 * out["fc6"]} for out in (real, made)]
+    assert np.allclose(following_loss(PAIR_BOTH, real, made), following_loss(PAIR_BOTH, *half))
 
 
 def test_the_adversary_of_a_pair_moves_the_generator(pair_steps):

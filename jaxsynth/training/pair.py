@@ -6,7 +6,9 @@ photographs, reads from G(E(x)) what it read from x, and codes what G needs in o
 supervised autoencoder (Le, Patterson & White 2018, "Supervised autoencoders: improving
 generalization performance with unsupervised regularizers") with the cycle of Zhu et al. 2017
 ("Unpaired image-to-image translation using cycle-consistent adversarial networks") on codes. What E
-reads is moved and noisy, and some of it is photographs: no code can hide in what no eye sees.
+reads is moved and noisy, and some of it is photographs: no code can hide in what no eye sees. And
+what E makes of x follows what it reads in G(E(x)), not only the other way about: nothing else
+would keep E from details that no painting of x can bring back.
 
 Pure functions; images are BGR, mean-subtracted, (B, H, W, 3). Batch norm keeps its statistics: E
 is trained as it is used, and the two kinds of image share them.
@@ -43,6 +45,7 @@ from jaxsynth.training.precision import cast
 from jaxsynth.training.scene import label_loss, moving_average, scene_module, schedule
 
 CODE = "fc6"
+_READ = (CODE, "logits")
 
 
 class PairState(NamedTuple):
@@ -77,6 +80,10 @@ class PairTraining:
       code: distance of the code that is read in G(E(x)) to that of x.
       agreement: cross-entropy of what is predicted of G(E(x)) to what is predicted of x.
       image, feature: distances of G(E(x)) to x in pixels and in the scene network's `layers`.
+      mutual: weight of code and prediction of x following those of G(E(x)), as a share of the
+        weights of the other direction.
+      shared: weight of the square of what the batch's mean G(E(x)) differs by from its mean x: no
+        texture is to be at the same place in all images.
       through: share of the gradient of G's losses that reaches E through the given code.
       adversary, adversary_start, critic_rate, critic_width: as in `InversionTraining`.
       noise: on the given codes, in sigmas of each unit.
@@ -96,6 +103,8 @@ class PairTraining:
     image: float = 4.0
     feature: float = 1.0
     layers: tuple[str, ...] = ("conv2", "conv3", "conv5")
+    mutual: float = 0.5
+    shared: float = 20.0
     through: float = 0.5
     adversary: float = 0.15
     adversary_start: float = 0.3
@@ -161,20 +170,27 @@ def pair_step(
         out = generate(config, cast(params["generator"], activations), cast(given, activations))
         label, right = label_loss(real["logits"], labels, training.smoothing)
         image = PIXEL_SCALE * out.astype(jnp.float32)
-        return (image, training.label * label), (real, given, {"label": label, "top-1": right})
+        seen = {name: real[name] for name in _READ}
+        return (image, seen, training.label * label), (
+            real,
+            given,
+            {"label": label, "top-1": right},
+        )
 
     def read(image, network):
         return look(network, _disturbed(training, keys, image, photo))
 
-    (image, _), pull, (real, given, metrics) = jax.vjp(draw, state.params, has_aux=True)
+    (image, _, _), pull, (real, given, metrics) = jax.vjp(draw, state.params, has_aux=True)
     real, given = jax.lax.stop_gradient((real, given))
     made, pull_made = jax.vjp(read, image, state.params["scene"])
-    seen, (to_read, to_features) = _cotangents(training, real, made, scale)
+    seen, to_read, to_features = _cotangents(training, real, made, scale)
+    at_real = jax.grad(partial(following_loss, training))({n: real[n] for n in _READ}, made)
     at_image, at_scene = pull_made(to_read)
     at_image += pull_made(to_features)[0]  # E is not to lose the details that G cannot paint
     distance, away = jax.value_and_grad(image_distance, argnums=1)(photo, image)
-    at_image += training.image * away
-    metrics |= seen | {"image": distance}
+    shared, apart = jax.value_and_grad(_shared_texture, argnums=1)(photo, image)
+    at_image += training.image * away + training.shared * apart
+    metrics |= seen | {"image": distance, "shared": shared}
 
     rate, critic = schedule(progress, training.warm_up), state.critic
     if adversarial:
@@ -183,7 +199,7 @@ def pair_step(
         )
         at_image += pull_up
         metrics |= seen
-    (grads,) = pull((at_image, jnp.float32(1.0)))
+    (grads,) = pull((at_image, at_real, jnp.float32(1.0)))
     grads["scene"] = jax.tree.map(jnp.add, grads["scene"], at_scene)
     updates, opt = _optimiser().update(grads, state.opt)
     params = {
@@ -213,20 +229,40 @@ def _cotangents(training: PairTraining, real, made, scale: CodeScale):
 
     def reading(made):
         code = code_distance(made[CODE], real[CODE], scale.sigma)
-        target = jax.nn.softmax(real["logits"])
-        same = optax.softmax_cross_entropy(made["logits"], target).mean()
+        same = _same_prediction(made["logits"], real["logits"])
         agreement = (made["logits"].argmax(-1) == real["logits"].argmax(-1)).mean()
-        return training.code * code + training.agreement * same, {
-            "code": code,
-            "agreement": agreement,
-        }
+        loss = training.code * code + training.agreement * same
+        return loss, {"code": code, "agreement": agreement}
 
     def features(made):
         feature = layer_distance(made, real, training.layers)
         return training.feature * feature, {"feature": feature}
 
     pairs = [jax.grad(loss, has_aux=True)(made) for loss in (reading, features)]
-    return pairs[0][1] | pairs[1][1], tuple(cotangent for cotangent, _ in pairs)
+    return pairs[0][1] | pairs[1][1], *(cotangent for cotangent, _ in pairs)
+
+
+def following_loss(
+    training: PairTraining, real: dict[str, jax.Array], made: dict[str, jax.Array]
+) -> jax.Array:
+    """The loss by which E(x) follows what is read in G(E(x)). No code comes nearer by shrinking.
+
+    real, made: code (B, D) and logits (B, K) of x and of what was read.
+    """
+    spread = jnp.sqrt(jnp.var(real[CODE], axis=0) + 1e-12)  # (D,) over the batch
+    code = code_distance(made[CODE], real[CODE], spread)
+    same = _same_prediction(real["logits"], made["logits"])
+    return training.mutual * (training.code * code + training.agreement * same)
+
+
+def _same_prediction(logits: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Cross-entropy of predictions (B, K) to those of `wanted`."""
+    return optax.softmax_cross_entropy(logits, jax.nn.softmax(wanted)).mean()
+
+
+def _shared_texture(photo: jax.Array, image: jax.Array) -> jax.Array:
+    """Square of what the batch's mean image differs by, in units of 64 grey levels."""
+    return jnp.mean((image - photo).mean(0) ** 2) / PIXEL_SCALE**2
 
 
 def _disturbed(
