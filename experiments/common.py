@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from absl import flags
 from experiments.continuing import going_on
 from experiments.processes import agree, any_of
 from experiments.run_flags import Settings
-from experiments.stopping import stop_signals
+from experiments.stopping import keeps_going_on
 from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.engine.sweep import chunk_starts
 from jaxsynth.engine.terms import Term, unit_term
@@ -42,7 +41,6 @@ from jaxsynth.report.strip import STRIP, STRIP_ROWS
 from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_images, write_pages
 from jaxsynth.report.tables import format_table
 
-_GO_ON = "the same command with --resume goes on"
 _WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
 
@@ -107,10 +105,11 @@ def launch(
     """Computes the runs and writes everything into the output folder; gives the exit code.
 
     `draw_sheet` draws something else than the contact sheet. Exit codes: 0 done, 3 if no run was
-    sound, 128 + signal if it was stopped.
+    sound.
 
     Raises:
       ValueError: for what cannot work, and when the disk fails; what is finished is kept.
+      SystemExit: if it was stopped (`keeps_going_on`).
     """
     out, processes = settings.out, settings.processes
     if settings.earlier:
@@ -118,23 +117,14 @@ def launch(
     photo, runs, start = _start(settings, networks, runs)
     todo = plan(networks, runs, settings.sweep, start)
     config = _config(settings, runs)
-    with ExitStack() as held, stop_signals() as stop:
+    with ExitStack() as held, keeps_going_on(out) as stop:
         config = _open_run(settings, config, held)
         if config is None:
             return 0
-        try:
-            _compute_with_others(settings, todo, stop.asked)
-            if not processes.leads:
-                return 0
-            pages = _write_pages(settings, todo, runs, networks, photo, title, config, draw_sheet)
-        except Stopped as stopped:
-            print(f"stopped: {stopped}; {_GO_ON}", file=sys.stderr)
-            return 128 + (stop.signal or signal.SIGTERM)
-        except OSError as error:
-            raise ValueError(
-                f"{error.filename or out}: {error.strerror or error}; what is finished is kept in "
-                f"{out}: mend that, then {_GO_ON}"
-            ) from None
+        _compute_with_others(settings, todo, stop.asked)
+        if not processes.leads:
+            return 0
+        pages = _write_pages(settings, todo, runs, networks, photo, title, config, draw_sheet)
         remove_unfinished(out)
     return _tell(out, pages)
 
@@ -283,7 +273,7 @@ def _config(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
     own = [f for fs in flags.FLAGS.flags_by_module_dict().items() if _is_ours(fs[0]) for f in fs[1]]
     return {
         "experiment": settings.name,
-        "command": _command(settings.name),
+        "command": command_line(settings.name),
         "flags": {flag.name: flag.value for flag in own},
         "sweep": dataclasses.asdict(settings.sweep),
         "networks": {role: file_record(name) for role, name in settings.networks.items()},
@@ -308,5 +298,6 @@ def _is_ours(module: str) -> bool:
     return module.startswith("experiments.") or module.endswith(".py")
 
 
-def _command(name: str) -> str:
+def command_line(name: str) -> str:
+    """The command as it was typed."""
     return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]])

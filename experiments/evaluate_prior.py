@@ -17,20 +17,25 @@ no objective ever saw. Groups of figures, `all` or some of them:
   size       shipped weights
 
 Writes table.md, figures.json and the sheets into --out, after every group; another call on the same
-weights adds to them. On two cores nsfw and joint take about 0.1 s per run and step.
+weights adds to them. Stopped or killed, the same command with --resume goes on. On two cores nsfw
+and joint take about 0.1 s per run and step.
 """
 
 import dataclasses
 import functools
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import TARGETS, encoder_name, load_networks, needs_encoder
+from experiments.common import (
+    TARGETS,
+    command_line,
+    encoder_name,
+    load_networks,
+    needs_encoder,
+)
 from experiments.launch import run_main
 from experiments.objectives import (
     BALANCE_SCENES,
@@ -41,6 +46,7 @@ from experiments.objectives import (
     scene_runs,
     sfw_runs,
 )
+from experiments.stopping import keeps_going_on
 from jaxsynth.engine.objective import ENCODER
 from jaxsynth.engine.terms import choose_units
 from jaxsynth.evaluation.groups import JUDGE
@@ -74,7 +80,7 @@ _NO_USE = ("seeds", "precision", *run_flags.OF_A_KEPT_RUN)
 
 
 def main(argv: Sequence[str]) -> int:
-    run_flags.refuse("evaluate_prior", _NO_USE, "it keeps every group that is finished")
+    run_flags.refuse("evaluate_prior", _NO_USE, "which has sweeps and pages of its own")
     settings = run_flags.read_settings("evaluate_prior", argv)
     groups = choose_groups(_FIGURES.value)
     files = _files(settings, roles_needed(groups))
@@ -88,14 +94,17 @@ def main(argv: Sequence[str]) -> int:
         cache=Path(_CACHE.value) if _CACHE.value else cache_dir(),
         records={role: file_record(name) for role, name in files.items()},
         baseline=tuple(file_record(name) for name in baseline),
-        command=shlex.join(["python", "-m", "experiments.evaluate_prior", *sys.argv[1:]]),
+        command=command_line("evaluate_prior"),
         overwrite=settings.overwrite,
+        resume=settings.resume,
+        save_seconds=settings.save_seconds,
         progress=settings.progress,
     )
     pair = Pair(*(load_network(name) for name in baseline)) if baseline else None
     sweeps = _sweeps(groups, networks, settings.sweep)
     say = functools.partial(print, flush=True)
-    say("\n" + evaluate_prior(run, networks, sweeps, pair, say))
+    with keeps_going_on(settings.out) as stop:
+        say("\n" + evaluate_prior(run, networks, sweeps, pair, say, stop.asked))
     print(f"wrote {settings.out / 'table.md'}")
     return 0
 

@@ -109,10 +109,10 @@ _SAVE_SECONDS = flags.DEFINE_float(
 _PROGRESS = flags.DEFINE_bool("progress", True, "Show a progress bar.")
 
 
-# Flags of what only a run in a folder of its own has: a start, pages, chunks, other processes.
-OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "blur_sheet", "resume")
-OF_A_KEPT_RUN += ("save_seconds", "devices", "distributed", "coordinator", "num_processes")
-OF_A_KEPT_RUN += ("process_id", "continue_from", "extend_steps")
+# Flags of what only a run in a folder of its own has: a start, pages, other processes.
+OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "blur_sheet", "devices")
+OF_A_KEPT_RUN += ("distributed", "coordinator", "num_processes", "process_id", "continue_from")
+OF_A_KEPT_RUN += ("extend_steps",)
 
 
 @dataclasses.dataclass(frozen=True)

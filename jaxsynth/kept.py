@@ -56,13 +56,13 @@ def open_run(
         _check_same(folder, kept, json.loads(json.dumps(dict(config))))
         (folder / UNFINISHED / STOP).unlink(missing_ok=True)
         return kept if unfinished else None
-    prepare_folder(folder, overwrite or (resume and (unfinished or _barely_begun(folder))))
+    prepare_folder(folder, overwrite or (resume and (unfinished or barely_begun(folder))))
     (folder / UNFINISHED).mkdir()
     write_config(folder, config)
     return read_config(folder)
 
 
-def _barely_begun(folder: Path) -> bool:
+def barely_begun(folder: Path) -> bool:
     """Whether a run was killed here before it wrote its config."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return names <= {LOCK, "images"} and not any((folder / "images").glob("*"))
@@ -109,6 +109,7 @@ def kept_chunks(
     asked_to_stop: Callable[[], bool] = lambda: False,
     shown: bool = True,
     devices: Sequence[jax.Device] = (),
+    name: str = "",
 ) -> Iterator[tuple[int, Results]]:
     """Chunks, each with its first run: those that the folder keeps, then computed ones, which it
     keeps from then on.
@@ -119,6 +120,7 @@ def kept_chunks(
       save_seconds: seconds between two savings of the chunk under way.
       asked_to_stop: looked at after every step.
       devices: what a chunk is split over.
+      name: stands before the bar, and before what `Stopped` says.
 
     Raises:
       Stopped: if it was asked to.
@@ -130,6 +132,7 @@ def kept_chunks(
     if not left:
         return
     total, saved = len(todo.batch.codes), time.monotonic()
+    prefix = f"{name}: " if name else ""
 
     def on_step(
         first: int, steps: int, values: np.ndarray, snapshot: Callable[[], Progress]
@@ -141,7 +144,7 @@ def kept_chunks(
             saved = time.monotonic()
         if stop:
             raise Stopped(
-                f"runs {first} to {first + len(values) - 1} of {total} at step {steps} of "
+                f"{prefix}runs {first} to {first + len(values) - 1} of {total} at step {steps} of "
                 f"{todo.settings.recipe.steps}, {finished()}"
             )
 
@@ -152,6 +155,7 @@ def kept_chunks(
     computed = execute_shown(
         todo,
         shown,
+        name,
         on_step=on_step,
         chunks=left,
         under_way=load_progress(folder, left[0]),
@@ -161,4 +165,4 @@ def kept_chunks(
         save_chunk(folder, first, chunk, todo.batch.codes[first : first + len(chunk.codes)])
         yield first, chunk
         if first != left[-1] and asked_to_stop():  # a chunk without steps asks nowhere else
-            raise Stopped(finished())
+            raise Stopped(prefix + finished())

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,34 @@ def test_more_steps_of_a_constant_schedule_are_those_of_a_longer_run(folder):
     assert config["sweep"]["recipe"]["schedule"] == "constant" and config["sweep"]["batch"] == 4
 
 
+def test_an_extension_that_was_killed_resumes_to_the_same_bytes(folder):
+    out = folder / "extended"
+    flags = [f"--continue_from={folder / 'first'}", "--extend_steps=9", f"--out={out}", "--resume"]
+    _run("scene", *flags)
+    whole = (out / "results.safetensors").read_bytes()
+    shutil.rmtree(out)
+    command = [sys.executable, "-m", "experiments.scene", "--noprogress", *flags]
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    process = subprocess.Popen([*command, "--save_seconds=0"], cwd=ROOT, env=env)
+    while not list((out / UNFINISHED).glob("under_way*.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert (out / UNFINISHED).is_dir()
+    _run("scene", *flags)
+    assert (out / "results.safetensors").read_bytes() == whole
+    assert [row["from"] for row in _rows(out)] == [f"{folder / 'first'}:{n}" for n in range(6)]
+
+
 WRONG = [
     ("--continue_from={folder}/absent", "no results.safetensors"),
     ("--continue_from={folder}/first:6", "no run 6 in"),
     ("--continue_from={folder}/first:1,x", "no results.safetensors"),
     ("--continue_from={folder}/cut", "cannot be read"),
     ("--continue_from={folder}/odd", "is of no sweep"),
+    ("--continue_from={folder}/deep", "cannot be read"),
+    ("--continue_from={folder}/pipe", "pipe or socket"),
     ("--continue_from={folder}/mixed --scenes=bar", "has 6 runs, its config.json 5"),
     ("--continue_from={folder}/damaged --scenes=bar", "damaged"),
     ("--continue_from={folder}/stopped", "is not finished; --resume it"),
@@ -137,13 +160,16 @@ def refused(folder) -> dict[str, Outcome]:
         network = networks[role]
         params = {path: np.asarray(value) * 1.01 for path, value in network.params.items()}
         save_network(folder / f"{name}.safetensors", network._replace(params=params))
-    for name in ("cut", "odd", "mixed", "damaged", "stopped"):
+    for name in ("cut", "odd", "mixed", "damaged", "stopped", "deep", "pipe"):
         (folder / name).mkdir()
         for file in ("results.safetensors", "config.json"):
             shutil.copy(first / file, folder / name)
     config = json.loads((first / "config.json").read_text())
     (folder / "cut" / "config.json").write_text("{")
     (folder / "odd" / "config.json").write_text('{"runs": 3}')
+    (folder / "deep" / "config.json").write_text("[" * 100_000)
+    (folder / "pipe" / "config.json").unlink()
+    os.mkfifo(folder / "pipe" / "config.json")
     config["runs"].pop()
     (folder / "mixed" / "config.json").write_text(json.dumps(config))
     (folder / "damaged" / "results.safetensors").write_bytes(b"\x00" * 40)

@@ -3,9 +3,11 @@
 figures.json         group -> values, command, sweeps, hashes, versions, hardware, seconds
 table.md             the figures against what the weights must reach
 scenes_00.png, ...   pages of `scene`; reconstructions, nsfw, sfw, joint, random, spectra .png
+unfinished/          sweeps under way, see `jaxsynth.kept_sweeps`
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from PIL import Image
 
 from jaxsynth.evaluation.sheets import plot_spectra
 from jaxsynth.evaluation.table import markdown_table
+from jaxsynth.files.results import LOCK, UNFINISHED, occupied
 from jaxsynth.files.whole import write_whole
 
 FIGURES, TABLE, SPECTRA = "figures.json", "table.md", "spectra.png"
@@ -23,24 +26,30 @@ _OURS = (FIGURES, TABLE, *(f"{name}.png" for name in _PAGES))
 Records = dict[str, Any]  # group -> its record
 
 
-def earlier_records(folder: Path, digests: Mapping[str, str], overwrite: bool) -> Records:
+def earlier_records(
+    folder: Path, digests: Mapping[str, str], resume: bool, overwrite: bool
+) -> Records:
     """What an earlier evaluation of the same weights left in the folder; changes nothing.
 
     Args:
       digests: role -> sha256 of the weights that will be measured.
-      overwrite: an evaluation of other weights, or other files, are no obstacle.
+      resume: a stopped evaluation is gone on with.
+      overwrite: an evaluation of other weights, a stopped one, or other files, are no obstacle.
 
     Raises:
-      ValueError: if it holds other files, or figures of other weights, and is not to be replaced.
+      ValueError: if it holds other files, a stopped evaluation, or figures of other weights, and
+        the flags do not say what to do.
     """
     path = folder / FIGURES
     try:
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = json.loads(path.read_text()) if path.is_file() else {}
         other = _other_weights(before, digests)
-        empty = not folder.exists() or not any(folder.iterdir())
-    except (OSError, ValueError) as error:
+        names = {p.name for p in folder.iterdir()} if folder.exists() else set()
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"output folder {folder} cannot be used: {error}") from None
-    if not other and (before or empty):
+    if UNFINISHED in names and not (resume or overwrite):
+        raise ValueError(occupied(folder))
+    if not other and (before or names <= {LOCK, UNFINISHED}):
         return before
     if not overwrite:
         what = f"figures of another {other}" if other else "other files"
@@ -48,9 +57,12 @@ def earlier_records(folder: Path, digests: Mapping[str, str], overwrite: bool) -
     return {}
 
 
-def make_folder(folder: Path, fresh: bool) -> None:
-    """Makes the folder; `fresh` deletes the files of an earlier evaluation, and no others."""
+def make_folder(folder: Path, fresh: bool, resume: bool) -> None:
+    """Makes the folder; `fresh` deletes the files of an earlier evaluation, and no others. Unless
+    `resume`, sweeps that were under way go."""
     folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     if fresh:
         for old in [path for name in _OURS for path in folder.glob(name)]:
             old.unlink()

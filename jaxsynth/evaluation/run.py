@@ -1,7 +1,8 @@
 """An evaluation from photographs and weights files to a folder of table, figures and sheets.
 
-Every group's result is written as soon as it is there. A later evaluation of the same weights into
-the same folder adds its groups to the others, or replaces them.
+Every group's result is written as soon as it is there, and what its sweeps have computed is kept
+until then. A later evaluation of the same weights into the same folder adds its groups to the
+others, or replaces them.
 """
 
 import dataclasses
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.engine.objective import ENCODER, GENERATOR, make_encoder
-from jaxsynth.engine.sweep import Results, join
+from jaxsynth.engine.sweep import Results
 from jaxsynth.evaluation import groups
 from jaxsynth.evaluation.folder import (
     TABLE,
+    Records,
     earlier_records,
     make_folder,
     write_pages,
@@ -27,10 +29,19 @@ from jaxsynth.evaluation.folder import (
 )
 from jaxsynth.evaluation.groups import JUDGE, Group, Work
 from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
-from jaxsynth.experiment import NSFW, PLACES, Run, Sweep, plan
+from jaxsynth.experiment import NSFW, PLACES, Plan, Run, Sweep, plan
+from jaxsynth.files.chunks import locked
 from jaxsynth.files.results import hardware, versions
+from jaxsynth.kept import Stopped
+from jaxsynth.kept_sweeps import (
+    Keeping,
+    close_sweep,
+    kept_sweep,
+    open_sweep,
+    sha256_of,
+    sweep_config,
+)
 from jaxsynth.networks.network import Network
-from jaxsynth.report.progress import execute_shown
 from jaxsynth.training.data import ImageSet, load_images
 
 _COMPUTE: dict[str, Callable[[Work], Group]] = {
@@ -60,6 +71,7 @@ _ROLES = {  # beside the generator and the scene network
     "joint": (NSFW,),
     "random": (NSFW,),
 }
+Sweeps = Mapping[str, tuple[Sequence[Run], Sweep]]  # name -> its runs, and how they climb
 _WITH_PHOTOGRAPHS = ("network", "inversion", "frechet", "spectrum", "scenes")
 
 
@@ -72,6 +84,8 @@ class EvaluationRun:
       data: folder of photographs as for the trainers; some groups need none.
       records: role -> name and sha256 of its file, of every role in `networks`.
       baseline: the same of another pair that the Frechet distance is compared with.
+      resume: go on with an evaluation that was stopped; its finished groups are not computed again.
+      save_seconds: seconds between two savings of the chunk under way.
     """
 
     out: Path
@@ -82,6 +96,8 @@ class EvaluationRun:
     baseline: tuple[Mapping[str, str], ...] = ()
     command: str = ""
     overwrite: bool = False
+    resume: bool = False
+    save_seconds: float = 15.0
     progress: bool = True
 
 
@@ -93,9 +109,10 @@ def roles_needed(chosen: Sequence[str]) -> set[str]:
 def evaluate_prior(
     run: EvaluationRun,
     networks: Mapping[str, Network],
-    sweeps: Mapping[str, tuple[Sequence[Run], Sweep]],
+    sweeps: Sweeps,
     baseline: Pair | None = None,
     say: Callable[[str], None] = print,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> str:
     """Computes the groups one after another, writes everything, and gives the table.
 
@@ -103,21 +120,18 @@ def evaluate_prior(
       networks: by role; those of `roles_needed`.
       sweeps: name in `SWEEPS` -> its runs and how they climb; those of the chosen groups.
       baseline: see `EvaluationRun`.
+      asked_to_stop: looked at after every step of a sweep and after every group.
 
     Raises:
       ValueError: for anything that cannot work, before any long work.
+      Stopped: if it was asked to; what is computed is kept.
     """
     pair = _check(run, networks, baseline)
-    plans = {
-        name: plan(_climbed(networks, name), runs, sweep) for name, (runs, sweep) in sweeps.items()
-    }
+    plans = {name: _plan(networks, name, *of) for name, of in sweeps.items()}
     photographs = functools.cache(functools.partial(_photographs, run, say))
     side = networks[GENERATOR].info.config.size
     digests = {role: record["sha256"] for role, record in run.records.items()}
-    done = earlier_records(run.out, digests, run.overwrite)
-    if set(run.groups) & set(_WITH_PHOTOGRAPHS):
-        _check_categories(run, photographs(side), networks[PLACES])
-    make_folder(run.out, fresh=not done)
+    keeping = Keeping(run.out, run.resume, run.save_seconds, asked_to_stop, run.progress)
 
     @functools.cache
     def reconstructions() -> np.ndarray:
@@ -125,19 +139,32 @@ def evaluate_prior(
         return reconstruct(pair, images.images[images.rows])
 
     def results(name: str) -> Results:
-        return join(list(execute_shown(plans[name], run.progress, name)))
+        return kept_sweep(keeping, name, plans[name])
 
     runs = {name: of for name, (of, _) in sweeps.items()}
     work = Work(networks, pair, baseline, runs, results, photographs, reconstructions)
-    for name in run.groups:
-        start = time.perf_counter()
-        group = _COMPUTE[name](work)
-        done[name] = _record(run, name, group, sweeps, time.perf_counter() - start)
-        write_pages(run.out, name, group.pages)
-        write_records(run.out, done, GROUPS)
-        say(summary_line(name, done[name]))
-    if {"spectrum", "scenes"} & set(run.groups) and (problem := write_spectra(run.out, done)):
-        say(problem)
+    with locked(run.out):
+        done = earlier_records(run.out, digests, run.resume, run.overwrite)
+        left = [name for name in run.groups if not _is_finished(run, name, done, sweeps)]
+        if set(left) & set(_WITH_PHOTOGRAPHS):
+            _check_categories(run, left, photographs(side), networks[PLACES])
+        make_folder(run.out, not done, run.resume)
+        for name in [s for group in left for s in SWEEPS.get(group, ())]:
+            open_sweep(keeping, name, _config(run, name, *sweeps[name]))
+        for name in set(run.groups) - set(left):
+            _close(run, name)
+        for i, name in enumerate(left):
+            start = time.perf_counter()
+            group = _COMPUTE[name](work)
+            done[name] = _record(run, name, group, sweeps, time.perf_counter() - start)
+            write_pages(run.out, name, group.pages)
+            write_records(run.out, done, GROUPS)
+            _close(run, name)
+            say(summary_line(name, done[name]))
+            if left[i + 1 :] and asked_to_stop():
+                raise Stopped(f"{i + 1} of {len(left)} groups finished")
+        if {"spectrum", "scenes"} & set(run.groups) and (problem := write_spectra(run.out, done)):
+            say(problem)
     return (run.out / TABLE).read_text()
 
 
@@ -187,21 +214,33 @@ def _check(
     return pairs[-1] if ENCODER in networks else None
 
 
-def _check_categories(run: EvaluationRun, images: ImageSet, places: Network) -> None:
+def _check_categories(
+    run: EvaluationRun, chosen: Sequence[str], images: ImageSet, places: Network
+) -> None:
     """Raises ValueError unless the photographs' categories are those that the groups need."""
-    if "network" in run.groups:
+    if "network" in chosen:
         label_units(images.classes, places)
-    if "scenes" in run.groups and not set(images.classes) & set(places.class_names):
+    if "scenes" in chosen and not set(images.classes) & set(places.class_names):
         raise ValueError(
             f"--data={str(run.data)!r} has no category of network {places.name!r}: scenes needs "
             "photographs that the judge can name"
         )
 
 
-def _climbed(networks: Mapping[str, Network], sweep: str) -> dict[str, Network]:
+def _climbed(sweep: str) -> tuple[str, ...]:
     """The networks of one sweep: never the judge, and no larger ones than it needs."""
-    roles = {"scenes": (PLACES,), "joint": (PLACES, NSFW)}.get(sweep, (NSFW,))
-    return {r: networks[r] for r in (GENERATOR, *roles, ENCODER) if r in networks}
+    return GENERATOR, *{"scenes": (PLACES,), "joint": (PLACES, NSFW)}.get(sweep, (NSFW,))
+
+
+def _plan(networks: Mapping[str, Network], name: str, runs: Sequence[Run], sweep: Sweep) -> Plan:
+    own = {r: networks[r] for r in (*_climbed(name), ENCODER) if r in networks}
+    return plan(own, runs, sweep)
+
+
+def _config(run: EvaluationRun, name: str, runs: Sequence[Run], sweep: Sweep) -> dict[str, Any]:
+    """The config.json that a sweep under way keeps."""
+    roles = (*_climbed(name), ENCODER) if sweep.recipe.prior else _climbed(name)
+    return sweep_config(run.command, sweep, runs, {role: run.records[role] for role in roles})
 
 
 def _photographs(run: EvaluationRun, say: Callable[[str], None], side: int) -> ImageSet:
@@ -211,24 +250,50 @@ def _photographs(run: EvaluationRun, say: Callable[[str], None], side: int) -> I
     return images
 
 
+def _close(run: EvaluationRun, group: str) -> None:
+    """The group's figures are written: what was kept of its sweeps goes."""
+    for name in SWEEPS.get(group, ()):
+        close_sweep(run.out, name)
+
+
 def _record(
     run: EvaluationRun,
     name: str,
     group: Group,
-    sweeps: Mapping[str, tuple[Sequence[Run], Sweep]],
+    sweeps: Sweeps,
     seconds: float,
 ) -> dict[str, Any]:
+    return {
+        "values": group.values,
+        "seconds": round(seconds, 1),
+        "command": run.command,
+        **_made_of(run, name, sweeps),
+        "sha256": _sha256(run, name, sweeps),
+        "hardware": hardware(),
+    }
+
+
+def _made_of(run: EvaluationRun, name: str, sweeps: Sweeps) -> dict[str, Any]:
+    """What decides a group's figures, but for its runs."""
     own = {s: dataclasses.asdict(sweeps[s][1]) for s in SWEEPS.get(name, ())}
     roles = roles_needed([name]) if name != "size" else set()
     if any(sweeps[s][1].recipe.prior for s in own):
         roles.add(ENCODER)
     return {
-        "values": group.values,
-        "seconds": round(seconds, 1),
-        "command": run.command,
         "networks": {r: dict(run.records[r]) for r in sorted(roles)},
         "baseline": [dict(record) for record in run.baseline] if name == "frechet" else [],
+        "data": str(run.data) if name in _WITH_PHOTOGRAPHS else "",
         "sweeps": own,
         "versions": versions(),
-        "hardware": hardware(),
     }
+
+
+def _sha256(run: EvaluationRun, name: str, sweeps: Sweeps) -> str:
+    """Hash of all that decides a group's figures."""
+    runs = {s: [dataclasses.asdict(r) for r in sweeps[s][0]] for s in SWEEPS.get(name, ())}
+    return sha256_of(_made_of(run, name, sweeps) | {"runs": runs})
+
+
+def _is_finished(run: EvaluationRun, name: str, done: Records, sweeps: Sweeps) -> bool:
+    """Whether a resumed evaluation finds the group's figures, made of the same."""
+    return run.resume and done.get(name, {}).get("sha256") == _sha256(run, name, sweeps)

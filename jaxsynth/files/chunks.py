@@ -24,6 +24,7 @@ from jaxsynth.engine.ascent import Trace
 from jaxsynth.engine.progress import Progress
 from jaxsynth.engine.sweep import Results
 from jaxsynth.files.results import (
+    GONE,
     LOCK,
     RESULTS,
     STOP,
@@ -39,14 +40,15 @@ from jaxsynth.files.results import (
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps every other process off the folder until the block ends; makes it if need be.
+    """Keeps every other process off the folder until the block ends; makes it if need be, and
+    takes it away again if nothing was written into it.
 
     The lock is the kernel's and ends with the process, however that ends.
 
     Raises:
       ValueError: if another process holds it.
     """
-    path = folder / LOCK
+    path, made = folder / LOCK, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -73,6 +75,9 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+        if made:
+            with suppress(OSError):  # something was written
+                folder.rmdir()
 
 
 def _same_file(handle: int, path: Path) -> bool:
@@ -151,8 +156,12 @@ def all_asked_to_stop(folder: Path) -> bool:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """The run is done: its results and pages are written."""
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    """The run is done, its results and pages are written: what was kept goes at once, so that a
+    kill leaves no half of it to be computed again."""
+    shutil.rmtree(folder / GONE, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        os.rename(folder / UNFINISHED, folder / GONE)
+    shutil.rmtree(folder / GONE, ignore_errors=True)
 
 
 def _chunk(folder: Path, first: int) -> Path:

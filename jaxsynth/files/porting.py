@@ -87,15 +87,18 @@ def port(
       The network (numpy parameters; float64 where batch norm was folded) and the table of blobs.
 
     Raises:
-      ValueError: a file cannot be read or is of the wrong type, or does not fit; then every
-        missing, unexpected and mis-shaped blob is named.
+      ValueError: a file cannot be read or is of the wrong type, holds a number that is not finite,
+        or does not fit; then every missing, unexpected and mis-shaped blob is named.
     """
     if network not in KNOWN_CONFIGS:
         raise ValueError(f"network {network!r} is unknown: choose from {', '.join(KNOWN_CONFIGS)}")
     config = KNOWN_CONFIGS[network] if config is None else config
     names = _labels(network, config, labels)
     code = _code_stats(network, config, bounds)
-    params, rows = _read_params(network, config, Path(source))
+    with np.errstate(all="ignore"):  # what is not finite is told of by name
+        params, rows = _read_params(network, config, Path(source))
+    if wrong := [name for name, array in params.items() if not np.isfinite(array).all()]:
+        raise ValueError(f"{source} gives numbers that are not finite: {', '.join(wrong)}")
     original = ORIGINALS[network]
     info = NetworkInfo(
         network=network,

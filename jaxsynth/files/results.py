@@ -22,6 +22,7 @@ import json
 import math
 import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,12 @@ RESULTS = "results.safetensors"
 CONFIG = "config.json"
 LOCK = ".lock"
 STOP = "stop"  # in there, where a process of several has stopped
+GONE = ".unfinished.part"  # the same on its way out, of a run that is finished
 UNFINISHED = "unfinished"  # what a run under way keeps, see `jaxsynth.files.chunks`
 _ITEM_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "U8": 1, "BOOL": 1}
 _OURS = (RESULTS, CONFIG, "metrics.csv", "report.html", "traces.png", "contact_sheet.png")
 _OURS += ("strip.png", "atlas_*.png", "images/run*.png")
+_OURS += ("balances.csv", "balances.md", "balances.json")
 _OURS += (f"{UNFINISHED}/run*.safetensors", f"{UNFINISHED}/under_way*.safetensors")
 _OURS += (f"{UNFINISHED}/.*.part", f"{UNFINISHED}/{STOP}", "images/.*.part", ".*.part")
 
@@ -61,7 +64,7 @@ def prepare_folder(path: str | Path, overwrite: bool) -> Path:
     try:
         if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
             if not overwrite:
-                raise ValueError(_occupied(folder))
+                raise ValueError(occupied(folder))
             clear_folder(folder)
         (folder / "images").mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -71,7 +74,8 @@ def prepare_folder(path: str | Path, overwrite: bool) -> Path:
     return folder
 
 
-def _occupied(folder: Path) -> str:
+def occupied(folder: Path) -> str:
+    """Why a folder that is not empty is refused, and the way out."""
     if (folder / UNFINISHED).is_dir():
         return (
             f"output folder {folder} holds a run that was stopped: the same command with --resume "
@@ -82,6 +86,9 @@ def _occupied(folder: Path) -> str:
 
 def clear_folder(folder: Path) -> None:
     """Deletes what a run has written there, and the folder if nothing else is in it."""
+    for part in [path for path in folder.glob(f"{UNFINISHED}/*") if path.is_dir()]:
+        clear_folder(part)  # of one of several sweeps, see `jaxsynth.kept_sweeps`
+    shutil.rmtree(folder / GONE, ignore_errors=True)
     for old in [path for pattern in _OURS for path in folder.glob(pattern)]:
         old.unlink()
     for left in (folder / UNFINISHED, folder / "images", folder):
@@ -149,9 +156,10 @@ def read_config(folder: Path) -> dict[str, Any]:
       ValueError: if the folder has no readable config.json.
     """
     path = folder / CONFIG
+    check_regular(path, str(path), "the config.json of a run")
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 

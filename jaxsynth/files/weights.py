@@ -242,12 +242,13 @@ def _manifest_lines(manifest: Path) -> dict[str, dict]:
     if not manifest.is_file():
         return {}
     lines = {}
-    for number, text in enumerate(manifest.read_text("utf-8").splitlines(), 1):
+    whole = manifest.read_text("utf-8", errors="backslashreplace")
+    for number, text in enumerate(whole.splitlines(), 1):
         try:
             if text.strip():
                 line = json.loads(text)
                 lines[line["file"]] = line
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{manifest}, line {number}, is not a manifest line") from None
     return lines
 

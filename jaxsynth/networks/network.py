@@ -30,6 +30,7 @@ _ARCHITECTURES = {
     "alexnet": (AlexNet, AlexNetConfig),
     "resnet": (ResNet, ResNetConfig),
 }
+_MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of which takes time
 KNOWN_CONFIGS: dict[str, Config] = {
     "dgn_fc6": DGN_FC6,
     "places205": PLACES205,
@@ -147,19 +148,28 @@ def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
 
 def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Path -> shape of every parameter, without computing any."""
-    module = make_module(config)
-    x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
-    tree = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
-    flat = traverse_util.flatten_dict(tree, sep="/")
+    flat = traverse_util.flatten_dict(_shapes(config)[1]["params"], sep="/")
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
 def activation_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every activation of one example, without computing any."""
-    module = make_module(config)
-    x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
-    out, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
-    return {name: leaf.shape for name, leaf in out.items()}
+    return {name: leaf.shape for name, leaf in _shapes(config)[0].items()}
+
+
+@functools.cache
+def _shapes(config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Shapes of the activations of one example, and of the variables.
+
+    Raises:
+      ValueError: if the description's sizes do not go together.
+    """
+    try:
+        x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
+        return jax.eval_shape(make_module(config).init_with_output, jax.random.key(0), x)
+    except Exception as error:  # a damaged description can make any layer raise anything
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"its description is of no network that can be built: {why}") from error
 
 
 def build_network(
@@ -201,7 +211,7 @@ def info_from_json(text: str) -> NetworkInfo:
         config = _config_from_plain(plain.pop("architecture"), plain.pop("config"))
         plain["labels"] = tuple(str(label) for label in plain["labels"])
         return NetworkInfo(config=config, **plain)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a description of a network: {error!r}") from None
 
 
@@ -214,4 +224,6 @@ def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:
             plain[key] = tuple(make(row) for row in plain[key])
     if "seed" in plain:
         plain["seed"] = tuple(plain["seed"])
+    if (blocks := sum(stage[0] for stage in plain.get("stages", ()))) > _MOST_BLOCKS:
+        raise ValueError(f"{blocks} residual blocks, at most {_MOST_BLOCKS} are expected")
     return config_class(**plain)

@@ -1,0 +1,129 @@
+"""Launchers of several sweeps: stopped or killed in one, they go on with it and with no other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import save_tiny_networks, tiny_networks
+
+from jaxsynth.engine.recipes import Recipe
+from jaxsynth.engine.sweep import join
+from jaxsynth.engine.terms import Term
+from jaxsynth.experiment import Run, Sweep, execute, plan
+from jaxsynth.files.results import UNFINISHED
+from jaxsynth.kept import Stopped
+from jaxsynth.kept_sweeps import Keeping, close_sweep, kept_sweep, open_sweep, sweep_config
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--steps=12", "--batch=3", "--noprogress")
+COMMANDS = {
+    "compare_balances": [
+        *("--scenes=bar,dam", "--seeds=4", "--balances=image,sum", "--targets=logit,log_prob"),
+        *SMALL,
+    ],
+    "evaluate_prior": [
+        *("--figures=nsfw,joint,random", "--nsfw_seeds=2", "--joint_seeds=4", "--random_seeds=4"),
+        *("--joint_scenes=bar,dam", *SMALL),
+    ],
+}
+FINISHED = {"compare_balances": "balances.json", "evaluate_prior": "figures.json"}
+SECOND = {"compare_balances": "image-log_prob", "evaluate_prior": "joint"}
+
+
+def test_a_sweep_goes_on_from_the_step_where_it_was_stopped(tmp_path):
+    runs = [Run(seed, (Term("places", "fc8", (1,), 1.0),)) for seed in range(5)]
+    todo = plan(tiny_networks(), runs, Sweep(Recipe(steps=4), batch=2))
+    config = sweep_config("a command", todo.settings, runs, {"places": {"sha256": "0"}})
+    asked = []
+
+    def compute(last: int):
+        keeping = Keeping(
+            tmp_path, True, 99.0, lambda: asked.append(0) or len(asked) >= last, False
+        )
+        open_sweep(keeping, "one", config)
+        return kept_sweep(keeping, "one", todo)
+
+    with pytest.raises(Stopped, match=r"one: runs 2 to 3 of 5 at step 3 of 4, 1 of 3 chunks"):
+        compute(8)  # 4 steps, the end of the chunk, 3 steps
+    asked.clear()
+    found = compute(99)
+    assert len(asked) == 1 + 1 + 4  # one step is left of this chunk, its end, the last chunk
+    jax.tree.map(np.testing.assert_array_equal, found, join(list(execute(todo))))
+    asked.clear()
+    jax.tree.map(np.testing.assert_array_equal, compute(1), found)
+    assert not asked  # nothing was left
+
+    other = sweep_config("x", Sweep(Recipe(steps=5), batch=2), runs, {"places": {"sha256": "0"}})
+    keeping = Keeping(tmp_path, True, 99.0, lambda: False, False)
+    with pytest.raises(ValueError, match=r"recipe steps 4, not 5.*\(a command\)"):
+        open_sweep(keeping, "one", other)
+    close_sweep(tmp_path, "one")
+    assert not list(tmp_path.iterdir())
+
+
+def start(name: str, *flags: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", f"experiments.{name}", *COMMANDS[name], *map(str, flags)]
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
+
+
+def finish(name: str, *flags: object) -> tuple[int, str, str]:
+    process = start(name, *flags)
+    out, err = process.communicate(timeout=900)
+    return process.returncode, out, err
+
+
+def stop_in_the_second(name: str, process: subprocess.Popen, out: Path, number: int) -> str:
+    """Sends the signal while the second sweep that has figures of its own is computed."""
+    under_way = out / UNFINISHED / SECOND[name] / UNFINISHED
+    while not list(under_way.glob("under_way*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(number)
+    return process.communicate(timeout=900)[1]
+
+
+def figures_of(name: str, out: Path) -> dict:
+    """What it has found, by row or group."""
+    found = json.loads((out / FINISHED[name]).read_text())
+    return {key: one.get("row", one.get("values")) for key, one in found.items()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_stopped_and_killed_it_goes_on_to_the_same_figures(name, tmp_path):
+    weights = save_tiny_networks(tmp_path)
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert finish(name, *weights, f"--out={whole}")[0] == 0
+    process = start(name, *weights, f"--out={out}", "--save_seconds=0")
+    err = stop_in_the_second(name, process, out, signal.SIGTERM)
+    assert process.returncode == 143, err
+    assert f"stopped: {SECOND[name]}: runs" in err and "--resume goes on" in err
+    [finished] = json.loads((out / FINISHED[name]).read_text())
+
+    code, _, err = finish(name, *weights, f"--out={out}")
+    assert code == 2 and "holds a run that was stopped" in err and err.count("\n") == 1
+    code, _, err = finish(name, *weights, f"--out={out}", "--resume", "--steps=13")
+    assert code == 2 and err.count("\n") == 1 and "own command" in err, err
+
+    process = start(name, *weights, f"--out={out}", "--resume", "--save_seconds=0")
+    stop_in_the_second(name, process, out, signal.SIGKILL)
+    code, said, err = finish(name, *weights, f"--out={out}", "--resume")
+    assert code == 0, err
+    assert figures_of(name, out) == figures_of(name, whole)
+    records = json.loads((out / FINISHED[name]).read_text())
+    assert len(records) > 2
+    assert {key for key, one in records.items() if "--resume" not in one["command"]} == {finished}
+    left = {p.name for p in out.iterdir()}
+    assert left == {p.name for p in whole.iterdir()} and UNFINISHED not in left
+
+    code, again, _ = finish(name, *weights, f"--out={out}", "--resume")
+    assert code == 0 and again.splitlines()[-5:] == said.splitlines()[-5:]
+    assert json.loads((out / FINISHED[name]).read_text()) == records
