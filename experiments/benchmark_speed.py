@@ -17,10 +17,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import jax
 from absl import flags
 
-from experiments.launch import check_flags_only, check_some_of, run_main
+from experiments.launch import check_flags_only, check_some_of, keep_compiled, run_main
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.experiment import NSFW, PLACES
 from jaxsynth.files.results import hardware, versions
@@ -63,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     check_some_of("precisions", _PRECISION.value, _PRECISIONS)
     batches = _batches(_BATCHES.value)
     folder = _folder(Path(_OUT.value))
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+    keep_compiled(cache_dir())
     limits = {precision: machine_limits(precision) for precision in _PRECISION.value}
     measured = []
     for name in _CASES.value:

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
 from experiments.continuing import going_on
+from experiments.launch import keep_compiled
 from experiments.processes import agree, any_of
 from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
@@ -36,9 +36,10 @@ from jaxsynth.kept import Stopped, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
 from jaxsynth.path import path_pictures
 from jaxsynth.report.digest import digest, join_digests
+from jaxsynth.report.images import image_writer
 from jaxsynth.report.rows import is_non_finite
 from jaxsynth.report.strip import STRIP, STRIP_ROWS
-from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_images, write_pages
+from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_pages
 from jaxsynth.report.tables import format_table
 
 _WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
@@ -55,7 +56,7 @@ def load_networks(settings: Settings, encoder: bool = False) -> dict[str, Networ
     """
     if settings.init_image:
         read_image(settings.init_image)  # a bad photograph is told of before anything is loaded
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+    keep_compiled(cache_dir())
     dtype = np.dtype(settings.sweep.precision)
     networks = {role: load_network(name, dtype) for role, name in settings.networks.items()}
     check_roles(networks)
@@ -180,8 +181,9 @@ def _compute(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) 
         settings.progress,
         settings.devices,
     )
-    for first, chunk in chunks:
-        write_images(settings.out, first, chunk, settings.show)
+    with image_writer(settings.out, settings.images, settings.show) as write:
+        for first, chunk in chunks:
+            write(first, chunk)
 
 
 def _starts(settings: Settings, todo: Plan) -> Sequence[int]:
@@ -218,6 +220,7 @@ def _write_pages(
         config={k: v for k, v in config["flags"].items() if v is not None},
         blur_sheet=settings.blur_sheet,
         show=settings.show,
+        images=settings.images,
         paths=paths,
         draw_sheet=draw_sheet,
     )
@@ -248,7 +251,8 @@ def _start(
     photo = preprocess(
         read_image(settings.init_image), encoder.info.preprocessing, encoder.input_shape[0]
     )
-    return photo, runs, np.tile(encode(encoder, generator, photo), (len(runs), 1))
+    code = encode(encoder, generator, photo)
+    return photo, runs, np.broadcast_to(code, (len(runs), *code.shape))
 
 
 def _start_codes(
@@ -279,6 +283,7 @@ def _config(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
         "networks": {role: file_record(name) for role, name in settings.networks.items()},
         "inputs": _inputs(settings),
         "show": settings.show,
+        "images": settings.images,
         "chunk_runs": settings.chunk_runs,
         "runs": [dataclasses.asdict(run) for run in runs],
     }

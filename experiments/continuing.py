@@ -18,7 +18,7 @@ from jaxsynth.files.weights import file_record
 
 # Flags that hold on for all who go on, and for those who go on with the same objective.
 _NETWORKS = ("generator", "nsfw", "places", "encoder", "precision")
-_ALIKE = (*_NETWORKS, "balance", "show", "blur_sheet", "batch")
+_ALIKE = (*_NETWORKS, "balance", "show", "images", "blur_sheet", "batch")
 # The modules of flags that say how; all others say what is climbed.
 _SHARED = ("experiments.run_flags", "experiments.recipe_flags", "experiments.processes")
 

@@ -3,8 +3,10 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags
 
 from jaxsynth.engine.parts import is_out_of_memory
@@ -42,6 +44,13 @@ def run_main(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
     raise AssertionError("app.run always exits")
+
+
+def keep_compiled(cache: Path) -> None:
+    """Compiled programs, small ones too, are kept below this folder: another process that needs the
+    same ones compiles nothing. To be called before anything is compiled."""
+    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def check_flags_only(name: str, argv: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.experiment import NSFW, PLACES, PRECISIONS, Sweep
 from jaxsynth.files.weights import read_info
 from jaxsynth.path import path_steps
+from jaxsynth.report.images import IMAGES
 
 flags.adopt_module_key_flags(several)
 flags.adopt_module_key_flags(recipe_flags)
@@ -90,6 +91,13 @@ _SHOW = flags.DEFINE_enum(
     ["mean", "dgn_am"],
     "How pixels become visible: add the mean and clip (truer colours), or DGN-AM's stretch.",
 )
+_IMAGES = flags.DEFINE_enum(
+    "images",
+    "all",
+    list(IMAGES),
+    "Which image files are written of every run: last and best image, the best one, or none; the "
+    "sheet is drawn and results.safetensors has the pixels in any case.",
+)
 _BLUR_SHEET = flags.DEFINE_bool(
     "blur_sheet",
     False,
@@ -110,9 +118,9 @@ _PROGRESS = flags.DEFINE_bool("progress", True, "Show a progress bar.")
 
 
 # Flags of what only a run in a folder of its own has: a start, pages, other processes.
-OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "blur_sheet", "devices")
-OF_A_KEPT_RUN += ("distributed", "coordinator", "num_processes", "process_id", "continue_from")
-OF_A_KEPT_RUN += ("extend_steps",)
+OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "images", "blur_sheet")
+OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
+OF_A_KEPT_RUN += ("continue_from", "extend_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +136,7 @@ class Settings:
     init_codes: str | None
     earlier: Earlier | None
     show: str
+    images: str
     blur_sheet: bool
     out: Path
     overwrite: bool
@@ -201,6 +210,7 @@ def read_settings(name: str, argv: Sequence[str], seeds: str = "8", **override: 
         init_codes=_INIT_CODES.value,
         earlier=earlier,
         show=_SHOW.value,
+        images=_IMAGES.value,
         blur_sheet=_BLUR_SHEET.value,
         out=out,
         overwrite=_OVERWRITE.value,

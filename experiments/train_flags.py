@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags, logging
 
-from experiments.launch import check_flags_only
+from experiments.launch import check_flags_only, keep_compiled
 from jaxsynth.files.weights import cache_dir
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.precision import ACTIVATIONS, default_activations
@@ -44,7 +43,7 @@ def read_common(name: str, argv: Sequence[str]) -> dict[str, Any]:
     check_flags_only(name, argv)
     logging.set_verbosity(logging.WARNING)  # orbax tells every step of every save
     cache = Path(_CACHE.value) if _CACHE.value else cache_dir()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    keep_compiled(cache)
     return {
         "data": Path(_DATA.value),
         "cache": cache,

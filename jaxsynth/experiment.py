@@ -25,6 +25,7 @@ from jaxsynth.engine.objective import (
 )
 from jaxsynth.engine.progress import Progress
 from jaxsynth.engine.recipes import Recipe
+from jaxsynth.engine.starts import StartCodes
 from jaxsynth.engine.sweep import (
     Batch,
     OnStep,
@@ -127,11 +128,18 @@ def plan(
     seeds = np.array([run.seed for run in runs])
     if start is None:
         root = jax.random.key(0)
-        start = recipes.start_codes(settings.recipe, box, root, seeds, generator.code)
+
+        def draw(some: np.ndarray) -> jax.Array:
+            return recipes.start_codes(settings.recipe, box, root, some, generator.code)
+
+        codes = StartCodes(draw, seeds, size, dtype)
+        codes[0]  # a recipe that needs what the generator lacks is refused here
     elif start.shape != (len(runs), size):
         raise ValueError(f"start codes have shape {start.shape}, expected {(len(runs), size)}")
     elif not np.isfinite(start).all():
         raise ValueError("start codes hold numbers that are not finite")
+    else:
+        codes = np.asarray(start, dtype)
     shapes = terms.system_shapes(networks)
     side = shapes[GENERATOR][system.image][0]
     if settings.recipe.jitter >= side:
@@ -142,7 +150,7 @@ def plan(
     weights, watch = terms.weights_and_watch(
         [run.terms for run in runs], shapes, watched_blobs(classifiers), dtype
     )
-    batch = Batch(np.asarray(start, dtype), weights, watch, seeds.astype(np.uint32))
+    batch = Batch(codes, weights, watch, seeds.astype(np.uint32))
     params = system_params(generator, classifiers, encoder)
     return Plan(system, judge, params, batch, box, settings)
 

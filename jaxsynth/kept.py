@@ -29,7 +29,7 @@ from jaxsynth.files.results import (
 from jaxsynth.report.progress import execute_shown
 
 # Parts of config.json in which a resumed run must agree.
-_DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "chunk_runs", "runs")
+_DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "images", "chunk_runs", "runs")
 
 _CALLED = {"chunk_runs": "runs a chunk (--batch times the devices)"}
 
@@ -65,7 +65,7 @@ def open_run(
 def barely_begun(folder: Path) -> bool:
     """Whether a run was killed here before it wrote its config."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return names <= {LOCK, "images"} and not any((folder / "images").glob("*"))
+    return names <= {LOCK}
 
 
 def _check_same(folder: Path, kept: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

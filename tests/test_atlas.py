@@ -14,7 +14,7 @@ from jaxsynth.engine.recipes import Recipe
 from jaxsynth.engine.sweep import join
 from jaxsynth.engine.terms import Term, layer_terms, system_shapes
 from jaxsynth.experiment import Run, Sweep, execute, plan
-from jaxsynth.files.images import preprocess, to_rgb, write_png
+from jaxsynth.files.images import preprocess, to_rgb
 from jaxsynth.files.results import read_results
 from jaxsynth.path import Picture, path_pictures, path_steps
 from jaxsynth.report import sheet
@@ -254,13 +254,14 @@ def test_an_atlas_of_each_network(weights, tmp_path, flags, labels, networks, ti
 
 def test_every_unit_and_its_label_are_on_a_page(tmp_path):
     count, side = 450, 112
-    (tmp_path / "images").mkdir()
     runs = [Run(0, (), f"unit {i}") for i in range(count)]
     rows = [{"activation_1_last": float(i), "status": "ok"} for i in range(count)]
     colours = [(i % 256, 100 + i // 256, 40) for i in range(count)]
-    for i, colour in enumerate(colours):
-        write_png(tmp_path / f"images/run{i:05d}_last.png", np.full((4, 4, 3), colour, np.uint8))
-    names = write_atlas(tmp_path, "All 450 units", runs, rows)
+
+    def visible(i: int) -> np.ndarray:
+        return np.full((4, 4, 3), colours[i], np.uint8)
+
+    names = write_atlas(tmp_path, "All 450 units", runs, rows, visible)
     assert names == ["atlas_00.png", "atlas_01.png"]
     pages = [np.asarray(Image.open(tmp_path / name)).astype(int) for name in names]
     for page, first, last in ((pages[0], 0, 400), (pages[1], 400, 450)):

@@ -257,3 +257,26 @@ def test_balances_are_compared_by_command(weights, tmp_path):
     assert (out / "balances.md").read_text() in done.stdout
     wrong = launch("compare_balances", *weights, "--balances=even", f"--out={tmp_path / 'x'}")
     assert wrong.returncode == 2 and "even" in wrong.stderr
+
+
+def test_precisions_are_compared_by_command(weights, tmp_path):
+    out = tmp_path / "run"
+    flags = [*weights, "--scenes=bar", "--seeds=3", "--steps=3", "--batch=2", "--recipe=goh"]
+    done = launch("compare_precisions", *flags, "--other_batch=3", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    with open(out / "precision.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = [("float32", "2"), ("float32", "3"), ("bfloat16", "2")]
+    assert [(r["objective"], r["precision"], r["batch"], r["runs"]) for r in rows] == [
+        (objective, *kind, "3") for objective in ("bar", "nsfw") for kind in kinds
+    ]
+    assert all(0 <= float(r["median P"]) <= 1 and r["not finite"] == "0" for r in rows)
+    for first, second, third in (rows[:3], rows[3:]):
+        assert float(first["rms from float32, median"]) == 0
+        # three steps of tiny networks are not yet chaotic, but bfloat16 has 8 bits
+        assert float(second["rms from float32, median"]) < 0.5
+        assert float(third["rms from float32, median"]) > 0
+        assert float(first["rms between seeds, median"]) > 0
+    assert (out / "precision.md").read_text() in done.stdout
+    wrong = launch("compare_precisions", *flags, "--other_batch=2", f"--out={tmp_path / 'x'}")
+    assert wrong.returncode == 2 and "--other_batch=2 is that of --batch" in wrong.stderr

@@ -299,7 +299,7 @@ def test_scan_blocks_and_single_steps_agree(networks, x64):
     params = {role: todo.params[role] for role in ("generator", "places", "encoder")}
 
     def climb(blocks):
-        state = sweep.init_jit(ALL, todo.batch.codes, todo.batch.seeds)
+        state = sweep.init_jit(ALL, todo.batch.codes[:], todo.batch.seeds)
         for steps in blocks:
             state, _ = sweep.advance_jit(
                 *(todo.system, ALL, "image", None, steps),

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxsynth.experiment import Run
 from jaxsynth.files.images import read_image
-from jaxsynth.report.html import ReportRun, write_report
+from jaxsynth.report import summary
+from jaxsynth.report.html import ReportImage, ReportRun, write_report
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.report.tables import format_table, printable, write_metrics
@@ -121,7 +123,8 @@ def test_nothing_in_a_report_becomes_markup(tmp_path):
         tmp_path / "report.html",
         title=EVIL,
         summary=[{EVIL: EVIL}],
-        runs=[ReportRun(EVIL, (EVIL, EVIL), 0.9, EVIL, 0.1)],
+        runs=[ReportRun((ReportImage(EVIL, EVIL, 0.9), ReportImage(EVIL, EVIL)), (EVIL, EVIL))],
+        note=EVIL,
         command=EVIL,
         config={EVIL: EVIL},
         traces=EVIL,
@@ -136,8 +139,12 @@ def test_nothing_in_a_report_becomes_markup(tmp_path):
 
 def test_only_high_scores_are_blurred(tmp_path):
     scores = [None, 0.1, 0.5, 0.51, 0.99, float("nan")]
-    runs = [ReportRun(f"images/{i}.png", (f"seed {i}",), p) for i, p in enumerate(scores)]
-    runs.append(ReportRun("images/6.png", ("seed 6",), 0.2, "images/best 6#.png", 0.8))
+    runs = [
+        ReportRun((ReportImage(f"images/{i}.png", "last", p),), (f"seed {i}",))
+        for i, p in enumerate(scores)
+    ]
+    pair = ReportImage("images/6.png", "last", 0.2), ReportImage("images/best 6#.png", "best", 0.8)
+    runs.append(ReportRun(pair, ("seed 6",)))
     page = _page(tmp_path / "report.html", runs=runs)
     boxes = [box["aria-label"] for box in page.all("input")]
     assert boxes == ["show seed 3, last", "show seed 4, last", "show seed 6, best"]
@@ -149,7 +156,8 @@ def test_a_report_stands_alone_and_shows_what_it_was_given(tmp_path):
     page = _page(
         tmp_path / "report.html",
         summary=[{"scene": "abbey", "p": 0.12345678, "runs": 8}, {"scene": "bar", "best": 1.0}],
-        runs=[ReportRun("a.png", ("seed 0", "NSFW 0.2"))],
+        runs=[ReportRun((ReportImage("a.png"),), ("seed 0", "NSFW 0.2"))],
+        note="the first of them",
         command="python -m experiments.joint",
         config={"steps": 300},
         traces="traces.png",
@@ -157,7 +165,16 @@ def test_a_report_stands_alone_and_shows_what_it_was_given(tmp_path):
     references = [a.get("src") or a.get("href") for t, a in page.tags if t in ("img", "a", "link")]
     links = ["contact_sheet.png", "metrics.csv", "config.json", "results.safetensors"]
     assert references == [*links, "traces.png", "a.png"]
-    for text in ("abbey", "0.123457", "seed 0", "NSFW 0.2", "experiments.joint", "steps", "300"):
+    for text in (
+        "abbey",
+        "0.123457",
+        "seed 0",
+        "NSFW 0.2",
+        "experiments.joint",
+        "steps",
+        "300",
+        "of them",
+    ):
         assert text in page.text
     assert "can be suggestive" in page.text
 
@@ -220,3 +237,27 @@ def test_plot_refuses_other_shapes_and_says_when_it_cannot_draw(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     assert plot_traces(tmp_path / "x.png", np.zeros((3, 4))) == WITHOUT_MATPLOTLIB
     assert not (tmp_path / "x.png").exists()
+
+
+# ---- the sheet of a sweep
+
+
+@pytest.mark.parametrize(
+    ("scenes", "seeds", "columns", "shown"),
+    [(2, 3, 3, 6), (30, 20, 20, 400), (3, 500, 8, 400), (1, 41, 8, 41)],
+)
+def test_a_sheet_is_a_page_however_many_seeds_there_are(tmp_path, scenes, seeds, columns, shown):
+    runs = [Run(s, (), f"scene {r}", f"seed {s}") for r in range(scenes) for s in range(seeds)]
+    rows = [{"seed": r.seed, "row": r.row, "column": r.column, "status": "ok"} for r in runs]
+    asked = []
+
+    def visible(run: int) -> np.ndarray:
+        asked.append(run)
+        return np.full((8, 8, 3), 90, np.uint8)
+
+    assert summary._write_sheet(tmp_path, "a sweep", runs, rows, visible, False) == [
+        "contact_sheet.png"
+    ]
+    assert asked == list(range(shown))
+    with Image.open(tmp_path / "contact_sheet.png") as page:
+        assert columns * 160 < page.width < columns * 160 + 900

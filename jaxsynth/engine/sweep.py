@@ -23,6 +23,7 @@ from jaxsynth.engine.objective import System, params_of
 from jaxsynth.engine.parts import is_out_of_memory, make_parts, share_rows
 from jaxsynth.engine.progress import Progress, host_leaves, restore
 from jaxsynth.engine.recipes import Box, Recipe
+from jaxsynth.engine.starts import StartCodes
 from jaxsynth.networks.network import Params
 
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
@@ -35,7 +36,7 @@ OnStep = Callable[[int, int, np.ndarray, Callable[[], Progress]], None]
 class Batch(NamedTuple):
     """Runs as data, every leaf with a leading run axis R (see `jaxsynth.engine.terms`)."""
 
-    codes: np.ndarray  # (R, D) start codes
+    codes: np.ndarray | StartCodes  # (R, D) start codes
     weights: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, *blob shape)
     watch: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, K)
     seeds: np.ndarray | None = None  # (R,) uint32, which decide the jitter

@@ -159,7 +159,7 @@ def weights_and_watch(
     for role, blob in [*watch, *((n, b) for n, blobs in weights.items() for b in blobs)]:
         shape = shapes[role][blob]
         if len(shape) == 1:
-            rows = np.tile(np.arange(shape[0], dtype=np.int32), (len(runs), 1))
+            rows = np.broadcast_to(np.arange(shape[0], dtype=np.int32), (len(runs), shape[0]))
         else:
             own = [
                 [

@@ -53,7 +53,7 @@ _OURS += (f"{UNFINISHED}/.*.part", f"{UNFINISHED}/{STOP}", "images/.*.part", ".*
 
 
 def prepare_folder(path: str | Path, overwrite: bool) -> Path:
-    """Makes the output folder, and `images` in it.
+    """Makes the output folder.
 
     With `overwrite`, files of an earlier run in it are deleted; others are left alone.
 
@@ -66,7 +66,7 @@ def prepare_folder(path: str | Path, overwrite: bool) -> Path:
             if not overwrite:
                 raise ValueError(occupied(folder))
             clear_folder(folder)
-        (folder / "images").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "no permission to write")
     except OSError as error:
@@ -174,6 +174,12 @@ def read_results(folder: str | Path) -> Results:
         return results_from_arrays(safetensors.numpy.load_file(path))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} holds no readable results: {error}") from None
+
+
+def read_last_image(folder: Path, run: int) -> np.ndarray:
+    """Raw pixels (H, W, 3) of a run's last image in results.safetensors; nothing else is read."""
+    with safetensors.safe_open(folder / RESULTS, framework="np") as file:
+        return file.get_slice("images/last")[run]
 
 
 def results_arrays(results: Results, start_codes: np.ndarray) -> dict[str, np.ndarray]:

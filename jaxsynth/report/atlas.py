@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsynth.experiment import Run
 from jaxsynth.report.sheet import contact_sheet
-from jaxsynth.report.summary import CONTACT_SHEET, run_tile
+from jaxsynth.report.summary import CONTACT_SHEET, Visible, run_tile
 
 PAGE_TILES = 400
 _SIDE, _WIDEST = 112, 20  # of a tile in pixels, of a page in tiles
@@ -17,6 +17,7 @@ def write_atlas(
     title: str,
     runs: Sequence[Run],
     rows: Sequence[Mapping[str, Any]],
+    visible: Visible,
     blur: bool = False,
 ) -> list[str]:
     """Draws every run in order: its `row` as the unit's label, below it the unit's activation.
@@ -24,9 +25,10 @@ def write_atlas(
     One page is contact_sheet.png; more of them, of at most 400 tiles, are atlas_00.png and so on.
 
     Args:
-      folder: where; it holds the runs' images.
+      folder: where.
       title: heading of every page.
       runs, rows: the runs, a term each, and their metric rows.
+      visible: a run's number -> its last image.
       blur: blurs pictures of P(NSFW) > 0.5.
 
     Returns:
@@ -39,7 +41,7 @@ def write_atlas(
         names = [f"atlas_{page:02d}.png" for page in range(-(-len(runs) // size))]
     for page, name in enumerate(names):
         shown = range(page * size, min(len(runs), (page + 1) * size))
-        tiles = [run_tile(folder, i, rows[i], _lines(runs[i], rows[i]), blur) for i in shown]
+        tiles = [run_tile(visible(i), rows[i], _lines(runs[i], rows[i]), blur) for i in shown]
         heading = title
         if len(names) > 1:
             first, last = runs[shown[0]].row, runs[shown[-1]].row

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsynth.engine.sweep import Results, watched_of_run
+from jaxsynth.engine.terms import Term
 from jaxsynth.experiment import Run
 from jaxsynth.networks.network import Network
-from jaxsynth.report.rows import metric_rows, probability
+from jaxsynth.report.rows import Watched, metric_rows, probability
 
 
 class Digest(NamedTuple):
@@ -26,13 +27,19 @@ class Digest(NamedTuple):
 def digest(
     first: int, runs: Sequence[Run], chunk: Results, networks: Mapping[str, Network]
 ) -> Digest:
-    """Of a chunk whose first run is number `first` of all `runs`."""
+    """Of a chunk whose first run is number `first` of all `runs`; keeps no array of it alive."""
     own = runs[first : first + len(chunk.codes)]
     curves = [
-        [probability(t, networks, watched_of_run(chunk.watched, i)) for t in run.terms]
+        [_curve(t, networks, watched_of_run(chunk.watched, i)) for t in run.terms]
         for i, run in enumerate(own)
     ]
     return Digest(metric_rows(first, own, chunk, networks), chunk.objective, curves)
+
+
+def _curve(term: Term, networks: Mapping[str, Network], watched: Watched) -> np.ndarray | None:
+    """A copy: a view would keep the probabilities of all classes."""
+    p = probability(term, networks, watched)
+    return None if p is None else np.array(p)
 
 
 def join_digests(parts: Sequence[Digest]) -> Digest:

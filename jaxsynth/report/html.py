@@ -16,22 +16,26 @@ CONTENT_NOTE = (
 )
 
 
-class ReportRun(NamedTuple):
-    """One run of the gallery.
+class ReportImage(NamedTuple):
+    """One picture of a run.
 
     Attributes:
-      image: file of the last image, relative to the report.
-      lines: caption, the first line is the heading.
-      nsfw: P(NSFW) of the image; None if unknown.
-      best_image: file of the best image, shown beside the last one; "" for none.
-      best_nsfw: P(NSFW) of the best image; None counts as the last image's.
+      file: relative to the report.
+      which: `last` or `best`.
+      nsfw: its P(NSFW); None if unknown.
     """
 
-    image: str
-    lines: tuple[str, ...] = ()
+    file: str
+    which: str = "last"
     nsfw: float | None = None
-    best_image: str = ""
-    best_nsfw: float | None = None
+
+
+class ReportRun(NamedTuple):
+    """One run of the gallery: its pictures, side by side, and its caption, the first line of which
+    is the heading."""
+
+    images: tuple[ReportImage, ...]
+    lines: tuple[str, ...]
 
 
 def write_report(
@@ -39,6 +43,7 @@ def write_report(
     title: str,
     summary: Sequence[Mapping[str, Any]],
     runs: Sequence[ReportRun],
+    note: str = "",
     command: str = "",
     config: Mapping[str, Any] | None = None,
     traces: str = "",
@@ -58,6 +63,7 @@ def write_report(
       title: heading of the page.
       summary: table rows; columns in the order in which they first appear.
       runs: the gallery, in this order.
+      note: what stands above the gallery, e.g. that it is a part.
       command: what to type to repeat the run.
       config: settings, name -> value.
       traces: image file of the traces' plot, relative to the report; "" for none.
@@ -73,7 +79,7 @@ def write_report(
         _section("Summary", _table(summary)),
         _section("From the photograph", _strip(strip, strip_nsfw)),
         _section("Traces", _traces(traces)),
-        _section("Images", _gallery(runs)),
+        _section("Images", _note(note) + _gallery(runs)),
         _section("Configuration", _config(config or {})),
     ]
     body = "\n".join(part for part in parts if part)
@@ -114,20 +120,24 @@ def _strip(file: str, nsfw: float | None) -> str:
     return f'<div class="strip">{_picture(file, nsfw, alt, "")}</div>' if file else ""
 
 
+def _note(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>\n" if text else ""
+
+
 def _gallery(runs: Sequence[ReportRun]) -> str:
     figures = "\n".join(_figure(run) for run in runs)
     return f'<div class="gallery">\n{figures}\n</div>' if runs else ""
 
 
 def _figure(run: ReportRun) -> str:
-    heading = run.lines[0] if run.lines else run.image
-    best_nsfw = run.nsfw if run.best_nsfw is None else run.best_nsfw
-    pictures = _picture(run.image, run.nsfw, f"{heading}, last", "last" if run.best_image else "")
-    if run.best_image:
-        pictures += _picture(run.best_image, best_nsfw, f"{heading}, best", "best")
-    first = f"<b>{html.escape(heading)}</b>"
-    caption = "<br>".join([first, *map(html.escape, run.lines[1:])])
-    pair = " pair" if run.best_image else ""
+    heading, *rest = run.lines
+    several = len(run.images) > 1
+    pictures = "".join(
+        _picture(i.file, i.nsfw, f"{heading}, {i.which}", i.which if several else "")
+        for i in run.images
+    )
+    caption = "<br>".join([f"<b>{html.escape(heading)}</b>", *map(html.escape, rest)])
+    pair = " pair" if several else ""
     return f"""<figure class="run{pair}"><div class="pictures">{pictures}</div>
 <figcaption>{caption}</figcaption></figure>"""
 
@@ -135,7 +145,7 @@ def _figure(run: ReportRun) -> str:
 def _picture(file: str, nsfw: float | None, alt: str, tag: str) -> str:
     """A picture; above the threshold inside a label whose hidden checkbox lifts the blur."""
     image = f'<img src="{_url(file)}" alt="{html.escape(alt)}" loading="lazy">'
-    badge = f"<i>{tag}</i>" if tag else ""
+    badge = f"<i>{html.escape(tag)}</i>" if tag else ""
     if nsfw is None or not nsfw > BLUR_ABOVE:
         return f'<span class="picture">{image}{badge}</span>'
     box = f'<input type="checkbox" aria-label="show {html.escape(alt)}">'

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 FEW = 8  # runs up to which each has its own colour and a name in the legend
+LINES = 300  # more are a blot, and each costs memory
 WITHOUT_MATPLOTLIB = "no plot: matplotlib is not installed (pip install 'jaxsynth[plots]')"
 _COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#3a9ca6", "#777b80")
 
@@ -21,7 +22,8 @@ def plot_traces(
 ) -> str:
     """Draws every run's objective, and beside it probabilities, against the step.
 
-    Few runs get a colour and a legend each, many are thin lines with their median on top.
+    Few runs get a colour and a legend each, many are thin lines (of more than 300, as many evenly
+    spaced ones) with the median of all on top.
 
     Args:
       path: image file to write.
@@ -78,9 +80,10 @@ def _draw_objective(axes, objective: np.ndarray, names: Sequence[str]) -> None:
 
 def _draw_runs(axes, runs: np.ndarray, colour: str, label: str) -> None:
     """Thin lines, and their median where there is more than one."""
-    alpha = float(np.clip(4 / len(runs), 0.08, 0.45))
+    drawn = runs[np.unique(np.linspace(0, len(runs) - 1, LINES).astype(int))]
+    alpha = float(np.clip(4 / len(drawn), 0.08, 0.45))
     if len(runs) > 1:
-        axes.plot(_steps(runs[0]), runs.T, color=colour, lw=0.8, alpha=alpha)
+        axes.plot(_steps(runs[0]), drawn.T, color=colour, lw=0.8, alpha=alpha)
     middle = _median(runs)
     label = f"{label}, median of {len(runs)} runs" if len(runs) > 1 else label
     axes.plot(_steps(middle), middle, color=colour, lw=2, label=label, **_marker(middle))
@@ -127,4 +130,11 @@ def _style(axes, x: str, y: str) -> None:
 
 
 def _legend(axes) -> None:
-    axes.legend(frameon=True, framealpha=0.85, edgecolor="none", fontsize=8, handlelength=1.6)
+    axes.legend(
+        loc="lower right",
+        frameon=True,
+        framealpha=0.85,
+        edgecolor="none",
+        fontsize=8,
+        handlelength=1.6,
+    )

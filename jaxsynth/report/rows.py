@@ -98,29 +98,30 @@ def probability(term: Term, networks: Mapping[str, Network], watched: Watched) -
     return watched[term.network]["prob"][..., term.index[0]]
 
 
-def captions(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Caption lines of a run from its metric row: seed or origin, then what the classifiers say."""
+def captions(row: Mapping[str, Any], which: str = "last") -> tuple[str, ...]:
+    """Caption lines of a run from its metric row: seed or origin, then what the classifiers say of
+    its `last` or `best` image."""
     name = f"run {row['from'].rpartition(':')[2]}" if "from" in row else f"seed {row['seed']}"
     place = f"{row['row']} {row['column']}"
     named = name in place or f"seed {row['seed']}" in place
-    return (() if named else (name,)) + score_lines(row)
+    return (() if named else (name,)) + score_lines(row, which)
 
 
-def score_lines(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the classifiers say of a row's last picture, one line each."""
+def score_lines(row: Mapping[str, Any], which: str = "last") -> tuple[str, ...]:
+    """What the classifiers say of a row's `last` or `best` picture, one line each."""
     lines = []
-    if row.get("nsfw_last") is not None:
-        lines.append(f"NSFW {row['nsfw_last']:.3f}")
+    if row.get(f"nsfw_{which}") is not None:
+        lines.append(f"NSFW {row[f'nsfw_{which}']:.3f}")
     n = 1
     while f"target_{n}" in row:
         role, blob, name = row[f"target_{n}"].split(":", 2)
-        p, activation = row[f"p_{n}_last"], row[f"activation_{n}_last"]
+        p, activation = row[f"p_{n}_{which}"], row[f"activation_{n}_{which}"]
         if role != NSFW and p is not None:
             lines.append(f"{name} {p:.2f}")
         elif p is None and activation is not None:
             unit = blob if blob in REGULARISERS else f"{blob}:{name}"
             lines.append(f"{unit} {activation:.3g}")
         n += 1
-    if len(lines) < 2 and row.get("top_scene"):
+    if len(lines) < 2 and which == "last" and row.get("top_scene"):
         lines.append(f"{row['top_scene']} {row['p_top_scene']:.2f}")
     return tuple(lines)

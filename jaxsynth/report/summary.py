@@ -1,4 +1,4 @@
-"""The pages of a finished sweep: its images, the contact sheet, the traces, the HTML report."""
+"""The pages of a finished sweep: the contact sheet, the traces, the HTML report."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsynth.engine.sweep import Results
 from jaxsynth.experiment import Run
-from jaxsynth.files.images import read_image, to_rgb, write_png
+from jaxsynth.files.images import to_rgb
+from jaxsynth.files.results import read_last_image
 from jaxsynth.networks.network import Network
 from jaxsynth.path import Picture
 from jaxsynth.report.digest import Digest
-from jaxsynth.report.html import BLUR_ABOVE, ReportRun, write_report
+from jaxsynth.report.html import BLUR_ABOVE, ReportImage, ReportRun, write_report
+from jaxsynth.report.images import IMAGES, image_name
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.rows import captions, is_non_finite
 from jaxsynth.report.sheet import Tile, contact_sheet
@@ -21,10 +22,14 @@ from jaxsynth.report.strip import write_strip
 from jaxsynth.report.tables import write_metrics
 
 CONTACT_SHEET = "contact_sheet.png"
-SHEET_TILES = 400  # a larger sheet is no longer a page; the report has every run
-_COLUMNS = 8
-# Draws the runs' last images from (folder, title, runs, rows, blur); the names of its files.
-DrawSheet = Callable[[Path, str, Sequence[Run], Sequence[Mapping[str, Any]], bool], list[str]]
+SHEET_TILES = 400  # a larger sheet is no longer a page
+REPORT_RUNS = 1000  # nor is a larger gallery: a browser holds every picture that was scrolled to
+_COLUMNS, _MOST_COLUMNS = 8, 40  # of a plain page; of a grid, which is a plain page if it is wider
+Visible = Callable[[int], np.ndarray]  # a run's number -> its last image (H, W, 3) uint8, RGB
+# Draws pages from (folder, title, runs, rows, visible, blur); the names of its files.
+DrawSheet = Callable[
+    [Path, str, Sequence[Run], Sequence[Mapping[str, Any]], Visible, bool], list[str]
+]
 
 
 class Pages(NamedTuple):
@@ -32,18 +37,6 @@ class Pages(NamedTuple):
 
     rows: list[dict[str, Any]]
     pictures: list[str]
-
-
-def write_images(folder: Path, first: int, chunk: Results, how: str) -> None:
-    """Writes images/run00000_last.png and _best.png of a chunk whose first run is `first`."""
-    for which, look in (("last", chunk.last), ("best", chunk.best)):
-        for i, image in enumerate(to_rgb(look.image, how)):
-            write_png(folder / image_name(first + i, which), image)
-
-
-def image_name(run: int, which: str) -> str:
-    """Path of a run's image relative to the output folder; `which` is `last` or `best`."""
-    return f"images/run{run:05d}_{which}.png"
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -91,42 +84,38 @@ def write_pages(
     config: Mapping[str, Any],
     blur_sheet: bool = False,
     show: str = "mean",
+    images: str = "all",
     paths: Sequence[Sequence[Picture]] = (),
     draw_sheet: DrawSheet | None = None,
 ) -> Pages:
     """Writes metrics.csv, contact_sheet.png, traces.png, report.html, and strip.png of any paths.
 
-    The report blurs images of P(NSFW) > 0.5 until they are clicked; sheet and strip do if asked to.
+    The folder holds results.safetensors, which the sheet is drawn from, and the image files that
+    the choice `images` names (`jaxsynth.report.images.IMAGES`); the report shows no others. It
+    blurs images of P(NSFW) > 0.5 until they are clicked; sheet and strip do if asked to.
     `draw_sheet` draws something else than the contact sheet.
     """
+
+    def visible(run: int) -> np.ndarray:
+        return to_rgb(read_last_image(folder, run), show)
+
     rows = found.rows
     write_metrics(folder / "metrics.csv", rows)
-    sheets = (draw_sheet or _write_sheet)(folder, title, runs, rows, blur_sheet)
+    sheets = (draw_sheet or _write_sheet)(folder, title, runs, rows, visible, blur_sheet)
     strip = None
     if paths:
         heading = f"{title}, from a photograph"
         statuses = [row["status"] for row in rows]
         strip = write_strip(folder, heading, runs, paths, statuses, networks, show, blur_sheet)
     traces = _write_traces(folder, runs, found)
-    gallery = [
-        ReportRun(
-            image=image_name(i, "last"),
-            lines=(
-                " · ".join(filter(None, (run.row, run.column))) or f"run {i}",
-                *captions(row),
-                *(() if row["status"] == "ok" else (row["status"],)),
-            ),
-            nsfw=row.get("nsfw_last"),
-            best_image=image_name(i, "best") if found.objective.shape[1] else "",
-            best_nsfw=row.get("nsfw_best"),
-        )
-        for i, (run, row) in enumerate(zip(runs, rows, strict=True))
-    ]
+    which = IMAGES[images] if found.objective.shape[1] else IMAGES[images][:1]
+    shown = range(min(len(runs), REPORT_RUNS) if which else 0)
     write_report(
         folder / "report.html",
         title,
         summarise(rows),
-        gallery,
+        [_report_run(i, runs[i], rows[i], which) for i in shown],
+        note=_gallery_note(len(runs), images),
         command=command,
         config=config,
         traces=traces,
@@ -137,11 +126,35 @@ def write_pages(
     return Pages(rows, [*sheets, *([strip.file] if strip else [])])
 
 
+def _report_run(i: int, run: Run, row: Mapping[str, Any], which: Sequence[str]) -> ReportRun:
+    """Run i with those of its images; its caption is about the first of them."""
+    status = () if row["status"] == "ok" else (row["status"],)
+    place = " · ".join(filter(None, (run.row, run.column))) or f"run {i}"
+    images = tuple(ReportImage(image_name(i, w), w, row.get(f"nsfw_{w}")) for w in which)
+    return ReportRun(images, (place, *captions(row, which[0]), *status))
+
+
+def _gallery_note(runs: int, images: str) -> str:
+    """What the report does not show, "" where it shows all."""
+    if not IMAGES[images]:
+        return (
+            "No image files were written (--images=none): the sheet shows the first runs, "
+            "metrics.csv says what the classifiers see in all, results.safetensors has the pixels."
+        )
+    if runs > REPORT_RUNS:
+        return (
+            f"The first {REPORT_RUNS} of {runs} runs: metrics.csv has a row for each, images/ all "
+            "pictures."
+        )
+    return ""
+
+
 def _write_sheet(
     folder: Path,
     title: str,
     runs: Sequence[Run],
     rows: Sequence[Mapping[str, Any]],
+    visible: Visible,
     blur: bool,
 ) -> list[str]:
     order, columns, labels = _grid(runs)
@@ -153,17 +166,16 @@ def _write_sheet(
             if not labels
             else labels | {"row_labels": labels["row_labels"][: len(order) // columns]}
         )
-    tiles = [run_tile(folder, i, rows[i], captions(rows[i]), blur) for i in order]
+    tiles = [run_tile(visible(i), rows[i], captions(rows[i]), blur) for i in order]
     contact_sheet(tiles, columns, title, **labels).save(folder / CONTACT_SHEET)
     return [CONTACT_SHEET]
 
 
-def run_tile(
-    folder: Path, run: int, row: Mapping[str, Any], lines: tuple[str, ...], blur: bool
-) -> Tile:
-    """A run's last image with these caption lines, flagged if its status is not ok."""
+def run_tile(image: np.ndarray, row: Mapping[str, Any], lines: tuple[str, ...], blur: bool) -> Tile:
+    """A run's last image (H, W, 3) RGB with these caption lines, flagged if its status is not
+    ok."""
     return Tile(
-        read_image(folder / image_name(run, "last")),
+        image,
         lines,
         blur=blur and (row.get("nsfw_last") or 0) > BLUR_ABOVE,
         flag="" if row["status"] == "ok" else row["status"],
@@ -171,11 +183,13 @@ def run_tile(
 
 
 def _grid(runs: Sequence[Run]) -> tuple[list[int], int, dict[str, list[str]]]:
-    """Order of the tiles, columns, and labels: a grid where the runs make a full one."""
+    """Order of the tiles, columns, and labels: a grid where the runs make a full one that is not
+    too wide."""
     places = {(run.row, run.column): i for i, run in enumerate(runs)}
     row_names = list(dict.fromkeys(run.row for run in runs))
     column_names = list(dict.fromkeys(run.column for run in runs))
-    if len(places) == len(runs) == len(row_names) * len(column_names) and any(row_names):
+    full = len(places) == len(runs) == len(row_names) * len(column_names)
+    if full and any(row_names) and len(column_names) <= _MOST_COLUMNS:
         order = [places[r, c] for r in row_names for c in column_names]
         labels = {"row_labels": row_names, "column_labels": column_names}
         return order, len(column_names), labels

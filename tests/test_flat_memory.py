@@ -1,0 +1,101 @@
+"""What a sweep of many runs keeps in memory of each: nothing that a page does not need."""
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_networks
+
+from jaxsynth.engine.recipes import Recipe, make_box, start_codes
+from jaxsynth.engine.starts import StartCodes
+from jaxsynth.engine.sweep import join
+from jaxsynth.engine.terms import Term, system_shapes, weights_and_watch
+from jaxsynth.experiment import Run, Sweep, execute, plan
+from jaxsynth.networks.network import CodeStats
+from jaxsynth.report import plots
+from jaxsynth.report.digest import digest, join_digests
+
+TERMS = (Term("places", "log_prob", (3,), 1.0), Term("nsfw", "log_odds", (1,), 0.5))
+
+
+def test_a_digest_keeps_nothing_of_its_chunk_alive_but_curves():
+    networks = tiny_networks()
+    runs = [Run(seed, TERMS) for seed in range(5)]
+    chunks = list(execute(plan(networks, runs, Sweep(Recipe(steps=4), batch=2))))
+    found = join_digests([digest(2 * i, runs, c, networks) for i, c in enumerate(chunks)])
+    whole = join(chunks)
+    curves = [curve for of_run in found.curves for curve in of_run]
+    assert len(curves) == 10
+    for chunk in chunks:
+        for array in jax.tree.leaves(chunk):
+            assert not any(np.shares_memory(array, curve) for curve in curves)
+            assert not np.shares_memory(array, found.objective)
+    for i, (places, nsfw) in enumerate(found.curves):
+        np.testing.assert_array_equal(places, whole.watched["places"]["prob"][i, :, 3])
+        np.testing.assert_array_equal(nsfw, whole.watched["nsfw"]["prob"][i, :, 1])
+
+
+def test_what_all_runs_watch_is_there_once():
+    watch = [("places", "prob"), ("nsfw", "prob")]
+    _, watched = weights_and_watch(
+        [TERMS] * 1000, system_shapes(tiny_networks()), watch, np.float32
+    )
+    for blobs in watched.values():
+        for rows in blobs.values():
+            assert rows.shape[0] == 1000 and rows.strides[0] == 0
+            np.testing.assert_array_equal(rows[[7, 999]], [np.arange(rows.shape[1])] * 2)
+
+
+@pytest.mark.parametrize("start", ["clipped_normal", "code", "positive10"])
+def test_start_codes_are_drawn_where_they_are_read(start):
+    recipe = Recipe(start=start, steps=1)
+    code = CodeStats(
+        *(np.linspace(a, b, 12, dtype=np.float32) for a, b in ((2, 6), (0, 1), (1, 2)))
+    )
+    box, root, seeds = (
+        make_box(recipe, 12, code.upper, np.float32),
+        jax.random.key(0),
+        range(7, 207),
+    )
+    drawn = []
+
+    def draw(some: np.ndarray) -> jax.Array:
+        drawn.append(len(some))
+        return start_codes(recipe, box, root, some, code)
+
+    codes = StartCodes(draw, np.array(seeds), 12, np.dtype("float32"))
+    assert not drawn and codes.shape == (200, 12) and len(codes) == 200
+    whole = np.asarray(start_codes(recipe, box, root, np.array(seeds), code))
+    for rows in (3, np.int64(150), slice(40, 130), np.array([5, 199, 199]), slice(None)):
+        found = codes[rows]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, whole[rows])
+    assert set(drawn) == {64} and len(drawn) == 1 + 1 + 2 + 1 + 4
+
+
+def test_a_plan_holds_no_start_codes():
+    todo = plan(tiny_networks(), [Run(seed, TERMS) for seed in range(5)], Sweep(Recipe(steps=1)))
+    assert isinstance(todo.batch.codes, StartCodes) and todo.batch.codes.shape == (5, 12)
+
+
+class _Axes:
+    """Notes what is drawn."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def plot(self, _steps, values, **options):
+        self.drawn.append((values, options.get("label", "")))
+
+
+def test_many_traces_are_a_few_lines_and_the_median_of_all():
+    runs = np.random.default_rng(0).normal(size=(5000, 7))
+    axes = _Axes()
+    plots._draw_runs(axes, runs, "red", "objective")
+    (lines, _), (median, label) = axes.drawn
+    assert lines.shape == (7, plots.LINES)
+    np.testing.assert_array_equal(lines[:, [0, -1]].T, runs[[0, -1]])
+    np.testing.assert_array_equal(median, np.median(runs, axis=0))
+    assert label == "objective, median of 5000 runs"
+    few = _Axes()
+    plots._draw_runs(few, runs[:20], "red", "objective")
+    np.testing.assert_array_equal(few.drawn[0][0], runs[:20].T)
