@@ -129,9 +129,13 @@ def write_pages(
 def _report_run(i: int, run: Run, row: Mapping[str, Any], which: Sequence[str]) -> ReportRun:
     """Run i with those of its images; its caption is about the first of them."""
     status = () if row["status"] == "ok" else (row["status"],)
-    place = " · ".join(filter(None, (run.row, run.column))) or f"run {i}"
+    place = _place(run) or f"run {i}"
     images = tuple(ReportImage(image_name(i, w), w, row.get(f"nsfw_{w}")) for w in which)
     return ReportRun(images, (place, *captions(row, which[0]), *status))
+
+
+def _place(run: Run) -> str:
+    return " · ".join(filter(None, (run.row, run.column)))
 
 
 def _gallery_note(runs: int, images: str) -> str:
@@ -166,7 +170,10 @@ def _write_sheet(
             if not labels
             else labels | {"row_labels": labels["row_labels"][: len(order) // columns]}
         )
-    tiles = [run_tile(visible(i), rows[i], captions(rows[i]), blur) for i in order]
+    tiles = []
+    for i in order:
+        place = () if labels else filter(None, [_place(runs[i])])  # a grid's labels say it
+        tiles.append(run_tile(visible(i), rows[i], (*place, *captions(rows[i])), blur))
     contact_sheet(tiles, columns, title, **labels).save(folder / CONTACT_SHEET)
     return [CONTACT_SHEET]
 
