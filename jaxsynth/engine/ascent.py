@@ -95,11 +95,8 @@ def step(
         system, balance, params, code, weights, state.step, _look(recipe, state)
     )
     image = activations[GENERATOR][system.image]
-    updates, optimizer = make_transform(recipe).update(-gradient, state.optimizer, code)
-    moved = optax.apply_updates(code, updates)
-    if recipe.prior:
-        moved += recipe.prior * (encode(system.encoder, params[ENCODER], image) - code)
-    moved = _project(recipe, box, moved)
+    pull = encode(system.encoder, params[ENCODER], image) - code if recipe.prior else None
+    moved, optimizer = move(recipe, box, code, state.optimizer, gradient, pull)
 
     watched = watched_units(image, activations, watch)
     good = all_finite(value, image, watched)
@@ -122,6 +119,25 @@ def step(
         key=state.key,
     )
     return new, Trace(value, watched)
+
+
+def move(
+    recipe: Recipe,
+    box: Box,
+    code: jax.Array,
+    optimizer: optax.OptState,
+    gradient: jax.Array,
+    pull: jax.Array | None,
+) -> tuple[jax.Array, optax.OptState]:
+    """A code (D,) after one update, decayed and projected, and the optimizer's new state.
+
+    `gradient` (D,) points uphill; `pull` (D,) is E(G(z)) - z, which only a prior term needs.
+    """
+    updates, optimizer = make_transform(recipe).update(-gradient, optimizer, code)
+    moved = optax.apply_updates(code, updates)
+    if recipe.prior:
+        moved += recipe.prior * pull
+    return _project(recipe, box, moved), optimizer
 
 
 def all_finite(*trees: Any) -> jax.Array:

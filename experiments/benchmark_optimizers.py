@@ -1,0 +1,177 @@
+r"""Which step climbs best at equal cost: gradient and gradient-free optimizers on a learned prior.
+
+  python -m experiments.benchmark_optimizers
+  python -m experiments.benchmark_optimizers --optimizers='goh,adam,optax:adamw,c*' --budgets=150
+  python -m experiments.benchmark_optimizers --optimizers=cma_es,ga,de,random --budgets=3000 \
+    --objectives=mountain,aquarium,bedroom --seeds=8 --tune_seeds=1000:1002 --out=out/without
+  python -m experiments.benchmark_optimizers --smoke
+
+Any optimizers x objectives x seeds x budgets. Each optimizer is tuned first, by the median of what
+it finds from seeds that are not reported, for every objective by itself; then it runs from the
+reported seeds. All start from the same codes in the same box. A budget is in forward passes; a
+gradient counts by its measured time. The judge, a scene network that no objective knows, looks at
+the images of the best codes. Optimizers (names, globs, variants such as goh+raw+cosine, optax:NAME)
+are rows of jaxsynth/benchmark/optimizers.py, objectives (names, globs, or terms joined by &) of
+jaxsynth/benchmark/problems.py.
+
+All of it with the pocket networks takes a night on two cores (8 hours, reckoned from the speed of a
+step: 3.3 ms a forward pass of generator and scene network, 18 with open_nsfw, a sum of 240 a run).
+Writes table.md, table.tex, results.csv (a row per run), results.safetensors, plots.png, images.png
+and report.html into --out. Finished parts are kept: the same command with --resume goes on.
+Gradient-free rows need evosax: pip install 'jaxsynth[bench]'.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from experiments import recipe_flags, run_flags
+from experiments.common import encoder_name, load_networks
+from experiments.launch import run_main
+from jaxsynth.benchmark.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
+from jaxsynth.benchmark.problems import OBJECTIVES, Objective, choose_objectives
+from jaxsynth.benchmark.protocol import PRIOR
+from jaxsynth.benchmark.run import BenchmarkRun, benchmark, check_budgets
+from jaxsynth.engine.objective import ENCODER
+from jaxsynth.evaluation.looks import label_units
+from jaxsynth.experiment import PLACES
+from jaxsynth.files.chunks import locked
+from jaxsynth.files.weights import file_record, load_network
+from jaxsynth.networks.network import Network, is_generator
+
+flags.adopt_module_key_flags(run_flags)
+_NAMES = flags.DEFINE_list("optimizers", ["*"], f"Names or globs of {', '.join(OPTIMIZERS)}; more.")
+_OBJECTIVES = flags.DEFINE_list(
+    "objectives", ["*"], f"Names or globs of {', '.join(OBJECTIVES)}, or terms joined by &."
+)
+_TUNE = flags.DEFINE_string("tune_seeds", "1000:1004", "Seeds of the tuning sweep, as --seeds.")
+_BUDGETS = flags.DEFINE_list("budgets", ["60", "180"], "Forward-equivalents of a run.")
+_RATES = flags.DEFINE_list(
+    "rates", ["0.1", "0.3", "1", "3"], "Factors of each optimizer's own rate, in its tuning sweep."
+)
+_GRADIENT_COST = flags.DEFINE_list(
+    "gradient_cost",
+    [],
+    "Forward-equivalents of a gradient and, after a comma, of one with the encoder's pass (by "
+    "default one more), instead of measured ones: for exact repeats.",
+)
+_JUDGE = flags.DEFINE_string("judge", "pocket_judge", "Independent scene network: a name or file.")
+_SMOKE = flags.DEFINE_bool(
+    "smoke", False, "A few optimizers, two objectives, two seeds, a small budget: minutes."
+)
+_CODES = 32  # codes per evaluation on CPU
+_ON_ACCELERATORS = 512
+_SMOKE_FLAGS = {
+    "optimizers": "goh,pocket,lbfgs,langevin,sep_cma_es,ga,random",
+    "objectives": "mountain,iceberg_log_prob",
+    "seeds": "2",
+    "tune_seeds": "1000:1002",
+    "budgets": "40",
+    "rates": "0.3,1",
+    "batch": "16",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    if _SMOKE.value:
+        _smoke()
+    recipe = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(recipe_flags)]
+    unused = [*recipe, "balance", "precision", *set(run_flags.OF_A_KEPT_RUN) - {"resume"}]
+    run_flags.refuse("benchmark_optimizers", unused, "whose optimizers are --optimizers")
+    settings = run_flags.read_settings("benchmark_optimizers", argv, seeds="32")
+    names = choose_optimizers(_NAMES.value)
+    budgets = _positive("budgets", _BUDGETS.value)
+    factors = _positive("rates", _RATES.value)
+    cost = _gradient_cost()
+    tune_seeds = run_flags.parse_seeds(_TUNE.value, "tune_seeds")
+    if common := set(tune_seeds) & set(settings.seeds):
+        raise ValueError(
+            f"--tune_seeds={_TUNE.value}: {min(common)} is among the reported --seeds: expected "
+            "other ones"
+        )
+    needs_encoder = any(make_optimizer(name).kind == PRIOR for name in names)
+    networks = load_networks(settings, needs_encoder)
+    objectives = choose_objectives(_OBJECTIVES.value, networks)
+    judge = load_network(_JUDGE.value)
+    _check_judge(judge, settings.networks, objectives)
+    files = dict(settings.networks) | {"judge": _JUDGE.value}
+    if needs_encoder:
+        files[ENCODER] = encoder_name(settings)
+    run = BenchmarkRun(
+        optimizers=names,
+        seeds=settings.seeds,
+        tune_seeds=tune_seeds,
+        budgets=budgets,
+        factors=factors,
+        batch=_batch(),
+        gradient_cost=cost,
+        out=settings.out,
+        command=shlex.join(["python", "-m", "experiments.benchmark_optimizers", *sys.argv[1:]]),
+        records={role: file_record(name) for role, name in files.items()},
+        resume=settings.resume,
+        overwrite=settings.overwrite,
+    )
+    check_budgets(run)
+    with locked(run.out), tqdm(unit="run-step", disable=not settings.progress) as bar:
+        text = benchmark(run, networks, judge, objectives, _say(bar), bar.update)
+    print(text + f"\nwrote {run.out / 'report.html'}")
+    return 0
+
+
+def _smoke() -> None:
+    """What the smoke version sets unless it is given."""
+    for name, value in _SMOKE_FLAGS.items():
+        if not flags.FLAGS[name].present:
+            flags.FLAGS[name].parse(value)
+
+
+def _batch() -> int:
+    if flags.FLAGS.batch:
+        return flags.FLAGS.batch
+    return _CODES if jax.default_backend() == "cpu" else _ON_ACCELERATORS
+
+
+def _positive(flag: str, values: Sequence[str]) -> tuple[float, ...]:
+    """Numbers above 0, rising, each once."""
+    numbers = run_flags.parse_numbers(flag, values)
+    if min(numbers) <= 0:
+        raise ValueError(f"--{flag}={','.join(values)}: expected numbers above 0")
+    return tuple(sorted(numbers))
+
+
+def _gradient_cost() -> tuple[float, ...]:
+    """--gradient_cost as two numbers, () to measure them."""
+    if not _GRADIENT_COST.value:
+        return ()
+    text = ",".join(_GRADIENT_COST.value)
+    try:
+        numbers = [float(value) for value in _GRADIENT_COST.value]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(np.isfinite(n) and n >= 1 for n in numbers):
+        raise ValueError(f"--gradient_cost={text}: expected one or two numbers from 1 up")
+    return numbers[0], numbers[-1] + (1.0 if len(numbers) == 1 else 0.0)
+
+
+def _check_judge(judge: Network, files: Mapping[str, str], objectives: Sequence[Objective]) -> None:
+    """Raises ValueError unless the judge is a classifier of the scenes that nobody climbs."""
+    name = _JUDGE.value
+    if is_generator(judge.info.config):
+        raise ValueError(f"--judge={name} is a generator: expected a scene network")
+    if file_record(name)["sha256"] == file_record(files[PLACES])["sha256"]:
+        raise ValueError(f"--judge={name} is --places itself: expected an independent network")
+    label_units([o.scene for o in objectives if o.scene], judge)
+
+
+def _say(bar: tqdm) -> Callable[[str], None]:
+    """Prints a line above the bar."""
+    return lambda line: bar.write(line, file=sys.stderr) if not bar.disable else print(line)
+
+
+if __name__ == "__main__":
+    run_main(main)

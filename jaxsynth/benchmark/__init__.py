@@ -1,0 +1,1 @@
+"""Optimizers compared at an equal cost, on the objectives that this engine climbs."""

@@ -1,0 +1,101 @@
+"""A benchmark's parts: an optimizer on a group of objectives at a budget, tuned, then reported.
+
+Pure. Tuning seeds and reported seeds are different ones; a rate is chosen per objective, by the
+median over the tuning seeds of the best value found. Arrays have a leading axis of objectives O of
+the group, then of seeds S.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxsynth.benchmark.climb import Costs, Found, Runs, climb
+from jaxsynth.benchmark.problems import Group
+from jaxsynth.benchmark.protocol import Optimizer
+from jaxsynth.engine.recipes import RECIPES, Box, start_codes
+
+START = RECIPES["goh"]  # every optimizer starts from N(0, 1) clipped to the box
+_START_ROOT = 0  # that of the experiments: a seed is the same start there and here
+MARKS = 40  # costs at which the best is noted
+
+
+class Work(NamedTuple):
+    """What every cell of a benchmark has in common."""
+
+    box: Box
+    batch: int
+    on_step: Callable[[int], None] = lambda runs: None
+
+
+def marks(budget: float) -> np.ndarray:
+    """Costs (MARKS,) at which the best is noted, evenly spaced up to the budget."""
+    return budget * np.arange(1, MARKS + 1) / MARKS
+
+
+def starts(box: Box, seeds: Sequence[int]) -> np.ndarray:
+    """Start codes (S, D)."""
+    return np.asarray(start_codes(START, box, jax.random.key(_START_ROOT), np.asarray(seeds)))
+
+
+def tune(
+    work: Work,
+    optimizer: Optimizer,
+    group: Group,
+    costs: Costs,
+    budget: float,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+) -> np.ndarray:
+    """The best value of every rate, (K rates, O, S)."""
+    grid = np.repeat(np.asarray(rates)[:, None], len(group.objectives), axis=1)  # (K, O)
+    return _climb(work, optimizer, group, costs, budget, grid, seeds).best
+
+
+def choose_rates(tuned: np.ndarray, rates: Sequence[float]) -> np.ndarray:
+    """The rate (O,) of the highest median over seeds; tuned: (K, O, S)."""
+    return np.asarray(rates)[np.median(tuned, axis=2).argmax(axis=0)]
+
+
+def report(
+    work: Work,
+    optimizer: Optimizer,
+    group: Group,
+    costs: Costs,
+    budget: float,
+    rates: np.ndarray,
+    seeds: Sequence[int],
+) -> Found:
+    """What runs with these rates (O,) find, leaves (O, S, ...)."""
+    return _climb(work, optimizer, group, costs, budget, rates, seeds)
+
+
+def _climb(work, optimizer, group, costs, budget, rates: np.ndarray, seeds) -> Found:
+    """Every objective from every seed S with rates (..., O); leaves (..., O, S, ...)."""
+    seeds, shape = np.asarray(seeds, np.uint32), (*rates.shape, len(seeds))
+    rates, which = (
+        np.broadcast_to(a[..., None], shape).ravel()
+        for a in (rates.astype(np.float32), np.arange(rates.shape[-1]))
+    )
+    repeats = len(rates) // len(seeds)
+    runs = Runs(
+        starts=np.tile(starts(work.box, seeds), (repeats, 1)),
+        rates=rates,
+        seeds=np.tile(seeds, repeats),
+        weights=jax.tree.map(lambda leaf: leaf[which], group.weights),
+    )
+    found = climb(
+        optimizer, group, runs, work.box, costs, budget, marks(budget), work.batch, work.on_step
+    )
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
+
+
+def warm_up(work: Work, optimizer: Optimizer, group: Group, costs: Costs) -> None:
+    """Compiles what a cell needs, by one step."""
+    one = group._replace(
+        objectives=group.objectives[:1],
+        weights=jax.tree.map(lambda leaf: leaf[:1], group.weights),
+    )
+    cost = optimizer.population * costs[optimizer.kind]
+    _climb(work._replace(on_step=lambda runs: None), optimizer, one, costs, cost, np.ones(1), [0])

@@ -1,0 +1,87 @@
+"""The folder of a benchmark.
+
+config.json            every setting, the costs that were measured, hashes, versions
+cells/NAME.safetensors a finished part: an optimizer, group of objectives, budget and phase
+results.csv            tidy: a row per optimizer, budget, objective and seed
+results.safetensors    per budget and optimizer, arrays (objectives, seeds, ...): BUDGET/OPTIMIZER/
+                       start, best, codes, curve, rate (O,); marks of a budget: BUDGET/marks
+table.md, table.tex    a row per optimizer, a table per budget
+plots.png, images.png, report.html
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jaxsynth.files.results import CONFIG, LOCK, read_config, write_arrays, write_config
+
+CELLS = "cells"
+_OURS = (CONFIG, "results.csv", "results.safetensors", "table.md", "table.tex", "plots.png")
+_OURS += ("images.png", "images/*.png", "report.html", f"{CELLS}/*.safetensors")
+
+
+def open_folder(
+    folder: Path, config: Mapping[str, Any], resume: bool, overwrite: bool
+) -> dict[str, Any]:
+    """Makes the folder ready; gives the costs that an earlier part of this run has measured, or {}.
+
+    Raises:
+      ValueError: if it holds anything that is neither to be replaced nor to be gone on with, or
+        was begun with other settings.
+    """
+    occupied = any(path.is_file() and path.name != LOCK for path in folder.rglob("*"))
+    if occupied and resume:
+        before = read_config(folder)
+        for key, value in config.items():
+            if key != "command" and before.get(key) != value:
+                raise ValueError(
+                    f"--resume: {folder} was begun with {key} {before.get(key)!r}, not {value!r}: "
+                    "give the same flags, or another --out"
+                )
+        return before["costs"]
+    if occupied and not overwrite:
+        raise ValueError(
+            f"output folder {folder} is not empty: the same command with --resume goes on with a "
+            "benchmark that was stopped; else choose another --out, or --overwrite"
+        )
+    for old in [path for pattern in _OURS for path in folder.glob(pattern)]:
+        old.unlink()
+    (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
+    return {}
+
+
+def write_settings(folder: Path, config: Mapping[str, Any], costs: Mapping[str, Any]) -> None:
+    """Writes config.json; from here on the folder can be gone on with."""
+    write_config(folder, dict(config) | {"costs": dict(costs)})
+
+
+def save_cell(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keeps a finished cell, whole or not at all."""
+    write_arrays(_cell(folder, name), arrays)
+
+
+def load_cell(folder: Path, name: str) -> dict[str, np.ndarray] | None:
+    """A finished cell, or None.
+
+    Raises:
+      ValueError: if its file is damaged.
+    """
+    path = _cell(folder, name)
+    if not path.is_file():
+        return None
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): delete it, and --resume computes it again"
+        ) from None
+
+
+def _cell(folder: Path, name: str) -> Path:
+    return folder / CELLS / f"{quote(name, safe='+@,')}.safetensors"

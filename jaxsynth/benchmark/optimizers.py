@@ -1,0 +1,126 @@
+"""The table of optimizers: a line for each. Names on the command line may carry variants.
+
+  adam                 a row of the table
+  'c*'                 all rows that match
+  optax:adamw          any optax optimizer that needs a learning rate and gradients
+  goh+raw+cosine       a gradient row with the raw gradient (+raw, instead of g / mean |g|) and
+                       another schedule (+constant, +linear, +cosine, +exponential, +warmup_cosine)
+
+Rates are where the tuning sweep is centred. Those of gradient rows are in units of the code; +raw
+ones in units of the code per unit of gradient.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+from collections.abc import Callable, Sequence
+
+import optax
+
+from jaxsynth.benchmark import free, gradient
+from jaxsynth.benchmark.protocol import Optimizer
+from jaxsynth.engine.recipes import RECIPES, SCHEDULES, Recipe, check_recipe
+from jaxsynth.engine.terms import check_name
+
+_OPTAX = "optax:"
+_RAW_RATE = 3.0  # of sgd on a raw gradient, whose mean |g| is some tenths for a pocket logit
+_STEP = Recipe(lr_start=0.3, lr_end=0.003)  # normalised gradient, linear schedule
+
+
+def _optax(name: str, rate: float = 0.3, **args: float) -> Recipe:
+    return dataclasses.replace(
+        _STEP, optimizer=name, lr_start=rate, lr_end=rate / 100, optimizer_args=tuple(args.items())
+    )
+
+
+# What variants (+raw, +cosine) can be made of: rows whose steps are a recipe's.
+STEPS: dict[str, Recipe] = {
+    "goh": dataclasses.replace(RECIPES["goh"], lr_start=0.3),
+    "dgn_am": dataclasses.replace(RECIPES["dgn_am"], lr_start=0.3),
+    "cnnpref": dataclasses.replace(RECIPES["cnnpref"], lr_start=0.1),
+    "momentum": _optax("sgd", 0.1, momentum=0.9),
+    "nesterov": _optax("sgd", 0.1, momentum=0.9, nesterov=True),
+    "rmsprop": _optax("rmsprop"),
+    "adam": _optax("adam"),
+    "nadam": _optax("nadam"),
+    "adabelief": _optax("adabelief"),
+    "yogi": _optax("yogi"),
+    "lion": _optax("lion"),
+    "sign": _optax("sign_sgd"),
+}
+
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+    "pocket": lambda: gradient.from_recipe(RECIPES["pocket"], spread=0.0),  # as it is
+    **{name: functools.partial(gradient.from_recipe, step) for name, step in STEPS.items()},
+    "goh+raw": lambda: _variant("goh+raw"),
+    "goh+constant": lambda: _variant("goh+constant"),
+    "goh+cosine": lambda: _variant("goh+cosine"),
+    "goh+warmup_cosine": lambda: _variant("goh+warmup_cosine"),
+    "adam+raw": lambda: _variant("adam+raw"),
+    "langevin": lambda: gradient.from_recipe(_STEP, noise=0.3),
+    "ppgn": lambda: gradient.from_recipe(dataclasses.replace(_STEP, prior=0.05), noise=0.1),
+    "lbfgs": lambda: gradient.lbfgs(0.3),
+    "spectral": lambda: gradient.spectral(0.3),
+    "cma_es": lambda: free.distribution("CMA_ES", 1.0),
+    "sep_cma_es": lambda: free.distribution("Sep_CMA_ES", 1.0),
+    "sphere_cma": lambda: free.sphere_cma(0.5),
+    "open_es": lambda: free.distribution("Open_ES", 1.0, optimizer=optax.adam(0.5)),
+    "snes": lambda: free.distribution("SNES", 1.0),
+    "ga": lambda: free.population_based("SimpleGA", 1.0, crossover_rate=0.5),
+    "de": lambda: free.population_based("DifferentialEvolution", 1.0),
+    "pso": lambda: free.population_based("PSO", 1.0),
+    "random": lambda: free.random_search(1.0),
+}
+
+
+@functools.cache
+def make_optimizer(name: str) -> Optimizer:
+    """The optimizer of a name that `choose_optimizers` gives; the same object every time.
+
+    Raises:
+      ValueError: if it needs a package that is not installed.
+    """
+    return OPTIMIZERS[name]() if name in OPTIMIZERS else _variant(name)
+
+
+def choose_optimizers(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Names by name, glob or variant, in the order asked for, each once.
+
+    Raises:
+      ValueError: naming what is wrong, with the nearest names.
+    """
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = [name for name in OPTIMIZERS if fnmatch.fnmatchcase(name, pattern)]
+        if not found:
+            check_recipe(_steps(pattern))
+            found = [pattern]
+        chosen |= dict.fromkeys(found)
+    if not chosen:
+        raise ValueError("no optimizer named: give names or globs such as 'adam' or 'c*'")
+    return tuple(chosen)
+
+
+def _variant(name: str) -> Optimizer:
+    recipe = _steps(name)
+    scales = recipe.optimizer == "sgd" and not recipe.normalize  # a step as large as its gradient
+    return gradient.from_recipe(recipe, spread=2.0 if scales else 1.0)
+
+
+def _steps(name: str) -> Recipe:
+    """The recipe of a gradient row, `optax:NAME`, or one of their variants."""
+    base, *variants = name.split("+")
+    if base.startswith(_OPTAX):
+        recipe = _optax(base.removeprefix(_OPTAX))
+    else:
+        options = STEPS if variants else (*OPTIMIZERS, f"{_OPTAX}NAME")
+        check_name(f"optimizer {name!r}:" if variants else "optimizer", base, options)
+        recipe = STEPS[base]
+    for variant in variants:
+        check_name(f"optimizer {name!r}: variant", variant, ("raw", *SCHEDULES))
+        if variant == "raw":
+            rate = _RAW_RATE if recipe.optimizer == "sgd" else recipe.lr_start
+            recipe = dataclasses.replace(recipe, normalize=False, lr_start=rate, lr_end=rate / 100)
+        else:
+            recipe = dataclasses.replace(recipe, schedule=variant)
+    return recipe

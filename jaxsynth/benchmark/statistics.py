@@ -1,0 +1,146 @@
+"""Statistics of a comparison: medians with intervals, profiles, ranks. Pure numpy and scipy.
+
+Arrays are (M methods, O objectives, S seeds), curves (M, O, S, G) with the best so far at G costs.
+A higher value is better. Sources: performance and data profiles, Dolan & More 2002, More & Wild
+2009; Friedman's test with Nemenyi's critical distance as in Demsar 2006 ("Statistical comparisons
+of classifiers over multiple data sets"); percentile bootstrap, Efron & Tibshirani 1993.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A figure and the bounds of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def median_interval(
+    values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Interval:
+    """Median over the seeds and objectives of (O, S), or of (S,), seeds resampled.
+
+    Objectives are fixed: they were chosen, not drawn. All of them are resampled together, since a
+    seed's start is the same for each.
+    """
+    values = np.atleast_2d(values)
+    picks = rng.integers(values.shape[1], size=(resamples, values.shape[1]))
+    drawn = np.median(values[:, picks], axis=(0, 2))  # (resamples,)
+    return _interval(float(np.median(values)), drawn, level)
+
+
+def mean_interval(
+    values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Interval:
+    """The same of the mean: of shares, where values are 0 and 1."""
+    values = np.atleast_2d(values).astype(float)
+    picks = rng.integers(values.shape[1], size=(resamples, values.shape[1]))
+    drawn = values[:, picks].mean(axis=(0, 2))
+    return _interval(float(values.mean()), drawn, level)
+
+
+def gains(values: np.ndarray, start: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """What share of the best known gain was made, 0 at the start and 1 at the best.
+
+    values: (M, O, S) or (M, O, S, G); start, best: (O, S). 1 where nobody gained anything.
+    """
+    if values.ndim == 4:
+        start, best = start[..., None], best[..., None]
+    room = best - start
+    return np.where(room > 0, (values - start) / np.where(room > 0, room, 1.0), 1.0)
+
+
+def profile(curve_gains: np.ndarray, missing: float) -> np.ndarray:
+    """Share of problems (objective, seed) solved by each cost, (M, G): within `missing` of the best
+    known gain."""
+    return (curve_gains >= 1 - missing - 1e-9).mean(axis=(1, 2))
+
+
+def cost_to(curve_gains: np.ndarray, marks: np.ndarray, share: float) -> np.ndarray:
+    """The first mark at which a run has made this share of the best known gain, (M, O, S); infinite
+    for a run that never does."""
+    reached = curve_gains >= share - 1e-9
+    return np.where(reached.any(axis=-1), np.asarray(marks)[reached.argmax(axis=-1)], np.inf)
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks along the first axis, 1 for the highest; equal values share their mean rank."""
+    return stats.rankdata(-values, axis=0)
+
+
+class Friedman(NamedTuple):
+    """Friedman's test over blocks, and the distance of mean ranks that Nemenyi's test asks for."""
+
+    ranks: np.ndarray  # (M,) mean
+    statistic: float  # chi squared
+    p: float
+    distance: float
+
+
+def friedman(values: np.ndarray, level: float = LEVEL) -> Friedman:
+    """Whether methods differ over blocks: values (M, B), one row a method.
+
+    Raises:
+      ValueError: with fewer than two methods or blocks.
+    """
+    methods, blocks = values.shape
+    if methods < 2 or blocks < 2:
+        raise ValueError(f"{methods} methods on {blocks} blocks: expected two of each or more")
+    own = ranks(values)
+    mean = own.mean(axis=1)
+    spread = own.var(axis=0, ddof=1).mean()  # of a block's ranks; smaller where values are equal
+    excess = blocks * ((mean - (methods + 1) / 2) ** 2).sum()
+    statistic = excess / spread if spread > 0 else 0.0
+    p = stats.chi2.sf(statistic, methods - 1)
+    return Friedman(mean, float(statistic), float(p), nemenyi_distance(methods, blocks, level))
+
+
+def nemenyi_distance(methods: int, blocks: int, level: float = LEVEL) -> float:
+    """Two methods differ if their mean ranks over the blocks are further apart than this."""
+    q = stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
+    return float(q * np.sqrt(methods * (methods + 1) / (6 * blocks)))
+
+
+def bootstrap_ranks(
+    values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
+) -> list[Interval]:
+    """Every method's mean rank over the objectives, by the median over seeds, seeds resampled.
+
+    values: (M, O, S).
+    """
+    seeds = values.shape[2]
+    picks = rng.integers(seeds, size=(resamples, seeds))
+    drawn = np.stack([_mean_ranks(values[:, :, pick]) for pick in picks])  # (resamples, M)
+    return [
+        _interval(float(rank), column, level)
+        for rank, column in zip(_mean_ranks(values), drawn.T, strict=True)
+    ]
+
+
+def rank_agreement(values: np.ndarray) -> float:
+    """Kendall's W of the seeds' rankings, 0 to 1: do all seeds rank the methods alike? (M, O, S);
+    each seed ranks by its mean rank over the objectives."""
+    own = ranks(values).mean(axis=1)  # (M, S)
+    own = stats.rankdata(own, axis=0)
+    methods, seeds = own.shape
+    if methods < 2:
+        return 1.0
+    spread = ((own.sum(axis=1) - seeds * (methods + 1) / 2) ** 2).sum()
+    return float(12 * spread / (seeds**2 * (methods**3 - methods)))
+
+
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
+    return ranks(np.median(values, axis=2)).mean(axis=1)
+
+
+def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
+    low, high = np.quantile(drawn, ((1 - level) / 2, (1 + level) / 2), method="nearest")
+    return Interval(value, float(low), float(high))

@@ -1,0 +1,359 @@
+"""benchmark_optimizers: its statistics by hand, every optimizer of the table, its launcher."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from in_process import run_cases
+from safetensors.numpy import load_file
+from tiny import random_params, save_tiny_networks, tiny_networks
+
+from jaxsynth.benchmark import statistics, summary
+from jaxsynth.benchmark.climb import Runs, climb, steps_within
+from jaxsynth.benchmark.gradient import project
+from jaxsynth.benchmark.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
+from jaxsynth.benchmark.problems import OBJECTIVES, choose_objectives, make_groups
+from jaxsynth.benchmark.protocol import GRADIENT, PRIOR, VALUE, How, Seen
+from jaxsynth.engine.recipes import RECIPES, Box, make_box, start_codes
+from jaxsynth.files.weights import save_network
+
+ROOT = Path(__file__).parents[1]
+COSTS = {VALUE: 1.0, GRADIENT: 2.0, PRIOR: 3.0}
+RNG = np.random.default_rng(0)
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def test_gains_are_shares_of_the_best_known_gain():
+    start, best = np.array([[0.0, 1.0]]), np.array([[10.0, 1.0]])  # nobody gained from the second
+    values = np.array([[[5.0, 1.0]], [[10.0, 1.0]]])
+    assert statistics.gains(values, start, best).tolist() == [[[0.5, 1.0]], [[1.0, 1.0]]]
+
+
+def test_profiles_and_costs_by_hand():
+    curve = np.array([[[[0.2, 0.92, 1.0], [0.1, 0.1, 0.95]]], [[[0.0, 0.0, 0.89], [0.9, 1, 1]]]])
+    marks = np.array([10.0, 20.0, 30.0])
+    assert statistics.profile(curve, 0.1).tolist() == [[0.0, 0.5, 1.0], [0.5, 0.5, 0.5]]
+    costs = statistics.cost_to(curve, marks, 0.9)
+    assert costs.tolist() == [[[20.0, 30.0]], [[np.inf, 10.0]]]
+
+
+def test_equal_values_share_a_rank():
+    assert statistics.ranks(np.array([[3.0], [1.0], [3.0]])).ravel().tolist() == [1.5, 3, 1.5]
+
+
+def test_friedman_by_hand_and_as_scipy():
+    from scipy.stats import friedmanchisquare
+
+    # three methods ranked alike on four blocks: 12 / (4 * 3 * 4) * (16 + 64 + 144) - 3 * 4 * 4 = 8
+    found = statistics.friedman(np.array([[9, 9, 9, 9], [5, 5, 5, 5], [1, 1, 1, 1.0]]))
+    assert found.ranks.tolist() == [1, 2, 3] and found.statistic == pytest.approx(8)
+    assert found.p == pytest.approx(np.exp(-4))
+    with_ties = np.round(RNG.normal(size=(4, 10)) + np.arange(4)[:, None])
+    expected = friedmanchisquare(*with_ties)
+    found = statistics.friedman(with_ties)
+    assert (found.statistic, found.p) == pytest.approx((expected.statistic, expected.pvalue))
+    assert statistics.friedman(np.ones((3, 5))).p == 1.0
+    with pytest.raises(ValueError, match="two of each"):
+        statistics.friedman(np.ones((1, 5)))
+
+
+@pytest.mark.parametrize("methods, q", [(2, 1.960), (4, 2.569), (10, 3.164)])
+def test_the_critical_distance_is_that_of_demsars_table(methods, q):
+    expected = q * np.sqrt(methods * (methods + 1) / (6 * 30))
+    assert statistics.nemenyi_distance(methods, 30) == pytest.approx(expected, rel=1e-3)
+
+
+def test_bootstrap_intervals_hold_the_figure_and_shrink():
+    few, many = RNG.normal(size=(2, 8)), RNG.normal(size=(2, 800))
+    wide, narrow = (statistics.median_interval(v, np.random.default_rng(1)) for v in (few, many))
+    assert wide.low <= wide.value <= wide.high
+    assert narrow.high - narrow.low < wide.high - wide.low
+    assert statistics.median_interval(np.full((3, 5), 2.0), RNG) == (2.0, 2.0, 2.0)
+    assert statistics.mean_interval(np.array([[True, True], [False, False]]), RNG).value == 0.5
+
+
+def test_ranks_are_certain_only_where_seeds_agree():
+    clear = np.stack([np.full((2, 6), 3.0), np.full((2, 6), 2.0), np.full((2, 6), 1.0)])
+    assert [tuple(i) for i in statistics.bootstrap_ranks(clear, RNG)] == [
+        (1, 1, 1), (2, 2, 2), (3, 3, 3)
+    ]  # fmt: skip
+    assert statistics.rank_agreement(clear) == 1.0
+    noise = RNG.normal(size=(3, 2, 6))
+    assert any(i.low < i.high for i in statistics.bootstrap_ranks(noise, RNG))
+    assert statistics.rank_agreement(RNG.normal(size=(5, 3, 400))) < 0.05
+
+
+# --- optimizers -----------------------------------------------------------------------------------
+
+_BOX = Box(jnp.zeros(6), jnp.full(6, 4.0))
+_START = jnp.array([0.0, 0.5, 0.0, 1.0, 0.2, 0.0])
+_TOP = jnp.array([3.0, 2.0, 0.0, 1.0, 3.5, 5.0])  # its last unit lies outside the box
+
+
+def _hill(code):
+    return -((code - _TOP) ** 2 * jnp.arange(1.0, 7.0)).sum()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_climbs_a_hill_inside_the_box(name):
+    """A tenth of the way is what the weakest, random search, makes in 25 generations."""
+    optimizer, steps = make_optimizer(name), 25 if make_optimizer(name).kind == VALUE else 60
+    rate = 0.1 if name == "goh+raw" else optimizer.rate
+    how = How(_START, jnp.float32(rate), jax.random.key(3), jnp.float32(steps), _BOX)
+
+    def one(state, step):
+        asked, state = optimizer.ask(how, step, state)
+        codes = project(_BOX, asked)
+        value = jax.vmap(_hill)(codes)
+        told = () if optimizer.kind == VALUE else (jax.vmap(jax.grad(_hill))(codes),)
+        told += (jnp.zeros_like(codes),) if optimizer.kind == PRIOR else ()
+        return optimizer.tell(how, step, state, codes, Seen(value, *told)), (asked, value)
+
+    run = jax.jit(lambda: jax.lax.scan(one, optimizer.init(how), jnp.arange(steps) * 1.0)[1])
+    asked, values = run()
+    assert asked.shape == (steps, optimizer.population, 6) and np.isfinite(asked).all()
+    if optimizer.kind != VALUE:  # what is told gradients proposes nothing outside
+        np.testing.assert_array_equal(asked, project(_BOX, asked))
+    top = _hill(project(_BOX, _TOP))
+    made = (np.max(values) - _hill(_START)) / (top - _hill(_START))
+    told = 0.9 if optimizer.kind != VALUE else 0.1 if name == "random" else 0.5
+    assert told < made <= 1 + 1e-6
+
+
+def test_cma_es_keeps_pace_with_its_reference():
+    """evosax's CMA-ES and pycma, from the same start with the same spread and population."""
+    cma = pytest.importorskip("cma", reason="the reference needs pip install 'jaxsynth[bench]'")
+    generations, population = 60, make_optimizer("cma_es").population
+    theirs = cma.CMAEvolutionStrategy(
+        list(np.asarray(_START, float)), 1.0, {"popsize": population, "seed": 1, "verbose": -9}
+    )
+    slope = jnp.asarray(_TOP).at[-1].set(3.0)  # inside: both without a bound to meet
+
+    def loss(code):
+        return ((code - slope) ** 2 * 10.0 ** jnp.linspace(0, 3, 6)).sum()
+
+    losses = jax.jit(jax.vmap(loss))
+    for _ in range(generations):
+        asked = theirs.ask()
+        theirs.tell(asked, [float(v) for v in losses(jnp.asarray(np.array(asked)))])
+
+    wide = Box(jnp.full(6, -50.0), jnp.full(6, 50.0))
+    optimizer = make_optimizer("cma_es")
+    how = How(_START, jnp.float32(1.0), jax.random.key(1), jnp.float32(generations), wide)
+
+    def one(state, step):
+        codes, state = optimizer.ask(how, step, state)
+        value = -losses(codes)
+        return optimizer.tell(how, step, state, codes, Seen(value)), value.max()
+
+    run = jax.jit(lambda: jax.lax.scan(one, optimizer.init(how), jnp.arange(generations) * 1.0)[1])
+    ours, first = -float(run().max()), float(loss(_START))
+    made = [np.log10(first / max(end, 1e-9)) for end in (ours, theirs.result.fbest)]
+    assert made[0] > 0.6 * made[1] > 0.5  # orders of magnitude that either has climbed
+
+
+def test_names_are_rows_globs_and_variants():
+    assert choose_optimizers(["goh", "*cma*", "goh"])[0] == "goh"
+    assert len(choose_optimizers(["*cma*"])) == 3
+    assert choose_optimizers(["optax:adamw", "adam+raw+cosine"]) == (
+        "optax:adamw", "adam+raw+cosine"
+    )  # fmt: skip
+    assert set(choose_optimizers(["*"])) == set(OPTIMIZERS)
+    assert make_optimizer("pocket").rates((0.1, 1.0)) == (RECIPES["pocket"].lr_start,)
+    low, high = make_optimizer("goh+raw").rates((0.1, 1.0))
+    assert high / low == pytest.approx(100)
+
+
+@pytest.mark.parametrize("name, said", [
+    ("adm", "did you mean adam"),
+    ("adam+cosin", "did you mean cosine"),
+    ("lbfgs+raw", "does not exist"),
+    ("optax:polyak_sgd", "learning_rate"),
+    ("optax:nothing", "expected the name of an optax optimizer"),
+])  # fmt: skip
+def test_unknown_optimizers_are_refused(name, said):
+    with pytest.raises(ValueError, match=said):
+        choose_optimizers([name])
+
+
+def test_a_new_row_is_one_line(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "mine", OPTIMIZERS["goh"])
+    monkeypatch.setitem(OBJECTIVES, "mine", ("places:fc8:dam:1",))
+    assert choose_optimizers(["mi*"]) == ("mine",)
+    (objective,) = choose_objectives(["mine"], tiny_networks())
+    assert objective.scene == "dam"
+
+
+# --- climbs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    networks = tiny_networks()
+    texts = ["places:fc8:abbey:1", "places:log_prob:bar:1", "nsfw:fc8:NSFW:1"]
+    groups = make_groups(choose_objectives(texts, networks), networks)
+    upper = networks["generator"].code.upper
+    box = make_box(RECIPES["goh"], len(upper), upper, np.float32)
+    return groups, box
+
+
+def _runs(group, box, seeds, which, rate):
+    starts = start_codes(RECIPES["goh"], box, jax.random.key(0), np.asarray(seeds))
+    weights = jax.tree.map(lambda leaf: leaf[np.asarray(which)], group.weights)
+    rates = np.full(len(seeds), rate, np.float32)
+    return Runs(np.asarray(starts), rates, np.asarray(seeds, np.uint32), weights)
+
+
+def test_objectives_of_the_same_classifiers_are_a_group(tiny):
+    groups, _ = tiny
+    assert [g.name for g in groups] == ["places", "nsfw"]
+    assert [len(g.objectives) for g in groups] == [2, 1]
+    assert [o.scene for o in groups[0].objectives] == ["abbey", "bar"]
+    assert [o.scene for o in groups[1].objectives] == [""]
+
+
+@pytest.mark.parametrize("name", ["goh", "ga"])
+def test_a_run_does_not_depend_on_its_neighbours_and_curves_only_rise(tiny, name):
+    (group, _), box = tiny
+    optimizer = make_optimizer(name)
+    args = (box, COSTS, 64.0, [16.0, 32.0, 64.0], 32)
+    both = climb(optimizer, group, _runs(group, box, [5, 6, 7], [0, 1, 1], 0.5), *args)
+    alone = climb(optimizer, group, _runs(group, box, [7], [1], 0.5), *args)
+    np.testing.assert_array_equal(both.codes[2:], alone.codes)
+    np.testing.assert_array_equal(both.curve[2:], alone.curve)
+    assert (np.diff(both.curve) >= 0).all() and (both.best > both.start).all()
+    np.testing.assert_array_equal(both.curve[:, -1], both.best)
+    assert (both.codes >= box.lower).all() and (both.codes <= box.upper).all()
+
+
+def test_a_budget_pays_for_steps():
+    assert steps_within(make_optimizer("goh"), COSTS, 41.0) == 20
+    assert steps_within(make_optimizer("pocket"), COSTS, 41.0) == 13
+    assert steps_within(make_optimizer("ga"), COSTS, 41.0) == 2
+    with pytest.raises(ValueError, match="does not pay for one step, which costs 16"):
+        steps_within(make_optimizer("ga"), COSTS, 15.0)
+
+
+def test_the_table_ranks_and_judges():
+    names = summary.Names(("a", "b"), (GRADIENT, VALUE), ("x", "y"), (1,))
+    best = np.array([[[4.0, 4.0], [2.0, 2.0]], [[2.0, 2.0], [1.0, 1.0]]])
+    outcome = summary.Outcome(
+        budget=10.0, marks=np.array([5.0, 10.0]), start=np.zeros((2, 2)), best=best,
+        curve=np.stack([best / 2, best], axis=-1), rates=np.ones((2, 2)),
+        edge=np.array([[True, False], [False, False]]), steps=np.ones((2, 2), int),
+        seconds=np.array([0.5, 2.0]), judged=np.array([[[9, 9]], [[0, 7]]]),
+    )  # fmt: skip
+    compared = summary.compare(outcome, summary.best_known([outcome]))
+    first, second = summary.table_rows(names, outcome, compared)
+    assert (first["optimizer"], first["median gain"]) == ("a", "1.00 (1.00 to 1.00)")
+    assert (first["within 1%"], second["within 1%"], second["cost of 90%"]) == ("100%", "0%", "-")
+    assert second["judge's top 5"].startswith("50%") and first["rate at the edge"] == "1 of 2"
+    assert any("recognised by the judge: b (50%)" in s for s in
+               summary.sentences(names, outcome, compared))  # fmt: skip
+    rows = summary.run_rows(names, [3, 4], [outcome])
+    assert len(rows) == 8 and rows[0]["judge_rank"] is None and rows[3]["judge_rank"] == 9
+    assert r"a\_b \& 5\%" in summary.latex_table([{"x": "a_b & 5%"}], "c")
+
+
+# --- the launcher ---------------------------------------------------------------------------------
+
+
+def _command(out: Path, *args: str) -> list[str]:
+    return [sys.executable, "-m", "experiments.benchmark_optimizers", f"--out={out}", *args]
+
+
+def _run(command, **kwargs):
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=env, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def tiny_flags(tmp_path_factory):
+    """Flags of a benchmark of two optimizers on tiny networks, with a judge of their labels."""
+    folder = tmp_path_factory.mktemp("networks")
+    judge = tiny_networks()["places"]
+    judge = judge._replace(params=random_params(judge.info.config, 9, 0.3))
+    save_network(folder / "judge.safetensors", judge)
+    return [
+        *save_tiny_networks(folder),
+        f"--judge={folder / 'judge.safetensors'}",
+        "--smoke",
+        "--noprogress",
+        "--optimizers=goh,random",
+        "--objectives=places:fc8:abbey:1,places:log_prob:bar:1 & nsfw:log_prob:NSFW:1",
+        "--gradient_cost=2",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_flags):
+    out = tmp_path_factory.mktemp("benchmark") / "run"
+    done = _run(_command(out, *tiny_flags))
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_the_smoke_leaves_tables_plots_and_images(finished):
+    out, done = finished
+    assert "Budget 40 forward-equivalents" in done.stdout and "report.html" in done.stdout
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2  # optimizers, objectives, seeds
+    assert {row["steps"] for row in rows if row["optimizer"] == "goh"} == {"20"}
+    assert all(float(row["best"]) >= float(row["start"]) for row in rows)
+    assert max(float(row["gain"]) for row in rows) == 1.0
+    assert all(0 <= int(row["judge_rank"]) <= 5 for row in rows)
+    arrays = load_file(out / "results.safetensors")
+    assert arrays["40/goh/codes"].shape == (2, 2, 12)
+    table = (out / "table.md").read_text()
+    assert "python -m experiments.benchmark_optimizers" in table and "| goh | gradient |" in table
+    assert r"\toprule" in (out / "table.tex").read_text()
+    assert "plots.png" in (out / "report.html").read_text()
+    assert (out / "images.png").is_file() and len(list((out / "images").iterdir())) == 4
+
+
+def test_killed_it_resumes_with_the_same_numbers(finished, tiny_flags, tmp_path):
+    whole, out = finished[0], tmp_path / "killed"
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    with subprocess.Popen(
+        _command(out, *tiny_flags), env=env, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and len(list(out.glob("cells/*.safetensors"))) < 2:
+            time.sleep(0.02)
+        process.kill()
+    assert not (out / "results.csv").exists()
+    refused = _run(_command(out, *tiny_flags))
+    assert refused.returncode == 2 and "--resume goes on" in refused.stderr
+    other = _run(_command(out, *tiny_flags, "--resume", "--budgets=60"))
+    assert other.returncode == 2 and "begun with budgets [40.0], not [60.0]" in other.stderr
+    done = _run(_command(out, *tiny_flags, "--resume"))
+    assert done.returncode == 0, done.stderr
+    for name in ("results.csv", "results.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_wrong_values_are_one_line(tiny_flags, tmp_path):
+    cases = {
+        "--optimizers=adm": "did you mean adam",
+        "--objectives=mountian": "did you mean mountain",
+        "--budgets=0": "--budgets=0: expected numbers above 0",
+        "--budgets=10": "does not pay for one step",
+        "--tune_seeds=1": "0 is among the reported --seeds",
+        "--gradient_cost=0.5": "--gradient_cost=0.5: expected one or two numbers",
+        "--steps=5": "--steps has no effect in benchmark_optimizers",
+        "--batch=8": "batch is 8, but a population has 16 codes",
+        "--judge=pocket_generator": "is a generator",
+    }
+    run_case = ["benchmark_optimizers", [[*tiny_flags, case, "--out=run"] for case in cases]]
+    for outcome, (flag, said) in zip(run_cases(*run_case, tmp_path), cases.items(), strict=True):
+        assert outcome.code == 2 and said in outcome.err, (flag, outcome)
+        assert outcome.err.count("\n") == 1 and not outcome.wrote, (flag, outcome)
