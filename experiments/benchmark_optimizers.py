@@ -169,8 +169,10 @@ def _check_judge(judge: Network, files: Mapping[str, str], objectives: Sequence[
 
 
 def _say(bar: tqdm) -> Callable[[str], None]:
-    """Prints a line above the bar."""
-    return lambda line: bar.write(line, file=sys.stderr) if not bar.disable else print(line)
+    """Prints a line, above the bar if there is one."""
+    if bar.disable:
+        return lambda line: print(line, flush=True)
+    return lambda line: bar.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -251,11 +251,13 @@ def test_the_table_ranks_and_judges():
         curve=np.stack([best / 2, best], axis=-1), rates=np.ones((2, 2)),
         edge=np.array([[True, False], [False, False]]), steps=np.ones((2, 2), int),
         seconds=np.array([0.5, 2.0]), judged=np.array([[[9, 9]], [[0, 7]]]),
+        clipped=np.array([[0.25], [0.0]]),
     )  # fmt: skip
     compared = summary.compare(outcome, summary.best_known([outcome]))
     first, second = summary.table_rows(names, outcome, compared)
     assert (first["optimizer"], first["median gain"]) == ("a", "1.00 (1.00 to 1.00)")
     assert (first["within 1%"], second["within 1%"], second["cost of 90%"]) == ("100%", "0%", "-")
+    assert (second["judge's first"], first["clipped pixels"]) == ("50%", "25.0%")
     assert second["judge's top 5"].startswith("50%") and first["rate at the edge"] == "1 of 2"
     assert any("recognised by the judge: b (50%)" in s for s in
                summary.sentences(names, outcome, compared))  # fmt: skip

@@ -115,10 +115,14 @@ def _judge(axis, names: Names, compared: Compared, colours) -> None:
     if compared.recognised is None:
         axis.text(0.5, 0.5, "no scene objective: nothing to judge", ha="center")
         return
+    placed: list[tuple[float, float]] = []  # of names: one that would lie on another is left away
     for m, colour in colours.items():
         gain, hits = compared.medians[m].value, compared.recognised[m]
         axis.plot([gain, gain], [hits.low, hits.high], color=colour, lw=1)
         axis.plot([gain], [hits.value], "o", color=colour, ms=4)
+        if any(abs(gain - x) < 0.14 and abs(hits.value - y) < 0.045 for x, y in placed):
+            continue
+        placed.append((gain, hits.value))
         axis.annotate(names.optimizers[m], (gain, hits.value), (4, 2), fontsize=7,
                       textcoords="offset points", color=colour)  # fmt: skip
     axis.set_xlabel("median gain of the objective")

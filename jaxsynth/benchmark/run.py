@@ -19,6 +19,7 @@ from jaxsynth.benchmark.summary import Names, Outcome
 from jaxsynth.engine.objective import GENERATOR, System, make_system
 from jaxsynth.engine.picture import draw
 from jaxsynth.engine.recipes import make_box
+from jaxsynth.evaluation.figures import saturated_share
 from jaxsynth.evaluation.looks import judge_ranks, label_units, look
 from jaxsynth.experiment import NSFW, NSFW_UNIT
 from jaxsynth.files.images import to_rgb, write_png
@@ -211,6 +212,7 @@ def _outcome(names: Names, budget: float, found) -> tuple[Outcome, np.ndarray]:
         steps=stacked["steps"],
         seconds=stacked["seconds"],
         judged=np.zeros((len(found), len(names.scenes), stacked["best"].shape[2]), int),
+        clipped=np.zeros((len(found), len(names.scenes))),
     )
     return outcome, stacked["codes"]
 
@@ -219,17 +221,17 @@ def _write(run, names, objectives, units, networks, judge, outcomes, codes, cost
     """Judges the images, writes every file, and gives the tables as text."""
     system = make_system(networks[GENERATOR], {})
     params = jax.tree.map(jax.numpy.asarray, networks[GENERATOR].params)
-    pictures = functools.partial(_pictures, system, params)
     judged, examples = [], np.zeros(0)
     for outcome, found in zip(outcomes, codes, strict=True):
-        ranks = np.zeros_like(outcome.judged)
-        shown = []
+        ranks, clipped, shown = np.zeros_like(outcome.judged), np.zeros_like(outcome.clipped), []
         for m in range(len(names.optimizers)):
             for j, o in enumerate(names.scenes):
-                rgb = pictures(found[m, o])
+                images = np.asarray(_draw(system, params, jax.numpy.asarray(found[m, o])))
+                rgb = to_rgb(images)
+                clipped[m, j] = saturated_share(images)
                 ranks[m, j] = judge_ranks(judge, rgb, np.full(len(rgb), units[j]))
                 shown.append(rgb[0])
-        judged.append(outcome._replace(judged=ranks))
+        judged.append(outcome._replace(judged=ranks, clipped=clipped))
         if shown:
             examples = np.stack(shown).reshape(len(names.optimizers), -1, *shown[0].shape)
     best = summary.best_known(judged)
@@ -242,13 +244,9 @@ def _write(run, names, objectives, units, networks, judge, outcomes, codes, cost
     return "\n".join([text, *([note] if note else [])])
 
 
-def _pictures(system: System, params, codes: np.ndarray) -> np.ndarray:
-    """Pictures (N, H, W, 3) uint8 of codes (N, D)."""
-    return to_rgb(np.asarray(_draw(system, params, jax.numpy.asarray(codes))))
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _draw(system: System, params, codes):
+    """Raw images (N, H, W, 3) of codes (N, D)."""
     return jax.vmap(lambda code: draw(system, params, {}, code)[0])(codes)
 
 

@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
     steps: np.ndarray  # (M, O)
     seconds: np.ndarray  # (M,) of a run, mean over all of its objectives and seeds
     judged: np.ndarray  # (M, J scene objectives, S) rank that the judge gives, 0 the first
+    clipped: np.ndarray  # (M, J) share of the images' pixels that are clipped when shown
 
 
 class Names(NamedTuple):
@@ -113,7 +114,9 @@ def table_rows(names: Names, outcome: Outcome, compared: Compared) -> list[dict[
         row[f"cost of {SHARE:.0%}"] = f"{middle:.0f}" if np.isfinite(middle) else "-"
         if compared.recognised is not None:
             hits = compared.recognised[m]
+            row["judge's first"] = f"{(outcome.judged[m] == 0).mean():.0%}"
             row[f"judge's top {TOP}"] = _interval(hits, "{:.0%}")
+            row["clipped pixels"] = f"{outcome.clipped[m].mean():.1%}"
         row["s a run"] = f"{outcome.seconds[m]:.2g}"
         row["rate at the edge"] = f"{outcome.edge[m].sum()} of {len(names.objectives)}"
         rows.append(row)
