@@ -33,6 +33,7 @@ from tqdm import tqdm
 from experiments import recipe_flags, run_flags
 from experiments.common import encoder_name, load_networks
 from experiments.launch import run_main
+from experiments.stopping import keeps_going_on
 from jaxsynth.benchmark.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
 from jaxsynth.benchmark.problems import OBJECTIVES, Objective, choose_objectives
 from jaxsynth.benchmark.protocol import PRIOR
@@ -42,6 +43,7 @@ from jaxsynth.evaluation.looks import label_units
 from jaxsynth.experiment import PLACES
 from jaxsynth.files.chunks import locked
 from jaxsynth.files.weights import file_record, load_network
+from jaxsynth.kept import Stopped
 from jaxsynth.networks.network import Network, is_generator
 
 flags.adopt_module_key_flags(run_flags)
@@ -117,8 +119,18 @@ def main(argv: Sequence[str]) -> int:
         overwrite=settings.overwrite,
     )
     check_budgets(run)
-    with locked(run.out), tqdm(unit="run-step", disable=not settings.progress) as bar:
-        text = benchmark(run, networks, judge, objectives, _say(bar), bar.update)
+    with (
+        keeps_going_on(run.out) as stop,
+        locked(run.out),
+        tqdm(unit="run-step", disable=not settings.progress) as bar,
+    ):
+
+        def on_step(runs: int) -> None:
+            bar.update(runs)
+            if stop.asked():
+                raise Stopped("finished parts are kept")
+
+        text = benchmark(run, networks, judge, objectives, _say(bar), on_step)
     print(text + f"\nwrote {run.out / 'report.html'}")
     return 0
 

@@ -303,6 +303,14 @@ def _is_ours(module: str) -> bool:
     return module.startswith("experiments.") or module.endswith(".py")
 
 
+def used_files(settings: Settings) -> dict[str, dict[str, str]]:
+    """Role -> name and hash of its file, the encoder's too if it is used."""
+    files = dict(settings.networks)
+    if needs_encoder(settings):
+        files[ENCODER] = encoder_name(settings)
+    return {role: file_record(name) for role, name in files.items()}
+
+
 def command_line(name: str) -> str:
     """The command as it was typed."""
     return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]])

@@ -6,34 +6,32 @@ Float32 runs are chaotic: another batch size rounds differently and ends in anot
 difference (--other_batch) is the yardstick for the one that bfloat16 makes. Every final code is
 looked at in float32; scores are P of the objective's class, differences are of the pictures, in
 grey levels (0 to 255, root mean square), against the float32 run of the same seed. Writes
-precision.md and precision.csv into --out. A scene takes some 7 seconds of a core a seed, nsfw
-several times that.
+precision.md, precision.csv and precision.json into --out. Stopped or killed, the same command with
+--resume goes on. A scene takes some 7 seconds of a core a seed, nsfw several times that.
 """
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import run_flags
-from experiments.common import load_networks
+from experiments.common import command_line, load_networks, used_files
 from experiments.launch import run_main
 from experiments.objectives import nsfw_runs, scene_runs
+from experiments.stopping import keeps_going_on
 from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import choose_units
-from jaxsynth.experiment import NSFW, PLACES, Run, Sweep, plan
+from jaxsynth.experiment import NSFW, PLACES, Run, Sweep, execute, plan
+from jaxsynth.files.chunks import locked
 from jaxsynth.files.images import to_rgb
-from jaxsynth.files.results import hardware, prepare_folder, versions
-from jaxsynth.files.whole import write_whole
+from jaxsynth.files.results import hardware, versions
+from jaxsynth.kept_rows import Part, Row, kept_table
+from jaxsynth.kept_sweeps import Keeping, sweep_config
 from jaxsynth.networks.network import Network
-from jaxsynth.report.progress import execute_shown
-from jaxsynth.report.tables import format_markdown, write_metrics
 
 flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list("scenes", ["mountain", "bedroom"], "Labels, globs or indices.")
@@ -42,13 +40,14 @@ _OTHER = flags.DEFINE_integer(
     "other_batch", 4, "Batch size of the second float32 sweep, other than --batch.", lower_bound=1
 )
 _NO_USE = ("precision", *run_flags.OF_A_KEPT_RUN)
+STEM = "precision"
 REACHED = 0.9
 
 Networks = Mapping[str, Network]
 
 
 def main(argv: Sequence[str]) -> int:
-    run_flags.refuse("compare_precisions", _NO_USE, "it keeps every row that is finished")
+    run_flags.refuse("compare_precisions", _NO_USE, "which compares them and draws no pages")
     settings = run_flags.read_settings("compare_precisions", argv, seeds="64")
     whole = settings.sweep
     if _OTHER.value == whole.batch:
@@ -58,28 +57,46 @@ def main(argv: Sequence[str]) -> int:
         sweep.precision: load_networks(dataclasses.replace(settings, sweep=sweep))
         for sweep in (whole, half)
     }
-    objectives = dict(_objectives(networks["float32"], settings.seeds))
-    folder = prepare_folder(settings.out, settings.overwrite)
     sweeps = (whole, dataclasses.replace(whole, batch=_OTHER.value), half)
-    rows: list[dict[str, Any]] = []
-    bar = tqdm(total=3 * len(objectives), disable=not settings.progress, file=sys.stderr)
-    for name, runs in objectives.items():
+    objectives = _objectives(networks["float32"], settings.seeds)
+    todo = [_part(settings, networks, name, runs, sweeps) for name, runs in objectives]
+    out = settings.out
+    with keeps_going_on(out) as stop, locked(out):
+        keeping = Keeping(
+            out, settings.resume, settings.save_seconds, stop.asked, settings.progress
+        )
+        page = kept_table(keeping, todo, STEM, settings.overwrite, _head())
+    print(f"{page}\nwrote {out / STEM}.md")
+    return 0
+
+
+def _part(
+    settings: run_flags.Settings,
+    networks: Mapping[str, Networks],
+    name: str,
+    runs: Sequence[Run],
+    sweeps: Sequence[Sweep],
+) -> Part:
+    """An objective: a row for each sweep, the first of which the others are compared with."""
+    plans, configs = {}, {}
+    for sweep in sweeps:
+        key = f"{name}-{sweep.precision}-{sweep.batch}"
+        plans[key] = plan(_needed(networks[sweep.precision], runs), runs, sweep)
+        files = used_files(settings)
+        configs[key] = sweep_config(command_line(settings.name), sweep, runs, files)
+
+    def rows(found: Mapping[str, Results]) -> list[Row]:
+        made: list[Row] = []
         reference = None
-        for sweep in sweeps:
-            climbed = _climb(networks[sweep.precision], runs, sweep)
-            seen = _climb(networks["float32"], runs, _no_steps(whole), climbed.codes)
+        for sweep, climbed in zip(sweeps, found.values(), strict=True):
+            seen = _look(networks["float32"], runs, sweeps[0], climbed.codes)
             pictures = to_rgb(seen.last.image).astype(np.float32)
             reference = pictures if reference is None else reference
-            rows.append(
-                {"objective": name, "precision": sweep.precision, "batch": sweep.batch}
-                | _scores(runs, climbed, seen)
-                | _differences(pictures, reference)
-            )
-            bar.update()
-            write_metrics(folder / "precision.csv", rows)
-            write_whole(folder / "precision.md", _page(rows).encode())
-    print(f"{_page(rows)}\nwrote {folder / 'precision.md'}")
-    return 0
+            row = {"objective": name, "precision": sweep.precision, "batch": sweep.batch}
+            made.append(row | _scores(runs, climbed, seen) | _differences(pictures, reference))
+        return made
+
+    return Part(name, plans, configs, rows)
 
 
 def _objectives(networks: Networks, seeds: Sequence[int]) -> Iterator[tuple[str, list[Run]]]:
@@ -90,18 +107,18 @@ def _objectives(networks: Networks, seeds: Sequence[int]) -> Iterator[tuple[str,
         yield NSFW, nsfw_runs(networks, seeds)
 
 
-def _climb(
-    networks: Networks, runs: Sequence[Run], sweep: Sweep, start: np.ndarray | None = None
-) -> Results:
-    """The runs, by the networks that they need."""
+def _needed(networks: Networks, runs: Sequence[Run]) -> Networks:
     role = runs[0].terms[0].network
-    needed = {r: networks[r] for r in (GENERATOR, role, ENCODER) if r in networks}
-    return join(list(execute_shown(plan(needed, runs, sweep, start), shown=False)))
+    return {r: networks[r] for r in (GENERATOR, role, ENCODER) if r in networks}
 
 
-def _no_steps(sweep: Sweep) -> Sweep:
-    """Looks at start codes as they are."""
-    return dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, steps=0), record=())
+def _look(networks: Networks, runs: Sequence[Run], sweep: Sweep, codes: np.ndarray) -> Results:
+    """What the networks see in these codes: a sweep without steps."""
+    still = dataclasses.replace(sweep.recipe, steps=0)
+    todo = plan(
+        _needed(networks, runs), runs, dataclasses.replace(sweep, recipe=still, record=()), codes
+    )
+    return join(list(execute(todo)))
 
 
 def _scores(runs: Sequence[Run], climbed: Results, seen: Results) -> dict[str, Any]:
@@ -134,10 +151,9 @@ def _rms(difference: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean(difference**2, axis=(1, 2, 3)))  # (R,)
 
 
-def _page(rows: Sequence[Mapping[str, Any]]) -> str:
-    command = shlex.join(["python", "-m", "experiments.compare_precisions", *sys.argv[1:]])
+def _head() -> str:
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    return f"`{command}`\n\n* {hardware()}; {packages}\n\n{format_markdown(rows)}"
+    return f"`{command_line('compare_precisions')}`\n\n* {hardware()}; {packages}\n\n"
 
 
 if __name__ == "__main__":

@@ -45,9 +45,10 @@ STOP = "stop"  # in there, where a process of several has stopped
 GONE = ".unfinished.part"  # the same on its way out, of a run that is finished
 UNFINISHED = "unfinished"  # what a run under way keeps, see `jaxsynth.files.chunks`
 _ITEM_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "U8": 1, "BOOL": 1}
+_TABLE = ("csv", "md", "json")
 _OURS = (RESULTS, CONFIG, "metrics.csv", "report.html", "traces.png", "contact_sheet.png")
 _OURS += ("strip.png", "atlas_*.png", "images/run*.png")
-_OURS += ("balances.csv", "balances.md", "balances.json")
+_OURS += tuple(f"{stem}.{kind}" for stem in ("balances", "precision") for kind in _TABLE)
 _OURS += (f"{UNFINISHED}/run*.safetensors", f"{UNFINISHED}/under_way*.safetensors")
 _OURS += (f"{UNFINISHED}/.*.part", f"{UNFINISHED}/{STOP}", "images/.*.part", ".*.part")
 
