@@ -18,10 +18,9 @@ All of it with the pocket networks takes a night on two cores (8 hours, reckoned
 step: 3.3 ms a forward pass of generator and scene network, 18 with open_nsfw, a sum of 240 a run).
 Writes table.md, table.tex, results.csv (a row per run), results.safetensors, plots.png, images.png
 and report.html into --out. Finished parts are kept: the same command with --resume goes on.
-Gradient-free rows need evosax: pip install 'jaxsynth[bench]'.
+Gradient-free rows need evosax: pip install -e '.[bench]'.
 """
 
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,7 +30,7 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import recipe_flags, run_flags
-from experiments.common import encoder_name, load_networks
+from experiments.common import command_line, encoder_name, load_networks
 from experiments.launch import run_main
 from experiments.stopping import keeps_going_on
 from jaxsynth.benchmark.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
@@ -83,8 +82,9 @@ def main(argv: Sequence[str]) -> int:
     if _SMOKE.value:
         _smoke()
     recipe = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(recipe_flags)]
-    unused = [*recipe, "balance", "precision", *set(run_flags.OF_A_KEPT_RUN) - {"resume"}]
-    run_flags.refuse("benchmark_optimizers", unused, "whose optimizers are --optimizers")
+    unused = [*recipe, "balance", "precision", *run_flags.OF_A_KEPT_RUN, "save_seconds"]
+    instead = "which tunes and compares --optimizers from seeds"
+    run_flags.refuse("benchmark_optimizers", unused, instead)
     settings = run_flags.read_settings("benchmark_optimizers", argv, seeds="32")
     names = choose_optimizers(_NAMES.value)
     budgets = _positive("budgets", _BUDGETS.value)
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
         batch=_batch(),
         gradient_cost=cost,
         out=settings.out,
-        command=shlex.join(["python", "-m", "experiments.benchmark_optimizers", *sys.argv[1:]]),
+        command=command_line("benchmark_optimizers"),
         records={role: file_record(name) for role, name in files.items()},
         resume=settings.resume,
         overwrite=settings.overwrite,

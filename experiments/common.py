@@ -114,7 +114,7 @@ def launch(
     """
     out, processes = settings.out, settings.processes
     if settings.earlier:
-        title = f"{title}, going on from {settings.earlier.folder}"
+        title = f"{title}, going on from {settings.earlier.folder.resolve().name}"
     photo, runs, start = _start(settings, networks, runs)
     todo = plan(networks, runs, settings.sweep, start)
     config = _config(settings, runs)

@@ -42,7 +42,7 @@ REACHED = 0.5
 
 
 def main(argv: Sequence[str]) -> int:
-    run_flags.refuse("compare_balances", _NO_USE, "which compares them and draws no pages")
+    run_flags.refuse("compare_balances", _NO_USE, "which climbs from seeds and draws no pages")
     settings = run_flags.read_settings("compare_balances", argv, seeds="16")
     for flag, values, known in (
         ("balances", _BALANCES.value, BALANCES),

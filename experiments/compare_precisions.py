@@ -47,7 +47,7 @@ Networks = Mapping[str, Network]
 
 
 def main(argv: Sequence[str]) -> int:
-    run_flags.refuse("compare_precisions", _NO_USE, "which compares them and draws no pages")
+    run_flags.refuse("compare_precisions", _NO_USE, "which climbs from seeds and draws no pages")
     settings = run_flags.read_settings("compare_precisions", argv, seeds="64")
     whole = settings.sweep
     if _OTHER.value == whole.batch:

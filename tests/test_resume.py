@@ -148,6 +148,20 @@ def test_a_signal_stops_after_the_step_and_says_how_to_go_on(weights, tmp_path, 
     assert _left_behind(out) == whole[0]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_up_is_one_word(weights, tmp_path, number):
+    out = tmp_path / "run"
+    process = _start(_command(weights, out))
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "jaxlib" not in maps.read_text():  # its imports are under way
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)
+    assert said == ("", "stopped\n") and process.returncode == 128 + number
+    assert not out.exists()
+
+
 def test_two_at_once_are_refused_and_a_killed_one_leaves_no_lock(weights, tmp_path, whole):
     out = tmp_path / "run"
     first = _start(_command(weights, out))

@@ -290,6 +290,7 @@ def _write_page(
 ) -> None:
     """images.png and report.html: the last budget, its first seed's images."""
     outcome, found = outcomes[-1], compared[-1]
+    said = summary.sentences(names, outcome, found)
     gallery = []
     links = ["table.md", "table.tex", "results.csv", "config.json", "results.safetensors"]
     if examples.size:
@@ -315,6 +316,7 @@ def _write_page(
         gallery,
         command=run.command,
         config=_config(run, names),
+        note=f"Budget {outcome.budget:g} forward passes. " + " ".join(said),
         traces="" if note else "plots.png",
         links=links,
     )

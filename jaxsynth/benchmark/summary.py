@@ -166,10 +166,14 @@ def sentences(names: Names, outcome: Outcome, compared: Compared) -> list[str]:
         )
     if compared.recognised is not None:
         hits = np.array([interval.value for interval in compared.recognised])
-        first = [names.optimizers[m] for m in np.flatnonzero(hits == hits.max())]
+        ranks = np.array([interval.value for interval in compared.ranks])
+        seen, highest = (
+            ", ".join(names.optimizers[m] for m in np.flatnonzero(which))
+            for which in (hits == hits.max(), ranks == ranks.min())
+        )
         lines.append(
-            f"Most often recognised by the judge: {', '.join(first)} ({hits.max():.0%}); highest "
-            f"by the objective: {names.optimizers[compared.order[0]]}."
+            f"Most often recognised by the judge: {seen} ({hits.max():.0%}); highest by the "
+            f"objective: {highest}."
         )
     free = [m for m in compared.order if names.kinds[m] == VALUE]
     if free:

@@ -141,8 +141,9 @@ def _place(run: Run) -> str:
 def _gallery_note(runs: int, images: str) -> str:
     """What the report does not show, "" where it shows all."""
     if not IMAGES[images]:
+        shown = "all" if runs <= SHEET_TILES else f"the first {SHEET_TILES}"
         return (
-            "No image files were written (--images=none): the sheet shows the first runs, "
+            f"No image files were written (--images=none): the sheet shows {shown} runs, "
             "metrics.csv says what the classifiers see in all, results.safetensors has the pixels."
         )
     if runs > REPORT_RUNS:
