@@ -11,6 +11,6 @@ def _stop_at_once(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-if sys.argv[:1] == ["-m"]:  # `python -m experiments.NAME`, whose imports take seconds
+if sys.argv[:1] == ["-m"]:  # a launcher under `python -m`, whose imports take seconds
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, _stop_at_once)
