@@ -20,7 +20,7 @@ import jax
 
 from experiments.benchmark_speed import make_case
 from experiments.launch import keep_compiled
-from jaxsynth.files.results import hardware, versions
+from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import cache_dir
 from jaxsynth.report.tables import format_markdown
 from jaxsynth.speed.cases import inputs
@@ -44,9 +44,8 @@ def main() -> None:
                 check=True,
             )
             rows.append({"process": process} | json.loads(done.stdout.splitlines()[-1]))
-    packages = ", ".join(f"{name} {number}" for name, number in versions().items())
     print("`python -m benchmarks.compiling`\n")
-    print(f"* {hardware()}; {packages}\n\n{format_markdown(rows)}")
+    print(f"{machine_line()}\n\n{format_markdown(rows)}")
 
 
 def _measure() -> dict[str, object]:

@@ -23,7 +23,7 @@ from absl import flags
 from experiments.launch import check_flags_only, run_main
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.experiment import NSFW, PLACES
-from jaxsynth.files.results import hardware, versions
+from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import save_network
 from jaxsynth.files.whole import write_whole
 from jaxsynth.networks.alexnet import AlexNetConfig, Conv
@@ -86,8 +86,7 @@ def main(argv: Sequence[str]) -> int:
             rows.append(_measure(runs, [*networks, *shlex.split(_MORE.value)], Path(folder)))
             print(rows[-1], flush=True)
     command = shlex.join(["python", "-m", "benchmarks.memory", *sys.argv[1:]])
-    packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    page = f"`{command}`\n\n* {hardware()}; {packages}\n\n{format_markdown(rows)}"
+    page = f"`{command}`\n\n{machine_line()}\n\n{format_markdown(rows)}"
     write_whole(out / "memory_cpu.md", page.encode())
     _plot(out / "memory_cpu.png", rows)
     print(page)

@@ -30,8 +30,8 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import recipe_flags, run_flags
-from experiments.common import command_line, encoder_name, load_networks
-from experiments.launch import run_main
+from experiments.common import encoder_name, load_networks
+from experiments.launch import command_line, run_main
 from experiments.stopping import keeps_going_on
 from jaxsynth.benchmark.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
 from jaxsynth.benchmark.problems import OBJECTIVES, Objective, choose_objectives

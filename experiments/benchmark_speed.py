@@ -11,18 +11,22 @@ its name. With a peer both gradients are compared first, in float64. Writes spee
 pip install 'jaxsynth[peer]'.
 """
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from absl import flags
 
-from experiments.launch import check_flags_only, check_some_of, keep_compiled, run_main
+from experiments.launch import (
+    check_flags_only,
+    check_some_of,
+    command_line,
+    keep_compiled,
+    run_main,
+)
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.experiment import NSFW, PLACES
-from jaxsynth.files.results import hardware, versions
+from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import cache_dir, load_network
 from jaxsynth.files.whole import write_whole
 from jaxsynth.networks.network import Network
@@ -113,9 +117,7 @@ def _line(one: Measured) -> str:
 
 
 def _page(measured: Sequence[Measured], limits: Mapping[str, Limits]) -> str:
-    command = "python -m experiments.benchmark_speed " + shlex.join(sys.argv[1:])
-    used = versions() | ({} if _PEER.value == "none" else {TORCH: version(TORCH)})
-    packages = ", ".join(f"{name} {number}" for name, number in used.items())
+    peer = {} if _PEER.value == "none" else {TORCH: version(TORCH)}
     peaks = [
         f"* {precision}: matrix product {limit.operations / 1e9:.0f} GFLOP/s, copy "
         f"{limit.bytes / 1e9:.1f} GB/s, measured in the same run"
@@ -123,9 +125,9 @@ def _page(measured: Sequence[Measured], limits: Mapping[str, Limits]) -> str:
     ]
     return "\n".join(
         [
-            f"`{command.strip()}`",
+            f"`{command_line('benchmark_speed')}`",
             "",
-            f"* {hardware()}; {packages}",
+            machine_line(peer),
             *peaks,
             "* times: median (first to third quartile); ratios: median over the rounds",
             "",

@@ -1,7 +1,6 @@
 """What the launchers share: settings -> networks -> one library call -> report."""
 
 import dataclasses
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ import numpy as np
 from absl import flags
 
 from experiments.continuing import going_on
-from experiments.launch import keep_compiled
+from experiments.launch import command_line, keep_compiled
 from experiments.processes import agree, any_of
 from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
@@ -309,8 +308,3 @@ def used_files(settings: Settings) -> dict[str, dict[str, str]]:
     if needs_encoder(settings):
         files[ENCODER] = encoder_name(settings)
     return {role: file_record(name) for role, name in files.items()}
-
-
-def command_line(name: str) -> str:
-    """The command as it was typed."""
-    return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]])

@@ -18,17 +18,15 @@ import numpy as np
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import TARGETS, command_line, load_networks, target_term, used_files
+from experiments.common import TARGETS, load_networks, target_term
 from experiments.launch import check_some_of, run_main
 from experiments.objectives import BALANCE_SCENES
-from experiments.stopping import keeps_going_on
+from experiments.table import config_maker, launch_table
 from jaxsynth.engine.balance import BALANCES
 from jaxsynth.engine.sweep import Results
 from jaxsynth.engine.terms import choose_units
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run, plan
-from jaxsynth.files.chunks import locked
-from jaxsynth.kept_rows import Part, Row, kept_table
-from jaxsynth.kept_sweeps import Keeping, sweep_config
+from jaxsynth.kept_rows import Part, Row
 from jaxsynth.networks.network import Network
 
 flags.adopt_module_key_flags(run_flags)
@@ -52,22 +50,14 @@ def main(argv: Sequence[str]) -> int:
     run_flags.parse_numbers("nsfw_weight", [str(_WEIGHT.value)])
     networks = load_networks(settings)
     units = choose_units(_SCENES.value, networks[PLACES].class_names)
-    todo = _parts(settings, networks, units)
-    out = settings.out
-    with keeps_going_on(out) as stop, locked(out):
-        keeping = Keeping(
-            out, settings.resume, settings.save_seconds, stop.asked, settings.progress
-        )
-        table = kept_table(keeping, todo, STEM, settings.overwrite)
-    print(f"{table}\nwrote {out / STEM}.md")
-    return 0
+    return launch_table(settings, _parts(settings, networks, units), STEM)
 
 
 def _parts(
     settings: run_flags.Settings, networks: Mapping[str, Network], units: Sequence[int]
 ) -> list[Part]:
     """Every balance with every target, a row each."""
-    todo = []
+    todo, config = [], config_maker(settings)
     for balance, target in itertools.product(
         dict.fromkeys(_BALANCES.value), dict.fromkeys(_TARGETS.value)
     ):
@@ -75,11 +65,12 @@ def _parts(
         scenes = [target_term(networks, PLACES, unit, 1.0, target) for unit in units]
         runs = [Run(seed, (scene, nsfw)) for scene in scenes for seed in settings.seeds]
         sweep = dataclasses.replace(settings.sweep, balance=balance)
-        config = sweep_config(command_line(settings.name), sweep, runs, used_files(settings))
         name = f"{balance}-{target}"
         row = {"balance": balance, "target": target, "steps": sweep.recipe.steps}
         rows = functools.partial(_rows, row, np.repeat(units, len(settings.seeds)))
-        todo.append(Part(name, {name: plan(networks, runs, sweep)}, {name: config}, rows))
+        todo.append(
+            Part(name, {name: plan(networks, runs, sweep)}, {name: config(sweep, runs)}, rows)
+        )
     return todo
 
 

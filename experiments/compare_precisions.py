@@ -11,26 +11,24 @@ precision.md, precision.csv and precision.json into --out. Stopped or killed, th
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import command_line, load_networks, used_files
-from experiments.launch import run_main
+from experiments.common import load_networks
+from experiments.launch import command_line, run_main
 from experiments.objectives import nsfw_runs, scene_runs
-from experiments.stopping import keeps_going_on
+from experiments.table import config_maker, launch_table
 from jaxsynth.engine.objective import ENCODER, GENERATOR
 from jaxsynth.engine.sweep import Results, join
 from jaxsynth.engine.terms import choose_units
 from jaxsynth.experiment import NSFW, PLACES, Run, Sweep, execute, plan
-from jaxsynth.files.chunks import locked
 from jaxsynth.files.images import to_rgb
-from jaxsynth.files.results import hardware, versions
-from jaxsynth.kept_rows import Part, Row, kept_table
-from jaxsynth.kept_sweeps import Keeping, sweep_config
+from jaxsynth.files.results import machine_line
+from jaxsynth.kept_rows import Part, Row
 from jaxsynth.networks.network import Network
 
 flags.adopt_module_key_flags(run_flags)
@@ -59,19 +57,14 @@ def main(argv: Sequence[str]) -> int:
     }
     sweeps = (whole, dataclasses.replace(whole, batch=_OTHER.value), half)
     objectives = _objectives(networks["float32"], settings.seeds)
-    todo = [_part(settings, networks, name, runs, sweeps) for name, runs in objectives]
-    out = settings.out
-    with keeps_going_on(out) as stop, locked(out):
-        keeping = Keeping(
-            out, settings.resume, settings.save_seconds, stop.asked, settings.progress
-        )
-        page = kept_table(keeping, todo, STEM, settings.overwrite, _head())
-    print(f"{page}\nwrote {out / STEM}.md")
-    return 0
+    config = config_maker(settings)
+    parts = [_part(config, networks, name, runs, sweeps) for name, runs in objectives]
+    head = f"`{command_line(settings.name)}`\n\n{machine_line()}\n\n"
+    return launch_table(settings, parts, STEM, head)
 
 
 def _part(
-    settings: run_flags.Settings,
+    config: Callable[[Sweep, Sequence[Run]], Mapping[str, Any]],
     networks: Mapping[str, Networks],
     name: str,
     runs: Sequence[Run],
@@ -82,8 +75,7 @@ def _part(
     for sweep in sweeps:
         key = f"{name}-{sweep.precision}-{sweep.batch}"
         plans[key] = plan(_needed(networks[sweep.precision], runs), runs, sweep)
-        files = used_files(settings)
-        configs[key] = sweep_config(command_line(settings.name), sweep, runs, files)
+        configs[key] = config(sweep, runs)
 
     def rows(found: Mapping[str, Results]) -> list[Row]:
         made: list[Row] = []
@@ -149,11 +141,6 @@ def _differences(pictures: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
 
 def _rms(difference: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean(difference**2, axis=(1, 2, 3)))  # (R,)
-
-
-def _head() -> str:
-    packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    return f"`{command_line('compare_precisions')}`\n\n* {hardware()}; {packages}\n\n"
 
 
 if __name__ == "__main__":

@@ -31,12 +31,11 @@ from absl import flags
 from experiments import run_flags
 from experiments.common import (
     TARGETS,
-    command_line,
     encoder_name,
     load_networks,
     needs_encoder,
 )
-from experiments.launch import run_main
+from experiments.launch import command_line, run_main
 from experiments.objectives import (
     BALANCE_SCENES,
     SCENE_TARGET,

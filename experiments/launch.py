@@ -1,6 +1,7 @@
 """How every launcher runs: bad input is one line on stderr and exit code 2."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,6 +52,11 @@ def keep_compiled(cache: Path) -> None:
     same ones compiles nothing. To be called before anything is compiled."""
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def command_line(name: str) -> str:
+    """The command as it was typed."""
+    return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]])
 
 
 def check_flags_only(name: str, argv: Sequence[str]) -> None:

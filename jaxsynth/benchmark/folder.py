@@ -15,9 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from jaxsynth.files.chunks import load_kept
 from jaxsynth.files.results import CONFIG, LOCK, read_config, write_arrays, write_config
 
 CELLS = "cells"
@@ -73,14 +72,7 @@ def load_cell(folder: Path, name: str) -> dict[str, np.ndarray] | None:
       ValueError: if its file is damaged.
     """
     path = _cell(folder, name)
-    if not path.is_file():
-        return None
-    try:
-        return safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): delete it, and --resume computes it again"
-        ) from None
+    return load_kept(path) if path.is_file() else None
 
 
 def _cell(folder: Path, name: str) -> Path:

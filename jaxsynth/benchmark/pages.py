@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxsynth.benchmark.protocol import VALUE
 from jaxsynth.benchmark.summary import SOLVED, TOP, Compared, Names, Outcome
+from jaxsynth.report.html import BLUR_ABOVE
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB
 from jaxsynth.report.sheet import Tile, contact_sheet
 
@@ -58,10 +59,10 @@ def images_page(
 ) -> Image.Image:
     """One seed's images: a row per optimizer, in this order, a column per scene objective.
 
-    rgb: (M, J, H, W, 3) uint8; nsfw: P(NSFW) (M, J), above 0.5 an image is blurred.
+    rgb: (M, J, H, W, 3) uint8; nsfw: P(NSFW) (M, J), above BLUR_ABOVE an image is blurred.
     """
     tiles = [
-        Tile(picture, blur=bool(score > 0.5))
+        Tile(picture, blur=bool(score > BLUR_ABOVE))
         for m in order
         for picture, score in zip(rgb[m], nsfw[m], strict=True)
     ]

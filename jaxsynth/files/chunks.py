@@ -12,7 +12,7 @@ Every file is written whole or not at all. `unfinished` goes when the last page 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def load_chunk(folder: Path, first: int) -> Results:
     Raises:
       ValueError: if its file is damaged.
     """
-    return results_from_arrays(_load(_chunk(folder, first)))
+    return results_from_arrays(load_kept(_chunk(folder, first)))
 
 
 def save_progress(folder: Path, first: int, progress: Progress) -> None:
@@ -126,7 +126,7 @@ def load_progress(folder: Path, first: int) -> Progress | None:
     path = _under_way(folder, first)
     if not path.is_file():
         return None
-    arrays = _load(path)
+    arrays = load_kept(path)
     return Progress(
         state=[arrays[name] for name in sorted(arrays) if name.startswith("state/")],
         trace=Trace(arrays["trace/objective"], unflatten_watched(arrays, "watched")),
@@ -172,7 +172,12 @@ def _under_way(folder: Path, first: int) -> Path:
     return folder / UNFINISHED / f"under_way{first:08d}.safetensors"
 
 
-def _load(path: Path) -> Mapping[str, np.ndarray]:
+def load_kept(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a file that a run under way has kept.
+
+    Raises:
+      ValueError: if it is damaged, with the way out.
+    """
     try:
         return safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:

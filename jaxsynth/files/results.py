@@ -140,6 +140,12 @@ def hardware() -> str:
     return f"{os.cpu_count()} x {model}"
 
 
+def machine_line(more: Mapping[str, str] | None = None) -> str:
+    """A Markdown item: the hardware, and the versions with those of `more` packages."""
+    packages = ", ".join(f"{name} {number}" for name, number in (versions() | (more or {})).items())
+    return f"* {hardware()}; {packages}"
+
+
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Writes config.json: what was asked for, versions and device."""
     device = jax.devices()[0]
