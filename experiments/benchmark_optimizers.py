@@ -17,7 +17,8 @@ jaxsynth/benchmark/problems.py.
 All of it with the pocket networks takes a night on two cores (8 hours, reckoned from the speed of a
 step: 3.3 ms a forward pass of generator and scene network, 18 with open_nsfw, a sum of 240 a run).
 Writes table.md, table.tex, results.csv (a row per run), results.safetensors, plots.png, images.png
-and report.html into --out. Finished parts are kept: the same command with --resume goes on.
+and report.html into --out. Finished parts are kept: the same command with --resume goes on, also
+with more --optimizers or --budgets than before.
 Gradient-free rows need evosax: pip install -e '.[bench]'.
 """
 
@@ -36,7 +37,8 @@ from experiments.stopping import keeps_going_on
 from jaxsynth.benchmark.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
 from jaxsynth.benchmark.problems import OBJECTIVES, Objective, choose_objectives
 from jaxsynth.benchmark.protocol import PRIOR
-from jaxsynth.benchmark.run import BenchmarkRun, benchmark, check_budgets
+from jaxsynth.benchmark.run import benchmark
+from jaxsynth.benchmark.setting import BenchmarkRun, check_budgets
 from jaxsynth.engine.objective import ENCODER
 from jaxsynth.evaluation.looks import label_units
 from jaxsynth.experiment import PLACES
@@ -130,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
             if stop.asked():
                 raise Stopped("finished parts are kept")
 
-        text = benchmark(run, networks, judge, objectives, _say(bar), on_step)
+        text = benchmark(run, networks, judge, objectives, _say(bar), on_step, bar.reset)
     print(text + f"\nwrote {run.out / 'report.html'}")
     return 0
 

@@ -28,6 +28,7 @@ _HELP = {
     "label": "Weight of naming photographs.",
     "code": "Weight of reading in G(E(x)) the code of x.",
     "agreement": "Weight of predicting of G(E(x)) what is predicted of x.",
+    "temperature": "Of the predictions that are followed; below 1 sharpens them.",
     "image": "Weight of the image distance.",
     "mutual": "Share of both by which code and prediction of x follow those of G(E(x)).",
     "shared": "Weight of texture at the same place in all G(E(x)).",

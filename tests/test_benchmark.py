@@ -335,12 +335,19 @@ def test_killed_it_resumes_with_the_same_numbers(finished, tiny_flags, tmp_path)
     assert not (out / "results.csv").exists()
     refused = _run(_command(out, *tiny_flags))
     assert refused.returncode == 2 and "--resume goes on" in refused.stderr
-    other = _run(_command(out, *tiny_flags, "--resume", "--budgets=60"))
-    assert other.returncode == 2 and "begun with budgets [40.0], not [60.0]" in other.stderr
+    other = _run(_command(out, *tiny_flags, "--resume", "--rates=0.5,2"))
+    assert other.returncode == 2 and "not [0.5, 2.0]: give the same flags" in other.stderr
     done = _run(_command(out, *tiny_flags, "--resume"))
     assert done.returncode == 0, done.stderr
     for name in ("results.csv", "results.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
+    parts = {path: path.stat().st_mtime_ns for path in out.glob("cells/*")}
+    more = _run(_command(out, *tiny_flags, "--resume", "--optimizers=goh,random,adam"))
+    assert more.returncode == 0, more.stderr
+    assert all(path.stat().st_mtime_ns == before for path, before in parts.items())
+    found, first = (load_file(at / "results.safetensors") for at in (out, whole))
+    assert all(np.array_equal(found[name], first[name]) for name in first)
+    assert "40/adam/best" in found and "| adam |" in (out / "table.md").read_text()
 
 
 def test_wrong_values_are_one_line(tiny_flags, tmp_path):

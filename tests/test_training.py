@@ -37,7 +37,7 @@ from jaxsynth.training.inversion import (
     unfold_scales,
 )
 from jaxsynth.training.inversion_run import InversionRun, train_inversion
-from jaxsynth.training.loop import LoopConfig
+from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.pair import (
     CodeScale,
     PairTraining,
@@ -380,6 +380,19 @@ def test_a_smaller_code_is_no_nearer():
     assert np.allclose(following_loss(PAIR_BOTH, real, made), following_loss(PAIR_BOTH, *half))
 
 
+def test_what_is_followed_is_sharpened():
+    """Equal predictions rest at temperature 1; below it their margin grows."""
+    out = {"fc6": np.random.default_rng(0).normal(size=(6, 8)), "logits": np.eye(3)[[0, 1, 2] * 2]}
+
+    def uphill(temperature):
+        training = dataclasses.replace(PAIR_BOTH, temperature=temperature)
+        return -jax.grad(partial(following_loss, training))(out, out)["logits"]
+
+    assert np.allclose(uphill(1.0), 0.0, atol=1e-6)
+    grown = np.asarray(uphill(0.5))
+    assert (grown[out["logits"] > 0] > 1e-3).all() and (grown[out["logits"] == 0] < 0).all()
+
+
 def test_the_adversary_of_a_pair_moves_the_generator(pair_steps):
     (plain, _), (adversarial, seen) = pair_steps(1), pair_steps(1, adversary=0.5)
     assert not _same(plain.params["generator"], adversarial.params["generator"])
@@ -559,3 +572,18 @@ def test_a_batch_that_does_not_split_is_refused():
 def test_one_budget_is_needed(tmp_path, budget):
     with pytest.raises(ValueError, match="one budget is needed"):
         LoopConfig(out=tmp_path, **budget)
+
+
+@pytest.mark.parametrize("minutes", [4.0, 0.0])
+def test_training_that_blows_up_stops_at_the_last_sound_checkpoint(data, tmp_path, minutes):
+    """At the end, or before the checkpoint of that step."""
+
+    def step(state, _frozen, _rgb, _labels, _key, _progress):
+        return state + 1, {"loss": jnp.where(state < 2, 1.0, jnp.nan), "rate": 1.0}
+
+    images = load_images(data, "train", 36, tmp_path)
+    loop = LoopConfig(out=tmp_path / "run", batch=6, epochs=3, checkpoint_minutes=minutes)
+    with pytest.raises(ValueError, match="loss is nan, training cannot go on"):
+        run_loop(step, jnp.int32(0), images, loop, {}, lambda state: {}, lambda line: None)
+    kept = [int(path.name) for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*")]
+    assert sorted(kept) == ([] if minutes else [1, 2])

@@ -92,7 +92,7 @@ def _climb(work, optimizer, group, costs, budget, rates: np.ndarray, seeds) -> F
 
 
 def warm_up(work: Work, optimizer: Optimizer, group: Group, costs: Costs) -> None:
-    """Compiles what a cell needs, by one step."""
+    """Compiles what a cell needs, by one step. Nobody is told of it."""
     one = group._replace(
         objectives=group.objectives[:1],
         weights=jax.tree.map(lambda leaf: leaf[:1], group.weights),

@@ -1,4 +1,4 @@
-"""The folder of a benchmark.
+"""The folder of a benchmark. Optimizers and budgets can be added to one that is there.
 
 config.json            every setting, the costs that were measured, hashes, versions
 cells/NAME.safetensors a finished part: an optimizer, group of objectives, budget and phase
@@ -22,6 +22,7 @@ from jaxsynth.files.results import CONFIG, LOCK, read_config, write_arrays, writ
 CELLS = "cells"
 _OURS = (CONFIG, "results.csv", "results.safetensors", "table.md", "table.tex", "plots.png")
 _OURS += ("images.png", "images/*.png", "report.html", f"{CELLS}/*.safetensors")
+_MAY_DIFFER = ("command", "optimizers", "budgets")  # no cell depends on another one's
 
 
 def open_folder(
@@ -31,16 +32,17 @@ def open_folder(
 
     Raises:
       ValueError: if it holds anything that is neither to be replaced nor to be gone on with, or
-        was begun with other settings.
+        was begun with other settings than optimizers and budgets.
     """
     occupied = any(path.is_file() and path.name != LOCK for path in folder.rglob("*"))
     if occupied and resume:
         before = read_config(folder)
         for key, value in config.items():
-            if key != "command" and before.get(key) != value:
+            if key not in _MAY_DIFFER and not _agree(before.get(key), value):
                 raise ValueError(
                     f"--resume: {folder} was begun with {key} {before.get(key)!r}, not {value!r}: "
-                    "give the same flags, or another --out"
+                    "give the same flags (--optimizers and --budgets may be others), or another "
+                    "--out"
                 )
         return before["costs"]
     if occupied and not overwrite:
@@ -53,6 +55,13 @@ def open_folder(
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     (folder / "images").mkdir(exist_ok=True)
     return {}
+
+
+def _agree(before: Any, now: Any) -> bool:
+    """Whether a setting is the one that it was. An added optimizer may bring the encoder along."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return all(before[key] == now[key] for key in before.keys() & now.keys())
+    return before == now
 
 
 def write_settings(folder: Path, config: Mapping[str, Any], costs: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ def _colours(colormaps, names: Names, order: np.ndarray) -> dict[int, tuple[floa
     for free, shades in ((False, "Blues"), (True, "Oranges")):
         own = [m for m in order if (names.kinds[m] == VALUE) == free]
         for place, m in enumerate(own):
-            colours[m] = colormaps[shades](0.95 - 0.6 * place / max(1, len(own) - 1))
+            colours[m] = colormaps[shades](0.95 - 0.5 * place / max(1, len(own) - 1))
     return colours
 
 

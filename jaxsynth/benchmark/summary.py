@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
     best: np.ndarray  # (M, O, S)
     curve: np.ndarray  # (M, O, S, G)
     rates: np.ndarray  # (M, O)
-    edge: np.ndarray  # (M, O) bool: the lowest or highest rate of the sweep was chosen
+    edge: np.ndarray | None  # (M, O) bool: lowest or highest rate chosen; None below three rates
     steps: np.ndarray  # (M, O)
     seconds: np.ndarray  # (M,) of a run, mean over all of its objectives and seeds
     judged: np.ndarray  # (M, J scene objectives, S) rank that the judge gives, 0 the first
@@ -118,7 +118,8 @@ def table_rows(names: Names, outcome: Outcome, compared: Compared) -> list[dict[
             row[f"judge's top {TOP}"] = _interval(hits, "{:.0%}")
             row["clipped pixels"] = f"{outcome.clipped[m].mean():.1%}"
         row["s a run"] = f"{outcome.seconds[m]:.2g}"
-        row["rate at the edge"] = f"{outcome.edge[m].sum()} of {len(names.objectives)}"
+        if outcome.edge is not None:
+            row["rate at the edge"] = f"{outcome.edge[m].sum()} of {len(names.objectives)}"
         rows.append(row)
     return rows
 

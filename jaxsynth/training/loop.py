@@ -66,7 +66,8 @@ def run_loop(
       frozen: weights that the step reads and leaves alone.
 
     Raises:
-      ValueError: if there are fewer images than a batch, or the checkpoint is of other settings.
+      ValueError: if there are fewer images than a batch, the checkpoint is of other settings, or
+        a metric is no longer finite.
     """
     per_epoch = len(images.rows) // config.batch
     if per_epoch == 0:
@@ -93,7 +94,7 @@ def run_loop(
             limit = min(limit, config.max_steps)
         root = jax.random.key(config.seed)
         clock = _Clock(spent)
-        saved, order, mark = clock.seconds(), (-1, images.rows), None
+        saved, order, mark, metrics = clock.seconds(), (-1, images.rows), None, {}
         while step < limit and not (config.minutes and clock.seconds() >= 60 * config.minutes):
             epoch, i = divmod(step, per_epoch)
             if order[0] != epoch:
@@ -116,12 +117,12 @@ def run_loop(
                 say(_report(step, per_epoch, metrics, config.batch, mark, clock))
                 mark = (step, clock.seconds())
             if clock.seconds() - saved > 60 * config.checkpoint_minutes:
-                jax.block_until_ready(state)
+                _check_finite(step, metrics)
                 checkpoints.save(state, step, clock.seconds())
                 say(_format(f"step {step} checkpoint", evaluate(state)))
                 saved = clock.seconds()
                 mark = (step, saved)
-        jax.block_until_ready(state)
+        _check_finite(step, metrics)
         checkpoints.save(state, step, clock.seconds())
     say(_format(f"step {step} end, {clock.seconds() / 60:.1f} minutes", evaluate(state)))
     return state
@@ -179,8 +180,20 @@ def _check_settings(old: dict[str, Any], new: dict[str, Any], folder: Path) -> N
             )
 
 
+def _check_finite(step: int, metrics: Metrics) -> dict[str, float]:
+    """The metrics as numbers, when the step is done. Raises ValueError if one is not finite."""
+    values = {k: float(v) for k, v in metrics.items()}
+    for name, value in values.items():
+        if not np.isfinite(value):
+            raise ValueError(
+                f"step {step}: {name} is {value}, training cannot go on: give smaller step sizes "
+                "and another --out; the last checkpoint is kept"
+            )
+    return values
+
+
 def _report(step, per_epoch, metrics, batch, mark, clock) -> str:
-    values = {k: float(v) for k, v in metrics.items()}  # waits for the step
+    values = _check_finite(step, metrics)
     rate = (step - mark[0]) * batch / max(clock.seconds() - mark[1], 1e-9)
     head = f"step {step} epoch {step / per_epoch:.2f} {clock.seconds() / 60:.1f} min"
     return _format(f"{head} {rate:.0f} img/s", values)

@@ -79,6 +79,8 @@ class PairTraining:
       label: cross-entropy of the photographs' categories.
       code: distance of the code that is read in G(E(x)) to that of x.
       agreement: cross-entropy of what is predicted of G(E(x)) to what is predicted of x.
+      temperature: of the predictions that are followed; below 1 they are sharpened, which moves
+        photographs away from the border between two categories.
       image, feature: distances of G(E(x)) to x in pixels and in the scene network's `layers`.
       mutual: weight of code and prediction of x following those of G(E(x)), as a share of the
         weights of the other direction.
@@ -100,6 +102,7 @@ class PairTraining:
     label: float = 1.0
     code: float = 4.0
     agreement: float = 2.0
+    temperature: float = 0.5
     image: float = 4.0
     feature: float = 1.0
     layers: tuple[str, ...] = ("conv2", "conv3", "conv5")
@@ -229,7 +232,7 @@ def _cotangents(training: PairTraining, real, made, scale: CodeScale):
 
     def reading(made):
         code = code_distance(made[CODE], real[CODE], scale.sigma)
-        same = _same_prediction(made["logits"], real["logits"])
+        same = _same_prediction(training, made["logits"], real["logits"])
         agreement = (made["logits"].argmax(-1) == real["logits"].argmax(-1)).mean()
         loss = training.code * code + training.agreement * same
         return loss, {"code": code, "agreement": agreement}
@@ -251,13 +254,14 @@ def following_loss(
     """
     spread = jnp.sqrt(jnp.var(real[CODE], axis=0) + 1e-12)  # (D,) over the batch
     code = code_distance(made[CODE], real[CODE], spread)
-    same = _same_prediction(real["logits"], made["logits"])
+    same = _same_prediction(training, real["logits"], made["logits"])
     return training.mutual * (training.code * code + training.agreement * same)
 
 
-def _same_prediction(logits: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Cross-entropy of predictions (B, K) to those of `wanted`."""
-    return optax.softmax_cross_entropy(logits, jax.nn.softmax(wanted)).mean()
+def _same_prediction(training: PairTraining, logits: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Cross-entropy of predictions (B, K) to the sharpened ones of `wanted`."""
+    sharp = jax.nn.softmax(wanted / training.temperature)
+    return optax.softmax_cross_entropy(logits, sharp).mean()
 
 
 def _shared_texture(photo: jax.Array, image: jax.Array) -> jax.Array:

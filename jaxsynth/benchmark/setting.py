@@ -1,0 +1,77 @@
+"""What a benchmark is asked for, and what of it cannot be had."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxsynth.benchmark.climb import Costs, check_batch, steps_within
+from jaxsynth.benchmark.optimizers import make_optimizer
+from jaxsynth.benchmark.protocol import GRADIENT, PRIOR, VALUE
+from jaxsynth.benchmark.summary import Names
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkRun:
+    """A benchmark as its flags ask for it.
+
+    Attributes:
+      optimizers: names that `choose_optimizers` gives.
+      seeds, tune_seeds: reported, and used for tuning only.
+      budgets: forward-equivalents of a run.
+      factors: of every optimizer's own rate, in the tuning sweep.
+      batch: codes per evaluation.
+      gradient_cost: forward-equivalents of a gradient, and of one with the encoder's pass; () to
+        measure them.
+    """
+
+    optimizers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    tune_seeds: tuple[int, ...]
+    budgets: tuple[float, ...]
+    factors: tuple[float, ...]
+    batch: int
+    gradient_cost: tuple[float, ...]
+    out: Path
+    command: str
+    records: Mapping[str, Any]
+    resume: bool
+    overwrite: bool
+
+
+def check_budgets(run: BenchmarkRun, costs: Costs | None = None) -> None:
+    """Raises ValueError unless every budget pays for a step of every optimizer, and the batch holds
+    its population. Without costs those that were given count, else a forward pass."""
+    costs = costs or given_costs(run) or dict.fromkeys((VALUE, GRADIENT, PRIOR), 1.0)
+    for name in run.optimizers:
+        optimizer = make_optimizer(name)
+        check_batch(optimizer, run.batch)
+        for budget in run.budgets:
+            try:
+                steps_within(optimizer, costs, budget)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+
+
+def given_costs(run: BenchmarkRun) -> Costs:
+    """Those of --gradient_cost; {} if they are to be measured."""
+    if not run.gradient_cost:
+        return {}
+    return dict(zip((VALUE, GRADIENT, PRIOR), (1.0, *run.gradient_cost), strict=True))
+
+
+def describe(run: BenchmarkRun, names: Names) -> dict[str, Any]:
+    """What decides the numbers, as config.json holds it."""
+    return {
+        "experiment": "benchmark_optimizers",
+        "command": run.command,
+        "optimizers": list(names.optimizers),
+        "objectives": list(names.objectives),
+        "seeds": list(run.seeds),
+        "tune_seeds": list(run.tune_seeds),
+        "budgets": list(run.budgets),
+        "rates": list(run.factors),
+        "batch": run.batch,
+        "gradient_cost": list(run.gradient_cost),
+        "networks": dict(run.records),
+    }
