@@ -1,9 +1,6 @@
 """benchmark_optimizers: its statistics by hand, every optimizer of the table, its launcher."""
 
 import csv
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from in_process import run_cases
+from launching import run, start
 from safetensors.numpy import load_file
 from tiny import random_params, save_tiny_networks, tiny_networks
 
@@ -270,12 +268,7 @@ def test_the_table_ranks_and_judges():
 
 
 def _command(out: Path, *args: str) -> list[str]:
-    return [sys.executable, "-m", "experiments.benchmark_optimizers", f"--out={out}", *args]
-
-
-def _run(command, **kwargs):
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=env, **kwargs)
+    return ["benchmark_optimizers", f"--out={out}", *args]
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +292,7 @@ def tiny_flags(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_flags):
     out = tmp_path_factory.mktemp("benchmark") / "run"
-    done = _run(_command(out, *tiny_flags))
+    done = run(*_command(out, *tiny_flags))
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -325,24 +318,22 @@ def test_the_smoke_leaves_tables_plots_and_images(finished):
 
 def test_killed_it_resumes_with_the_same_numbers(finished, tiny_flags, tmp_path):
     whole, out = finished[0], tmp_path / "killed"
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    with subprocess.Popen(
-        _command(out, *tiny_flags), env=env, stderr=subprocess.DEVNULL
-    ) as process:
-        while process.poll() is None and len(list(out.glob("cells/*.safetensors"))) < 2:
-            time.sleep(0.02)
-        process.kill()
+    process = start(*_command(out, *tiny_flags))
+    while process.poll() is None and len(list(out.glob("cells/*.safetensors"))) < 2:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
     assert not (out / "results.csv").exists()
-    refused = _run(_command(out, *tiny_flags))
+    refused = run(*_command(out, *tiny_flags))
     assert refused.returncode == 2 and "--resume goes on" in refused.stderr
-    other = _run(_command(out, *tiny_flags, "--resume", "--rates=0.5,2"))
+    other = run(*_command(out, *tiny_flags, "--resume", "--rates=0.5,2"))
     assert other.returncode == 2 and "not [0.5, 2.0]: give the same flags" in other.stderr
-    done = _run(_command(out, *tiny_flags, "--resume"))
+    done = run(*_command(out, *tiny_flags, "--resume"))
     assert done.returncode == 0, done.stderr
     for name in ("results.csv", "results.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
     parts = {path: path.stat().st_mtime_ns for path in out.glob("cells/*")}
-    more = _run(_command(out, *tiny_flags, "--resume", "--optimizers=goh,random,adam"))
+    more = run(*_command(out, *tiny_flags, "--resume", "--optimizers=goh,random,adam"))
     assert more.returncode == 0, more.stderr
     assert all(path.stat().st_mtime_ns == before for path, before in parts.items())
     found, first = (load_file(at / "results.safetensors") for at in (out, whole))

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from in_process import Outcome, run_cases
+from launching import run, start
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.files.results import UNFINISHED, read_results
@@ -23,13 +22,7 @@ pytestmark = pytest.mark.xdist_group("continue")
 
 
 def _run(name: str, *flags: object) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{name}", "--noprogress", *map(str, flags)],
-        cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-    )
+    done = run(name, "--noprogress", *flags)
     assert done.returncode == 0, done.stderr
 
 
@@ -107,14 +100,12 @@ def test_an_extension_that_was_killed_resumes_to_the_same_bytes(folder):
     _run("scene", *flags)
     whole = (out / "results.safetensors").read_bytes()
     shutil.rmtree(out)
-    command = [sys.executable, "-m", "experiments.scene", "--noprogress", *flags]
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    process = subprocess.Popen([*command, "--save_seconds=0"], cwd=ROOT, env=env)
+    process = start("scene", "--noprogress", *flags, "--save_seconds=0")
     while not list((out / UNFINISHED).glob("under_way*.safetensors")):
         assert process.poll() is None
         time.sleep(0.001)
     process.kill()
-    process.wait()
+    process.communicate()
     assert (out / UNFINISHED).is_dir()
     _run("scene", *flags)
     assert (out / "results.safetensors").read_bytes() == whole

@@ -2,13 +2,12 @@
 
 import csv
 import dataclasses
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from launching import run
 from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
@@ -80,11 +79,9 @@ def test_a_gradient_that_is_not_finite_freezes_the_run_at_its_own_code():
 
 def _launch(weights, out, codes) -> subprocess.CompletedProcess:
     np.save(out.parent / "codes.npy", np.asarray(codes, np.float32))
-    command = [sys.executable, "-m", "experiments.synthesize", "--noprogress", *weights]
     flags = [f"--seeds={len(codes)}", "--steps=3", "--batch=2", f"--out={out}"]
     flags += ["--term=places:fc8:bar:1", f"--init_codes={out.parent / 'codes.npy'}"]
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run([*command, *flags], cwd=ROOT, env=env, capture_output=True, text=True)
+    return run("synthesize", "--noprogress", *weights, *flags)
 
 
 def _red(image: Path) -> int:

@@ -4,11 +4,10 @@ import csv
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+from launching import run
 from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
@@ -49,16 +48,8 @@ def test_hostile_labels_are_text_on_every_page(tmp_path):
     photo = tmp_path / "'><script>x\n\udcff.png"
     Image.new("RGB", (20, 20), "orange").save(os.fsencode(photo))
     out = tmp_path / "<svg onload=alert(2)>"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "experiments.scene", "--noprogress", *weights, "--steps=3"),
-            *("--scenes=all", f"--init_image={photo}", f"--out={out}"),
-        ],
-        cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-    )
+    given = ["--scenes=all", f"--init_image={photo}", f"--out={out}"]
+    done = run("scene", "--noprogress", *weights, "--steps=3", *given)
     assert done.returncode == 0, done.stderr
     assert all(line.isprintable() for line in done.stdout.splitlines()), done.stdout
 

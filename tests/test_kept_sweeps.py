@@ -1,16 +1,14 @@
 """Launchers of several sweeps: stopped or killed in one, they go on with it and with no other."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from launching import Launched, run, start
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.engine.recipes import Recipe
@@ -77,27 +75,23 @@ def test_a_sweep_goes_on_from_the_step_where_it_was_stopped(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def start(name: str, *flags: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", f"experiments.{name}", *COMMANDS[name], *map(str, flags)]
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
+def begin(name: str, *flags: object) -> Launched:
+    return start(name, *COMMANDS[name], *flags)
 
 
 def finish(name: str, *flags: object) -> tuple[int, str, str]:
-    process = start(name, *flags)
-    out, err = process.communicate(timeout=900)
-    return process.returncode, out, err
+    done = run(name, *COMMANDS[name], *flags)
+    return done.returncode, done.stdout, done.stderr
 
 
-def stop_in_the_second(name: str, process: subprocess.Popen, out: Path, number: int) -> str:
+def stop_in_the_second(name: str, process: Launched, out: Path, number: int) -> str:
     """Sends the signal while the second sweep that has figures of its own is computed."""
     under_way = out / UNFINISHED / SECOND[name] / UNFINISHED
     while not list(under_way.glob("under_way*.safetensors")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     process.send_signal(number)
-    return process.communicate(timeout=900)[1]
+    return process.communicate()[1]
 
 
 def figures_of(name: str, out: Path) -> dict:
@@ -111,7 +105,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_figures(name, tmp_path):
     weights = save_tiny_networks(tmp_path)
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert finish(name, *weights, f"--out={whole}")[0] == 0
-    process = start(name, *weights, f"--out={out}", "--save_seconds=0")
+    process = begin(name, *weights, f"--out={out}", "--save_seconds=0")
     err = stop_in_the_second(name, process, out, signal.SIGTERM)
     assert process.returncode == 143, err
     assert f"stopped: {SECOND[name]}: runs" in err and "--resume goes on" in err
@@ -122,7 +116,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_figures(name, tmp_path):
     code, _, err = finish(name, *weights, f"--out={out}", "--resume", "--steps=13")
     assert code == 2 and err.count("\n") == 1 and "own command" in err, err
 
-    process = start(name, *weights, f"--out={out}", "--resume", "--save_seconds=0")
+    process = begin(name, *weights, f"--out={out}", "--resume", "--save_seconds=0")
     stop_in_the_second(name, process, out, signal.SIGKILL)
     code, said, err = finish(name, *weights, f"--out={out}", "--resume")
     assert code == 0, err

@@ -2,14 +2,13 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from launching import run
 from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
@@ -26,16 +25,8 @@ def weights(tmp_path_factory) -> list[str]:
     return save_tiny_networks(tmp_path_factory.mktemp("weights"))
 
 
-def launch(name: str, *flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{name}", "--noprogress", *flags],
-        capture_output=True,
-        text=True,
-        env=env,
-        cwd=cwd,
-        timeout=900,
-    )
+def launch(name: str, *flags: str) -> subprocess.CompletedProcess:
+    return run(name, "--noprogress", *flags)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -199,21 +190,8 @@ def test_the_2016_system_runs_by_the_same_command(big_generator, big_places, gol
         (big_generator, "dgn_fc6", [f"--bounds={bounds}"]),
         (big_places, "places205", []),
     ):
-        env = dict(os.environ, PYTHONPATH=str(ROOT))
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "experiments.port",
-                f"--network={network}",
-                *more,
-                f"--source={original.caffemodel}",
-                f"--out={tmp_path / network}.safetensors",
-            ],
-            capture_output=True,
-            text=True,
-            env=env,
-        )
+        out = f"--out={tmp_path / network}.safetensors"
+        done = run("port", f"--network={network}", *more, f"--source={original.caffemodel}", out)
         assert done.returncode == 0, done.stderr
     np.save(tmp_path / "codes.npy", np.atleast_2d(golden["codes"]))
     done = launch(

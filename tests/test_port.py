@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from launching import run
 from reference import (
     TINY_ALEXNET,
     TINY_GENERATOR,
@@ -466,14 +466,7 @@ def test_another_onnx_file_in_the_package_is_refused(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------------------- the launcher
 def launch(*flags: str, cache: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.port", *flags],
-        cwd=ROOT,
-        env=os.environ | {"JAXSYNTH_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return run("port", *flags, JAXSYNTH_CACHE=str(cache))
 
 
 def test_launcher_ports_into_the_cache(nsfw_original_like, tmp_path):

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from launching import run, start
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.engine.recipes import RECIPES, Recipe
@@ -73,22 +73,7 @@ def _command(weights, out, *flags) -> list[str]:
         "--batch=3",
         "--record_codes=10",
     ]
-    return [
-        *(sys.executable, "-m", "experiments.joint", "--noprogress", "--save_seconds=0"),
-        *(*weights, *given, f"--out={out}", *flags),
-    ]
-
-
-def _start(command: list[str]) -> subprocess.Popen:
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
-
-
-def _finish(command: list[str]) -> subprocess.CompletedProcess:
-    process = _start(command)
-    out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+    return ["joint", "--noprogress", "--save_seconds=0", *weights, *given, f"--out={out}", *flags]
 
 
 def _left_behind(out: Path) -> dict[str, bytes]:
@@ -103,9 +88,9 @@ def _left_behind(out: Path) -> dict[str, bytes]:
 def whole(weights, tmp_path_factory) -> tuple[dict[str, bytes], float]:
     """What an uninterrupted run leaves behind, and how long it takes once compiled."""
     folder = tmp_path_factory.mktemp("whole")
-    assert _finish(_command(weights, folder / "first")).returncode == 0
+    assert run(*_command(weights, folder / "first")).returncode == 0
     begun = time.monotonic()
-    done = _finish(_command(weights, folder / "run"))
+    done = run(*_command(weights, folder / "run"))
     seconds = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
     left = _left_behind(folder / "run")
@@ -121,11 +106,11 @@ def test_killed_at_any_moment_it_resumes_bit_equal(weights, tmp_path, whole, gro
     rng = np.random.default_rng(group)
     for i in range(group, 20, 4):
         out = tmp_path / f"run{i}"
-        process = _start(_command(weights, out))
+        process = start(*_command(weights, out))
         time.sleep((i + rng.uniform()) / 20 * seconds)
         process.kill()
         process.communicate()
-        resumed = _finish(_command(weights, out, "--resume"))
+        resumed = run(*_command(weights, out, "--resume"))
         assert resumed.returncode == 0, resumed.stderr
         assert _left_behind(out) == left
 
@@ -133,7 +118,7 @@ def test_killed_at_any_moment_it_resumes_bit_equal(weights, tmp_path, whole, gro
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_the_step_and_says_how_to_go_on(weights, tmp_path, whole, number):
     out = tmp_path / "run"
-    process = _start(_command(weights, out))
+    process = start(*_command(weights, out))
     while not list((out / UNFINISHED).glob("under_way*.safetensors")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
@@ -142,16 +127,23 @@ def test_a_signal_stops_after_the_step_and_says_how_to_go_on(weights, tmp_path, 
     assert process.returncode == 128 + number
     assert err.strip().count("\n") == 1 and "stopping after this step" in err
     assert "of 4 chunks finished" in err and "--resume goes on" in err
-    refused = _finish(_command(weights, out))
+    refused = run(*_command(weights, out))
     assert refused.returncode == 2 and "--resume goes on with it" in refused.stderr
-    assert _finish(_command(weights, out, "--resume")).returncode == 0
+    assert run(*_command(weights, out, "--resume")).returncode == 0
     assert _left_behind(out) == whole[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_starts_up_is_one_word(weights, tmp_path, number):
     out = tmp_path / "run"
-    process = _start(_command(weights, out))
+    name, *flags = _command(weights, out)
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{name}", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     maps = Path(f"/proc/{process.pid}/maps")
     while "jaxlib" not in maps.read_text():  # its imports are under way
         assert process.poll() is None, process.communicate()
@@ -164,17 +156,17 @@ def test_a_signal_while_it_starts_up_is_one_word(weights, tmp_path, number):
 
 def test_two_at_once_are_refused_and_a_killed_one_leaves_no_lock(weights, tmp_path, whole):
     out = tmp_path / "run"
-    first = _start(_command(weights, out))
+    first = start(*_command(weights, out))
     while not (out / UNFINISHED).is_dir():
         assert first.poll() is None, first.communicate()
         time.sleep(0.001)
     first.send_signal(signal.SIGSTOP)
-    second = _finish(_command(weights, out, "--resume"))
+    second = run(*_command(weights, out, "--resume"))
     assert second.returncode == 2 and second.stderr.count("\n") == 1
     assert f"is in use by another process (number {first.pid})" in second.stderr
     first.kill()
     first.communicate()
-    assert _finish(_command(weights, out, "--resume")).returncode == 0
+    assert run(*_command(weights, out, "--resume")).returncode == 0
     assert _left_behind(out) == whole[0]
 
 
@@ -205,35 +197,35 @@ def small_disk(tmp_path):
 def test_a_full_disk_keeps_what_is_finished(weights, whole, small_disk):
     folder, change = small_disk
     out = folder / "run"
-    full = _finish(_command(weights, out))
+    full = run(*_command(weights, out))
     assert full.returncode == 2, full.stderr
     assert full.stderr.count("\n") == 1 and "No space left" in full.stderr
     assert "is kept" in full.stderr and "--resume goes on" in full.stderr
     chunks = sorted((out / UNFINISHED).glob("run*.safetensors"))
     assert chunks and load_chunk(out, 0).codes.shape == (3, 12)
-    again = _finish(_command(weights, out, "--resume"))
+    again = run(*_command(weights, out, "--resume"))
     assert again.returncode == 2 and "No space left" in again.stderr
     change("size=8m")
-    assert _finish(_command(weights, out, "--resume")).returncode == 0
+    assert run(*_command(weights, out, "--resume")).returncode == 0
     assert _left_behind(out) == whole[0]
 
 
 def test_a_read_only_disk_is_one_clear_line(weights, small_disk):
     folder, change = small_disk
     change("ro")
-    done = _finish(_command(weights, folder / "run"))
+    done = run(*_command(weights, folder / "run"))
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "Read-only file system" in done.stderr
 
 
 def test_a_run_resumes_with_its_own_settings_only(weights, tmp_path):
     out = tmp_path / "run"
-    assert _finish(_command(weights, out)).returncode == 0
-    done = _finish(_command(weights, out, "--resume"))
+    assert run(*_command(weights, out)).returncode == 0
+    done = run(*_command(weights, out, "--resume"))
     assert done.returncode == 0 and "nothing is left to resume" in done.stdout
-    other = _finish(_command(weights, out, "--resume", "--steps=31"))
+    other = run(*_command(weights, out, "--resume", "--steps=31"))
     assert other.returncode == 2 and "a run with sweep recipe steps 30, not 31" in other.stderr
-    both = _finish(_command(weights, out, "--resume", "--overwrite"))
+    both = run(*_command(weights, out, "--resume", "--overwrite"))
     assert both.returncode == 2 and "give one of them" in both.stderr
 
 
@@ -264,7 +256,7 @@ def test_a_sweep_without_a_sound_run_ends_with_3(tmp_path):
     flags = save_tiny_networks(tmp_path)
     save_network(tmp_path / "places.safetensors", places._replace(params=bad))
     out = tmp_path / "run"
-    done = _finish(_command(flags, out))
+    done = run(*_command(flags, out))
     assert done.returncode == 3 and "no run stayed finite" in done.stderr
     with open(out / "metrics.csv", newline="") as file:
         assert all(row["status"].startswith("non-finite") for row in csv.DictReader(file))

@@ -1,14 +1,12 @@
 """One run over several devices and several processes: the same results as on one."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from launching import Launched, start
 from tiny import save_tiny_networks
 
 from jaxsynth.files.results import UNFINISHED
@@ -17,16 +15,14 @@ ROOT = Path(__file__).parents[1]
 RUNS = ("--scenes=abbey,dam,bar", "--nsfw_weights=1", "--seeds=7", "--steps=12", "--batch=2")
 
 
-def _start(weights, out, *flags, devices=1) -> subprocess.Popen:
-    command = [sys.executable, "-m", "experiments.joint", "--noprogress", *weights, *RUNS]
-    env = dict(os.environ, PYTHONPATH=str(ROOT), JAX_PLATFORMS="cpu")
-    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, f"--out={out}", *flags], cwd=ROOT, env=env, **pipes)
+def _start(weights, out, *flags, devices=1) -> Launched:
+    devices = f"--xla_force_host_platform_device_count={devices}"
+    given = [*weights, *RUNS, f"--out={out}", *flags]
+    return start("joint", "--noprogress", *given, XLA_FLAGS=devices, JAX_PLATFORMS="cpu")
 
 
-def _end(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=300)
+def _end(process: Launched) -> tuple[int, str, str]:
+    out, err = process.communicate()
     return process.returncode, out, err
 
 

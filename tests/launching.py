@@ -1,0 +1,159 @@
+"""Launchers as a user types them, each in a process of its own: `run("scene", "--steps=3", ...)`.
+
+`python -m experiments.NAME` spends most of its time on importing JAX. So these processes are forked
+from one that has imported what all launchers share, and has computed nothing and read no flag: the
+rest, from the launcher's own imports to its exit code, is that of a new process, and it is killed
+and sent signals like one. (`test_docs` starts every launcher by `python -m`.)
+"""
+
+import atexit
+import functools
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_SHARED = (
+    *("jaxsynth.experiment", "jaxsynth.scoring", "jaxsynth.kept_rows", "jaxsynth.report.summary"),
+    *("absl.app", "tqdm", "matplotlib.figure", "matplotlib.backends.backend_agg"),
+)
+
+
+class Launched:
+    """A launcher under way; the part of `subprocess.Popen` that tests need."""
+
+    def __init__(self, name: str, flags: tuple[str, ...], cwd: Path, env: dict[str, str]):
+        self.returncode = None
+        address = _server()
+        self._talk = socket.socket(socket.AF_UNIX)
+        self._talk.connect(address)
+        files = [tempfile.mkstemp(dir=Path(address).parent) for _ in range(2)]
+        streams, self._written = zip(*files, strict=True)
+        asked = {"name": name, "flags": flags, "cwd": str(cwd), "env": env}
+        socket.send_fds(self._talk, [b"+"], streams)
+        for stream in streams:
+            os.close(stream)
+        self._talk.sendall(json.dumps(asked).encode() + b"\n")
+        self._answers = self._talk.makefile("r")
+        self.pid = int(self._answers.readline())
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs; minus the signal if one has ended it."""
+        return self._wait(0)
+
+    def communicate(self, timeout: float = 900) -> tuple[str, str]:
+        """Waits for the end; what it wrote to stdout and stderr."""
+        if self._wait(timeout) is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        out, err = (Path(path).read_text("utf-8") for path in self._written)
+        return out, err
+
+    def _wait(self, timeout: float) -> int | None:
+        if self.returncode is None and select.select([self._talk], [], [], timeout)[0]:
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._talk.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start(name: str, *flags: object, cwd: Path = ROOT, **env: str) -> Launched:
+    """`python -m experiments.NAME FLAGS...` in this folder, with these variables more."""
+    given = dict(os.environ, PYTHONPATH=str(ROOT)) | env
+    return Launched(name, tuple(map(str, flags)), cwd, given)
+
+
+def run(
+    name: str, *flags: object, cwd: Path = ROOT, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """The same, to its end."""
+    process = start(name, *flags, cwd=cwd, **env)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess([name, *flags], process.returncode, out, err)
+
+
+# --- the process that forks, one for each that tests ----------------------------------------------
+
+
+@functools.cache
+def _server() -> str:
+    """The address of a server that ends with this process."""
+    folder = tempfile.TemporaryDirectory(prefix="launch")
+    atexit.register(folder.cleanup)
+    address = str(Path(folder.name) / "socket")
+    server = subprocess.Popen(
+        [sys.executable, __file__, address],
+        stdin=subprocess.PIPE,  # its end says that this process has ended
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING="utf-8"),
+        start_new_session=True,
+    )
+    atexit.register(server.kill)
+    while not Path(address).exists():
+        assert server.poll() is None
+        time.sleep(0.01)
+    return address
+
+
+def _serve(address: str) -> tuple[str, list[str]]:
+    """Forks; returns in the processes that are to become launchers: name and flags."""
+    for name in _SHARED:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address + ".new")
+    listener.listen()
+    os.rename(address + ".new", address)
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            os._exit(0)
+        talk, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            return _attend(talk)
+        talk.close()
+
+
+def _attend(talk: socket.socket) -> tuple[str, list[str]]:
+    """Forks the launcher, tells its process and its end; returns in the launcher."""
+    _, streams, _, _ = socket.recv_fds(talk, 1, 2)
+    asked = json.loads(talk.makefile("r").readline())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if pid := os.fork():
+        talk.sendall(f"{pid}\n".encode())
+        _, status = os.waitpid(pid, 0)
+        talk.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        os._exit(0)
+    talk.close()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, stream in enumerate([nothing, *streams]):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    os.chdir(asked["cwd"])
+    return asked["name"], asked["flags"]
+
+
+if __name__ == "__main__":
+    launcher, given = _serve(sys.argv[1])
+    sys.argv = ["-m", *given]  # as it stands while `python -m` imports
+    sys.path[0] = os.getcwd()
+    runpy.run_module(f"experiments.{launcher}", run_name="__main__", alter_sys=True)
