@@ -1,4 +1,4 @@
-"""The flags that both trainers have, and what they say: data, budget, checkpoints."""
+"""The flags that the trainers have, and what they say: data, budget, checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ _BATCH = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
 _START = flags.DEFINE_string("start", "", "Weights to go on from, a name or a file.")
 _CHECKPOINT = flags.DEFINE_float("checkpoint_minutes", 4.0, "Minutes between checkpoints.")
-_EXPORT_ONLY = flags.DEFINE_bool("export_only", False, "Export the last checkpoint, no training.")
+_EXPORT_ONLY = flags.DEFINE_bool("export_only", False, "Export the last checkpoint as it is.")
 _LICENCE = flags.DEFINE_string("licence", "", "A note that the weights file carries.")
 _ACTIVATIONS = flags.DEFINE_enum(
     "activations",

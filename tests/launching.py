@@ -3,10 +3,13 @@
 `python -m experiments.NAME` spends most of its time on importing JAX. So these processes are forked
 from one that has imported what all launchers share, and has computed nothing and read no flag: the
 rest, from the launcher's own imports to its exit code, is that of a new process, and it is killed
-and sent signals like one. (`test_docs` starts every launcher by `python -m`.)
+and sent signals like one. What they share is the hash seed, and what JAX reads of its environment
+as it is imported: of JAX_PLATFORMS that is made up for. (`test_docs` starts every launcher by
+`python -m`.)
 """
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
@@ -20,6 +23,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import jax
+from jax._src import xla_bridge
 
 ROOT = Path(__file__).parents[1]
 _SHARED = (
@@ -43,8 +49,7 @@ class Launched:
         for stream in streams:
             os.close(stream)
         self._talk.sendall(json.dumps(asked).encode() + b"\n")
-        self._answers = self._talk.makefile("r")
-        self.pid = int(self._answers.readline())
+        self.pid = int(self._line())
 
     def poll(self) -> int | None:
         """The exit code, None while it runs; minus the signal if one has ended it."""
@@ -60,10 +65,18 @@ class Launched:
 
     def _wait(self, timeout: float) -> int | None:
         if self.returncode is None and select.select([self._talk], [], [], timeout)[0]:
-            self.returncode = int(self._answers.readline())
-            self._answers.close()
+            self._talk.recv(1)
+            self._talk.sendall(b".")
+            self.returncode = int(self._line())
             self._talk.close()
         return self.returncode
+
+    def _line(self) -> str:
+        """An answer, and nothing beyond it: what is left can be selected on."""
+        text = b""
+        while not text.endswith(b"\n"):
+            text += self._talk.recv(1) or b"gone\n"
+        return text.decode()
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -104,17 +117,26 @@ def _server() -> str:
         env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING="utf-8"),
         start_new_session=True,
     )
-    atexit.register(server.kill)
+    atexit.register(_end, server)
     while not Path(address).exists():
         assert server.poll() is None
         time.sleep(0.01)
     return address
 
 
+def _end(server: subprocess.Popen) -> None:
+    """Ends it and all that it has forked, stopped ones too: they are one process group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    server.stdin.close()
+
+
 def _serve(address: str) -> tuple[str, list[str]]:
     """Forks; returns in the processes that are to become launchers: name and flags."""
     for name in _SHARED:
         importlib.import_module(name)
+    assert not xla_bridge.backends_are_initialized()  # a fork would inherit dead threads
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
@@ -123,7 +145,7 @@ def _serve(address: str) -> tuple[str, list[str]]:
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
-            os._exit(0)
+            os.killpg(0, signal.SIGKILL)
         talk, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -138,8 +160,13 @@ def _attend(talk: socket.socket) -> tuple[str, list[str]]:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if pid := os.fork():
         talk.sendall(f"{pid}\n".encode())
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(OSError):
+            talk.sendall(b".")  # it has ended; its number is taken until the answer
+            talk.recv(1)
         _, status = os.waitpid(pid, 0)
-        talk.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        with contextlib.suppress(OSError):
+            talk.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
     talk.close()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -148,6 +175,7 @@ def _attend(talk: socket.socket) -> tuple[str, list[str]]:
         os.close(stream)
     os.environ.clear()
     os.environ.update(asked["env"])
+    jax.config.update("jax_platforms", asked["env"].get("JAX_PLATFORMS"))
     os.chdir(asked["cwd"])
     return asked["name"], asked["flags"]
 

@@ -1,6 +1,8 @@
 """benchmark_optimizers: its statistics by hand, every optimizer of the table, its launcher."""
 
 import csv
+import dataclasses
+import json
 import time
 from pathlib import Path
 
@@ -19,10 +21,11 @@ from jaxsynth.benchmark.gradient import project
 from jaxsynth.benchmark.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
 from jaxsynth.benchmark.problems import OBJECTIVES, choose_objectives, make_groups
 from jaxsynth.benchmark.protocol import GRADIENT, PRIOR, VALUE, How, Seen
+from jaxsynth.benchmark.run import benchmark
+from jaxsynth.benchmark.setting import BenchmarkRun
 from jaxsynth.engine.recipes import RECIPES, Box, make_box, start_codes
 from jaxsynth.files.weights import save_network
 
-ROOT = Path(__file__).parents[1]
 COSTS = {VALUE: 1.0, GRADIENT: 2.0, PRIOR: 3.0}
 RNG = np.random.default_rng(0)
 
@@ -357,3 +360,47 @@ def test_wrong_values_are_one_line(tiny_flags, tmp_path):
     for outcome, (flag, said) in zip(run_cases(*run_case, tmp_path), cases.items(), strict=True):
         assert outcome.code == 2 and said in outcome.err, (flag, outcome)
         assert outcome.err.count("\n") == 1 and not outcome.wrote, (flag, outcome)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A function that makes or goes on with a benchmark of random search in one folder: the costs
+    that it found there, its plan, and what it then did."""
+    out, networks = tmp_path_factory.mktemp("begun") / "run", tiny_networks()
+    objectives = choose_objectives(["places:fc8:abbey:1"], networks)
+
+    def go(**changes):
+        run = BenchmarkRun(
+            optimizers=("random",), seeds=(0, 1, 2), tune_seeds=(1000,), budgets=(20.0,),
+            factors=(0.5, 1.0), batch=32, gradient_cost=(), out=out, command="x",
+            records={"places": {"sha256": "0"}}, resume=True, overwrite=False,
+        )  # fmt: skip
+        planned, done = [], []
+        judge = networks["places"]
+        benchmark(
+            dataclasses.replace(run, **changes), networks, judge, objectives, lambda line: None,
+            done.append, planned.append,
+        )  # fmt: skip
+        return planned, sum(done), json.loads((out / "config.json").read_text())
+
+    return go
+
+
+def test_the_plan_is_what_is_then_done_and_nothing_twice(begun):
+    planned, done, first = begun()
+    assert planned == [done] and done > 0
+    assert begun()[:2] == ([0], 0)
+    planned, done, _ = begun(budgets=(20.0, 40.0))
+    assert planned == [done] and done > 0
+    planned, done, config = begun(optimizers=("random", "goh"))
+    assert planned == [done] and done > 0
+    [before], [now] = first["costs"].values(), config["costs"].values()
+    assert set(now) - set(before) == {GRADIENT} and now[VALUE] == before[VALUE]
+    assert not begun(factors=(0.5, 1.0))[1]
+
+
+def test_a_network_that_changed_is_refused_also_where_it_was_left_out_once(begun):
+    begun(records={"places": {"sha256": "0"}, "encoder": {"sha256": "1"}})
+    begun()
+    with pytest.raises(ValueError, match="begun with networks"):
+        begun(records={"places": {"sha256": "0"}, "encoder": {"sha256": "2"}})

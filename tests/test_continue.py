@@ -17,7 +17,6 @@ from tiny import save_tiny_networks, tiny_networks
 from jaxsynth.files.results import UNFINISHED, read_results
 from jaxsynth.files.weights import save_network
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("continue")
 
 

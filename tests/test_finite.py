@@ -16,7 +16,6 @@ from jaxsynth.engine.terms import Term
 from jaxsynth.experiment import Run, Sweep, synthesize
 from jaxsynth.files.results import read_results
 
-ROOT = Path(__file__).parents[1]
 SCENE = Term("places", "fc8", (1,), 1.0)
 # Its gradient is 2 z weight / D: a positive weight makes codes grow by that factor at every step.
 SIZE = Term("generator", "code_l2", (0,), -0.01)

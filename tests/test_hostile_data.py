@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 from html.parser import HTMLParser
-from pathlib import Path
 
 from launching import run
 from PIL import Image
@@ -13,7 +12,6 @@ from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.files.weights import save_network
 
-ROOT = Path(__file__).parents[1]
 LABELS = (
     "<script>alert(1)</script>",
     "\"><img src=x onerror='alert(1)'>",

@@ -19,7 +19,6 @@ from jaxsynth.files.results import UNFINISHED
 from jaxsynth.kept import Stopped
 from jaxsynth.kept_sweeps import Keeping, close_sweep, kept_sweep, open_sweep, sweep_config
 
-ROOT = Path(__file__).parents[1]
 SMALL = ("--steps=12", "--batch=3", "--noprogress")
 COMMANDS = {
     "compare_balances": [

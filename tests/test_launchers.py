@@ -15,7 +15,6 @@ from tiny import save_tiny_networks, tiny_networks
 from jaxsynth.engine.recipes import RECIPES
 from jaxsynth.files.results import read_results
 
-ROOT = Path(__file__).parents[1]
 FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "report.html")
 
 

@@ -34,7 +34,6 @@ from jaxsynth.networks.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.networks.pocket import pocket_generator
 from jaxsynth.networks.resnet import OPEN_NSFW
 
-ROOT = Path(__file__).parents[1]
 TINY = {
     "dgn_fc6": (TINY_GENERATOR, generator_layers),
     "places205": (TINY_ALEXNET, alexnet_layers),

@@ -11,7 +11,6 @@ from tiny import save_tiny_networks
 
 from jaxsynth.files.results import UNFINISHED
 
-ROOT = Path(__file__).parents[1]
 RUNS = ("--scenes=abbey,dam,bar", "--nsfw_weights=1", "--seeds=7", "--steps=12", "--batch=2")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -28,6 +29,7 @@ from jaxsynth.training.code import measure_code, rescale_code
 from jaxsynth.training.convolution import matmul_conv
 from jaxsynth.training.data import load_images
 from jaxsynth.training.devices import place_on
+from jaxsynth.training.head import Head, HeadTraining, fit_head
 from jaxsynth.training.inversion import (
     PIXEL_SCALE,
     InversionTraining,
@@ -403,15 +405,22 @@ def _pair_run(data, tmp_path, trained, painter, **changes):
     run = PairRun(
         data=data, cache=tmp_path / "cache", start=str(trained[0]), generator=str(painter),
         loop=LoopConfig(out=tmp_path / "pair", batch=6, epochs=1), training=PAIR,
+        head=HeadTraining(steps=0),
     )  # fmt: skip
     return dataclasses.replace(run, **changes)
 
 
-def test_a_pair_that_stands_still_is_exported_as_it_was(data, tmp_path, trained, generator):
-    """Batch norm and scales are put back and folded again: the same function in both files."""
+@pytest.fixture(scope="module")
+def still(data, tmp_path_factory, trained, generator):
+    """A run in which no weight moves, the two files that it wrote, and their figures."""
     still = dataclasses.replace(PAIR, scene_rate=0.0, generator_rate=0.0)
-    run = _pair_run(data, tmp_path, trained, generator, training=still)
-    (scene_path, generator_path), figures = train_pair(run, say=lambda line: None)
+    run = _pair_run(data, tmp_path_factory.mktemp("still"), trained, generator, training=still)
+    return run, *train_pair(run, say=lambda line: None)
+
+
+def test_a_pair_that_stands_still_is_exported_as_it_was(still, trained, generator):
+    """Batch norm and scales are put back and folded again: the same function in both files."""
+    run, (scene_path, generator_path), figures = still
     before = [load_network(trained[0]), load_network(generator)]
     after = [load_network(scene_path), load_network(generator_path)]
     load_encoder(after[1], scene_path)  # the generator names this scene network, by its hash
@@ -425,7 +434,42 @@ def test_a_pair_that_stands_still_is_exported_as_it_was(data, tmp_path, trained,
     np.testing.assert_allclose(*images, rtol=2e-3, atol=0.1)
     np.testing.assert_allclose(after[1].code.upper, before[1].code.upper, rtol=2e-2)
     assert figures["val top-5"] == 1.0 and 0 <= figures["agreement"] <= 1
-    assert (tmp_path / "pair" / "reconstructions.png").is_file()
+    assert (run.loop.out / "reconstructions.png").is_file()
+
+
+def test_the_last_layer_learns_to_name_alike_what_comes_back():
+    """Of two copies of a category, one is lost in what is read."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 512)
+    clean = 3.0 * np.eye(4)[labels] + rng.normal(size=(512, 4))
+    lost = 3.0 * np.eye(4)[rng.integers(0, 4, 512)] + rng.normal(size=(512, 4))
+    codes, readings = (np.hstack([clean, other]).astype("f") for other in (clean, lost))
+    begin = Head(jnp.asarray(np.vstack([np.eye(4), np.eye(4)]), jnp.float32), jnp.zeros(4))
+
+    def figures(head):
+        x, made = (
+            np.asarray(code @ head.kernel + head.bias).argmax(1) for code in (codes, readings)
+        )
+        return (x == labels).mean(), (x == made).mean()
+
+    training = HeadTraining(
+        steps=300, batch=64, rate=1e-2, agreement=3.5, temperature=0.5, dropout=0.3
+    )
+    end = fit_head(training, begin, codes, readings, labels, jax.random.key(0))
+    (right, alike), (right_end, alike_end) = figures(begin), figures(end)
+    assert alike < 0.8 < 0.97 < alike_end and right_end > right - 0.02
+
+
+def test_a_fitted_last_layer_is_all_that_changes(still, tmp_path):
+    run, (before, _), _ = still
+    shutil.copytree(run.loop.out, tmp_path / "pair")
+    loop = dataclasses.replace(run.loop, out=tmp_path / "pair", max_steps=0)
+    again = dataclasses.replace(run, loop=loop, head=HeadTraining(steps=5, rate=1e-2))
+    (path, made), _ = train_pair(again, lambda line: None)
+    plain, fitted = load_network(before).params, load_encoder(load_network(made), path).params
+    assert {name for name in plain if not np.array_equal(plain[name], fitted[name])} == {
+        "fc8/kernel", "fc8/bias"
+    }  # fmt: skip
 
 
 def test_a_trained_pair_is_another_pair(data, tmp_path, trained, generator):
@@ -575,15 +619,20 @@ def test_one_budget_is_needed(tmp_path, budget):
 
 
 @pytest.mark.parametrize("minutes", [4.0, 0.0])
-def test_training_that_blows_up_stops_at_the_last_sound_checkpoint(data, tmp_path, minutes):
-    """At the end, or before the checkpoint of that step."""
+@pytest.mark.parametrize("quiet", [True, False])
+def test_training_that_blows_up_stops_at_the_last_sound_checkpoint(data, tmp_path, minutes, quiet):
+    """At the end, or before the checkpoint of that step; also where only the weights say so."""
 
     def step(state, _frozen, _rgb, _labels, _key, _progress):
-        return state + 1, {"loss": jnp.where(state < 2, 1.0, jnp.nan), "rate": 1.0}
+        loss = jnp.where((state < 2) | quiet, 1.0, jnp.nan)
+        return jnp.where(state < 2, state + 1, jnp.nan), {"loss": loss, "rate": 1.0}
 
     images = load_images(data, "train", 36, tmp_path)
     loop = LoopConfig(out=tmp_path / "run", batch=6, epochs=3, checkpoint_minutes=minutes)
-    with pytest.raises(ValueError, match="loss is nan, training cannot go on"):
-        run_loop(step, jnp.int32(0), images, loop, {}, lambda state: {}, lambda line: None)
+    said = "weights are not finite" if quiet else "loss is nan"
+    left = "no checkpoint was made yet" if minutes else "checkpoint of step 2 is kept"
+    at = 9 if minutes else 3
+    with pytest.raises(ValueError, match=f"step {at}: {said}, training cannot go on.*{left}"):
+        run_loop(step, jnp.float32(0), images, loop, {}, lambda state: {}, lambda line: None)
     kept = [int(path.name) for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*")]
     assert sorted(kept) == ([] if minutes else [1, 2])

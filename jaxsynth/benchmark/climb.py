@@ -104,7 +104,8 @@ def climb(
     for first in range(0, total, at_once):
         rows = np.minimum(first + np.arange(at_once), total - 1)
         chunk = jax.tree.map(lambda leaf, i=rows: jnp.asarray(leaf[i]), runs)
-        done = _climb_chunk(optimizer, group, chunk, box, costs, steps, marks, batch, on_step)
+        tell = functools.partial(on_step, min(at_once, total - first))
+        done = _climb_chunk(optimizer, group, chunk, box, costs, steps, marks, batch, tell)
         found.append(jax.tree.map(lambda leaf, n=total - first: leaf[:n], done))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
 
@@ -115,7 +116,7 @@ class _Best(NamedTuple):
 
 
 def _climb_chunk(optimizer, group, runs: Runs, box, costs, steps, marks, batch, on_step) -> Found:
-    count, width = len(runs.seeds), len(runs.seeds) * optimizer.population
+    width = len(runs.seeds) * optimizer.population
     place = np.minimum(np.arange(share_rows(batch)), width - 1) // optimizer.population
     weights = jax.tree.map(lambda leaf: leaf[place], runs.weights)
     params = _params(group, optimizer.kind)
@@ -128,7 +129,7 @@ def _climb_chunk(optimizer, group, runs: Runs, box, costs, steps, marks, batch, 
         seen = see(group.system, optimizer.kind, params, weights, codes)
         state, best = _tell(optimizer, how, jnp.float32(step), state, codes, seen, best)
         trace.append(best.value)
-        on_step(count)
+        on_step()
     cost = optimizer.population * costs[optimizer.kind] * np.arange(steps + 1)
     values = np.stack([np.asarray(v) for v in (start, *trace)])  # (steps + 1, R)
     at = np.searchsorted(cost, np.asarray(marks) + 1e-6, side="right") - 1

@@ -9,7 +9,7 @@ table.md, table.tex    a row per optimizer, a table per budget
 plots.png, images.png, report.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +28,7 @@ _MAY_DIFFER = ("command", "optimizers", "budgets")  # no cell depends on another
 def open_folder(
     folder: Path, config: Mapping[str, Any], resume: bool, overwrite: bool
 ) -> dict[str, Any]:
-    """Makes the folder ready; gives the costs that an earlier part of this run has measured, or {}.
+    """Makes the folder ready; gives what config.json says of an earlier part of this run, or {}.
 
     Raises:
       ValueError: if it holds anything that is neither to be replaced nor to be gone on with, or
@@ -44,17 +44,22 @@ def open_folder(
                     "give the same flags (--optimizers and --budgets may be others), or another "
                     "--out"
                 )
-        return before["costs"]
+        return before
     if occupied and not overwrite:
         raise ValueError(
             f"output folder {folder} is not empty: the same command with --resume goes on with a "
             "benchmark that was stopped; else choose another --out, or --overwrite"
         )
-    for old in [path for pattern in _OURS for path in folder.glob(pattern)]:
-        old.unlink()
+    clear(folder, _OURS)
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     (folder / "images").mkdir(exist_ok=True)
     return {}
+
+
+def clear(folder: Path, patterns: Sequence[str] = ("images/*.png",)) -> None:
+    """Deletes files that would be of another run: by default the images, which are drawn anew."""
+    for old in [path for pattern in patterns for path in folder.glob(pattern)]:
+        old.unlink()
 
 
 def _agree(before: Any, now: Any) -> bool:
@@ -64,14 +69,23 @@ def _agree(before: Any, now: Any) -> bool:
     return before == now
 
 
-def write_settings(folder: Path, config: Mapping[str, Any], costs: Mapping[str, Any]) -> None:
-    """Writes config.json; from here on the folder can be gone on with."""
-    write_config(folder, dict(config) | {"costs": dict(costs)})
+def write_settings(
+    folder: Path, config: Mapping[str, Any], before: Mapping[str, Any], costs: Mapping[str, Any]
+) -> None:
+    """Writes config.json; from here on the folder can be gone on with. Networks that only earlier
+    cells needed stay in it."""
+    networks = before.get("networks", {}) | config["networks"]
+    write_config(folder, dict(config) | {"networks": networks, "costs": dict(costs)})
 
 
 def save_cell(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Keeps a finished cell, whole or not at all."""
     write_arrays(_cell(folder, name), arrays)
+
+
+def has_cell(folder: Path, name: str) -> bool:
+    """Whether a cell is finished."""
+    return _cell(folder, name).is_file()
 
 
 def load_cell(folder: Path, name: str) -> dict[str, np.ndarray] | None:

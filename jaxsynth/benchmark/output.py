@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxsynth.benchmark import pages, summary
+from jaxsynth.benchmark import folder, pages, summary
 from jaxsynth.benchmark.climb import Costs
 from jaxsynth.benchmark.problems import Objective
 from jaxsynth.benchmark.setting import BenchmarkRun, describe
@@ -18,7 +18,7 @@ from jaxsynth.evaluation.figures import saturated_share
 from jaxsynth.evaluation.looks import judge_ranks, look
 from jaxsynth.experiment import NSFW, NSFW_UNIT
 from jaxsynth.files.images import to_rgb, write_png
-from jaxsynth.files.results import hardware, write_arrays
+from jaxsynth.files.results import machine_line, write_arrays
 from jaxsynth.files.whole import write_whole
 from jaxsynth.networks.network import Network
 from jaxsynth.report.html import ReportImage, ReportRun, write_report
@@ -96,7 +96,7 @@ def _write_tables(run, names: Names, outcomes, compared, costs) -> str:
         f"{len(names.objectives)} objectives ({', '.join(names.objectives)}) x "
         f"{len(run.seeds)} seeds; rates tuned per objective on {len(run.tune_seeds)} others"
     )
-    lines, tex, text = [f"`{run.command}`", "", f"* {how}", f"* {hardware()}", *given], [], []
+    lines, tex, text = [f"`{run.command}`", "", f"* {how}", f"* {machine_line()}", *given], [], []
     for outcome, found in zip(outcomes, compared, strict=True):
         rows = summary.table_rows(names, outcome, found)
         said = summary.sentences(names, outcome, found)
@@ -113,6 +113,7 @@ def _write_page(
     run, names: Names, objectives, networks, outcomes, compared, examples, note: str
 ) -> None:
     """images.png and report.html: the last budget, its first seed's images."""
+    folder.clear(run.out)
     outcome, found = outcomes[-1], compared[-1]
     said = summary.sentences(names, outcome, found)
     gallery = []

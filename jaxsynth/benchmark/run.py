@@ -54,14 +54,13 @@ def benchmark(
     upper = generator.code.upper if generator.code is not None else None
     box = make_box(cells.START, generator.input_shape[0], upper, np.float32)
     config = describe(run, names)
-    costs = folder.open_folder(run.out, config, run.resume, run.overwrite)
+    before = folder.open_folder(run.out, config, run.resume, run.overwrite)
     work = cells.Work(box, run.batch, on_step)
-    costs = {
-        group.name: _costs(run, names, group, box, costs.get(group.name, {})) for group in groups
-    }
+    known = before.get("costs", {})
+    costs = {g.name: _costs(run, names, g, box, known.get(g.name, {})) for g in groups}
     for own in costs.values():
         check_budgets(run, own)
-    folder.write_settings(run.out, config, costs)
+    folder.write_settings(run.out, config, before, costs)
     cells_of = itertools.product(run.optimizers, groups, run.budgets)
     on_plan(sum(_run_steps(run, name, group, costs, budget) for name, group, budget in cells_of))
     for group in groups:
@@ -88,17 +87,17 @@ def _costs(run: BenchmarkRun, names: Names, group: Group, box, known: Costs) -> 
 def _run_steps(run: BenchmarkRun, name: str, group: Group, costs, budget: float) -> int:
     """Runs x steps that a cell still takes."""
     optimizer, key = make_optimizer(name), _key(name, budget, group)
-    if folder.load_cell(run.out, f"{key}@report") is not None:
+    if folder.has_cell(run.out, f"{key}@report"):
         return 0
     rates, seeds = len(optimizer.rates(run.factors)), len(run.seeds)
-    if rates > 1 and folder.load_cell(run.out, f"{key}@tune") is None:
+    if rates > 1 and not folder.has_cell(run.out, f"{key}@tune"):
         seeds += rates * len(run.tune_seeds)
     return seeds * len(group.objectives) * steps_within(optimizer, costs[group.name], budget)
 
 
 def _key(name: str, budget: float, group: Group) -> str:
-    """Of a cell's files."""
-    return f"{name}@{budget:g}@{group.name}"
+    """Of a cell's files: no two budgets share one."""
+    return f"{name}@{float(budget)!r}@{group.name}"
 
 
 def _optimizer(run, work, name: str, groups, costs, budget: float, say: Say) -> dict[str, Any]:

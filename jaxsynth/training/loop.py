@@ -1,4 +1,4 @@
-"""The training loop both trainers share: batches, budget, checkpoints, reports.
+"""The training loop that the trainers share: batches, budget, checkpoints, reports.
 
 Seeded: step i sees the rows of (seed, epoch) and the key fold_in(seed, i), so a resumed run makes
 the same weights as an uninterrupted one when the budget is given in epochs. With a budget in
@@ -67,7 +67,7 @@ def run_loop(
 
     Raises:
       ValueError: if there are fewer images than a batch, the checkpoint is of other settings, or
-        a metric is no longer finite.
+        while it trains, if a metric or the state to be kept is no longer finite.
     """
     per_epoch = len(images.rows) // config.batch
     if per_epoch == 0:
@@ -114,17 +114,18 @@ def run_loop(
                 jax.block_until_ready(state)
                 mark = (step, clock.seconds())
             if step % config.report_steps == 0:
-                say(_report(step, per_epoch, metrics, config.batch, mark, clock))
+                values = _check_finite(step, metrics, checkpoints)
+                say(_report(step, per_epoch, values, config.batch, mark, clock))
                 mark = (step, clock.seconds())
             if clock.seconds() - saved > 60 * config.checkpoint_minutes:
-                _check_finite(step, metrics)
+                _check_finite(step, metrics, checkpoints, state)
                 checkpoints.save(state, step, clock.seconds())
-                say(_format(f"step {step} checkpoint", evaluate(state)))
+                say(format_line(f"step {step} checkpoint", evaluate(state)))
                 saved = clock.seconds()
                 mark = (step, saved)
-        _check_finite(step, metrics)
+        _check_finite(step, metrics, checkpoints, state)
         checkpoints.save(state, step, clock.seconds())
-    say(_format(f"step {step} end, {clock.seconds() / 60:.1f} minutes", evaluate(state)))
+    say(format_line(f"step {step} end, {clock.seconds() / 60:.1f} minutes", evaluate(state)))
     return state
 
 
@@ -165,6 +166,10 @@ class _Checkpoints:
         saved = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         return saved["state"], step, float(saved["spent"])
 
+    def latest(self) -> int | None:
+        """The step of the last one."""
+        return self._manager.latest_step()
+
     def save(self, state: State, step: int, spent: float) -> None:
         if self._manager.latest_step() != step:
             tree = {"state": state, "spent": jnp.float32(spent)}
@@ -180,24 +185,38 @@ def _check_settings(old: dict[str, Any], new: dict[str, Any], folder: Path) -> N
             )
 
 
-def _check_finite(step: int, metrics: Metrics) -> dict[str, float]:
-    """The metrics as numbers, when the step is done. Raises ValueError if one is not finite."""
+def _check_finite(
+    step: int, metrics: Metrics, checkpoints: _Checkpoints, state: State = ()
+) -> dict[str, float]:
+    """The metrics as numbers, when the step is done. Raises ValueError if one of them, or anything
+    in the state, is not finite."""
     values = {k: float(v) for k, v in metrics.items()}
-    for name, value in values.items():
-        if not np.isfinite(value):
-            raise ValueError(
-                f"step {step}: {name} is {value}, training cannot go on: give smaller step sizes "
-                "and another --out; the last checkpoint is kept"
-            )
+    wrong = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
+    if not wrong and not _sound(state):
+        wrong = ["weights are not finite"]
+    if wrong:
+        kept = checkpoints.latest()
+        left = f"the checkpoint of step {kept} is kept" if kept else "no checkpoint was made yet"
+        raise ValueError(
+            f"step {step}: {wrong[0]}, training cannot go on: give smaller step sizes and another "
+            f"--out; {left}"
+        )
     return values
 
 
-def _report(step, per_epoch, metrics, batch, mark, clock) -> str:
-    values = _check_finite(step, metrics)
+@jax.jit
+def _sound(state: State) -> jax.Array:
+    """Whether all numbers of a pytree are finite."""
+    numbers = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in numbers], bool))
+
+
+def _report(step, per_epoch, values: dict[str, float], batch, mark, clock) -> str:
     rate = (step - mark[0]) * batch / max(clock.seconds() - mark[1], 1e-9)
     head = f"step {step} epoch {step / per_epoch:.2f} {clock.seconds() / 60:.1f} min"
-    return _format(f"{head} {rate:.0f} img/s", values)
+    return format_line(f"{head} {rate:.0f} img/s", values)
 
 
-def _format(head: str, values: dict[str, float]) -> str:
+def format_line(head: str, values: dict[str, float]) -> str:
+    """A line of progress."""
     return head + "  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items())

@@ -122,6 +122,10 @@ class PairTraining:
     warm_up: float = 0.03
     min_scale: float = 0.75
 
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature:g}, expected more than 0")
+
 
 def init_pair(
     seed: int,

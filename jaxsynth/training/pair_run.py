@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,12 +19,15 @@ from jaxsynth.networks.network import (
     NetworkInfo,
     build_network,
     is_generator,
+    logits_blob,
 )
 from jaxsynth.training.adversary import join_late
+from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
+from jaxsynth.training.head import Head, HeadTraining, fit_head
 from jaxsynth.training.inversion import fold_scales, unfold_scales
 from jaxsynth.training.inversion_run import NAME, write_sheet
-from jaxsynth.training.loop import LoopConfig, run_loop
+from jaxsynth.training.loop import LoopConfig, format_line, run_loop
 from jaxsynth.training.measure import Pair, inversion_figures, invert, logits_of, top_k_accuracy
 from jaxsynth.training.pair import (
     CODE,
@@ -47,6 +51,7 @@ from jaxsynth.training.scene_run import (
 )
 
 _VAL_BATCH = 100
+_HEAD = 2**31  # no step of the loop has such a number
 _INTERIM = 1000  # validation images looked at during training
 
 
@@ -57,6 +62,7 @@ class PairRun:
     Attributes:
       start: the scene network to go on from, a pocket AlexNet (a name or a file).
       generator: the generator that inverts its fc6.
+      head: of the scene network's last layer, alone, after the training of both.
       activations: `float32` or `bfloat16`.
       licence: a note that both files carry.
     """
@@ -67,6 +73,7 @@ class PairRun:
     start: str
     generator: str
     training: PairTraining = dataclasses.field(default_factory=PairTraining)
+    head: HeadTraining = dataclasses.field(default_factory=HeadTraining)
     activations: str = "float32"
     licence: str = ""
 
@@ -83,11 +90,12 @@ class _Parts(NamedTuple):
 def train_pair(
     run: PairRun, say: Callable[[str], None] = print
 ) -> tuple[tuple[Path, Path], dict[str, float]]:
-    """Trains both, folds, rescales the code, saves. Returns the files of the scene network and of
-    the generator, and their figures on all validation photographs.
+    """Trains both, folds, rescales the code, fits the last layer alone, saves. Returns the files of
+    the scene network and of the generator, and their figures on all validation photographs.
 
     Raises:
-      ValueError: for unusable data, networks or settings, before training starts.
+      ValueError: for unusable data, networks or settings, before training starts; if training is
+        no longer finite.
     """
     pair = _load_pair(run)
     size = pair.encoder.input_shape[0]
@@ -117,6 +125,11 @@ def train_pair(
     plain = scale_scene(_folded(parts, state), parts.scene, train)
     paths = run.loop.out / f"{PLACES}.safetensors", run.loop.out / f"{NAME}.safetensors"
     encoder = _scene(run, parts, plain)
+    if run.head.steps:
+        pair = Pair(_generator(run, parts, state, plain), encoder)
+        say(format_line("before the last layer is fitted by itself:", _figures(pair, val)))
+        say(f"then: its codes of {run.head.photographs} photographs at most")
+        encoder = _fit_last(run, encoder, _codes(run, pair, train))
     digest = save_network(paths[0], encoder)
     generator = _generator(run, parts, state, plain, digest)
     save_network(paths[1], generator)
@@ -179,9 +192,37 @@ def _generator(
         encoder=PLACES,
         encoder_sha256=digest,
         encoder_blob=CODE,
-        notes=f"seed {run.loop.seed}; {run.training}",
+        notes=f"seed {run.loop.seed}; {run.training}; {run.head}",
     )
     return build_network(info, {k: np.asarray(v, np.float32) for k, v in flat.items()}, plain.code)
+
+
+def _codes(run: PairRun, pair: Pair, train: ImageSet) -> tuple[jax.Array, ...]:
+    """Of a crop x of each photograph: codes of x and of G(E(x)) (N, D), and labels (N,)."""
+    root = _head_key(run, 0)
+    train = train._replace(rows=train.rows[:: -(-len(train.rows) // run.head.photographs)])
+    size, read = pair.encoder.input_shape[0], invert(*pair)
+    crop = jax.jit(partial(random_crop_flip, size=size, min_scale=run.training.min_scale))
+    found = []
+    for i, (rgb, labels, count) in enumerate(batches(train, _VAL_BATCH)):
+        _, _, code, made, _ = read(crop(jax.random.fold_in(root, i), rgb))
+        found.append((np.asarray(code)[:count], np.asarray(made)[:count], labels[:count]))
+    return tuple(jnp.asarray(np.concatenate(part)) for part in zip(*found, strict=True))
+
+
+def _fit_last(run: PairRun, encoder: Network, codes: tuple[jax.Array, ...]) -> Network:
+    """The scene network with its last layer fitted to these `_codes`."""
+    name = logits_blob(encoder.info.config)
+    keys = [f"{name}/{part}" for part in Head._fields]
+    last = Head(*(jnp.asarray(encoder.params[key]) for key in keys))
+    fitted = fit_head(run.head, last, *codes, _head_key(run, 1))
+    new = {key: np.asarray(value) for key, value in zip(keys, fitted, strict=True)}
+    return encoder._replace(params=dict(encoder.params) | new)
+
+
+def _head_key(run: PairRun, part: int) -> jax.Array:
+    """Of the crops, 0, and of the fit, 1."""
+    return jax.random.fold_in(jax.random.key(run.loop.seed), _HEAD + part)
 
 
 def _figures(pair: Pair, images: ImageSet) -> dict[str, float]:
@@ -191,7 +232,7 @@ def _figures(pair: Pair, images: ImageSet) -> dict[str, float]:
 
 
 def _settings(run: PairRun, train: ImageSet) -> dict[str, Any]:
-    """What the weights depend on."""
+    """What a checkpoint depends on; the last layer is fitted after the last one."""
     return {
         "start": file_record(run.start)["sha256"],
         "generator": file_record(run.generator)["sha256"],
