@@ -3,9 +3,8 @@
 `python -m experiments.NAME` spends most of its time on importing JAX. So these processes are forked
 from one that has imported what all launchers share, and has computed nothing and read no flag: the
 rest, from the launcher's own imports to its exit code, is that of a new process, and it is killed
-and sent signals like one. What they share is the hash seed, and what JAX reads of its environment
-as it is imported: of JAX_PLATFORMS that is made up for. (`test_docs` starts every launcher by
-`python -m`.)
+and sent signals like one. They share a hash seed; what JAX has read of its environment as it was
+imported is read again. (`test_docs` starts every launcher by `python -m`.)
 """
 
 import atexit
@@ -173,11 +172,20 @@ def _attend(talk: socket.socket) -> tuple[str, list[str]]:
     for number, stream in enumerate([nothing, *streams]):
         os.dup2(stream, number)
         os.close(stream)
+    _read_again(asked["env"])
     os.environ.clear()
     os.environ.update(asked["env"])
-    jax.config.update("jax_platforms", asked["env"].get("JAX_PLATFORMS"))
     os.chdir(asked["cwd"])
     return asked["name"], asked["flags"]
+
+
+def _read_again(env: dict[str, str]) -> None:
+    """Tells JAX of its variables that are not what they were when it was imported."""
+    for name in {name for name in env if name.startswith("JAX_")}:
+        option = name.lower()
+        if env[name] != os.environ.get(name) and hasattr(jax.config, option):
+            switch = isinstance(getattr(jax.config, option), bool)
+            jax.config.update(option, env[name] in ("1", "true") if switch else env[name])
 
 
 if __name__ == "__main__":
