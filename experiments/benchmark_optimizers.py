@@ -15,7 +15,8 @@ are rows of jaxsynth/benchmark/optimizers.py, objectives (names, globs, or terms
 jaxsynth/benchmark/problems.py.
 
 All of it with the pocket networks takes a night on two cores (8 hours, reckoned from the speed of a
-step: 3.3 ms a forward pass of generator and scene network, 18 with open_nsfw, a sum of 240 a run).
+step with a generator half as large: 3.3 ms a forward pass of it and the scene network, 18 with
+open_nsfw, a sum of 240 a run).
 Writes table.md, table.tex, results.csv (a row per run), results.safetensors, plots.png, images.png
 and report.html into --out. Finished parts are kept: the same command with --resume goes on, also
 with more --optimizers or --budgets than before (name all that the tables are to show).
