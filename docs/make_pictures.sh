@@ -10,7 +10,7 @@ picture() { # name, then the experiment and its flags
     cp "$out/$name/contact_sheet.png" "docs/$name.png"
 }
 picture random_samples random_samples --seeds=16
-picture scene scene --scenes=volcano,desert-sand,bamboo_forest,swimming_pool-outdoor,phone_booth,rock_arch --seeds=6
+picture scene scene --scenes=volcano,desert-sand,bamboo_forest,swimming_pool-outdoor,aqueduct,rock_arch --seeds=6
 picture sfw sfw --seeds=8
 picture pareidolia pareidolia --alphas=1,2,4 --betas=0.5,1
 picture joint synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8
