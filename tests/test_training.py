@@ -291,6 +291,7 @@ def generator(data, tmp_path_factory, trained):
 
 PAIR = PairTraining(
     adversary=0.0,
+    temperature=1.0,
     mutual=0.0,
     shared=0.0,
     through=0.0,
