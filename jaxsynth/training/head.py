@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsynth.training.scene import following_prediction, label_loss
+
 
 class Head(NamedTuple):
     """logits = code @ kernel + bias. kernel: (D, K); bias: (K,)."""
@@ -90,15 +92,9 @@ def fit_head(
 
 def _loss(training: HeadTraining, head: Head, codes, readings, labels) -> jax.Array:
     both = [code @ head.kernel + head.bias for code in (codes, readings)]
-    one_hot = jax.nn.one_hot(labels, both[0].shape[-1])
-    wanted = optax.smooth_labels(one_hot, training.smoothing)
-    named = sum(optax.softmax_cross_entropy(logits, wanted).mean() for logits in both)
+    named = sum(label_loss(logits, labels, training.smoothing)[0] for logits in both)
     followed = sum(
-        optax.softmax_cross_entropy(logits, _sharp(training, other)).mean()
+        following_prediction(logits, other, training.temperature)
         for logits, other in (both, both[::-1])
     )
     return named + training.agreement / 2 * followed
-
-
-def _sharp(training: HeadTraining, logits: jax.Array) -> jax.Array:
-    return jax.lax.stop_gradient(jax.nn.softmax(logits / training.temperature))

@@ -118,13 +118,11 @@ def run_loop(
                 say(_report(step, per_epoch, values, config.batch, mark, clock))
                 mark = (step, clock.seconds())
             if clock.seconds() - saved > 60 * config.checkpoint_minutes:
-                _check_finite(step, metrics, checkpoints, state)
-                checkpoints.save(state, step, clock.seconds())
+                checkpoints.save(state, step, clock.seconds(), metrics)
                 say(format_line(f"step {step} checkpoint", evaluate(state)))
                 saved = clock.seconds()
                 mark = (step, saved)
-        _check_finite(step, metrics, checkpoints, state)
-        checkpoints.save(state, step, clock.seconds())
+        checkpoints.save(state, step, clock.seconds(), metrics)
     say(format_line(f"step {step} end, {clock.seconds() / 60:.1f} minutes", evaluate(state)))
     return state
 
@@ -170,7 +168,9 @@ class _Checkpoints:
         """The step of the last one."""
         return self._manager.latest_step()
 
-    def save(self, state: State, step: int, spent: float) -> None:
+    def save(self, state: State, step: int, spent: float, metrics: Metrics) -> None:
+        """Keeps a state, when its step is done. Raises ValueError unless all of it is finite."""
+        _check_finite(step, metrics, self, state)
         if self._manager.latest_step() != step:
             tree = {"state": state, "spent": jnp.float32(spent)}
             self._manager.save(step, args=ocp.args.StandardSave(tree))

@@ -42,7 +42,13 @@ from jaxsynth.training.inversion import (
     layer_distance,
 )
 from jaxsynth.training.precision import cast
-from jaxsynth.training.scene import label_loss, moving_average, scene_module, schedule
+from jaxsynth.training.scene import (
+    following_prediction,
+    label_loss,
+    moving_average,
+    scene_module,
+    schedule,
+)
 
 CODE = "fc6"
 _READ = (CODE, "logits")
@@ -236,7 +242,7 @@ def _cotangents(training: PairTraining, real, made, scale: CodeScale):
 
     def reading(made):
         code = code_distance(made[CODE], real[CODE], scale.sigma)
-        same = _same_prediction(training, made["logits"], real["logits"])
+        same = following_prediction(made["logits"], real["logits"], training.temperature)
         agreement = (made["logits"].argmax(-1) == real["logits"].argmax(-1)).mean()
         loss = training.code * code + training.agreement * same
         return loss, {"code": code, "agreement": agreement}
@@ -258,14 +264,8 @@ def following_loss(
     """
     spread = jnp.sqrt(jnp.var(real[CODE], axis=0) + 1e-12)  # (D,) over the batch
     code = code_distance(made[CODE], real[CODE], spread)
-    same = _same_prediction(training, real["logits"], made["logits"])
+    same = following_prediction(real["logits"], made["logits"], training.temperature)
     return training.mutual * (training.code * code + training.agreement * same)
-
-
-def _same_prediction(training: PairTraining, logits: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Cross-entropy of predictions (B, K) to the sharpened ones of `wanted`."""
-    sharp = jax.nn.softmax(wanted / training.temperature)
-    return optax.softmax_cross_entropy(logits, sharp).mean()
 
 
 def _shared_texture(photo: jax.Array, image: jax.Array) -> jax.Array:

@@ -124,14 +124,14 @@ def train_pair(
     )
     plain = scale_scene(_folded(parts, state), parts.scene, train)
     paths = run.loop.out / f"{PLACES}.safetensors", run.loop.out / f"{NAME}.safetensors"
-    encoder = _scene(run, parts, plain)
+    encoder, generator = _scene(run, parts, plain), _generator(run, parts, state, plain)
     if run.head.steps:
-        pair = Pair(_generator(run, parts, state, plain), encoder)
+        pair = Pair(generator, encoder)
         say(format_line("before the last layer is fitted by itself:", _figures(pair, val)))
         say(f"then: its codes of {run.head.photographs} photographs at most")
         encoder = _fit_last(run, encoder, _codes(run, pair, train))
     digest = save_network(paths[0], encoder)
-    generator = _generator(run, parts, state, plain, digest)
+    generator = generator._replace(info=dataclasses.replace(generator.info, encoder_sha256=digest))
     save_network(paths[1], generator)
     return paths, _figures(Pair(generator, encoder), val)
 
@@ -178,9 +178,7 @@ def _scene(run: PairRun, parts: _Parts, plain: PlainScene) -> Network:
     return plain_scene(plain.params, parts.scene, parts.labels, notes)
 
 
-def _generator(
-    run: PairRun, parts: _Parts, state: PairState, plain: PlainScene, digest: str = ""
-) -> Network:
+def _generator(run: PairRun, parts: _Parts, state: PairState, plain: PlainScene) -> Network:
     """The plain generator of the averaged weights, with the statistics of its encoder's code."""
     scale = plain.unit * float(parts.scale.rms)
     flat = fold_scales(state.average["generator"], parts.config, scale)
@@ -190,7 +188,6 @@ def _generator(
         licence=run.licence,
         source="experiments.train_pair",
         encoder=PLACES,
-        encoder_sha256=digest,
         encoder_blob=CODE,
         notes=f"seed {run.loop.seed}; {run.training}; {run.head}",
     )

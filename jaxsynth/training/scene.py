@@ -127,6 +127,13 @@ def label_loss(
     return loss, (logits.argmax(-1) == labels).mean()
 
 
+def following_prediction(logits: jax.Array, wanted: jax.Array, temperature: float) -> jax.Array:
+    """Cross-entropy of predictions (B, C) to those of `wanted`, which gets no gradient; a
+    temperature below 1 sharpens those."""
+    sharp = jax.lax.stop_gradient(jax.nn.softmax(wanted / temperature))
+    return optax.softmax_cross_entropy(logits, sharp).mean()
+
+
 def schedule(progress: jax.Array, warm_up: float) -> jax.Array:
     """Linear from 0 to 1 over `warm_up` of the run, then a half cosine to 0."""
     rest = (progress - warm_up) / (1.0 - warm_up)
