@@ -54,14 +54,14 @@ _OBJECTIVES = flags.DEFINE_list(
     "objectives", ["*"], f"Names or globs of {', '.join(OBJECTIVES)}, or terms joined by &."
 )
 _TUNE = flags.DEFINE_string("tune_seeds", "1000:1004", "Seeds of the tuning sweep, as --seeds.")
-_BUDGETS = flags.DEFINE_list("budgets", ["60", "180"], "Forward-equivalents of a run.")
+_BUDGETS = flags.DEFINE_list("budgets", ["60", "180"], "Cost of a run in forward passes.")
 _RATES = flags.DEFINE_list(
     "rates", ["0.1", "0.3", "1", "3"], "Factors of each optimizer's own rate, in its tuning sweep."
 )
 _GRADIENT_COST = flags.DEFINE_list(
     "gradient_cost",
     [],
-    "Forward-equivalents of a gradient and, after a comma, of one with the encoder's pass (by "
+    "Forward passes that a gradient counts as and, after a comma, one with the encoder's pass (by "
     "default one more), instead of measured ones: for exact repeats.",
 )
 _JUDGE = flags.DEFINE_string("judge", "pocket_judge", "Independent scene network: a name or file.")

@@ -32,6 +32,21 @@ def cache(tmp_path_factory) -> Path:
     return Path(os.environ["JAXSYNTH_CACHE"])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_programs(cache):
+    """What takes long to compile is compiled once, however often a test jits it anew."""
+    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_disable_most_optimizations", True)  # fixtures of modules, too
+
+
+@pytest.fixture(autouse=True)
+def optimised(request):
+    """Tiny networks spend their time on being compiled, those of 2016 on computing."""
+    little = request.node.get_closest_marker("full_size") is None
+    jax.config.update("jax_disable_most_optimizations", little)
+
+
 @pytest.fixture(autouse=True)
 def full_precision():
     """Accelerators would use TF32 or bfloat16 products otherwise."""

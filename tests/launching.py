@@ -86,8 +86,11 @@ class Launched:
 
 
 def start(name: str, *flags: object, cwd: Path = ROOT, **env: str) -> Launched:
-    """`python -m experiments.NAME FLAGS...` in this folder, with these variables more."""
-    given = dict(os.environ, PYTHONPATH=str(ROOT)) | env
+    """`python -m experiments.NAME FLAGS...` in this folder, with these variables more.
+
+    Its programs are optimised little: tiny networks spend their time on being compiled.
+    """
+    given = dict(os.environ, PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS="1") | env
     return Launched(name, tuple(map(str, flags)), cwd, given)
 
 

@@ -302,7 +302,7 @@ def finished(tmp_path_factory, tiny_flags):
 
 def test_the_smoke_leaves_tables_plots_and_images(finished):
     out, done = finished
-    assert "Budget 40 forward-equivalents" in done.stdout and "report.html" in done.stdout
+    assert "Budget 40 forward passes" in done.stdout and "report.html" in done.stdout
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 2  # optimizers, objectives, seeds

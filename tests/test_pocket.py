@@ -9,6 +9,8 @@ import pytest
 from jaxsynth import RECIPES, Run, Sweep, load_network, parse_term, synthesize, system_shapes
 from jaxsynth.files.weights import file_record
 
+pytestmark = pytest.mark.full_size  # open_nsfw is one of them
+
 
 @pytest.fixture(scope="module")
 def networks():

@@ -46,6 +46,7 @@ from jaxsynth.training.pair import (
     following_loss,
     init_pair,
     pair_step,
+    relative_distance,
 )
 from jaxsynth.training.pair_run import PairRun, train_pair
 from jaxsynth.training.scene import (
@@ -59,14 +60,6 @@ from jaxsynth.training.scene_run import SceneRun, first_state, train_scene
 
 CLASSES = ("blue", "red", "white")
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Tiny networks, large graphs: compiling is nearly all the time these tests take."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _picture(name: str, seed: int) -> Image.Image:
@@ -314,17 +307,25 @@ def pair_steps():
     drawn = init_inversion(0, painter, InversionTraining(adversary=0)).params
     rgb = np.random.default_rng(0).integers(0, 256, (12, 36, 36, 3), dtype=np.uint8)
     scale = CodeScale(jnp.float32(1.0), jnp.full(8, 0.5))
-    compiled = jax.jit(pair_step, static_argnums=(0, 1, 2, 3, 4))
+
+    @partial(jax.jit, static_argnames=("training", "adversarial"))
+    def step(state, traced, key, training, adversarial):
+        """Compiled once for all weights of the losses, which are data here."""
+        training = dataclasses.replace(training, **traced)
+        args = rgb, np.arange(12) % 3, key, jnp.float32(0.5)
+        return pair_step(scene, painter, training, "float32", adversarial, state, scale, *args)
+
+    weights = [name for name, value in vars(PAIR).items() if isinstance(value, float)]
+    weights = sorted({*weights} - {"temperature", "warm_up"})
 
     def steps(count, **changes):
         training = dataclasses.replace(PAIR, **changes)
         state = init_pair(0, painter, training, fresh.params, fresh.batch_stats, drawn)
+        traced = {name: jnp.float32(getattr(training, name)) for name in weights}
+        plain = dataclasses.replace(PAIR, jitter=training.jitter)
         first, seen = state, []
         for i in range(count):
-            state, metrics = compiled(
-                scene, painter, training, "float32", training.adversary > 0,
-                state, scale, rgb, np.arange(12) % 3, jax.random.key(i), jnp.float32(0.5),
-            )  # fmt: skip
+            state, metrics = step(state, traced, jax.random.key(i), plain, training.adversary > 0)
             seen.append({name: float(value) for name, value in metrics.items()})
         jax.tree.map(np.testing.assert_array_equal, state.batch_stats, first.batch_stats)
         return state, seen
@@ -358,9 +359,11 @@ def test_which_loss_moves_which_network(pair_steps):
     """Features and shared texture move the generator alone, following E alone; the generator's
     losses reach E by the code, as far as `through`."""
     plain, _ = pair_steps(1)
+    changes = {"feature": 0.0, "shared": 1.0, "mutual": 1.0, "through": 1.0}
+    made = {name: pair_steps(1, **{name: value})[0] for name, value in changes.items()}
     moved = {
-        (name, part): not _same(plain.params[part], pair_steps(1, **{name: value})[0].params[part])
-        for name, value in {"feature": 0.0, "shared": 1.0, "mutual": 1.0, "through": 1.0}.items()
+        (name, part): not _same(plain.params[part], state.params[part])
+        for name, state in made.items()
         for part in ("scene", "generator")
     }
     assert {of for of, differs in moved.items() if differs} == {
@@ -381,6 +384,17 @@ def test_a_smaller_code_is_no_nearer():
     real, made = ({"fc6": rng.normal(size=(6, 8)), "logits": rng.normal(size=(6, 3))} for _ in "rm")
     half = [{**out, "fc6": 0.5 * out["fc6"]} for out in (real, made)]
     assert np.allclose(following_loss(PAIR_BOTH, real, made), following_loss(PAIR_BOTH, *half))
+
+
+def test_faint_codes_count_as_strong_ones_do():
+    real = np.random.default_rng(0).normal(size=(4, 8))
+    made = real + 0.1 * np.arange(4)[:, None]  # further from code to code
+    by_hand = np.mean(
+        [np.sum((m - r) ** 2) / np.sum(r**2) for m, r in zip(made, real, strict=True)]
+    )
+    strength = np.array([[1e-2], [1.0], [1e2], [1.0]])
+    assert np.allclose(relative_distance(made, real), by_hand, rtol=1e-3)
+    assert np.allclose(relative_distance(strength * made, strength * real), by_hand, rtol=1e-2)
 
 
 def test_what_is_followed_is_sharpened():

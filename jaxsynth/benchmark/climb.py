@@ -1,9 +1,9 @@
 """One optimizer's runs to a budget: what they found, and when.
 
-Cost is counted in forward passes of the climbed networks ("forward-equivalents"): a code whose
-gradient is asked for counts by measured time (`measured_costs`). Networks see codes in rows of a
-fixed number, whatever the optimizer's population, so one compiled evaluation of each kind serves
-every optimizer, rate, seed and objective of a group.
+Cost is counted in forward passes of the climbed networks: a code whose gradient is asked for counts
+by measured time (`measured_costs`). Networks see codes in rows of a fixed number, whatever the
+optimizer's population, so one compiled evaluation of each kind serves every optimizer, rate, seed
+and objective of a group.
 """
 
 import functools
@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
 
 def steps_within(optimizer: Optimizer, costs: Costs, budget: float) -> int:
-    """How many steps a budget of forward-equivalents pays for.
+    """How many steps a budget of forward passes pays for.
 
     Raises:
       ValueError: if it is none.

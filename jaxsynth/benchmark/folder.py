@@ -88,14 +88,9 @@ def has_cell(folder: Path, name: str) -> bool:
     return _cell(folder, name).is_file()
 
 
-def load_cell(folder: Path, name: str) -> dict[str, np.ndarray] | None:
-    """A finished cell, or None.
-
-    Raises:
-      ValueError: if its file is damaged.
-    """
-    path = _cell(folder, name)
-    return load_kept(path) if path.is_file() else None
+def load_cell(folder: Path, name: str) -> dict[str, np.ndarray]:
+    """A finished cell. Raises ValueError if its file is damaged."""
+    return load_kept(_cell(folder, name))
 
 
 def _cell(folder: Path, name: str) -> Path:

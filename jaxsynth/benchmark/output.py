@@ -43,8 +43,24 @@ def write(
       outcomes: one a budget, not judged yet. codes: of each (M, O, S, D).
       costs: of a code, by group of objectives.
     """
-    system = make_system(networks[GENERATOR], {})
-    params = jax.tree.map(jax.numpy.asarray, networks[GENERATOR].params)
+    judged, examples = _judge(networks[GENERATOR], judge, names, units, outcomes, codes)
+    best = summary.best_known(judged)
+    compared = [summary.compare(outcome, best) for outcome in judged]
+    write_metrics(run.out / "results.csv", summary.run_rows(names, run.seeds, judged))
+    _write_arrays(run.out, names, judged, codes)
+    text = _write_tables(run, names, judged, compared, costs)
+    note = pages.write_plots(run.out / "plots.png", names, judged[-1], compared[-1])
+    _write_page(run, names, objectives, networks, judged, compared, examples, note)
+    return "\n".join([text, *([note] if note else [])])
+
+
+def _judge(
+    generator: Network, judge: Network, names: Names, units, outcomes, codes
+) -> tuple[list[Outcome], np.ndarray]:
+    """The outcomes with what the judge says of the images of the best codes; and those of the last
+    budget's first seeds, (M, scenes, H, W, 3) RGB, empty without scenes."""
+    system = make_system(generator, {})
+    params = jax.tree.map(jax.numpy.asarray, generator.params)
     judged, examples = [], np.zeros(0)
     for outcome, found in zip(outcomes, codes, strict=True):
         ranks, clipped, shown = np.zeros_like(outcome.judged), np.zeros_like(outcome.clipped), []
@@ -58,14 +74,7 @@ def write(
         judged.append(outcome._replace(judged=ranks, clipped=clipped))
         if shown:
             examples = np.stack(shown).reshape(len(names.optimizers), -1, *shown[0].shape)
-    best = summary.best_known(judged)
-    compared = [summary.compare(outcome, best) for outcome in judged]
-    write_metrics(run.out / "results.csv", summary.run_rows(names, run.seeds, judged))
-    _write_arrays(run.out, names, judged, codes)
-    text = _write_tables(run, names, judged, compared, costs)
-    note = pages.write_plots(run.out / "plots.png", names, judged[-1], compared[-1])
-    _write_page(run, names, objectives, networks, judged, compared, examples, note)
-    return "\n".join([text, *([note] if note else [])])
+    return judged, examples
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -100,7 +109,7 @@ def _write_tables(run, names: Names, outcomes, compared, costs) -> str:
     for outcome, found in zip(outcomes, compared, strict=True):
         rows = summary.table_rows(names, outcome, found)
         said = summary.sentences(names, outcome, found)
-        heading = f"Budget {outcome.budget:g} forward-equivalents"
+        heading = f"Budget {outcome.budget:g} forward passes"
         lines += ["", f"## {heading}", "", format_markdown(rows), *(f"* {line}" for line in said)]
         tex.append(summary.latex_table(rows, f"{heading}: {how}."))
         text += ["", heading, format_table(rows), *said]

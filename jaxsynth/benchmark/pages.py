@@ -94,7 +94,7 @@ def _lines(axis, marks, curves, names: Names, colours, label: str) -> None:
     for m in named:
         axis.annotate(names.optimizers[m], (marks[-1], curves[m, -1]), (4, 0), fontsize=7,
                       textcoords="offset points", va="center", color=colours[m])  # fmt: skip
-    axis.set_xlabel("forward-equivalents")
+    axis.set_xlabel("cost in forward passes")
     axis.set_ylabel(label)
 
 

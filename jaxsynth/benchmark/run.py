@@ -11,6 +11,7 @@ from jaxsynth.benchmark import cells, folder, output
 from jaxsynth.benchmark.climb import Costs, measured_costs, steps_within
 from jaxsynth.benchmark.optimizers import make_optimizer
 from jaxsynth.benchmark.problems import Group, Objective, make_groups
+from jaxsynth.benchmark.protocol import Optimizer
 from jaxsynth.benchmark.setting import BenchmarkRun, check_budgets, describe, given_costs
 from jaxsynth.benchmark.summary import Names, Outcome
 from jaxsynth.engine.objective import GENERATOR
@@ -86,18 +87,31 @@ def _costs(run: BenchmarkRun, names: Names, group: Group, box, known: Costs) -> 
 
 def _run_steps(run: BenchmarkRun, name: str, group: Group, costs, budget: float) -> int:
     """Runs x steps that a cell still takes."""
-    optimizer, key = make_optimizer(name), _key(name, budget, group)
-    if folder.has_cell(run.out, f"{key}@report"):
-        return 0
-    rates, seeds = len(optimizer.rates(run.factors)), len(run.seeds)
-    if rates > 1 and not folder.has_cell(run.out, f"{key}@tune"):
-        seeds += rates * len(run.tune_seeds)
+    optimizer = make_optimizer(name)
+    tune, report = _missing(run, optimizer, _key(name, budget, group))
+    seeds = report * len(run.seeds)
+    seeds += tune * len(optimizer.rates(run.factors)) * len(run.tune_seeds)
     return seeds * len(group.objectives) * steps_within(optimizer, costs[group.name], budget)
+
+
+def _missing(run: BenchmarkRun, optimizer: Optimizer, key: str) -> tuple[bool, bool]:
+    """Whether a cell is still to be tuned, and to be reported."""
+    report = not folder.has_cell(run.out, _reported(key))
+    choice = len(optimizer.rates(run.factors)) > 1
+    return report and choice and not folder.has_cell(run.out, _tuned(key)), report
 
 
 def _key(name: str, budget: float, group: Group) -> str:
     """Of a cell's files: no two budgets share one."""
     return f"{name}@{float(budget)!r}@{group.name}"
+
+
+def _tuned(key: str) -> str:
+    return f"{key}@tune"
+
+
+def _reported(key: str) -> str:
+    return f"{key}@report"
 
 
 def _optimizer(run, work, name: str, groups, costs, budget: float, say: Say) -> dict[str, Any]:
@@ -115,18 +129,16 @@ def _optimizer(run, work, name: str, groups, costs, budget: float, say: Say) -> 
 def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: Say):
     """One optimizer on one group: tuned and reported, or what was kept of it."""
     optimizer, key = make_optimizer(name), _key(name, budget, group)
+    tune, report = _missing(run, optimizer, key)
+    if not report:
+        return folder.load_cell(run.out, _reported(key))
     rates = optimizer.rates(run.factors)
-    kept = folder.load_cell(run.out, f"{key}@report")
-    if kept is not None:
-        return kept
-    chosen = np.repeat(rates, len(group.objectives)).reshape(len(rates), -1)[0]
+    if tune:
+        best = cells.tune(work, optimizer, group, costs, budget, rates, run.tune_seeds)
+        folder.save_cell(run.out, _tuned(key), {"best": best, "rates": np.asarray(rates)})
+    chosen = np.full(len(group.objectives), rates[0])
     if len(rates) > 1:
-        tuned = folder.load_cell(run.out, f"{key}@tune")
-        if tuned is None:
-            best = cells.tune(work, optimizer, group, costs, budget, rates, run.tune_seeds)
-            tuned = {"best": best, "rates": np.asarray(rates)}
-            folder.save_cell(run.out, f"{key}@tune", tuned)
-        chosen = cells.choose_rates(tuned["best"], rates)
+        chosen = cells.choose_rates(folder.load_cell(run.out, _tuned(key))["best"], rates)
     cells.warm_up(work, optimizer, group, costs)
     begin = time.perf_counter()
     found = cells.report(work, optimizer, group, costs, budget, chosen, run.seeds)
@@ -138,7 +150,7 @@ def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: 
         "steps": np.full(len(chosen), steps_within(optimizer, costs, budget)),
         "seconds": np.array([seconds]),
     }
-    folder.save_cell(run.out, f"{key}@report", arrays)
+    folder.save_cell(run.out, _reported(key), arrays)
     median = np.median(found.best, axis=1)
     values = ", ".join(f"{o.name} {v:.3g}" for o, v in zip(group.objectives, median, strict=True))
     say(f"{name}, budget {budget:g}, {seconds:.0f} s: {values}")

@@ -18,11 +18,11 @@ class BenchmarkRun:
     Attributes:
       optimizers: names that `choose_optimizers` gives.
       seeds, tune_seeds: reported, and used for tuning only.
-      budgets: forward-equivalents of a run.
+      budgets: forward passes of a run.
       factors: of every optimizer's own rate, in the tuning sweep.
       batch: codes per evaluation.
-      gradient_cost: forward-equivalents of a gradient, and of one with the encoder's pass; () to
-        measure them.
+      gradient_cost: forward passes that a gradient counts as, and one with the encoder's pass; ()
+        to measure them.
     """
 
     optimizers: tuple[str, ...]

@@ -8,7 +8,7 @@ minutes the schedule follows the clock, and so do the weights.
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,27 +88,14 @@ def run_loop(
             f"{config.report_steps} steps, a checkpoint every {config.checkpoint_minutes:g} "
             "minutes; the first step compiles"
         )
-        total = round(config.epochs * per_epoch)
-        limit = total or np.inf
-        if config.max_steps is not None:
-            limit = min(limit, config.max_steps)
         root = jax.random.key(config.seed)
-        clock = _Clock(spent)
-        saved, order, mark, metrics = clock.seconds(), (-1, images.rows), None, {}
-        while step < limit and not (config.minutes and clock.seconds() >= 60 * config.minutes):
-            epoch, i = divmod(step, per_epoch)
-            if order[0] != epoch:
-                order = (epoch, epoch_rows(images.rows, config.seed, epoch))
-            rows = np.sort(order[1][i * config.batch : (i + 1) * config.batch])
-            done = step / total if total else clock.seconds() / (60 * config.minutes)
-            state, metrics = step_fn(
-                state,
-                frozen,
-                place.batch(images.images[rows]),
-                place.batch(images.labels[rows]),
-                jax.random.fold_in(root, step),
-                jnp.float32(min(done, 1.0)),
-            )
+        clock, rows_of = _Clock(spent), _batch_rows(images, config, step)
+        saved, mark, metrics = clock.seconds(), None, {}
+        while (done := _share_spent(config, per_epoch, step, clock)) < 1:
+            rows = next(rows_of)
+            batch = place.batch(images.images[rows]), place.batch(images.labels[rows])
+            key = jax.random.fold_in(root, step)
+            state, metrics = step_fn(state, frozen, *batch, key, jnp.float32(done))
             step += 1
             if mark is None:  # images per second do not count compiling
                 jax.block_until_ready(state)
@@ -125,6 +112,26 @@ def run_loop(
         checkpoints.save(state, step, clock.seconds(), metrics)
     say(format_line(f"step {step} end, {clock.seconds() / 60:.1f} minutes", evaluate(state)))
     return state
+
+
+def _batch_rows(images: ImageSet, config: LoopConfig, step: int) -> Iterator[np.ndarray]:
+    """Rows of the images of each batch, from that of this step on."""
+    per_epoch = len(images.rows) // config.batch
+    epoch, first = divmod(step, per_epoch)
+    while True:
+        order = epoch_rows(images.rows, config.seed, epoch)
+        for i in range(first, per_epoch):
+            yield np.sort(order[i * config.batch : (i + 1) * config.batch])
+        epoch, first = epoch + 1, 0
+
+
+def _share_spent(config: LoopConfig, per_epoch: int, step: int, clock: "_Clock") -> float:
+    """How much of the budget is spent, 0 to 1; the least budget is a step."""
+    if config.max_steps is not None and step >= config.max_steps:
+        return 1.0
+    if config.epochs:
+        return step / max(1, round(config.epochs * per_epoch))
+    return clock.seconds() / (60 * config.minutes)
 
 
 class _Clock:

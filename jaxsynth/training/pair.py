@@ -36,7 +36,6 @@ from jaxsynth.training.adversary import (
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.batch_norm import INPUT_SCALE
 from jaxsynth.training.inversion import (
-    code_distance,
     generate,
     image_distance,
     layer_distance,
@@ -83,7 +82,8 @@ class PairTraining:
     Attributes:
       scene_rate, generator_rate: peak step sizes.
       label: cross-entropy of the photographs' categories.
-      code: distance of the code that is read in G(E(x)) to that of x.
+      code: distance of the code that is read in G(E(x)) to that of x, as a share of the length of
+        the latter, so that faint codes count as strong ones do.
       agreement: cross-entropy of what is predicted of G(E(x)) to what is predicted of x.
       temperature: of the predictions that are followed; below 1 they are sharpened, which moves
         photographs away from the border between two categories.
@@ -196,7 +196,7 @@ def pair_step(
     (image, _, _), pull, (real, given, metrics) = jax.vjp(draw, state.params, has_aux=True)
     real, given = jax.lax.stop_gradient((real, given))
     made, pull_made = jax.vjp(read, image, state.params["scene"])
-    seen, to_read, to_features = _cotangents(training, real, made, scale)
+    seen, to_read, to_features = _cotangents(training, real, made)
     at_real = jax.grad(partial(following_loss, training))({n: real[n] for n in _READ}, made)
     at_image, at_scene = pull_made(to_read)
     at_image += pull_made(to_features)[0]  # E is not to lose the details that G cannot paint
@@ -233,7 +233,7 @@ def _look(scene, layers, activations, batch_stats, params, image) -> dict[str, j
     return {name: value.astype(jnp.float32) for name, value in chosen.items()}
 
 
-def _cotangents(training: PairTraining, real, made, scale: CodeScale):
+def _cotangents(training: PairTraining, real, made):
     """Metrics of what was read, and the gradients of both kinds of loss at it.
 
     Returns:
@@ -241,7 +241,7 @@ def _cotangents(training: PairTraining, real, made, scale: CodeScale):
     """
 
     def reading(made):
-        code = code_distance(made[CODE], real[CODE], scale.sigma)
+        code = relative_distance(made[CODE], real[CODE])
         same = following_prediction(made["logits"], real["logits"], training.temperature)
         agreement = (made["logits"].argmax(-1) == real["logits"].argmax(-1)).mean()
         loss = training.code * code + training.agreement * same
@@ -258,14 +258,25 @@ def _cotangents(training: PairTraining, real, made, scale: CodeScale):
 def following_loss(
     training: PairTraining, real: dict[str, jax.Array], made: dict[str, jax.Array]
 ) -> jax.Array:
-    """The loss by which E(x) follows what is read in G(E(x)). No code comes nearer by shrinking.
+    """The loss by which E(x) follows what is read in G(E(x)): its code in direction only, or it
+    would come nearer by shrinking.
 
     real, made: code (B, D) and logits (B, K) of x and of what was read.
     """
-    spread = jnp.sqrt(jnp.var(real[CODE], axis=0) + 1e-12)  # (D,) over the batch
-    code = code_distance(made[CODE], real[CODE], spread)
+    code = relative_distance(_direction(made[CODE]), _direction(real[CODE]))
     same = following_prediction(real["logits"], made["logits"], training.temperature)
     return training.mutual * (training.code * code + training.agreement * same)
+
+
+def relative_distance(made: jax.Array, real: jax.Array) -> jax.Array:
+    """Square of the distance of codes (B, D) over that of the length of `real`, mean over B."""
+    square = jnp.sum((made - real) ** 2, axis=-1)
+    return jnp.mean(square / (jnp.sum(real**2, axis=-1) + 1e-6))
+
+
+def _direction(code: jax.Array) -> jax.Array:
+    """Codes (B, D) of length 1."""
+    return code / jnp.sqrt(jnp.sum(code**2, axis=-1, keepdims=True) + 1e-6)
 
 
 def _shared_texture(photo: jax.Array, image: jax.Array) -> jax.Array:
