@@ -30,7 +30,7 @@ _HELP = {
     "scene_rate": "Peak step size of Adam, scene network.",
     "generator_rate": "Peak step size of Adam, generator.",
     "label": "Weight of naming photographs.",
-    "code": "Weight of reading in G(E(x)) the code of x.",
+    "code": "Weight of the share of a unit's variance that is lost from E(x) to E(G(E(x))).",
     "agreement": "Weight of predicting of G(E(x)) what is predicted of x.",
     "temperature": "Of the predictions that are followed; below 1 sharpens them.",
     "image": "Weight of the image distance.",
@@ -49,7 +49,8 @@ _HELP = {
 }
 _HEAD_HELP = {
     "steps": "Steps of the last layer by itself, after the budget; 0 is without.",
-    "agreement": "Weight of predicting of G(E(x)) what is predicted of x, in those steps.",
+    "agreement": "Weight of predicting of G(E(x)) what is predicted of x, in those steps; give "
+    "less if top-1 falls by it.",
 }
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
 

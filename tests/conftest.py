@@ -45,6 +45,8 @@ def optimised(request):
     """Tiny networks spend their time on being compiled, those of 2016 on computing."""
     little = request.node.get_closest_marker("full_size") is None
     jax.config.update("jax_disable_most_optimizations", little)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(autouse=True)

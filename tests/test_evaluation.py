@@ -24,7 +24,7 @@ from jaxsynth.evaluation.table import markdown_table
 from jaxsynth.files.weights import load_network, save_network
 from jaxsynth.networks.network import NetworkInfo, build_network
 from jaxsynth.networks.resnet import ResNetConfig
-from jaxsynth.training.measure import steadiness
+from jaxsynth.training.measure import inversion_figures, steadiness
 
 SIDE = 64
 
@@ -165,11 +165,29 @@ def test_ranks_rates_and_clipped_pixels():
     assert saturated_share(image) == pytest.approx(0.5)
 
 
+def test_a_constant_unit_raises_the_cosine_and_nothing_comes_back():
+    rng = np.random.default_rng(0)
+    code = rng.normal(size=(64, 8))
+    lost = rng.normal(size=code.shape)  # of the same variance, but what comes back is the rest
+    logits, image = rng.normal(size=(64, 3)), np.zeros((64, 4, 4, 3))
+
+    def figures(shift, share):
+        made = code + np.sqrt(1 - share) * lost + shift
+        batches = [(np.zeros((64, 4, 4, 3), np.uint8), None, 64)]
+        return inversion_figures(lambda x: (logits, logits, code + shift, made, image), batches, 4)
+
+    plain, shifted = figures(0.0, 0.75), figures(100.0 * (np.arange(8) == 0), 0.75)
+    assert plain["kept"] == pytest.approx(0.75, abs=0.1)
+    assert shifted["kept"] == pytest.approx(plain["kept"], rel=1e-6)
+    assert plain["cosine"] < 0.95 and shifted["cosine"] > 0.999
+    assert figures(0.0, 1.0)["kept"] == 1 and plain["agreement"] == 1
+
+
 def test_the_table_says_what_is_met():
     table = markdown_table(
         {
             "network": {"top1": 0.40, "top5": 0.80},
-            "inversion": {"agreement": 0.9, "cosine": 0.94, "rms": 30.0},
+            "inversion": {"agreement": 0.9, "cosine": 0.94, "kept": 0.8, "rms": 30.0},
             "frechet": {"distance": 4.0, "halves": 1.0},
             "scenes": {"largest_db": 4.0, "grid": {"2 px": 1.25}, "judge_fraction": None},
             "random": {"mean": 0.05},
@@ -250,7 +268,7 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
     assert 0 <= values["network"]["top1"] <= values["network"]["top5"] == 1  # of five classes
     assert values["frechet"]["of_baseline"] == 1  # the same pair
     assert values["frechet"]["distance"] > 0
-    assert -1 <= values["inversion"]["cosine"] <= 1
+    assert -1 <= values["inversion"]["cosine"] <= 1 and values["inversion"]["kept"] < 1
     assert values["joint"]["runs"] == 4 and values["random"]["runs"] == 3
     assert len(values["spectrum"]["difference_db"]) == 8
     table = (out / "table.md").read_text()

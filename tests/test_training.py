@@ -45,8 +45,8 @@ from jaxsynth.training.pair import (
     PairTraining,
     following_loss,
     init_pair,
+    lost_variance,
     pair_step,
-    relative_distance,
 )
 from jaxsynth.training.pair_run import PairRun, train_pair
 from jaxsynth.training.scene import (
@@ -60,6 +60,7 @@ from jaxsynth.training.scene_run import SceneRun, first_state, train_scene
 
 CLASSES = ("blue", "red", "white")
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+shares_a_pair = pytest.mark.xdist_group("pair")  # its fixtures are trained once, by one worker
 
 
 def _picture(name: str, seed: int) -> Image.Image:
@@ -263,7 +264,7 @@ def test_the_generator_learns_and_loads(data, tmp_path, trained):
     path, figures = train_inversion(run, say=lines.append)
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines if "img/s" in line]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
-    assert set(figures) == {"agreement", "cosine", "rms"}
+    assert set(figures) == {"agreement", "cosine", "kept", "rms"}
     network = load_network(path)
     assert network.info.encoder == "pocket_places"
     assert network.code.upper.shape == network.code.mean.shape == (8,)
@@ -322,7 +323,7 @@ def pair_steps():
         training = dataclasses.replace(PAIR, **changes)
         state = init_pair(0, painter, training, fresh.params, fresh.batch_stats, drawn)
         traced = {name: jnp.float32(getattr(training, name)) for name in weights}
-        plain = dataclasses.replace(PAIR, jitter=training.jitter)
+        plain = dataclasses.replace(training, **dict.fromkeys(weights, 0.0))
         first, seen = state, []
         for i in range(count):
             state, metrics = step(state, traced, jax.random.key(i), plain, training.adversary > 0)
@@ -383,18 +384,31 @@ def test_a_smaller_code_is_no_nearer():
     rng = np.random.default_rng(0)
     real, made = ({"fc6": rng.normal(size=(6, 8)), "logits": rng.normal(size=(6, 3))} for _ in "rm")
     half = [{**out, "fc6": 0.5 * out["fc6"]} for out in (real, made)]
-    assert np.allclose(following_loss(PAIR_BOTH, real, made), following_loss(PAIR_BOTH, *half))
-
-
-def test_faint_codes_count_as_strong_ones_do():
-    real = np.random.default_rng(0).normal(size=(4, 8))
-    made = real + 0.1 * np.arange(4)[:, None]  # further from code to code
-    by_hand = np.mean(
-        [np.sum((m - r) ** 2) / np.sum(r**2) for m, r in zip(made, real, strict=True)]
+    assert np.allclose(
+        *(following_loss(PAIR_BOTH, np.ones(8), *pair) for pair in ((real, made), half))
     )
-    strength = np.array([[1e-2], [1.0], [1e2], [1.0]])
-    assert np.allclose(relative_distance(made, real), by_hand, rtol=1e-3)
-    assert np.allclose(relative_distance(strength * made, strength * real), by_hand, rtol=1e-2)
+
+
+def test_no_unit_makes_up_for_another():
+    """Half of the variance is lost, however strong or constant any unit is."""
+    rng, ones = np.random.default_rng(0), np.ones(8)
+    real = rng.normal(size=(4096, 8))
+    made = real + np.sqrt(0.55) * rng.normal(size=real.shape)  # a tenth is added to the variance
+    strength, constant = np.geomspace(1, 10, 8), 100.0 * (np.arange(8) == 2)
+    assert np.allclose(lost_variance(made, real, ones), 0.5, rtol=0.03)
+    scaled = [strength * (code + constant) for code in (made, real)]
+    assert np.allclose(lost_variance(*scaled, strength), 0.5, rtol=0.03)
+
+
+def test_neither_a_silent_unit_nor_the_scale_of_codes_counts():
+    rng = np.random.default_rng(0)
+    real, made = np.abs(rng.normal(size=(2, 32, 8)))
+    real[:, 2], real[:, 3] = 0.0, 1e-3 * (np.arange(32) == 5)  # silent, and nearly so
+    for sigma in (np.ones(8), np.where(np.arange(8) == 2, 0.0, 1.0)):
+        value, slopes = jax.value_and_grad(lost_variance, (0, 1))(made, real, sigma)
+        assert value < 1e3 and all(np.abs(slope).max() < 1e3 for slope in slopes)
+        along = sum(np.sum(slope * code) for slope, code in zip(slopes, (made, real), strict=True))
+        assert abs(along) < 1e-3 * value  # a scale of both changes nothing
 
 
 def test_what_is_followed_is_sharpened():
@@ -403,7 +417,7 @@ def test_what_is_followed_is_sharpened():
 
     def uphill(temperature):
         training = dataclasses.replace(PAIR_BOTH, temperature=temperature)
-        return -jax.grad(partial(following_loss, training))(out, out)["logits"]
+        return -jax.grad(partial(following_loss, training, np.ones(8)))(out, out)["logits"]
 
     assert np.allclose(uphill(1.0), 0.0, atol=1e-6)
     grown = np.asarray(uphill(0.5))
@@ -433,6 +447,7 @@ def still(data, tmp_path_factory, trained, generator):
     return run, *train_pair(run, say=lambda line: None)
 
 
+@shares_a_pair
 def test_a_pair_that_stands_still_is_exported_as_it_was(still, trained, generator):
     """Batch norm and scales are put back and folded again: the same function in both files."""
     run, (scene_path, generator_path), figures = still
@@ -475,6 +490,7 @@ def test_the_last_layer_learns_to_name_alike_what_comes_back():
     assert alike < 0.8 < 0.97 < alike_end and right_end > right - 0.02
 
 
+@shares_a_pair
 def test_a_fitted_last_layer_is_all_that_changes(still, tmp_path):
     run, (before, _), _ = still
     shutil.copytree(run.loop.out, tmp_path / "pair")
@@ -487,6 +503,7 @@ def test_a_fitted_last_layer_is_all_that_changes(still, tmp_path):
     }  # fmt: skip
 
 
+@shares_a_pair
 def test_a_trained_pair_is_another_pair(data, tmp_path, trained, generator):
     (path, made), _ = train_pair(_pair_run(data, tmp_path, trained, generator), lambda line: None)
     load_encoder(load_network(made), path)
@@ -494,6 +511,7 @@ def test_a_trained_pair_is_another_pair(data, tmp_path, trained, generator):
         load_encoder(load_network(generator), path)
 
 
+@shares_a_pair
 def test_a_pair_that_is_none_is_refused(data, tmp_path, trained, generator):
     other, _ = train_scene(_scene_run(data, tmp_path, "other", epochs=1), say=lambda line: None)
     for change, message in (

@@ -30,19 +30,20 @@ class HeadTraining:
     Attributes:
       steps: of `batch` examples each; 0 leaves the layer as it is.
       photographs: at most so many are coded, evenly spaced.
-      agreement: weight of following, against 1 for naming x and 1 for naming G(E(x)).
+      agreement: weight of following, against 1 for naming x and 1 for naming G(E(x)). Where it is
+        too large for so many steps, nearly everything is given one of a few names.
       temperature: of the predictions that are followed, below 1 they are sharpened.
       dropout: share of the code's units that an example lacks.
       smoothing: of the labels.
     """
 
-    steps: int = 3000
+    steps: int = 800
     photographs: int = 64_000
     batch: int = 512
-    rate: float = 3e-4
+    rate: float = 1e-4
     agreement: float = 11.0
-    temperature: float = 0.35
-    dropout: float = 0.6
+    temperature: float = 0.4
+    dropout: float = 0.4
     smoothing: float = 0.05
 
     def __post_init__(self) -> None:

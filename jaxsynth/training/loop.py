@@ -126,7 +126,7 @@ def _batch_rows(images: ImageSet, config: LoopConfig, step: int) -> Iterator[np.
 
 
 def _share_spent(config: LoopConfig, per_epoch: int, step: int, clock: "_Clock") -> float:
-    """How much of the budget is spent, 0 to 1; the least budget is a step."""
+    """Progress through the budget; 1 or more says stop. Epochs pay for a step at least."""
     if config.max_steps is not None and step >= config.max_steps:
         return 1.0
     if config.epochs:

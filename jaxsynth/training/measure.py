@@ -106,10 +106,13 @@ def inversion_figures(
       invert: x (B, H, W, 3) -> logits of E(x) and of E(G(E(x))), both codes, and G(E(x)).
 
     Returns:
-      `agreement`: rate of the same top category; `cosine`: mean of the codes; `rms`: of the
-      difference of images in grey levels.
+      `agreement`: rate of the same top category; `cosine`: mean of the codes; `kept`: 1 less the
+      mean square of what is lost over a unit's variance, at least 0, the mean over units that are
+      not silent: a unit's strength and mean do not enter; `rms`: of the difference of images in
+      grey levels.
     """
     same = cosine = square = total = 0.0
+    sums = 0.0  # (3, D): of codes, of their squares, of the squares of what is lost
     for rgb, _, count in batches:
         x = centre_input(rgb, size)
         real, made, code, code_made, image = (np.asarray(v)[:count] for v in invert(x))
@@ -117,5 +120,12 @@ def inversion_figures(
         norms = np.linalg.norm(code, axis=1) * np.linalg.norm(code_made, axis=1)
         cosine += float(((code * code_made).sum(1) / np.maximum(norms, 1e-12)).sum())
         square += float(((image - np.asarray(x)[:count]) ** 2).mean((1, 2, 3)).sum())
+        wide = code.astype(np.float64)
+        sums = np.stack([wide, wide**2, (code_made - wide) ** 2]).sum(1) + sums
         total += count
-    return {"agreement": same / total, "cosine": cosine / total, "rms": (square / total) ** 0.5}
+    mean, power, lost = sums / total
+    variance = power - mean**2
+    heard = variance > 1e-9 * power
+    kept = np.mean(np.maximum(1 - lost[heard] / variance[heard], 0)) if heard.any() else 0.0
+    figures = {"agreement": same / total, "cosine": cosine / total, "kept": float(kept)}
+    return figures | {"rms": (square / total) ** 0.5}

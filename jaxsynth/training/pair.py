@@ -82,8 +82,8 @@ class PairTraining:
     Attributes:
       scene_rate, generator_rate: peak step sizes.
       label: cross-entropy of the photographs' categories.
-      code: distance of the code that is read in G(E(x)) to that of x, as a share of the length of
-        the latter, so that faint codes count as strong ones do.
+      code: share of a unit's variance that is lost from the code of x to that read in G(E(x)), the
+        mean over units; a unit's strength and mean do not enter.
       agreement: cross-entropy of what is predicted of G(E(x)) to what is predicted of x.
       temperature: of the predictions that are followed; below 1 they are sharpened, which moves
         photographs away from the border between two categories.
@@ -103,23 +103,23 @@ class PairTraining:
       min_scale: shortest side of a random crop, as a share of the picture's.
     """
 
-    scene_rate: float = 5e-4
-    generator_rate: float = 1e-3
-    label: float = 1.0
-    code: float = 4.0
-    agreement: float = 2.0
-    temperature: float = 0.5
+    scene_rate: float = 3e-4
+    generator_rate: float = 7e-4
+    label: float = 5.0
+    code: float = 10.0
+    agreement: float = 8.0
+    temperature: float = 0.4
     image: float = 4.0
     feature: float = 1.0
     layers: tuple[str, ...] = ("conv2", "conv3", "conv5")
-    mutual: float = 0.5
+    mutual: float = 1.0
     shared: float = 20.0
     through: float = 0.5
-    adversary: float = 0.15
+    adversary: float = 0.06
     adversary_start: float = 0.3
     critic_rate: float = 5e-4
     critic_width: int = 24
-    noise: float = 0.05
+    noise: float = 0.03
     photographs: float = 0.25
     jitter: int = 1
     grain: float = 10.0
@@ -196,8 +196,10 @@ def pair_step(
     (image, _, _), pull, (real, given, metrics) = jax.vjp(draw, state.params, has_aux=True)
     real, given = jax.lax.stop_gradient((real, given))
     made, pull_made = jax.vjp(read, image, state.params["scene"])
-    seen, to_read, to_features = _cotangents(training, real, made)
-    at_real = jax.grad(partial(following_loss, training))({n: real[n] for n in _READ}, made)
+    seen, to_read, to_features = _cotangents(training, real, made, scale)
+    at_real = jax.grad(partial(following_loss, training, scale.sigma))(
+        {n: real[n] for n in _READ}, made
+    )
     at_image, at_scene = pull_made(to_read)
     at_image += pull_made(to_features)[0]  # E is not to lose the details that G cannot paint
     distance, away = jax.value_and_grad(image_distance, argnums=1)(photo, image)
@@ -233,7 +235,7 @@ def _look(scene, layers, activations, batch_stats, params, image) -> dict[str, j
     return {name: value.astype(jnp.float32) for name, value in chosen.items()}
 
 
-def _cotangents(training: PairTraining, real, made):
+def _cotangents(training: PairTraining, real, made, scale: CodeScale):
     """Metrics of what was read, and the gradients of both kinds of loss at it.
 
     Returns:
@@ -241,7 +243,7 @@ def _cotangents(training: PairTraining, real, made):
     """
 
     def reading(made):
-        code = relative_distance(made[CODE], real[CODE])
+        code = lost_variance(made[CODE], real[CODE], scale.sigma)
         same = following_prediction(made["logits"], real["logits"], training.temperature)
         agreement = (made["logits"].argmax(-1) == real["logits"].argmax(-1)).mean()
         loss = training.code * code + training.agreement * same
@@ -256,27 +258,32 @@ def _cotangents(training: PairTraining, real, made):
 
 
 def following_loss(
-    training: PairTraining, real: dict[str, jax.Array], made: dict[str, jax.Array]
+    training: PairTraining,
+    sigma: jax.Array,
+    real: dict[str, jax.Array],
+    made: dict[str, jax.Array],
 ) -> jax.Array:
-    """The loss by which E(x) follows what is read in G(E(x)): its code in direction only, or it
-    would come nearer by shrinking.
+    """The loss by which E(x) follows what is read in G(E(x)). No code comes nearer by shrinking.
 
-    real, made: code (B, D) and logits (B, K) of x and of what was read.
+    sigma: (D,) of the code's units at the start. real, made: code (B, D) and logits (B, K) of x and
+    of what was read.
     """
-    code = relative_distance(_direction(made[CODE]), _direction(real[CODE]))
+    code = lost_variance(made[CODE], real[CODE], sigma)
     same = following_prediction(real["logits"], made["logits"], training.temperature)
     return training.mutual * (training.code * code + training.agreement * same)
 
 
-def relative_distance(made: jax.Array, real: jax.Array) -> jax.Array:
-    """Square of the distance of codes (B, D) over that of the length of `real`, mean over B."""
-    square = jnp.sum((made - real) ** 2, axis=-1)
-    return jnp.mean(square / (jnp.sum(real**2, axis=-1) + 1e-6))
+def lost_variance(made: jax.Array, real: jax.Array, sigma: jax.Array) -> jax.Array:
+    """Mean over units of the mean square of codes (B, D) over the variance of `real` in the batch.
 
-
-def _direction(code: jax.Array) -> jax.Array:
-    """Codes (B, D) of length 1."""
-    return code / jnp.sqrt(jnp.sum(code**2, axis=-1, keepdims=True) + 1e-6)
+    sigma: (D,) of the units at the start. A tenth of its square, and a little for units that were
+    silent, is added to the variance, or a unit that is silent in a batch would count most; it grows
+    and shrinks with the code as a whole, so no scale of both codes lowers what is lost.
+    """
+    square, variance = jnp.mean((made - real) ** 2, axis=0), jnp.var(real, axis=0)
+    usual = sigma**2 + 0.01 * jnp.mean(sigma**2)
+    floor = 0.1 * usual * variance.sum() / usual.sum()
+    return jnp.mean(square / (variance + floor + 1e-12))
 
 
 def _shared_texture(photo: jax.Array, image: jax.Array) -> jax.Array:
