@@ -90,7 +90,7 @@ def start(name: str, *flags: object, cwd: Path = ROOT, **env: str) -> Launched:
 
     Its programs are optimised as those of the test are: little, but for networks of full size.
     """
-    little = "1" if jax.config.jax_disable_most_optimizations else "0"
+    little = str(int(jax.config.values["jax_disable_most_optimizations"]))
     given = dict(os.environ, PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS=little) | env
     return Launched(name, tuple(map(str, flags)), cwd, given)
 
@@ -187,8 +187,8 @@ def _read_again(env: dict[str, str]) -> None:
     """Tells JAX of its variables that are not what they were when it was imported."""
     for name in {name for name in env if name.startswith("JAX_")}:
         option = name.lower()
-        if env[name] != os.environ.get(name) and hasattr(jax.config, option):
-            switch = isinstance(getattr(jax.config, option), bool)
+        if env[name] != os.environ.get(name) and option in jax.config.values:
+            switch = isinstance(jax.config.values[option], bool)
             jax.config.update(option, env[name] in ("1", "true") if switch else env[name])
 
 
