@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from reference import alexnet_layers, generator_layers, write_caffemodel
 
+from experiments.launch import keep_compiled
 from jaxsynth.files.porting import port
 from jaxsynth.networks.alexnet import PLACES205
 from jaxsynth.networks.generator import DGN_FC6
@@ -35,8 +36,8 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def kept_programs(cache):
     """What takes long to compile is compiled once, however often a test jits it anew."""
-    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    keep_compiled(cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # but not what is quick
     jax.config.update("jax_disable_most_optimizations", True)  # fixtures of modules, too
 
 

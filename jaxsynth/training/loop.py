@@ -89,7 +89,7 @@ def run_loop(
             "minutes; the first step compiles"
         )
         root = jax.random.key(config.seed)
-        clock, rows_of = _Clock(spent), _batch_rows(images, config, step)
+        clock, rows_of = _Clock(spent), _batch_rows(images, config, per_epoch, step)
         saved, mark, metrics = clock.seconds(), None, {}
         while (done := _share_spent(config, per_epoch, step, clock)) < 1:
             rows = next(rows_of)
@@ -114,9 +114,10 @@ def run_loop(
     return state
 
 
-def _batch_rows(images: ImageSet, config: LoopConfig, step: int) -> Iterator[np.ndarray]:
+def _batch_rows(
+    images: ImageSet, config: LoopConfig, per_epoch: int, step: int
+) -> Iterator[np.ndarray]:
     """Rows of the images of each batch, from that of this step on."""
-    per_epoch = len(images.rows) // config.batch
     epoch, first = divmod(step, per_epoch)
     while True:
         order = epoch_rows(images.rows, config.seed, epoch)
