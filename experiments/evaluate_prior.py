@@ -73,7 +73,7 @@ _COUNTS = {
     "scenes": flags.DEFINE_string("scene_seeds", "4", "Seeds per category of scenes."),
     "nsfw": flags.DEFINE_string("nsfw_seeds", "64", "Seeds of either end of nsfw."),
     "joint": flags.DEFINE_string("joint_seeds", "16", "Seeds per scene of joint."),
-    "random": flags.DEFINE_string("random_seeds", "64", "Seeds of random."),
+    "random": flags.DEFINE_string("random_seeds", "1024", "Seeds of random."),
 }
 _NO_USE = ("seeds", "precision", *run_flags.OF_A_KEPT_RUN)
 

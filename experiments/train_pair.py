@@ -4,21 +4,17 @@ r"""Trains a scene network and the generator that inverts its code together: the
 
 ENCODER and ITS_GENERATOR are files that train_places and train_generator wrote. Both go on
 learning, each what the other can do: the generator paints what the scene network reads, and the
-scene network codes what the generator can paint. When the budget is spent, the last layer is fitted
-by itself to name x and G(E(x)) alike, from the codes of one crop of each photograph: nine minutes
-more for 64,000 of them, which is the most (--head_steps=0 leaves it away, --export_only does it
-again). The same command resumes a run that was stopped.
+scene network codes what the generator can paint. The same command resumes a run that was stopped.
 Writes OUT/pocket_places.safetensors, OUT/pocket_generator.safetensors, and at every checkpoint a
 sheet of photographs above their reconstructions. Two CPU cores see 30 to 45 images a second.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
 from experiments import train_flags
 from experiments.launch import run_main
-from jaxsynth.training.head import HeadTraining
 from jaxsynth.training.pair import PairTraining
 from jaxsynth.training.pair_run import PairRun, train_pair
 
@@ -47,24 +43,12 @@ _HELP = {
     "grain": "Most noise on what is read, in grey levels.",
     "min_scale": "Shortest side of a random crop, as a share.",
 }
-_HEAD_HELP = {
-    "steps": "Steps of the last layer by itself, after the budget; 0 is without.",
-    "agreement": "Weight of predicting of G(E(x)) what is predicted of x, in those steps; give "
-    "less if top-1 falls by it.",
+_FLAGS = {
+    name: flags.DEFINE_float(name, getattr(PairTraining, name), text)
+    if isinstance(getattr(PairTraining, name), float)
+    else flags.DEFINE_integer(name, getattr(PairTraining, name), text)
+    for name, text in _HELP.items()
 }
-_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
-
-
-def _define(of: type, texts: Mapping[str, str], prefix: str = "") -> dict[str, flags.FlagHolder]:
-    """A flag for each of these fields."""
-    return {
-        name: _DEFINE[type(getattr(of, name))](prefix + name, getattr(of, name), text)
-        for name, text in texts.items()
-    }
-
-
-_FLAGS = _define(PairTraining, _HELP)
-_HEAD_FLAGS = _define(HeadTraining, _HEAD_HELP, "head_")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,7 +57,6 @@ def main(argv: Sequence[str]) -> int:
         **common | {"start": common["start"] or "pocket_places"},
         generator=_GENERATOR.value,
         training=PairTraining(**{name: flag.value for name, flag in _FLAGS.items()}),
-        head=HeadTraining(**{name: flag.value for name, flag in _HEAD_FLAGS.items()}),
     )
     paths, figures = train_pair(run, train_flags.say)
     train_flags.tell_result(" and ".join(map(str, paths)), figures)

@@ -129,7 +129,7 @@ def _scene(weights, rows: int, out: Path, *flags) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-c", SHORT_OF_MEMORY, str(rows), *weights, *given, *flags],
         cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        env=dict(os.environ, PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS="1"),
         capture_output=True,
         text=True,
     )

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -29,7 +28,6 @@ from jaxsynth.training.code import measure_code, rescale_code
 from jaxsynth.training.convolution import matmul_conv
 from jaxsynth.training.data import load_images
 from jaxsynth.training.devices import place_on
-from jaxsynth.training.head import Head, HeadTraining, fit_head
 from jaxsynth.training.inversion import (
     PIXEL_SCALE,
     InversionTraining,
@@ -391,13 +389,24 @@ def test_a_smaller_code_is_no_nearer():
 
 def test_no_unit_makes_up_for_another():
     """Half of the variance is lost, however strong or constant any unit is."""
-    rng, ones = np.random.default_rng(0), np.ones(8)
-    real = rng.normal(size=(4096, 8))
+    rng, units = np.random.default_rng(0), 64
+    ones, one = np.ones(units), np.arange(units) == 2
+    real = rng.normal(size=(4096, units))
     made = real + np.sqrt(0.55) * rng.normal(size=real.shape)  # a tenth is added to the variance
-    strength, constant = np.geomspace(1, 10, 8), 100.0 * (np.arange(8) == 2)
-    assert np.allclose(lost_variance(made, real, ones), 0.5, rtol=0.03)
+    strength, constant = np.geomspace(1, 10, units), 100.0 * one
+    assert np.allclose(lost_variance(made, real, ones), 0.5, rtol=0.05)
     scaled = [strength * (code + constant) for code in (made, real)]
-    assert np.allclose(lost_variance(*scaled, strength), 0.5, rtol=0.03)
+    assert np.allclose(lost_variance(*scaled, strength), 0.5, rtol=0.05)
+    grown = [np.where(one, 30.0, 1.0) * code for code in (made, real)]
+    assert 0.4 < lost_variance(*grown, ones) < 0.6  # what all others lose stays in sight
+
+
+def test_images_of_strong_codes_do_not_rule_what_is_lost():
+    real = np.random.default_rng(0).normal(size=(64, 32))
+    real[0] *= 100
+    made = np.where(np.arange(64)[:, None] == 0, real, 0.0)  # only that one comes back
+    assert lost_variance(made, real, np.ones(32)) > 0.4
+    assert np.sum((made - real) ** 2) < 0.01 * np.sum(real**2)
 
 
 def test_neither_a_silent_unit_nor_the_scale_of_codes_counts():
@@ -406,7 +415,7 @@ def test_neither_a_silent_unit_nor_the_scale_of_codes_counts():
     real[:, 2], real[:, 3] = 0.0, 1e-3 * (np.arange(32) == 5)  # silent, and nearly so
     for sigma in (np.ones(8), np.where(np.arange(8) == 2, 0.0, 1.0)):
         value, slopes = jax.value_and_grad(lost_variance, (0, 1))(made, real, sigma)
-        assert value < 1e3 and all(np.abs(slope).max() < 1e3 for slope in slopes)
+        assert value < 1e4 and all(np.abs(slope).max() < 1e4 for slope in slopes)
         along = sum(np.sum(slope * code) for slope, code in zip(slopes, (made, real), strict=True))
         assert abs(along) < 1e-3 * value  # a scale of both changes nothing
 
@@ -434,7 +443,6 @@ def _pair_run(data, tmp_path, trained, painter, **changes):
     run = PairRun(
         data=data, cache=tmp_path / "cache", start=str(trained[0]), generator=str(painter),
         loop=LoopConfig(out=tmp_path / "pair", batch=6, epochs=1), training=PAIR,
-        head=HeadTraining(steps=0),
     )  # fmt: skip
     return dataclasses.replace(run, **changes)
 
@@ -465,42 +473,6 @@ def test_a_pair_that_stands_still_is_exported_as_it_was(still, trained, generato
     np.testing.assert_allclose(after[1].code.upper, before[1].code.upper, rtol=2e-2)
     assert figures["val top-5"] == 1.0 and 0 <= figures["agreement"] <= 1
     assert (run.loop.out / "reconstructions.png").is_file()
-
-
-def test_the_last_layer_learns_to_name_alike_what_comes_back():
-    """Of two copies of a category, one is lost in what is read."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 512)
-    clean = 3.0 * np.eye(4)[labels] + rng.normal(size=(512, 4))
-    lost = 3.0 * np.eye(4)[rng.integers(0, 4, 512)] + rng.normal(size=(512, 4))
-    codes, readings = (np.hstack([clean, other]).astype("f") for other in (clean, lost))
-    begin = Head(jnp.asarray(np.vstack([np.eye(4), np.eye(4)]), jnp.float32), jnp.zeros(4))
-
-    def figures(head):
-        x, made = (
-            np.asarray(code @ head.kernel + head.bias).argmax(1) for code in (codes, readings)
-        )
-        return (x == labels).mean(), (x == made).mean()
-
-    training = HeadTraining(
-        steps=300, batch=64, rate=1e-2, agreement=3.5, temperature=0.5, dropout=0.3
-    )
-    end = fit_head(training, begin, codes, readings, labels, jax.random.key(0))
-    (right, alike), (right_end, alike_end) = figures(begin), figures(end)
-    assert alike < 0.8 < 0.97 < alike_end and right_end > right - 0.02
-
-
-@shares_a_pair
-def test_a_fitted_last_layer_is_all_that_changes(still, tmp_path):
-    run, (before, _), _ = still
-    shutil.copytree(run.loop.out, tmp_path / "pair")
-    loop = dataclasses.replace(run.loop, out=tmp_path / "pair", max_steps=0)
-    again = dataclasses.replace(run, loop=loop, head=HeadTraining(steps=5, rate=1e-2))
-    (path, made), _ = train_pair(again, lambda line: None)
-    plain, fitted = load_network(before).params, load_encoder(load_network(made), path).params
-    assert {name for name in plain if not np.array_equal(plain[name], fitted[name])} == {
-        "fc8/kernel", "fc8/bias"
-    }  # fmt: skip
 
 
 @shares_a_pair

@@ -83,7 +83,7 @@ class PairTraining:
       scene_rate, generator_rate: peak step sizes.
       label: cross-entropy of the photographs' categories.
       code: share of a unit's variance that is lost from the code of x to that read in G(E(x)), the
-        mean over units; a unit's strength and mean do not enter.
+        mean over units, each image alike; a unit's strength and mean do not enter.
       agreement: cross-entropy of what is predicted of G(E(x)) to what is predicted of x.
       temperature: of the predictions that are followed; below 1 they are sharpened, which moves
         photographs away from the border between two categories.
@@ -105,9 +105,9 @@ class PairTraining:
 
     scene_rate: float = 3e-4
     generator_rate: float = 7e-4
-    label: float = 5.0
-    code: float = 10.0
-    agreement: float = 8.0
+    label: float = 6.0
+    code: float = 40.0
+    agreement: float = 7.0
     temperature: float = 0.4
     image: float = 4.0
     feature: float = 1.0
@@ -274,16 +274,23 @@ def following_loss(
 
 
 def lost_variance(made: jax.Array, real: jax.Array, sigma: jax.Array) -> jax.Array:
-    """Mean over units of the mean square of codes (B, D) over the variance of `real` in the batch.
+    """Share of a unit's variance in the batch that is lost from codes `real` to `made` (B, D), the
+    mean over units. Each image has the weight of one over its code's power, as in a cosine: images
+    of strong codes would rule a unit's variance otherwise.
 
     sigma: (D,) of the units at the start. A tenth of its square, and a little for units that were
-    silent, is added to the variance, or a unit that is silent in a batch would count most; it grows
-    and shrinks with the code as a whole, so no scale of both codes lowers what is lost.
+    silent, is added to the variance, or a unit that is silent in a batch would count most. What is
+    added grows with the code as a whole, so no scale of both codes lowers what is lost; as most
+    units do, so no few strong ones hide what the others lose.
     """
-    square, variance = jnp.mean((made - real) ** 2, axis=0), jnp.var(real, axis=0)
     usual = sigma**2 + 0.01 * jnp.mean(sigma**2)
-    floor = 0.1 * usual * variance.sum() / usual.sum()
-    return jnp.mean(square / (variance + floor + 1e-12))
+    power = jnp.mean(real**2 / usual, axis=1)
+    weight = 1 / (power + 0.1 * jnp.mean(power) + 1e-12)
+    weight = jax.lax.stop_gradient(weight / jnp.sum(weight))  # (B,)
+    square, variance = weight @ (made - real) ** 2, weight @ (real - weight @ real) ** 2  # (D,)
+    grown = variance / usual
+    typical = jnp.mean((grown + 1e-3 * jnp.mean(grown)) ** 0.25) ** 4
+    return jnp.mean(square / (variance + 0.1 * usual * typical + 1e-12))
 
 
 def _shared_texture(photo: jax.Array, image: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,15 +18,12 @@ from jaxsynth.networks.network import (
     NetworkInfo,
     build_network,
     is_generator,
-    logits_blob,
 )
 from jaxsynth.training.adversary import join_late
-from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
-from jaxsynth.training.head import Head, HeadTraining, fit_head
 from jaxsynth.training.inversion import fold_scales, unfold_scales
 from jaxsynth.training.inversion_run import NAME, write_sheet
-from jaxsynth.training.loop import LoopConfig, format_line, run_loop
+from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.measure import Pair, inversion_figures, invert, logits_of, top_k_accuracy
 from jaxsynth.training.pair import (
     CODE,
@@ -51,7 +47,6 @@ from jaxsynth.training.scene_run import (
 )
 
 _VAL_BATCH = 100
-_HEAD = 2**31  # no step of the loop has such a number
 _INTERIM = 1000  # validation images looked at during training
 
 
@@ -62,7 +57,6 @@ class PairRun:
     Attributes:
       start: the scene network to go on from, a pocket AlexNet (a name or a file).
       generator: the generator that inverts its fc6.
-      head: of the scene network's last layer, alone, after the training of both.
       activations: `float32` or `bfloat16`.
       licence: a note that both files carry.
     """
@@ -73,7 +67,6 @@ class PairRun:
     start: str
     generator: str
     training: PairTraining = dataclasses.field(default_factory=PairTraining)
-    head: HeadTraining = dataclasses.field(default_factory=HeadTraining)
     activations: str = "float32"
     licence: str = ""
 
@@ -90,8 +83,8 @@ class _Parts(NamedTuple):
 def train_pair(
     run: PairRun, say: Callable[[str], None] = print
 ) -> tuple[tuple[Path, Path], dict[str, float]]:
-    """Trains both, folds, rescales the code, fits the last layer alone, saves. Returns the files of
-    the scene network and of the generator, and their figures on all validation photographs.
+    """Trains both, folds, rescales the code, saves. Returns the files of the scene network and of
+    the generator, and their figures on all validation photographs.
 
     Raises:
       ValueError: for unusable data, networks or settings, before training starts; if training is
@@ -125,11 +118,6 @@ def train_pair(
     plain = scale_scene(_folded(parts, state), parts.scene, train)
     paths = run.loop.out / f"{PLACES}.safetensors", run.loop.out / f"{NAME}.safetensors"
     encoder, generator = _scene(run, parts, plain), _generator(run, parts, state, plain)
-    if run.head.steps:
-        pair = Pair(generator, encoder)
-        say(format_line("before the last layer is fitted by itself:", _figures(pair, val)))
-        say(f"then: its codes of {run.head.photographs} photographs at most")
-        encoder = _fit_last(run, encoder, _codes(run, pair, train))
     digest = save_network(paths[0], encoder)
     generator = generator._replace(info=dataclasses.replace(generator.info, encoder_sha256=digest))
     save_network(paths[1], generator)
@@ -189,37 +177,9 @@ def _generator(run: PairRun, parts: _Parts, state: PairState, plain: PlainScene)
         source="experiments.train_pair",
         encoder=PLACES,
         encoder_blob=CODE,
-        notes=f"seed {run.loop.seed}; {run.training}; {run.head}",
+        notes=f"seed {run.loop.seed}; {run.training}",
     )
     return build_network(info, {k: np.asarray(v, np.float32) for k, v in flat.items()}, plain.code)
-
-
-def _codes(run: PairRun, pair: Pair, train: ImageSet) -> tuple[jax.Array, ...]:
-    """Of a crop x of each photograph: codes of x and of G(E(x)) (N, D), and labels (N,)."""
-    root = _head_key(run, 0)
-    train = train._replace(rows=train.rows[:: -(-len(train.rows) // run.head.photographs)])
-    size, read = pair.encoder.input_shape[0], invert(*pair)
-    crop = jax.jit(partial(random_crop_flip, size=size, min_scale=run.training.min_scale))
-    found = []
-    for i, (rgb, labels, count) in enumerate(batches(train, _VAL_BATCH)):
-        _, _, code, made, _ = read(crop(jax.random.fold_in(root, i), rgb))
-        found.append((np.asarray(code)[:count], np.asarray(made)[:count], labels[:count]))
-    return tuple(jnp.asarray(np.concatenate(part)) for part in zip(*found, strict=True))
-
-
-def _fit_last(run: PairRun, encoder: Network, codes: tuple[jax.Array, ...]) -> Network:
-    """The scene network with its last layer fitted to these `_codes`."""
-    name = logits_blob(encoder.info.config)
-    keys = [f"{name}/{part}" for part in Head._fields]
-    last = Head(*(jnp.asarray(encoder.params[key]) for key in keys))
-    fitted = fit_head(run.head, last, *codes, _head_key(run, 1))
-    new = {key: np.asarray(value) for key, value in zip(keys, fitted, strict=True)}
-    return encoder._replace(params=dict(encoder.params) | new)
-
-
-def _head_key(run: PairRun, part: int) -> jax.Array:
-    """Of the crops, 0, and of the fit, 1."""
-    return jax.random.fold_in(jax.random.key(run.loop.seed), _HEAD + part)
 
 
 def _figures(pair: Pair, images: ImageSet) -> dict[str, float]:
@@ -229,7 +189,7 @@ def _figures(pair: Pair, images: ImageSet) -> dict[str, float]:
 
 
 def _settings(run: PairRun, train: ImageSet) -> dict[str, Any]:
-    """What a checkpoint depends on; the last layer is fitted after the last one."""
+    """What a checkpoint depends on."""
     return {
         "start": file_record(run.start)["sha256"],
         "generator": file_record(run.generator)["sha256"],
