@@ -6,7 +6,7 @@ ENCODER and ITS_GENERATOR are files that train_places and train_generator wrote.
 learning, each what the other can do: the generator paints what the scene network reads, and the
 scene network codes what the generator can paint. The same command resumes a run that was stopped.
 Writes OUT/pocket_places.safetensors, OUT/pocket_generator.safetensors, and at every checkpoint a
-sheet of photographs above their reconstructions. Two CPU cores see 30 to 45 images a second.
+sheet of photographs above their reconstructions. Two CPU cores see 30 to 110 images a second.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _HELP = {
     "agreement": "Weight of predicting of G(E(x)) what is predicted of x.",
     "temperature": "Of the predictions that are followed; below 1 sharpens them.",
     "image": "Weight of the image distance.",
-    "mutual": "Share of both by which code and prediction of x follow those of G(E(x)).",
+    "mutual": "Share of --code and --agreement by which E(x) follows what is read in G(E(x)).",
     "shared": "Weight of texture at the same place in all G(E(x)).",
     "feature": "Weight of the distance in conv2, conv3 and conv5.",
     "through": "Share of the generator's gradient that reaches the scene network by the code.",
@@ -43,11 +43,12 @@ _HELP = {
     "grain": "Most noise on what is read, in grey levels.",
     "min_scale": "Shortest side of a random crop, as a share.",
 }
+_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+_DEFAULT = PairTraining()
 _FLAGS = {
-    name: flags.DEFINE_float(name, getattr(PairTraining, name), text)
-    if isinstance(getattr(PairTraining, name), float)
-    else flags.DEFINE_integer(name, getattr(PairTraining, name), text)
+    name: _DEFINE[type(value)](name, value, text)
     for name, text in _HELP.items()
+    for value in [getattr(_DEFAULT, name)]
 }
 
 

@@ -171,16 +171,20 @@ def test_a_constant_unit_raises_the_cosine_and_nothing_comes_back():
     lost = rng.normal(size=code.shape)  # of the same variance, but what comes back is the rest
     logits, image = rng.normal(size=(64, 3)), np.zeros((64, 4, 4, 3))
 
-    def figures(shift, share):
-        made = code + np.sqrt(1 - share) * lost + shift
+    def figures(shift, share, awake=1.0):
+        real = awake * (code + shift)
+        made = real + awake * np.sqrt(1 - share) * lost
         batches = [(np.zeros((64, 4, 4, 3), np.uint8), None, 64)]
-        return inversion_figures(lambda x: (logits, logits, code + shift, made, image), batches, 4)
+        return inversion_figures(lambda x: (logits, logits, real, made, image), batches, 4)
 
     plain, shifted = figures(0.0, 0.75), figures(100.0 * (np.arange(8) == 0), 0.75)
     assert plain["kept"] == pytest.approx(0.75, abs=0.1)
     assert shifted["kept"] == pytest.approx(plain["kept"], rel=1e-6)
     assert plain["cosine"] < 0.95 and shifted["cosine"] > 0.999
     assert figures(0.0, 1.0)["kept"] == 1 and plain["agreement"] == 1
+    asleep = figures(0.0, 0.75, np.arange(8) != 7)
+    assert (plain["silent"], asleep["silent"]) == (0, 1)
+    assert asleep["kept"] == pytest.approx(plain["kept"], abs=0.1)
 
 
 def test_the_table_says_what_is_met():

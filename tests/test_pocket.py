@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.objectives import random_codes
 from jaxsynth import RECIPES, Run, Sweep, load_network, parse_term, synthesize, system_shapes
 from jaxsynth.files.weights import file_record
 
@@ -62,10 +63,10 @@ def test_scenes_are_reached_and_the_judge_sees_them(networks):
 
 
 def test_random_codes_score_low_and_not_zero(networks):
-    look = dataclasses.replace(RECIPES["goh"], steps=0, start="normal", box="none")
+    look = dataclasses.replace(RECIPES["pocket"], **random_codes(pocket=True), prior=0.0)
     result = synthesize(networks, [Run(seed, ()) for seed in range(16)], Sweep(look, batch=16))
     nsfw = result.last.watched["nsfw"]["prob"][:, 1]
-    assert 0.001 <= nsfw.mean() <= 0.2  # the target is 0.01 to 0.2; 0.0076 over 64 seeds
+    assert 0.001 <= nsfw.mean() <= 0.2  # the target is 0.01 to 0.2 over many more seeds
     assert nsfw.min() > 0
 
 

@@ -61,6 +61,7 @@ ROWS = (
     ),
     _at_least("their codes: mean cosine", "inversion", ("cosine",), PLAIN, (0.97,), (0.95,)),
     Row("the share of a unit's variance that comes back, mean", "inversion", ("kept",), PERCENT),
+    Row("units that do not vary, no part of that mean", "inversion", ("silent",)),
     Row("G(E(x)) and x: rms difference in grey levels", "inversion", ("rms",)),
     Row("Frechet distance of G(E(x)) to x, judge's features", "frechet", ("distance",)),
     Row("the same between two halves of x", "frechet", ("halves",)),

@@ -108,8 +108,8 @@ def inversion_figures(
     Returns:
       `agreement`: rate of the same top category; `cosine`: mean of the codes; `kept`: 1 less the
       mean square of what is lost over a unit's variance, at least 0, the mean over units that are
-      not silent: a unit's strength and mean do not enter; `rms`: of the difference of images in
-      grey levels.
+      not silent: a unit's strength and mean do not enter; `silent`: number of units that do not
+      vary; `rms`: of the difference of images in grey levels.
     """
     same = cosine = square = total = 0.0
     sums = 0.0  # (3, D): of codes, of their squares, of the squares of what is lost
@@ -128,4 +128,4 @@ def inversion_figures(
     heard = variance > 1e-9 * power
     kept = np.mean(np.maximum(1 - lost[heard] / variance[heard], 0)) if heard.any() else 0.0
     figures = {"agreement": same / total, "cosine": cosine / total, "kept": float(kept)}
-    return figures | {"rms": (square / total) ** 0.5}
+    return figures | {"silent": int((~heard).sum()), "rms": (square / total) ** 0.5}

@@ -275,13 +275,15 @@ def following_loss(
 
 def lost_variance(made: jax.Array, real: jax.Array, sigma: jax.Array) -> jax.Array:
     """Share of a unit's variance in the batch that is lost from codes `real` to `made` (B, D), the
-    mean over units. Each image has the weight of one over its code's power, as in a cosine: images
-    of strong codes would rule a unit's variance otherwise.
+    mean over units. Each image has the weight of one over its code's power (and a tenth of the
+    batch's, lest faint ones rule): images of strong codes would rule a unit's variance otherwise.
+    The weights are no way to a smaller loss, so they have no gradient.
 
     sigma: (D,) of the units at the start. A tenth of its square, and a little for units that were
-    silent, is added to the variance, or a unit that is silent in a batch would count most. What is
-    added grows with the code as a whole, so no scale of both codes lowers what is lost; as most
-    units do, so no few strong ones hide what the others lose.
+    silent, is added to the variance, or a unit that is silent in a batch would count without bound.
+    What is added grows with the code as a whole, so no scale of both codes lowers what is lost; as
+    most units do, so no few strong ones hide what the others lose. A unit that is silent in both
+    codes loses nothing.
     """
     usual = sigma**2 + 0.01 * jnp.mean(sigma**2)
     power = jnp.mean(real**2 / usual, axis=1)
@@ -289,7 +291,7 @@ def lost_variance(made: jax.Array, real: jax.Array, sigma: jax.Array) -> jax.Arr
     weight = jax.lax.stop_gradient(weight / jnp.sum(weight))  # (B,)
     square, variance = weight @ (made - real) ** 2, weight @ (real - weight @ real) ** 2  # (D,)
     grown = variance / usual
-    typical = jnp.mean((grown + 1e-3 * jnp.mean(grown)) ** 0.25) ** 4
+    typical = jnp.mean((grown + 1e-3 * jnp.mean(grown) + 1e-12) ** 0.25) ** 4
     return jnp.mean(square / (variance + 0.1 * usual * typical + 1e-12))
 
 
