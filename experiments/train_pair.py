@@ -44,11 +44,10 @@ _HELP = {
     "min_scale": "Shortest side of a random crop, as a share.",
 }
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
-_DEFAULT = PairTraining()
+_DEFAULTS = vars(PairTraining())
 _FLAGS = {
-    name: _DEFINE[type(value)](name, value, text)
+    name: _DEFINE[type(_DEFAULTS[name])](name, _DEFAULTS[name], text)
     for name, text in _HELP.items()
-    for value in [getattr(_DEFAULT, name)]
 }
 
 

@@ -86,13 +86,15 @@ class Launched:
 
 
 def start(name: str, *flags: object, cwd: Path = ROOT, **env: str) -> Launched:
-    """`python -m experiments.NAME FLAGS...` in this folder, with these variables more.
+    """`python -m experiments.NAME FLAGS...` in this folder, with these variables more."""
+    return Launched(name, tuple(map(str, flags)), cwd, environment() | env)
 
-    Its programs are optimised as those of the test are: little, but for networks of full size.
-    """
+
+def environment() -> dict[str, str]:
+    """Of a process that a test starts: it finds the packages, and its programs are optimised as
+    those of the test are: little, but for networks of full size."""
     little = str(int(jax.config.values["jax_disable_most_optimizations"]))
-    given = dict(os.environ, PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS=little) | env
-    return Launched(name, tuple(map(str, flags)), cwd, given)
+    return dict(os.environ, PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS=little)
 
 
 def run(

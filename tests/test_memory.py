@@ -1,7 +1,6 @@
 """Short of memory: a chunk goes on in halves, as so small a batch would; or there is one line."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from launching import environment
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.engine import sweep
@@ -129,7 +129,7 @@ def _scene(weights, rows: int, out: Path, *flags) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-c", SHORT_OF_MEMORY, str(rows), *weights, *given, *flags],
         cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS="1"),
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -394,9 +394,9 @@ def test_no_unit_makes_up_for_another():
     real = rng.normal(size=(4096, units))
     made = real + np.sqrt(0.55) * rng.normal(size=real.shape)  # a tenth is added to the variance
     strength, constant = np.geomspace(1, 10, units), 100.0 * one
-    assert np.allclose(lost_variance(made, real, ones), 0.5, rtol=0.05)
+    assert np.allclose(lost_variance(made, real, ones), 0.5, rtol=0.03)
     scaled = [strength * (code + constant) for code in (made, real)]
-    assert np.allclose(lost_variance(*scaled, strength), 0.5, rtol=0.05)
+    assert np.allclose(lost_variance(*scaled, strength), 0.5, rtol=0.03)
     grown = [np.where(one, 30.0, 1.0) * code for code in (made, real)]
     assert 0.4 < lost_variance(*grown, ones) < 0.6  # what all others lose stays in sight
 
@@ -410,19 +410,21 @@ def test_images_of_strong_codes_do_not_rule_what_is_lost():
     assert 0.3 < lost_variance(made, real, np.ones(32)) < 0.5
 
 
-def test_silent_units_have_finite_slopes():
+def test_silent_units_stay_finite_and_no_scale_of_codes_counts():
     rng = np.random.default_rng(0)
     real, made = np.abs(rng.normal(size=(2, 32, 8)))
     real[:, 2], real[:, 3] = 0.0, 1e-3 * (np.arange(32) == 5)  # silent, and nearly so
     slopes_of = jax.value_and_grad(lost_variance, (0, 1))
     for sigma in (np.ones(8), np.where(np.arange(8) == 2, 0.0, 1.0)):
         value, slopes = slopes_of(made, real, sigma)
-        assert value < 1e4 and all(np.abs(slope).max() < 1e4 for slope in slopes)
+        assert value < 2e3 and all(np.abs(slope).max() < 1e3 for slope in slopes)
+        along = sum(np.sum(slope * code) for slope, code in zip(slopes, (made, real), strict=True))
+        assert abs(along) < 1e-3 * value  # a scale of both changes nothing
     value, slopes = slopes_of(np.ones((32, 8)), np.ones((32, 8)), np.ones(8))  # no unit varies
     assert value == 0 and all(np.isfinite(slope).all() for slope in slopes)
 
 
-def test_a_scale_of_both_codes_changes_nothing():
+def test_a_scale_of_codes_without_silent_units_changes_nothing():
     real, made = np.abs(np.random.default_rng(0).normal(size=(2, 32, 8)))
     value, slopes = jax.value_and_grad(lost_variance, (0, 1))(made, real, np.ones(8))
     along = sum(np.sum(slope * code) for slope, code in zip(slopes, (made, real), strict=True))
