@@ -22,6 +22,7 @@ from experiments.benchmark_speed import make_case
 from experiments.launch import keep_compiled
 from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import cache_dir
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.report.tables import format_markdown
 from jaxsynth.speed.cases import inputs
 
@@ -56,7 +57,7 @@ def _measure() -> dict[str, object]:
     counts: Counter[str] = Counter()
     jax.monitoring.register_event_listener(lambda event, **_: counts.update([event]))
     begin = time.perf_counter()
-    lowered = jax.jit(case.step).lower(case.params, x)
+    lowered = network_jit(case.step).jitted().lower(case.params, x)
     traced, cpu = time.perf_counter(), time.process_time()
     lowered.compile()
     return {

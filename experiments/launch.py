@@ -10,6 +10,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 
+from experiments.heap import keep_memory
 from jaxsynth.engine.parts import is_out_of_memory
 from jaxsynth.report.tables import printable
 
@@ -39,6 +40,7 @@ def run_main(
         except OSError as error:
             return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
 
+    keep_memory()
     for stream in (sys.stdout, sys.stderr):  # a name may not fit the terminal's encoding
         stream.reconfigure(errors="backslashreplace")
     for chatty in ("jax", "matplotlib"):  # absent accelerators and font caches are no news

@@ -35,6 +35,7 @@ from jaxsynth.engine.sweep import (
     sweep,
 )
 from jaxsynth.engine.terms import Term
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Network, Params, is_generator, logits_blob
 
 NSFW, PLACES = "nsfw", "places"  # roles of the two classifiers, as terms and flags call them
@@ -263,4 +264,4 @@ def encode(encoder: Network, generator: Network, image: np.ndarray) -> np.ndarra
       ValueError: if the encoder has no such blob, or it is not as long as the generator's code.
     """
     read = functools.partial(objective.encode, make_encoder(generator, encoder))
-    return np.asarray(jax.jit(read)(encoder.params, jnp.asarray(image)))
+    return np.asarray(network_jit(read)(encoder.params, jnp.asarray(image)))

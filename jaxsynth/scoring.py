@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, check_roles
 from jaxsynth.files.images import check_preprocessing, preprocess, read_image
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Network
 
 
@@ -99,7 +100,7 @@ def _read(
 
 def _probabilities(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     """(B, H, W, 3) -> (B, classes). The weights are arguments: constants would be folded."""
-    forward = jax.jit(jax.vmap(lambda p, x: network.apply(p, x)["prob"], in_axes=(None, 0)))
+    forward = network_jit(jax.vmap(lambda p, x: network.apply(p, x)["prob"], in_axes=(None, 0)))
     return lambda x: np.asarray(forward(network.params, x))
 
 

@@ -1,4 +1,5 @@
-"""The CPU's forms of convolutions and pooling compute what XLA's own do, gradients included."""
+"""The CPU's forms of convolutions and pooling compute what XLA's own do, gradients included; and
+what runs networks is compiled without the slow library of convolutions."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxsynth.networks.convolution import cpu_conv
+from jaxsynth.networks import convolution
+from jaxsynth.networks.convolution import compiler_options, cpu_conv, network_jit
 from jaxsynth.networks.layers import max_pool
 
 LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
@@ -67,3 +69,39 @@ def test_of_equal_values_the_first_gets_the_gradient():
     expected = np.zeros((5, 5, 1))
     expected[0:4:2, 0:4:2] = 1
     np.testing.assert_array_equal(dx, expected)
+
+
+def _conv(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, **LAYOUT)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are the CPU's")
+def test_on_cpu_convolutions_are_not_left_to_ynnpack():
+    given = jnp.ones((8, 28, 28, 32)), jnp.ones((3, 3, 32, 32))
+    ours = network_jit(_conv).jitted().lower(*given).compile()
+    assert compiler_options() is not None and "ynn_fusion" not in ours.as_text()
+    np.testing.assert_allclose(network_jit(_conv)(*given), jax.jit(_conv)(*given), rtol=1e-5)
+
+
+def test_double_precision_is_compiled_as_jax_does():
+    """XLA's own convolutions of it are ten times slower than YNNPACK's."""
+    ours = network_jit(_conv)
+    with jax.enable_x64(True):
+        given = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+        assert ours(*given).dtype == jnp.float64
+        wide = ours.jitted()
+        assert (
+            wide.lower(*given).compile().as_text()
+            == jax.jit(_conv).lower(*given).compile().as_text()
+        )
+    assert ours.jitted() is not wide
+
+
+def test_an_xla_that_does_not_know_the_option_compiles_without(monkeypatch):
+    compiler_options.cache_clear()
+    monkeypatch.setattr(convolution, "_CPU_OPTIONS", {"xla_cpu_of_another_year": "yes"})
+    try:
+        assert compiler_options() is None
+        assert network_jit(lambda x: x + 1)(1.0) == 2.0
+    finally:
+        compiler_options.cache_clear()

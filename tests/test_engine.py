@@ -326,12 +326,12 @@ def test_bit_equal_at_a_fixed_batch_whatever_the_neighbours(networks):
 
 def test_one_compilation_serves_every_unit_category_and_weighting(networks):
     recipe = dataclasses.replace(SHORT, steps=2)
-    before = sweep.advance_jit._cache_size(), sweep.evaluate_jit._cache_size()
+    before = sweep.advance_jit.jitted()._cache_size(), sweep.evaluate_jit.jitted()._cache_size()
     for unit, weight, seeds in ((0, 1.0, 3), (3, -2.0, 7), (4, 0.0, 1)):
         terms = (Term("places", "fc8", (unit,), weight), Term("places", "conv2", (1, 1, unit), 1.0))
         synthesize(networks, [Run(s, terms) for s in range(seeds)], Sweep(recipe, batch=3))
-    assert sweep.advance_jit._cache_size() == before[0] + 1
-    assert sweep.evaluate_jit._cache_size() == before[1] + 1
+    assert sweep.advance_jit.jitted()._cache_size() == before[0] + 1
+    assert sweep.evaluate_jit.jitted()._cache_size() == before[1] + 1
 
 
 def test_scan_blocks_and_single_steps_agree(networks, x64):

@@ -155,3 +155,32 @@ def test_a_launcher_says_it_once_or_gives_advice(tmp_path):
     assert none.returncode == 2 and "even with one run at once" in none.stderr.splitlines()[-1]
     gone_on = _scene(weights, 99, tmp_path / "host", "--batch=4", "--resume")
     assert gone_on.returncode == 0, gone_on.stderr
+
+
+_PAGES = """
+import resource, sys
+import numpy as np
+from experiments.heap import keep_memory
+if "kept" in sys.argv and not keep_memory():
+    sys.exit(9)
+def touch():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(200 << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+touch()
+print(touch())
+"""
+
+
+def _new_pages(*args: str) -> int:
+    """How many new pages a block of 200 MB takes when one as large has just been given back."""
+    command = [sys.executable, "-c", _PAGES, *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    if done.returncode == 9:
+        pytest.skip("no glibc here: its memory cannot be kept")
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_memory_given_back_stays_with_a_launcher():
+    assert 20 * _new_pages("kept") < _new_pages()

@@ -284,13 +284,13 @@ def test_bit_equal_whatever_the_neighbours_and_the_place(networks):
 
 def test_one_compilation(networks):
     recipe = dataclasses.replace(ALL, steps=2)
-    before = sweep.advance_jit._cache_size(), sweep.evaluate_jit._cache_size()
+    before = sweep.advance_jit.jitted()._cache_size(), sweep.evaluate_jit.jitted()._cache_size()
     for unit, seeds in ((0, 3), (3, 7)):
         term = Term("places", "fc8", (unit,), 1.0)
         # a batch that no other test has: they share the caches
         synthesize(networks, runs_of(range(seeds), term), Sweep(recipe, batch=5))
-    assert sweep.advance_jit._cache_size() == before[0] + 1
-    assert sweep.evaluate_jit._cache_size() == before[1] + 1
+    assert sweep.advance_jit.jitted()._cache_size() == before[0] + 1
+    assert sweep.evaluate_jit.jitted()._cache_size() == before[1] + 1
 
 
 def test_scan_blocks_and_single_steps_agree(networks, x64):

@@ -28,6 +28,7 @@ from jaxsynth.engine.objective import (
 )
 from jaxsynth.engine.parts import share_rows
 from jaxsynth.engine.recipes import Box
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Params
 from jaxsynth.speed.timing import time_in_turn
 
@@ -167,7 +168,7 @@ def _see_one(system: System, kind: str, params, weights, code: jax.Array) -> See
 
 
 # Module-level, so that every climb of a process shares their caches.
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(network_jit, static_argnums=(0, 1))
 def see(system: System, kind: str, params, weights, codes: jax.Array) -> Seen:
     """What codes (N, D) are worth under their own weights, leaves (N, ...)."""
     used = _used(system, kind)

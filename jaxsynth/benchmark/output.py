@@ -20,6 +20,7 @@ from jaxsynth.experiment import NSFW, NSFW_UNIT
 from jaxsynth.files.images import to_rgb, write_png
 from jaxsynth.files.results import machine_line, write_arrays
 from jaxsynth.files.whole import write_whole
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Network
 from jaxsynth.report.html import ReportImage, ReportRun, write_report
 from jaxsynth.report.tables import format_markdown, format_table, write_metrics
@@ -77,7 +78,7 @@ def _judge(
     return judged, examples
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(network_jit, static_argnums=0)
 def _draw(system: System, params, codes):
     """Raw images (N, H, W, 3) of codes (N, D)."""
     return jax.vmap(lambda code: draw(system, params, {}, code)[0])(codes)

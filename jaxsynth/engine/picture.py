@@ -9,6 +9,7 @@ import jax
 
 from jaxsynth.engine.ascent import watched_units
 from jaxsynth.engine.objective import GENERATOR, System, generator_activations, view
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Params
 
 Units = Mapping[str, jax.Array]  # {blob: flat indices (K,)}
@@ -39,5 +40,5 @@ def judge(
 
 
 # Module-level, so that every strip of a process shares their caches.
-draw_jit = jax.jit(draw, static_argnums=(0,))
-judge_jit = jax.jit(judge, static_argnums=(0,))
+draw_jit = network_jit(draw, static_argnums=(0,))
+judge_jit = network_jit(judge, static_argnums=(0,))

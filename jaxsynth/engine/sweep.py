@@ -24,6 +24,7 @@ from jaxsynth.engine.parts import is_out_of_memory, make_parts, share_rows
 from jaxsynth.engine.progress import Progress, host_leaves, restore
 from jaxsynth.engine.recipes import Box, Recipe
 from jaxsynth.engine.starts import StartCodes
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Params
 
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
@@ -100,8 +101,8 @@ def init(recipe: Recipe, codes: jax.Array, seeds: jax.Array | None = None) -> St
 
 # Module-level, so that every sweep of a process shares their caches.
 init_jit = jax.jit(init, static_argnums=(0,))
-advance_jit = jax.jit(advance, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(9,))
-evaluate_jit = jax.jit(evaluate, static_argnums=(0, 1))
+advance_jit = network_jit(advance, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(9,))
+evaluate_jit = network_jit(evaluate, static_argnums=(0, 1))
 _finite_runs = jax.vmap(ascent.all_finite)
 
 

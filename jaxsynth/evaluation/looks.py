@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsynth.engine.objective import view
 from jaxsynth.files.images import to_rgb
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import (
     Network,
     activation_shapes,
@@ -82,13 +83,8 @@ def _batches(rgb: np.ndarray) -> Iterator[np.ndarray]:
         yield rgb[np.minimum(np.arange(first, first + size), len(rgb) - 1)]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(network_jit, static_argnums=0)
 def _look(static, params, rgb):
-    return _activations(static, params, to_input(rgb))
-
-
-@partial(jax.jit, static_argnums=0)
-def _activations(static, params, x):
     apply, size, blobs = static
-    out = jax.vmap(apply, (None, 0))(params, view(x, size))
-    return {blob: out[blob].reshape(x.shape[0], -1) for blob in blobs}
+    out = jax.vmap(apply, (None, 0))(params, view(to_input(rgb), size))
+    return {blob: out[blob].reshape(rgb.shape[0], -1) for blob in blobs}

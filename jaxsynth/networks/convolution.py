@@ -1,31 +1,77 @@
-"""Convolutions in the form that is fast where they run.
+"""Convolutions in the form that is fast where they run, and the compiler's options for them.
 
-On accelerators that is XLA's own. XLA's CPU backend is slow on some shapes of these networks, two
-to ten times slower than its matrix product or a differently shaped convolution of the same result
-(benchmarks/README.md has the table): `cpu_conv` rewrites those and leaves the rest alone.
+On accelerators both are XLA's own. On CPU XLA gives convolutions to YNNPACK, which takes up to
+twice as long as XLA's own code (jaxlib 0.10): `network_jit` compiles without it. Some shapes of
+these networks are slow all the same, and `cpu_conv` rewrites those and leaves the rest alone
+(benchmarks/README.md has the figures):
 
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
   few channels in,  as XLA's, but its input gradient is a convolution of stride 1 that makes all
   stride > 1        pixels of a block at once (space-to-depth)
-  deconvolution     large maps: one convolution for even and one for odd rows, the columns
-  4x4, stride 2     interleaved by their channels; few channels out: input gradient likewise
+  deconvolution     one convolution of half the size that makes all four phases of the pixels;
+  4x4, stride 2     few channels out: input gradient of columns two by two
 
 Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsynth.networks.layers import interleave
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW = 4  # channels: images, not features
-_LARGE = 32  # side of a map above which XLA's dilated convolution is slow
+
+# Matrix products stay YNNPACK's: a dense layer's few rows are slow in XLA's own.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 Padding = Sequence[tuple[int, int]]
+
+
+def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
+    """`jax.jit` of a function that runs networks, with the options that are fast where it runs.
+
+    The backend is asked at the first call, not before. For the outermost jit only, as JAX has it.
+    The function that `jax.jit` made is `.jitted()` of the result.
+    """
+
+    @functools.cache
+    def made(double: bool):
+        options = None if double else compiler_options()
+        return jax.jit(fun, compiler_options=options, **kwargs)
+
+    def jitted():
+        # XLA has no fast convolution of its own for double precision.
+        return made(jnp.result_type(float) == jnp.float64)
+
+    @functools.wraps(fun)
+    def call(*args, **named):
+        return jitted()(*args, **named)
+
+    call.jitted = jitted
+    return call
+
+
+@functools.cache
+def compiler_options() -> dict[str, str] | None:
+    """What to give `jax.jit` below double precision; None where XLA needs or knows no option.
+
+    Found once for the process.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda x: x, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
+    except (RuntimeError, ValueError):  # another XLA, without this option
+        return None
+    return _CPU_OPTIONS
 
 
 def network_conv() -> Callable[..., jax.Array] | None:
@@ -105,19 +151,12 @@ def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _doubling(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    batch, height, width, channels = x.shape
-    features = kernel.shape[-1]
-    if height < _LARGE or features <= _FEW:
-        return _dilated(x, kernel)
-    rows = []
-    for a in (0, 1):  # output row 2 h + a sees rows h + a - 1 and h + a
-        taps = kernel[a::2]  # (2, 4, C, F)
-        none = jnp.zeros((2, 1, channels, features), kernel.dtype)
-        even = jnp.concatenate([taps[:, 0::2], none], axis=1)  # columns w - 1 and w
-        odd = jnp.concatenate([none, taps[:, 1::2]], axis=1)  # columns w and w + 1
-        both = jnp.concatenate([even, odd], axis=-1)  # (2, 3, C, 2 F)
-        rows.append(_conv(x, both, [(1 - a, a), (1, 1)]))  # (B, H, W, 2 F)
-    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features)
+    """Output row 2 h + a sees rows h + a - 1 and h + a: one 2x2 convolution makes all phases."""
+    channels, features = kernel.shape[2:]
+    small = kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 4, 1, 3, 5)
+    small = small.reshape(2, 2, channels, 4 * features)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # by the convolution: slow in float64
+    return interleave(_conv(padded, small, [(0, 0)] * 2), x.shape[1:3], 1)
 
 
 def _doubling_forward(x, kernel):

@@ -6,7 +6,7 @@ ReLU gradient 0 at exactly 0). Caffe reads its constants as float32 and widens t
 `caffe_constant` does the same: a float64 run then follows Caffe's double build.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -110,24 +110,53 @@ def upsample_conv(
     layer the same as a convolutional layer?"); nearest neighbour needs 2x2 taps of it, 2.25 times
     less work. `conv` replaces `lax.conv_general_dilated`.
     """
-    taps = jnp.asarray(_BILINEAR_TAPS if smooth else _NEAREST_TAPS, kernel.dtype)  # (2, 3, k)
-    k, features = taps.shape[-1], kernel.shape[-1]
-    small = jnp.einsum("aiu,bjv,ijcf->uvcabf", taps, taps, kernel)
-    small = small.reshape(k, k, kernel.shape[2], 4 * features)
+    small = _phase_kernels(kernel, _BILINEAR_TAPS if smooth else _NEAREST_TAPS)
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
     padded = jnp.pad(x, border, mode="edge") if smooth else jnp.pad(x, border)
     conv = lax.conv_general_dilated if conv is None else conv
     y = conv(padded, small, (1, 1), ((0, 0), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    y = y.reshape((*y.shape[:3], 2, 2, features))
-    batch, height, width = x.shape[:3]
-    shift = 0 if smooth else 1  # the phases of nearest neighbour look at neighbouring 2x2 windows
+    return interleave(y, x.shape[1:3], 0 if smooth else 1)
+
+
+def interleave(phases: jax.Array, size: tuple[int, int], shift: int) -> jax.Array:
+    """Sub-pixel phases to pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F), size (H, W).
+
+    Phase (a, b) is pixel (2 h + a, 2 w + b), taken from place (h + a shift, w + b shift).
+    """
+    (height, width), features = size, phases.shape[-1] // 4
+    y = phases.reshape((*phases.shape[:3], 2, 2, features))
     rows = [
         jnp.stack(
             [y[:, a * shift :, b * shift :, a, b][:, :height, :width] for b in (0, 1)], axis=3
         )
         for a in (0, 1)
     ]  # two of (B, H, W, 2, F)
-    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features)
+    return jnp.stack(rows, axis=2).reshape(-1, 2 * height, 2 * width, features)
+
+
+def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
+    """The kernels of all four phases side by side: (3, 3, C, F) -> (k, k, C, 4 F).
+
+    Written as sums: as one product with the taps it is most of a small generator's step on CPU.
+    """
+    rows = [[_weighted(kernel, column) for column in zip(*phase, strict=True)] for phase in taps]
+    rows = [jnp.stack(row) for row in rows]  # of each phase (k, 3, C, F)
+
+    def phases(column: int) -> jax.Array:
+        views = [
+            _weighted(row.swapaxes(0, 1), [weights[column] for weights in phase])
+            for row in rows
+            for phase in taps
+        ]
+        return jnp.concatenate(views, axis=-1)  # (k, C, 4 F)
+
+    return jnp.stack([phases(column) for column in range(len(taps[0][0]))], axis=1)
+
+
+def _weighted(parts: jax.Array, weights: Sequence[float]) -> jax.Array:
+    """Sum of `weights` times the parts, (3, ...) -> (...); parts of weight 0 are left out."""
+    seen = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight]
+    return sum(part if weight == 1 else weight * part for part, weight in seen)
 
 
 # What tap i of a 3-tap kernel sees around an output pixel of phase a, as weights of input pixels:

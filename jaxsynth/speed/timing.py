@@ -19,12 +19,12 @@ class Timing(NamedTuple):
 def time_in_turn(
     calls: Mapping[str, Callable[[], None]], repeats: int, budget: float
 ) -> dict[str, Timing]:
-    """Each call once unclocked, then all in turn until `repeats` rounds or `budget` seconds.
+    """All in turn until `repeats` rounds or `budget` seconds.
 
-    A call must wait for its own result. At least three rounds are made.
+    A turn is a call unclocked and one clocked: another call's threads may still spin when it has
+    returned, and the caches are full of its weights; a step among steps meets neither. A call must
+    wait for its own result. At least three rounds are made.
     """
-    for call in calls.values():
-        call()
     rows: list[list[float]] = []
     begin = time.perf_counter()
     while len(rows) < 3 or (len(rows) < repeats and time.perf_counter() - begin < budget):
@@ -44,6 +44,7 @@ def ratio(ours: Timing, other: Timing) -> float:
 
 
 def _seconds(call: Callable[[], None]) -> float:
+    call()
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

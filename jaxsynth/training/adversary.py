@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.layers import leaky_relu
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.initial import initial_variables
@@ -147,7 +148,7 @@ def join_late(make: Callable[[bool], Callable], training: Any) -> Callable:
 
     make: whether the critic takes part -> the step. training: as for `adversary_pull`.
     """
-    plain, adversarial = (jax.jit(make(flag), donate_argnums=0) for flag in (False, True))
+    plain, adversarial = (network_jit(make(flag), donate_argnums=0) for flag in (False, True))
 
     def step(state, frozen, rgb, labels, key, progress):
         late = training.adversary > 0 and progress >= training.adversary_start

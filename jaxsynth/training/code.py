@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import CodeStats, Params
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.data import ImageSet, batches
@@ -37,7 +38,7 @@ def measure_code(
       ValueError: if the code takes negative values: the recipes' box starts at 0.
     """
 
-    @jax.jit
+    @network_jit
     def moments(params, rgb, weight):
         margin = (rgb.shape[1] - size) // 2
         x = to_input(rgb[:, margin : margin + size, margin : margin + size])

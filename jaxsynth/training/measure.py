@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.engine.objective import shift, view
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Network, image_blob, logits_blob
 from jaxsynth.training.augment import centre_input
 
@@ -46,7 +47,7 @@ def logits_of(network: Network) -> Callable[[jax.Array], jax.Array]:
     return partial(_logits, static, network.params)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(network_jit, static_argnums=0)
 def _logits(static, params, x):
     apply, size, blob = static
     return jax.vmap(apply, (None, 0))(params, view(x, size))[blob]
@@ -83,7 +84,7 @@ def invert(generator: Network, encoder: Network) -> Callable[[jax.Array], tuple[
     return lambda x: _invert(static, generator.params, encoder.params, x)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(network_jit, static_argnums=0)
 def _invert(static, generator_params, encoder_params, x):
     (generate, image, code), (encode, size, logits) = static
 

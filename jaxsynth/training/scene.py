@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsynth.networks.alexnet import AlexNetConfig
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Config, logits_blob, make_module
 from jaxsynth.training.augment import random_colours, random_crop_flip
 from jaxsynth.training.batch_norm import INPUT_SCALE, NORM_EPSILON
@@ -80,7 +81,7 @@ def warm_scene(params: Any, batch_stats: Any, training: SceneTraining) -> SceneS
     return SceneState(params, batch_stats, _optimiser(training).init(params))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+@partial(network_jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def scene_step(
     config: Config,
     training: SceneTraining,
@@ -147,7 +148,7 @@ def moving_average(average: Any, params: Any, decay: float, step: jax.Array) -> 
     return jax.tree.map(lambda a, p: keep * a + (1.0 - keep) * p, average, params)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(network_jit, static_argnums=0)
 def normed_logits(config: Config, state: SceneState, x: jax.Array) -> jax.Array:
     """Logits (B, classes) of the network as trained, batch norm with its running statistics."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsynth.files.weights import file_record, load_network, save_network
 from jaxsynth.networks.alexnet import AlexNetConfig
+from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import (
     CodeStats,
     Config,
@@ -188,7 +189,7 @@ def unfold_scene(
     params = rescale_code(network.params, code, bound=TRAINING_BOUND)
     normed = [*(c.name for c in config.convs), *(name for name, _ in config.dense)]
     apply = jax.vmap(network.apply, in_axes=(None, 0))
-    outputs = jax.jit(lambda p, x: {k: v for k, v in apply(p, x).items() if k.endswith("_pre")})
+    outputs = network_jit(lambda p, x: {k: v for k, v in apply(p, x).items() if k.endswith("_pre")})
     few = train._replace(rows=train.rows[:: max(1, len(train.rows) // _INTERIM)])
     inputs = (
         random_crop_flip(jax.random.key(i), rgb, config.size, min_scale)

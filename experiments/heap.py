@@ -1,0 +1,23 @@
+"""Memory that a step gives back stays with the process, for the next step on CPU.
+
+XLA takes the memory of a step's activations from malloc anew each time. Blocks of more than 32 MB
+glibc maps and unmaps every time, page by page: a sixth of a step's time (benchmarks/README.md).
+Source: mallopt(3).
+"""
+
+import ctypes
+import sys
+
+# glibc's malloc.h: give nothing back to the system, map no single blocks, one heap for all threads
+# (those of other threads cannot grow).
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_NEVER = 2**31 - 1
+
+
+def keep_memory() -> bool:
+    """Whether this process keeps its memory from now on: with glibc only. To be called early."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):  # musl, for one
+        return False
+    options = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
+    return all([libc.mallopt(option, value) == 1 for option, value in options])
