@@ -22,7 +22,7 @@ from experiments.benchmark_speed import make_case
 from experiments.launch import keep_compiled
 from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import cache_dir
-from jaxsynth.networks.convolution import network_jit
+from jaxsynth.networks.convolution import compiler_options, network_jit
 from jaxsynth.report.tables import format_markdown
 from jaxsynth.speed.cases import inputs
 
@@ -54,6 +54,7 @@ def _measure() -> dict[str, object]:
     keep_compiled(cache_dir())
     case = make_case("trio")
     x = jax.device_put(inputs(case.first.info.config, _BATCH))
+    compiler_options()  # tries them, which is a program of its own
     counts: Counter[str] = Counter()
     jax.monitoring.register_event_listener(lambda event, **_: counts.update([event]))
     begin = time.perf_counter()

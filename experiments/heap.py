@@ -1,7 +1,8 @@
 """Memory that a step gives back stays with the process, for the next step on CPU.
 
 XLA takes the memory of a step's activations from malloc anew each time. Blocks of more than 32 MB
-glibc maps and unmaps every time, page by page: a sixth of a step's time (benchmarks/README.md).
+glibc maps and unmaps every time, page by page: an eighth to a quarter of a step's time
+(benchmarks/README.md).
 Source: mallopt(3).
 """
 
@@ -9,7 +10,7 @@ import ctypes
 import sys
 
 # glibc's malloc.h: give nothing back to the system, map no single blocks, one heap for all threads
-# (those of other threads cannot grow).
+# (the heaps of threads have a fixed size, above which blocks are mapped).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = 2**31 - 1
 

@@ -20,6 +20,8 @@ def run_main(
 ) -> NoReturn:
     """Parses the flags, calls `main(argv)` with what is left, and exits with what it returns.
 
+    The process keeps the memory it gives back (`keep_memory`).
+
     Exit codes: 0 done (also `--help`), 130 stopped by Ctrl-C (143 by SIGTERM), 2 bad input: a flag
     that cannot be parsed, or a ValueError or OSError of the library; 3 where no run stayed finite.
     Anything else is a bug and keeps its traceback.

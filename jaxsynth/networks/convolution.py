@@ -1,15 +1,16 @@
 """Convolutions in the form that is fast where they run, and the compiler's options for them.
 
 On accelerators both are XLA's own. On CPU XLA gives convolutions to YNNPACK, which takes up to
-twice as long as XLA's own code (jaxlib 0.10): `network_jit` compiles without it. Some shapes of
-these networks are slow all the same, and `cpu_conv` rewrites those and leaves the rest alone
+twice as long as XLA's own code (jaxlib 0.10): `network_jit` leaves it the matrix products only. In
+bfloat16 both are alike; in float64 XLA has no fast code, and YNNPACK stays. Some shapes of these
+networks are slow all the same, and `cpu_conv` rewrites those and leaves the rest alone
 (benchmarks/README.md has the figures):
 
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
   few channels in,  as XLA's, but its input gradient is a convolution of stride 1 that makes all
   stride > 1        pixels of a block at once (space-to-depth)
-  deconvolution     one convolution of half the size that makes all four phases of the pixels;
+  deconvolution     one 2x2 convolution of the small map that makes all four phases of the pixels;
   4x4, stride 2     few channels out: input gradient of columns two by two
 
 Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F).
@@ -155,7 +156,9 @@ def _doubling(x: jax.Array, kernel: jax.Array) -> jax.Array:
     channels, features = kernel.shape[2:]
     small = kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 4, 1, 3, 5)
     small = small.reshape(2, 2, channels, 4 * features)
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # by the convolution: slow in float64
+    padded = jnp.pad(
+        x, ((0, 0), (1, 1), (1, 1), (0, 0))
+    )  # padding inside the convolution is slow in float64
     return interleave(_conv(padded, small, [(0, 0)] * 2), x.shape[1:3], 1)
 
 

@@ -19,16 +19,18 @@ class Timing(NamedTuple):
 def time_in_turn(
     calls: Mapping[str, Callable[[], None]], repeats: int, budget: float
 ) -> dict[str, Timing]:
-    """All in turn until `repeats` rounds or `budget` seconds.
+    """Each call once unclocked, then all in turn until `repeats` rounds or `budget` seconds.
 
     A turn is a call unclocked and one clocked: another call's threads may still spin when it has
     returned, and the caches are full of its weights; a step among steps meets neither. A call must
     wait for its own result. At least three rounds are made.
     """
+    for call in calls.values():
+        call()  # compiles
     rows: list[list[float]] = []
     begin = time.perf_counter()
     while len(rows) < 3 or (len(rows) < repeats and time.perf_counter() - begin < budget):
-        rows.append([_seconds(call) for call in calls.values()])
+        rows.append([_warm_seconds(call) for call in calls.values()])
     return {name: summarise(column) for name, column in zip(calls, np.asarray(rows).T, strict=True)}
 
 
@@ -43,7 +45,7 @@ def ratio(ours: Timing, other: Timing) -> float:
     return float(np.median(other.seconds / ours.seconds))
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def _warm_seconds(call: Callable[[], None]) -> float:
     call()
     start = time.perf_counter()
     call()
