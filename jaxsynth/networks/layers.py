@@ -137,7 +137,7 @@ def interleave(phases: jax.Array, size: tuple[int, int], shift: int) -> jax.Arra
 def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
     """The kernels of all four phases side by side: (3, 3, C, F) -> (k, k, C, 4 F).
 
-    Written as sums: as one product with the taps it is most of a small generator's step on CPU.
+    Written as sums: one product with the taps is up to half of a small generator's step on CPU.
     """
     rows = [[_weighted(kernel, column) for column in zip(*phase, strict=True)] for phase in taps]
     rows = [jnp.stack(row) for row in rows]  # of each phase (k, 3, C, F)
