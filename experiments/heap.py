@@ -15,10 +15,9 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = 2**31 - 1
 
 
-def keep_memory() -> bool:
-    """Whether this process keeps its memory from now on: with glibc only. To be called early."""
+def keep_memory() -> None:
+    """From now on this process keeps its memory, if glibc manages it. To be called early."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "mallopt"):  # musl, for one
-        return False
-    options = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
-    return all([libc.mallopt(option, value) == 1 for option, value in options])
+    if hasattr(libc, "mallopt"):  # musl has none
+        for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER)):
+            libc.mallopt(option, value)

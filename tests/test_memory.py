@@ -127,13 +127,12 @@ run_main(scene.main)
 
 def _scene(weights, rows: int, out: Path, *flags) -> subprocess.CompletedProcess:
     given = ["--scenes=abbey,dam", "--seeds=4", "--steps=5", "--noprogress", f"--out={out}"]
-    return subprocess.run(
-        [sys.executable, "-c", SHORT_OF_MEMORY, str(rows), *weights, *given, *flags],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    return _python(SHORT_OF_MEMORY, str(rows), *weights, *given, *flags)
+
+
+def _python(code: str, *args: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
 
 
 def test_a_launcher_says_it_once_or_gives_advice(tmp_path):
@@ -177,8 +176,7 @@ else:
 
 def _new_pages(how: str) -> int:
     """How many new pages a block of 200 MB takes when one as large has just been given back."""
-    command = [sys.executable, "-c", _PAGES, how]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    done = _python(_PAGES, how)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 

@@ -16,9 +16,8 @@ networks are slow all the same, and `cpu_conv` rewrites those and leaves the res
 Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F).
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial, wraps
 from typing import Any
 
 import jax
@@ -43,16 +42,16 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     The function that `jax.jit` made is `.jitted()` of the result.
     """
 
-    @functools.cache
+    @cache
     def made(double: bool):
         options = None if double else compiler_options()
         return jax.jit(fun, compiler_options=options, **kwargs)
 
     def jitted():
         # XLA has no fast convolution of its own for double precision.
-        return made(jnp.result_type(float) == jnp.float64)
+        return made(jax.config.jax_enable_x64)
 
-    @functools.wraps(fun)
+    @wraps(fun)
     def call(*args, **named):
         return jitted()(*args, **named)
 
@@ -60,7 +59,7 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     return call
 
 
-@functools.cache
+@cache
 def compiler_options() -> dict[str, str] | None:
     """What to give `jax.jit` below double precision; None where XLA needs or knows no option.
 
@@ -156,9 +155,8 @@ def _doubling(x: jax.Array, kernel: jax.Array) -> jax.Array:
     channels, features = kernel.shape[2:]
     small = kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 4, 1, 3, 5)
     small = small.reshape(2, 2, channels, 4 * features)
-    padded = jnp.pad(
-        x, ((0, 0), (1, 1), (1, 1), (0, 0))
-    )  # padding inside the convolution is slow in float64
+    # Padding inside the convolution is slow in float64.
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return interleave(_conv(padded, small, [(0, 0)] * 2), x.shape[1:3], 1)
 
 

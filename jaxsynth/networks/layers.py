@@ -139,18 +139,14 @@ def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
 
     Written as sums: one product with the taps is up to half of a small generator's step on CPU.
     """
-    rows = [[_weighted(kernel, column) for column in zip(*phase, strict=True)] for phase in taps]
-    rows = [jnp.stack(row) for row in rows]  # of each phase (k, 3, C, F)
+    rows = [_of_phase(kernel, phase) for phase in taps]  # of each (k, 3, C, F)
+    views = [_of_phase(row.swapaxes(0, 1), phase) for row in rows for phase in taps]
+    return jnp.concatenate(views, axis=-1).swapaxes(0, 1)  # columns were first
 
-    def phases(column: int) -> jax.Array:
-        views = [
-            _weighted(row.swapaxes(0, 1), [weights[column] for weights in phase])
-            for row in rows
-            for phase in taps
-        ]
-        return jnp.concatenate(views, axis=-1)  # (k, C, 4 F)
 
-    return jnp.stack([phases(column) for column in range(len(taps[0][0]))], axis=1)
+def _of_phase(kernel: jax.Array, phase: Sequence) -> jax.Array:
+    """The taps of one phase along the first axis: (3, ...) -> (k, ...)."""
+    return jnp.stack([_weighted(kernel, column) for column in zip(*phase, strict=True)])
 
 
 def _weighted(parts: jax.Array, weights: Sequence[float]) -> jax.Array:
