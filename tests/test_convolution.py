@@ -9,14 +9,25 @@ from jax import lax
 
 from jaxsynth.networks import convolution
 from jaxsynth.networks.convolution import compiler_options, cpu_conv, network_jit
-from jaxsynth.networks.layers import max_pool
+from jaxsynth.networks.layers import (
+    LRN_ALPHA,
+    SLOPE,
+    leaky_relu,
+    local_response_norm,
+    max_pool,
+    max_pool_relu,
+    relu,
+)
 
 LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 CASES = {
     "1x1": ((9, 9, 5), (1, 1, 5, 7), (1, 1), 0, {}),
     "1x1, stride 2, odd side": ((9, 9, 5), (1, 1, 5, 7), (2, 2), 0, {}),
+    "3x3": ((9, 8, 5), (3, 3, 5, 7), (1, 1), 1, {}),
     "groups": ((7, 7, 6), (3, 3, 3, 8), (1, 1), 1, {"feature_group_count": 2}),
     "7x7, stride 2, of an image": ((16, 16, 3), (7, 7, 3, 4), (2, 2), 3, {}),
+    "5x5, stride 2, odd sides": ((17, 13, 3), (5, 5, 3, 4), (2, 2), 2, {}),
+    "3x3, stride 3, padding 2": ((11, 12, 3), (3, 3, 3, 4), (3, 3), 2, {}),
     "11x11, stride 4, of an image": ((27, 27, 3), (11, 11, 3, 4), (4, 4), 0, {}),
     "pixels that no window reaches": ((13, 13, 3), (3, 3, 3, 4), (4, 4), 0, {}),
     "deconvolution": ((4, 4, 6), (4, 4, 6, 5), (1, 1), 2, {"lhs_dilation": (2, 2)}),
@@ -71,6 +82,43 @@ def test_of_equal_values_the_first_gets_the_gradient():
     np.testing.assert_array_equal(dx, expected)
 
 
+def test_pooling_before_the_relu_is_pooling_after_it():
+    """Values and gradients, to the bit; half of the windows have nothing above 0."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(-1.0, 1.0, (2, 9, 8, 3)), jnp.float32)
+    y, pull = jax.vjp(max_pool_relu, x)
+    expected, pull_expected = jax.vjp(lambda x: max_pool(jax.nn.relu(x)), x)
+    assert 0.1 < float(jnp.mean(y == 0)) < 0.9
+    np.testing.assert_array_equal(y, expected)
+    dy = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    np.testing.assert_array_equal(pull(dy)[0], pull_expected(dy)[0])
+
+
+@pytest.mark.parametrize("function, slope", [(relu, 0.0), (leaky_relu, SLOPE)])
+def test_rectifiers_and_their_gradient_at_zero(function, slope):
+    x = jnp.asarray([-2.0, -0.0, 0.0, 1e-30, 3.0])
+    y, pull = jax.vjp(function, x)
+    np.testing.assert_array_equal(y, np.where(x > 0, x, np.float32(slope) * x))
+    np.testing.assert_array_equal(pull(jnp.ones(5))[0], np.float32([slope, slope, slope, 1, 1]))
+
+
+def test_the_gradient_of_response_normalisation():
+    """Against the formula as JAX differentiates it, in float64."""
+    rng = np.random.default_rng(0)
+
+    def plain(x):
+        padded = jnp.pad(x * x, ((0, 0), (2, 2)))
+        return x / (1 + LRN_ALPHA / 5 * sum(padded[:, i : i + 12] for i in range(5))) ** 0.75
+
+    with jax.enable_x64(True):
+        x, dy = (jnp.asarray(scale * rng.normal(size=(7, 12))) for scale in (100.0, 1.0))
+        y, pull = jax.vjp(local_response_norm, x)
+        expected, pull_expected = jax.vjp(plain, x)
+        np.testing.assert_allclose(y, expected, rtol=1e-12)
+        np.testing.assert_allclose(pull(dy)[0], pull_expected(dy)[0], rtol=1e-9, atol=1e-12)
+        assert np.abs(pull(dy)[0] - dy).max() > 0.1  # it is far from linear here
+
+
 def _conv(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, **LAYOUT)
 
@@ -93,6 +141,20 @@ def test_on_cpu_convolutions_are_not_left_to_ynnpack(optimised):
     ours = network_jit(_conv)
     assert "ynn_fusion" not in ours.jitted().lower(*given).compile().as_text()
     np.testing.assert_allclose(ours(*given), theirs(*given), rtol=1e-5)
+
+
+def test_what_a_rectifier_puts_out_is_computed_once(optimised):
+    """Else a sum that five blocks add to is five times a sum of all before it."""
+
+    def chain(x):
+        for _ in range(3):
+            x = relu(x + jnp.roll(x, 1))
+        return x
+
+    if compiler_options() is None:
+        pytest.skip("this XLA knows no such option")
+    program = network_jit(chain).jitted().lower(jnp.ones(64)).compile().as_text()
+    assert program.count("opt-barrier(") == 3
 
 
 def test_double_precision_is_compiled_as_jax_does(monkeypatch):

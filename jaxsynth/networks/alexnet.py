@@ -19,7 +19,8 @@ from jaxsynth.networks.layers import (
     at_least_float32,
     classifier_outputs,
     local_response_norm,
-    max_pool,
+    max_pool_relu,
+    relu,
 )
 
 
@@ -74,8 +75,7 @@ class AlexNet(nn.Module):
             )
             x = self._rectify(out, c.name, conv(x))
             if c.pool:
-                x = max_pool(x)
-                out[c.pool] = x
+                x = out[c.pool] = max_pool_relu(out[f"{c.name}_pre"])
             if c.norm:
                 x = local_response_norm(x)
                 out[c.norm] = x
@@ -87,7 +87,7 @@ class AlexNet(nn.Module):
 
     def _rectify(self, out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
         out[f"{name}_pre"] = x if self.norm is None else self.norm(name)(x)
-        out[name] = jax.nn.relu(out[f"{name}_pre"])
+        out[name] = relu(out[f"{name}_pre"])
         return out[name]
 
 

@@ -6,10 +6,12 @@ bfloat16 both are alike; in float64 XLA has no fast code, and YNNPACK stays. Som
 networks are slow all the same, and `cpu_conv` rewrites those and leaves the rest alone
 (benchmarks/README.md has the figures):
 
+  dense, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
+                    after the other
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
   few channels in,  as XLA's, but its input gradient is a convolution of stride 1 that makes all
-  stride > 1        pixels of a block at once (space-to-depth)
+  stride > 1        pixels of a block at once (space-to-depth), or of 2x2 blocks
   deconvolution     one 2x2 convolution of the small map that makes all four phases of the pixels;
   4x4, stride 2     few channels out: input gradient of columns two by two
 
@@ -28,9 +30,14 @@ from jaxsynth.networks.layers import interleave
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW = 4  # channels: images, not features
+_WIDE = 48  # channels out of a convolution: with fewer it is slow, whatever it computes
 
-# Matrix products stay YNNPACK's: a dense layer's few rows are slow in XLA's own.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+# Matrix products stay YNNPACK's: a dense layer's few rows are slow in XLA's own. Barriers stay too:
+# without them XLA computes what a layer puts out anew wherever it is used.
+_CPU_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    "xla_disable_hlo_passes": "cse_barrier_expander",
+}
 
 Padding = Sequence[tuple[int, int]]
 
@@ -68,7 +75,7 @@ def compiler_options() -> dict[str, str] | None:
     if jax.default_backend() != "cpu":
         return None
     try:
-        jax.jit(lambda x: x, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
+        jax.jit(lax.optimization_barrier, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
     except (RuntimeError, ValueError):  # another XLA, without this option
         return None
     return _CPU_OPTIONS
@@ -91,6 +98,8 @@ def cpu_conv(x: jax.Array, kernel: jax.Array, window_strides, padding, **kwargs)
             return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
         if strides[0] == strides[1] > 1 and x.shape[-1] <= _FEW and padding[0] == padding[1]:
             return _strided(x, kernel, strides[0], padding[0][0])
+        if strides == (1, 1):
+            return _dense(x, kernel, tuple(map(tuple, padding)))
     if plain and (dilation, strides, k, square) == ((2, 2), (1, 1), 4, True) and _is(padding, 2):
         return _doubling(x, kernel)
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **kwargs)
@@ -122,38 +131,46 @@ def _strided_forward(x, kernel, stride, pad):
 
 
 def _strided_backward(stride, pad, saved, dy):
-    """Pixel (s h + a, s w + b) of x is made at (h, w) as channel (a, b, c)."""
+    """One convolution, of stride `step` over dy, makes blocks of `side` x `side` pixels of x.
+
+    Pixel (side h + a, side w + b) of the padded x is made at (h, w) as channel (a, b, c).
+    """
     x, kernel = saved
-    (height, width), (k, _, channels, features) = x.shape[1:3], kernel.shape
-    blocks = -(-k // stride)
-    grown = jnp.pad(kernel, ((0, blocks * stride - k),) * 2 + ((0, 0),) * 2)
-    grown = grown.reshape(blocks, stride, blocks, stride, channels, features)
-    turned = jnp.flip(grown, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
-    turned = turned.reshape(blocks, blocks, features, stride * stride * channels)
-    z = _conv(dy, turned, [(blocks - 1, blocks - 1)] * 2)  # (B, h, w, s s C)
-    batch, h, w, _ = z.shape
-    z = z.reshape(batch, h, w, stride, stride * channels).transpose(0, 1, 3, 2, 4)
-    z = z.reshape(batch, h * stride, w * stride, channels)[:, pad : pad + height, pad : pad + width]
-    rest = ((0, height - z.shape[1]), (0, width - z.shape[2]))  # pixels that no window reaches
+    (k, _, channels, features), size = kernel.shape, x.shape[1:3]
+    step = 1 if stride * stride * channels >= _WIDE else 2
+    side, reach = step * stride, -(-k // stride) - 1  # of a window back over earlier places of dy
+
+    def of_taps(kernel):  # (k, ...) -> (taps, side, ...)
+        ends = (side - stride, stride * reach + side - k)
+        grown = jnp.pad(kernel, (ends, *((0, 0),) * 3))
+        starts = range(stride * (reach + step - 1), -1, -stride)
+        return jnp.stack([grown[start : start + side] for start in starts])
+
+    views = of_taps(kernel).transpose(2, 0, 1, 3, 4)  # (k, t, a, C, F)
+    turned = of_taps(views.reshape(k, -1, channels, features))
+    turned = turned.reshape(reach + step, side, reach + step, side, channels, features)
+    turned = turned.transpose(2, 0, 5, 3, 1, 4).reshape(*(reach + step,) * 2, features, -1)
+    blocks = [-(-(n + 2 * pad) // side) for n in size]
+    ends = [step * n - m for n, m in zip(blocks, dy.shape[1:3], strict=True)]
+    z = _conv(dy, turned, [(reach, end) for end in ends], step)  # (B, h, w, side side C)
+    z = z.reshape(-1, *blocks, side, side * channels).transpose(0, 1, 3, 2, 4)
+    z = z.reshape(-1, blocks[0] * side, blocks[1] * side, channels)
     _, pull = jax.vjp(lambda kernel: _conv(x, kernel, [(pad, pad)] * 2, stride), kernel)
-    return jnp.pad(z, ((0, 0), *rest, (0, 0))), pull(dy)[0]
+    return z[:, pad : pad + size[0], pad : pad + size[1]], pull(dy)[0]
 
 
 _strided.defvjp(_strided_forward, _strided_backward)
 
 
-def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Deconvolution 4x4, stride 2, padding 1, as XLA has it: (B, H, W, C) -> (B, 2 H, 2 W, F)."""
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
-    )
-
-
 @jax.custom_vjp
 def _doubling(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Output row 2 h + a sees rows h + a - 1 and h + a: one 2x2 convolution makes all phases."""
+    """Deconvolution 4x4, stride 2, padding 1: (B, H, W, C), (4, 4, C, F) -> (B, 2 H, 2 W, F).
+
+    Rows h - 1 and h make output rows 2 h - 1 and 2 h: one 2x2 convolution makes all phases.
+    """
     channels, features = kernel.shape[2:]
-    small = kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 4, 1, 3, 5)
+    small = kernel.reshape(2, 2, 2, 2, channels, features)[:, ::-1, :, ::-1]
+    small = small.transpose(0, 2, 4, 1, 3, 5)
     small = small.reshape(2, 2, channels, 4 * features)
     # Padding inside the convolution is slow in float64.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -166,20 +183,51 @@ def _doubling_forward(x, kernel):
 
 def _doubling_backward(saved, dy):
     x, kernel = saved
-    _, pull = jax.vjp(_dilated, x, kernel)
-    dx, d_kernel = pull(dy)
-    channels, features = kernel.shape[2:]
+    _, pull = jax.vjp(lambda kernel: _dilated(x, kernel), kernel)
+    (batch, height, width, features), turned = dy.shape, _turned(kernel)  # (4, 4, F, C)
     if features > _FEW:
-        return dx, d_kernel
+        return _conv(dy, turned, [(1, 1)] * 2, 2), *pull(dy)
     # A 4x4 convolution of stride 2: two columns side by side are one of twice the channels.
-    batch, height, width, _ = dy.shape
     pairs = dy.reshape(batch, height, width // 2, 2 * features)
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # (4, 4, F, C)
-    turned = jnp.pad(turned, ((0, 0), (1, 1), (0, 0), (0, 0)))
-    turned = turned.reshape(4, 3, 2 * features, channels)
+    turned = jnp.pad(turned, ((0, 0), (1, 1), (0, 0), (0, 0))).reshape(4, 3, 2 * features, -1)
     return lax.conv_general_dilated(
         pairs, turned, (2, 1), [(1, 1)] * 2, dimension_numbers=_LAYOUT
-    ), d_kernel
+    ), *pull(dy)
 
 
 _doubling.defvjp(_doubling_forward, _doubling_backward)
+
+
+def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`_doubling` as XLA has it."""
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dense(x: jax.Array, kernel: jax.Array, pads: tuple[tuple[int, int], ...]) -> jax.Array:
+    return _conv(x, kernel, pads)
+
+
+def _dense_forward(x, kernel, pads):
+    return _conv(x, kernel, pads), (x, kernel)
+
+
+def _dense_backward(pads, saved, dy):
+    x, kernel = saved
+    _, pull = jax.vjp(lambda kernel: _conv(x, kernel, pads), kernel)
+    sides = zip(pads, kernel.shape[:2], strict=True)
+    around = [(k - 1 - before, k - 1 - after) for (before, after), k in sides]
+    return _conv(dy, _turned(kernel), around), *pull(dy)
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _turned(kernel: jax.Array) -> jax.Array:
+    """The kernel of the input gradient: (k, k, C, F) -> (k, k, F, C), both sides reversed.
+
+    The barrier keeps reversing and transposing apart: at once they take twice as long.
+    """
+    return lax.optimization_barrier(jnp.flip(kernel, (0, 1))).swapaxes(2, 3)

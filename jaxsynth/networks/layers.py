@@ -24,9 +24,40 @@ SLOPE = caffe_constant(0.3)
 LRN_ALPHA = caffe_constant(1e-4)
 
 
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0); the gradient at exactly 0 is 0, as in Caffe."""
+    return _rectified(x, 0.0)
+
+
 def leaky_relu(x: jax.Array, slope: float = SLOPE) -> jax.Array:
     """x where x > 0, else slope * x; the gradient at exactly 0 is `slope`, as in Caffe."""
-    return jnp.where(x > 0, x, slope * x)
+    return _rectified(x, slope)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _rectified(x: jax.Array, slope: float) -> jax.Array:
+    return _rectified_forward(x, slope)[0]
+
+
+def _rectified_forward(x, slope):
+    """The gradient looks at the output, so x need not be kept; the barrier is there lest XLA
+    computes the output anew wherever it is used (`network_jit`)."""
+    y = jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0)
+    y = lax.optimization_barrier(y)
+    return y, y
+
+
+def _rectified_backward(slope, y, dy):
+    return (jnp.where(y > 0, dy, slope * dy if slope else 0),)
+
+
+_rectified.defvjp(_rectified_forward, _rectified_backward)
+
+
+def max_pool_relu(x: jax.Array) -> jax.Array:
+    """`max_pool` of x's ReLU, values and gradients, computed the other way round: a quarter of the
+    values to rectify."""
+    return relu(max_pool(x))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -86,17 +117,35 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def local_response_norm(x: jax.Array, size: int = 5) -> jax.Array:
     """Caffe's across-channel LRN, k = 1, beta = 3/4: x / (1 + alpha / size * sum of squares)^3/4.
 
     The power is two roots: `pow` takes four times as long on CPU.
     """
-    half = size // 2
-    squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(half, half)])
-    channels = x.shape[-1]
-    total = sum(lax.slice_in_dim(squares, i, i + channels, axis=x.ndim - 1) for i in range(size))
-    root = lax.rsqrt(1.0 + (LRN_ALPHA / size) * total)
-    return x * root * jnp.sqrt(root)
+    return _normed(x, size)[0]
+
+
+def _normed(x, size):
+    root = lax.rsqrt(1.0 + (LRN_ALPHA / size) * _channel_sum(x * x, size))
+    return x * root * jnp.sqrt(root), (x, root)
+
+
+def _normed_backward(size, saved, dy):
+    """One sum over neighbouring channels, where transposing the forward pass has five."""
+    x, root = saved
+    dx = dy * root * jnp.sqrt(root)
+    return (dx - (1.5 * LRN_ALPHA / size) * x * _channel_sum(dx * x * root * root, size),)
+
+
+local_response_norm.defvjp(_normed, _normed_backward)
+
+
+def _channel_sum(x: jax.Array, size: int) -> jax.Array:
+    """Sums over `size` channels around each, (..., C) -> (..., C); outside they are 0."""
+    channels, half = x.shape[-1], size // 2
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)])
+    return sum(lax.slice_in_dim(padded, i, i + channels, axis=x.ndim - 1) for i in range(size))
 
 
 def upsample_conv(
@@ -121,17 +170,12 @@ def upsample_conv(
 def interleave(phases: jax.Array, size: tuple[int, int], shift: int) -> jax.Array:
     """Sub-pixel phases to pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F), size (H, W).
 
-    Phase (a, b) is pixel (2 h + a, 2 w + b), taken from place (h + a shift, w + b shift).
+    Phase (a, b) of place (h, w) is pixel (2 h + a - shift, 2 w + b - shift).
     """
-    (height, width), features = size, phases.shape[-1] // 4
-    y = phases.reshape((*phases.shape[:3], 2, 2, features))
-    rows = [
-        jnp.stack(
-            [y[:, a * shift :, b * shift :, a, b][:, :height, :width] for b in (0, 1)], axis=3
-        )
-        for a in (0, 1)
-    ]  # two of (B, H, W, 2, F)
-    return jnp.stack(rows, axis=2).reshape(-1, 2 * height, 2 * width, features)
+    (batch, height, width, channels), ends = phases.shape, [2 * n + shift for n in size]
+    y = phases.reshape(batch, height, width, 2, 2, channels // 4)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+    return y[:, shift : ends[0], shift : ends[1]]
 
 
 def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
@@ -155,9 +199,10 @@ def _weighted(parts: jax.Array, weights: Sequence[float]) -> jax.Array:
     return sum(part if weight == 1 else weight * part for part, weight in seen)
 
 
-# What tap i of a 3-tap kernel sees around an output pixel of phase a, as weights of input pixels:
-# nearest neighbour p - 1 + a and p + a, bilinear p - 1, p and p + 1.
-_NEAREST_TAPS = (((1, 0), (0, 1), (0, 1)), ((1, 0), (1, 0), (0, 1)))
+# What tap i of a 3-tap kernel sees around an output pixel of each phase, as weights of input pixels:
+# nearest neighbour p - 1 and p around pixels 2 p - 1 and 2 p, bilinear p - 1, p and p + 1 around
+# 2 p and 2 p + 1.
+_NEAREST_TAPS = (((1, 0), (1, 0), (0, 1)), ((1, 0), (0, 1), (0, 1)))
 _BILINEAR_TAPS = (
     ((0.75, 0.25, 0), (0.25, 0.75, 0), (0, 0.75, 0.25)),
     ((0.25, 0.75, 0), (0, 0.75, 0.25), (0, 0.25, 0.75)),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 
-from jaxsynth.networks.layers import at_least_float32, classifier_outputs, max_pool
+from jaxsynth.networks.layers import at_least_float32, classifier_outputs, max_pool_relu, relu
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class ResNet(nn.Module):
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
         out = {"data": data}
         x = self._conv("conv_1", data, self.config.stem, 7, 2)
-        x = out["pool1"] = max_pool(_rectify(out, "conv_1", x))  # ceil mode: 112 -> 56
+        _rectify(out, "conv_1", x)
+        x = out["pool1"] = max_pool_relu(x)  # ceil mode: 112 -> 56
         for s, (blocks, width) in enumerate(self.config.stages):
             for b in range(blocks):
                 stride = 2 if s > 0 and b == 0 else 1
@@ -64,8 +65,9 @@ class ResNet(nn.Module):
         x = _rectify(out, *conv("branch2b", x, width, 3))
         key, x = conv("branch2c", x, 4 * width, 1)
         out[key] = x
-        x = _rectify(out, f"eltwise_{name}", shortcut + x)
-        out[f"conv_{name}"], out[f"conv_{name}_pre"] = x, out[f"eltwise_{name}_pre"]
+        _rectify(out, key := f"eltwise_{name}", shortcut + x)
+        x = out[f"conv_{name}"] = out[key]
+        out[f"conv_{name}_pre"] = out[f"{key}_pre"]
         return x
 
     def _conv(self, name: str, x: jax.Array, features: int, kernel: int, stride: int) -> jax.Array:
@@ -82,7 +84,7 @@ class ResNet(nn.Module):
 
 def _rectify(out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
     """ReLU; keeps the blob and, as `{name}_pre`, what it was before."""
-    out[f"{name}_pre"], out[name] = x, jax.nn.relu(x)
+    out[f"{name}_pre"], out[name] = x, relu(x)
     return out[name]
 
 
