@@ -199,7 +199,7 @@ def _weighted(parts: jax.Array, weights: Sequence[float]) -> jax.Array:
     return sum(part if weight == 1 else weight * part for part, weight in seen)
 
 
-# What tap i of a 3-tap kernel sees around an output pixel of each phase, as weights of input pixels:
+# What tap i of a 3-tap kernel sees around an output pixel of each phase, as weights of the input's:
 # nearest neighbour p - 1 and p around pixels 2 p - 1 and 2 p, bilinear p - 1, p and p + 1 around
 # 2 p and 2 p + 1.
 _NEAREST_TAPS = (((1, 0), (1, 0), (0, 1)), ((1, 0), (0, 1), (0, 1)))
