@@ -2,8 +2,9 @@
 
   python -m experiments.compare_precisions --scenes=mountain,bedroom --seeds=64
 
-Float32 runs are chaotic: another batch size rounds differently and ends in another image. That
-difference (--other_batch) is the yardstick for the one that bfloat16 makes. Every final code is
+Runs are chaotic: where another batch size is rounded differently (on CPU only a batch of one is) it
+ends in another image. That difference (--other_batch) is the yardstick for the one that bfloat16
+makes. Every final code is
 looked at in float32; scores are P of the objective's class, differences are of the pictures, in
 grey levels (0 to 255, root mean square), against the float32 run of the same seed. Writes
 precision.md, precision.csv and precision.json into --out. Stopped or killed, the same command with
@@ -35,7 +36,7 @@ flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list("scenes", ["mountain", "bedroom"], "Labels, globs or indices.")
 _NSFW = flags.DEFINE_bool("with_nsfw", True, "Compare nsfw as well.")
 _OTHER = flags.DEFINE_integer(
-    "other_batch", 4, "Batch size of the second float32 sweep, other than --batch.", lower_bound=1
+    "other_batch", 1, "Batch size of the second float32 sweep, other than --batch.", lower_bound=1
 )
 _NO_USE = ("precision", *run_flags.OF_A_KEPT_RUN)
 STEM = "precision"

@@ -165,7 +165,7 @@ def test_double_precision_is_compiled_as_jax_does(monkeypatch):
 
     ours = network_jit(_conv)
     with monkeypatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(convolution, "compiler_options", asked)
+        patch.setattr(convolution, "_known_options", asked)
         given = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
         assert ours(*given).dtype == jnp.float64
         wide = ours.jitted()
@@ -173,10 +173,10 @@ def test_double_precision_is_compiled_as_jax_does(monkeypatch):
 
 
 def test_an_xla_that_does_not_know_the_option_compiles_without(monkeypatch):
-    compiler_options.cache_clear()
+    convolution._known_options.cache_clear()
     monkeypatch.setattr(convolution, "_CPU_OPTIONS", {"xla_cpu_of_another_year": "yes"})
     try:
         assert compiler_options() is None
         assert network_jit(lambda x: x + 1)(1.0) == 2.0
     finally:
-        compiler_options.cache_clear()
+        convolution._known_options.cache_clear()

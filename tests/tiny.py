@@ -1,10 +1,13 @@
 """Tiny networks of the real code, for tests that want whole runs in seconds."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from jaxsynth.engine.sweep import advance_jit, evaluate_jit
 from jaxsynth.files.weights import save_network
 from jaxsynth.networks.alexnet import AlexNetConfig, Conv
 from jaxsynth.networks.generator import GeneratorConfig, Up
@@ -80,3 +83,12 @@ def in_float64(networks: dict[str, Network]) -> dict[str, Network]:
         role: n._replace(params={k: np.asarray(v, np.float64) for k, v in n.params.items()})
         for role, n in networks.items()
     }
+
+
+@contextmanager
+def compiles_once() -> Iterator[None]:
+    """What runs inside compiles a step and a look at images once each, no more and no less."""
+    programs = [program.jitted() for program in (advance_jit, evaluate_jit)]
+    before = [program._cache_size() for program in programs]
+    yield
+    assert [program._cache_size() for program in programs] == [size + 1 for size in before]

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-_SPARE = 1  # rows that a share carries at its end and throws away, on CPU
+from jaxsynth.networks.convolution import rounds_by_place
+
+_SPARE = 1  # rows that a share may carry at its end and throw away
 
 
 class Parts(NamedTuple):
@@ -58,11 +60,10 @@ def make_parts(batch: int, at_once: int, shares: int) -> Parts:
 def share_rows(batch: int) -> int:
     """Rows in which a device computes `batch` runs.
 
-    XLA's CPU convolutions round the last row of a batch differently from the others (measured on
-    the pocket generator's gradient), and runs are chaotic: a spare row takes that place in every
-    share, so that a run's result does not depend on its place in the chunk either.
+    Where the last row of a batch is rounded differently, a spare row takes that place in every
+    share: runs are chaotic, and a run's result must not depend on its place in the chunk.
     """
-    return batch + (_SPARE if batch > 1 and jax.default_backend() == "cpu" else 0)
+    return batch + (_SPARE if batch > 1 and rounds_by_place() else 0)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -50,13 +50,11 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     """
 
     @cache
-    def made(double: bool):
-        options = None if double else compiler_options()
-        return jax.jit(fun, compiler_options=options, **kwargs)
+    def made(plain: bool):
+        return jax.jit(fun, compiler_options=None if plain else _CPU_OPTIONS, **kwargs)
 
     def jitted():
-        # XLA has no fast convolution of its own for double precision.
-        return made(jax.config.jax_enable_x64)
+        return made(compiler_options() is None)
 
     @wraps(fun)
     def call(*args, **named):
@@ -66,12 +64,24 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     return call
 
 
-@cache
 def compiler_options() -> dict[str, str] | None:
-    """What to give `jax.jit` below double precision; None where XLA needs or knows no option.
+    """What to give `jax.jit`; None where XLA needs or knows no option, and in double precision, for
+    which XLA has no fast convolution of its own."""
+    return None if jax.config.jax_enable_x64 else _known_options()
 
-    Found once for the process.
+
+def rounds_by_place() -> bool:
+    """Whether a row of a batch may be rounded otherwise for being the last one.
+
+    YNNPACK's convolutions do so, XLA's own do not: with them a row's bits are the same at every
+    place of every batch of two and more (`tests/test_pocket.py`).
     """
+    return jax.default_backend() == "cpu" and compiler_options() is None
+
+
+@cache
+def _known_options() -> dict[str, str] | None:
+    """Found once for the process."""
     if jax.default_backend() != "cpu":
         return None
     try:
