@@ -183,18 +183,19 @@ def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
 
     Written as sums: one product with the taps is up to half of a small generator's step on CPU.
     """
-    rows = [_of_phase(kernel, phase) for phase in taps]  # of each (k, 3, C, F)
-    views = [_of_phase(row.swapaxes(0, 1), phase) for row in rows for phase in taps]
-    return jnp.concatenate(views, axis=-1).swapaxes(0, 1)  # columns were first
+    rows = [_of_phase(kernel, phase, 0) for phase in taps]  # of each (k, 3, C, F)
+    views = [_of_phase(row, phase, 1) for row in rows for phase in taps]
+    return jnp.concatenate(views, axis=-1)
 
 
-def _of_phase(kernel: jax.Array, phase: Sequence) -> jax.Array:
-    """The taps of one phase along the first axis: (3, ...) -> (k, ...)."""
-    return jnp.stack([_weighted(kernel, column) for column in zip(*phase, strict=True)])
+def _of_phase(kernel: jax.Array, phase: Sequence, axis: int) -> jax.Array:
+    """The taps of one phase along an axis of the kernel, which is 3 and becomes k."""
+    parts = [lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3)]
+    return jnp.stack([_weighted(parts, column) for column in zip(*phase, strict=True)], axis)
 
 
-def _weighted(parts: jax.Array, weights: Sequence[float]) -> jax.Array:
-    """Sum of `weights` times the parts, (3, ...) -> (...); parts of weight 0 are left out."""
+def _weighted(parts: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
+    """Sum of `weights` times the parts; those of weight 0 are left out."""
     seen = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight]
     return sum(part if weight == 1 else weight * part for part, weight in seen)
 
