@@ -33,20 +33,29 @@ CASES = {
     "deconvolution": ((4, 4, 6), (4, 4, 6, 5), (1, 1), 2, {"lhs_dilation": (2, 2)}),
     "deconvolution, odd side": ((32, 33, 6), (4, 4, 6, 5), (1, 1), 2, {"lhs_dilation": (2, 2)}),
     "deconvolution to an image": ((33, 32, 6), (4, 4, 6, 3), (1, 1), 2, {"lhs_dilation": (2, 2)}),
+    "3x3, stride 2, asymmetric": ((8, 7, 3), (3, 3, 3, 4), (2, 2), (0, 1), {}),
+    "3x3, asymmetric": ((8, 7, 5), (3, 3, 5, 4), (1, 1), (2, 1), {}),
+    "4x4, stride 2, of one channel": ((9, 9, 1), (4, 4, 1, 4), (2, 2), 1, {}),
     "anything else": ((8, 8, 5), (3, 3, 5, 4), (2, 2), 1, {}),
 }  # fmt: skip
 
 
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_the_form_for_cpu_is_the_same_function(name):
+def test_the_form_for_cpu_is_the_same_function(name, x64):
     shape, kernel_shape, strides, pad, kwargs = CASES[name]
+    pads = [(pad, pad) if isinstance(pad, int) else pad] * 2
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=kernel_shape), jnp.float32)
+    x, kernel = (jnp.asarray(rng.normal(size=size)) for size in ((3, *shape), kernel_shape))
 
     def run(conv):
         def one(x, kernel):  # one example of a mapped batch, as in the networks
-            y = conv(x[None], kernel, strides, [(pad, pad)] * 2, **kwargs, **LAYOUT)[0]
+            y = conv(x[None], kernel, strides, pads, **kwargs, **LAYOUT)[0]
             return jnp.sum(jnp.sin(y)), y
 
         grad = jax.value_and_grad(one, argnums=(0, 1), has_aux=True)
@@ -54,7 +63,7 @@ def test_the_form_for_cpu_is_the_same_function(name):
         return y, *grads
 
     for ours, theirs in zip(run(cpu_conv), run(lax.conv_general_dilated), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("height, width", [(7, 8), (8, 7), (3, 3), (55, 4), (2, 2)])
@@ -80,10 +89,13 @@ def test_of_equal_values_the_first_gets_the_gradient():
     expected = np.zeros((5, 5, 1))
     expected[0:4:2, 0:4:2] = 1
     np.testing.assert_array_equal(dx, expected)
+    across = jnp.zeros((3, 3, 1)).at[0, 1].set(1).at[1, 0].set(1)  # the upper one is read first
+    (dx,) = jax.vjp(max_pool, across)[1](jnp.ones((1, 1, 1)))
+    assert dx[0, 1, 0] == 1 and dx.sum() == 1
 
 
 def test_pooling_before_the_relu_is_pooling_after_it():
-    """Values and gradients, to the bit; half of the windows have nothing above 0."""
+    """Values and gradients, to the bit; a quarter of the windows have nothing above 0."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(-1.0, 1.0, (2, 9, 8, 3)), jnp.float32)
     y, pull = jax.vjp(max_pool_relu, x)
@@ -124,7 +136,7 @@ def _conv(x, kernel):
 
 
 @pytest.fixture
-def optimised():
+def with_libraries():
     """The compiler's libraries come with its optimisations, which tests do without."""
     name = "jax_disable_most_optimizations"
     before = jax.config.values[name]
@@ -133,7 +145,7 @@ def optimised():
     jax.config.update(name, before)
 
 
-def test_on_cpu_convolutions_are_not_left_to_ynnpack(optimised):
+def test_on_cpu_convolutions_are_not_left_to_ynnpack(with_libraries):
     given = jnp.ones((8, 28, 28, 32)), jnp.ones((3, 3, 32, 32))
     theirs = jax.jit(lambda *xk: _conv(*xk)).lower(*given).compile()
     if "ynn_fusion" not in theirs.as_text():
@@ -143,7 +155,7 @@ def test_on_cpu_convolutions_are_not_left_to_ynnpack(optimised):
     np.testing.assert_allclose(ours(*given), theirs(*given), rtol=1e-5)
 
 
-def test_what_a_rectifier_puts_out_is_computed_once(optimised):
+def test_what_a_rectifier_puts_out_is_computed_once(with_libraries):
     """Else a sum that five blocks add to is five times a sum of all before it."""
 
     def chain(x):
@@ -172,11 +184,22 @@ def test_double_precision_is_compiled_as_jax_does(monkeypatch):
     assert ours.jitted() is not wide
 
 
-def test_an_xla_that_does_not_know_the_option_compiles_without(monkeypatch):
-    convolution._known_options.cache_clear()
-    monkeypatch.setattr(convolution, "_CPU_OPTIONS", {"xla_cpu_of_another_year": "yes"})
-    try:
-        assert compiler_options() is None
-        assert network_jit(lambda x: x + 1)(1.0) == 2.0
-    finally:
+def test_within_another_transformation_it_is_jax_jit():
+    """JAX takes options at the outermost jit only."""
+    ours = network_jit(lambda x, scale: scale * jnp.sum(x * x))
+    np.testing.assert_array_equal(jax.grad(ours)(jnp.arange(3.0), 2.0), [0.0, 4.0, 8.0])
+    assert jax.jit(lambda x: ours(x, scale=3.0))(jnp.ones(2)) == 6.0
+
+
+def test_an_xla_that_does_not_know_an_option_compiles_without(monkeypatch):
+    unknown = {"xla_cpu_of_another_year": "yes"}
+    known = convolution._WITHOUT_BARRIERS
+    monkeypatch.setattr(convolution, "_CPU_OPTIONS", known | unknown)
+    for fewer, expected in ((known, known), (unknown, None)):
         convolution._known_options.cache_clear()
+        monkeypatch.setattr(convolution, "_WITHOUT_BARRIERS", fewer)
+        try:
+            assert compiler_options() == expected
+            assert network_jit(lambda x: x + 1)(1.0) == 2.0
+        finally:
+            convolution._known_options.cache_clear()

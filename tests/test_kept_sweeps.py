@@ -38,7 +38,7 @@ FINISHED = {
 }
 SECOND = {
     "compare_balances": "image-log_prob",
-    "compare_precisions": "dam-float32-4",
+    "compare_precisions": "dam-float32-1",
     "evaluate_prior": "joint",
 }
 

@@ -32,7 +32,10 @@ RECIPE = Recipe(
 @pytest.mark.parametrize(("batch", "at_once", "shares"), [
     (4, 4, 1), (4, 2, 1), (5, 3, 1), (5, 2, 3), (7, 1, 2), (1, 1, 2), (8, 3, 4)
 ])  # fmt: skip
-def test_parts_give_the_chunk_back(batch, at_once, shares):
+@pytest.mark.parametrize("spare", [False, True])
+def test_parts_give_the_chunk_back(batch, at_once, shares, spare, monkeypatch):
+    monkeypatch.setattr("jaxsynth.engine.parts.rounds_by_place", lambda: spare)
+    assert share_rows(batch) == batch + (spare and batch > 1)
     whole = sweep._rows(0, batch, shares, batch * shares)
     parts = make_parts(batch, at_once, shares)
     cut = parts.cut({"a": whole, "b": whole[:, None] * 2})
@@ -64,7 +67,9 @@ def todo(batch: int, steps: int = 7):
     return plan(networks, [Run(seed, TERMS) for seed in range(7)], settings)
 
 
-def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(monkeypatch, tmp_path):
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(spare, monkeypatch, tmp_path):
+    monkeypatch.setattr("jaxsynth.engine.parts.rounds_by_place", lambda: spare)
     small = join(list(execute(todo(2))))
     (tmp_path / UNFINISHED).mkdir()
 
@@ -83,6 +88,7 @@ def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(monkeypatch
     again = list(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
     jax.tree.map(np.testing.assert_array_equal, again[0], chunks[1])
     monkeypatch.undo()
+    monkeypatch.setattr("jaxsynth.engine.parts.rounds_by_place", lambda: spare)
     whole = next(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
     np.testing.assert_array_equal(whole.objective[:, :3], chunks[1].objective[:, :3])
     np.testing.assert_allclose(whole.codes, chunks[1].codes, atol=0.2)

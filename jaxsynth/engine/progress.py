@@ -49,8 +49,8 @@ def restore(like: State, leaves: Sequence[np.ndarray]) -> State:
     kinds = [[(leaf.dtype, leaf.shape) for leaf in tree] for tree in (own, made)]
     if kinds[0] != kinds[1]:
         raise ValueError(
-            "a saved state is of another recipe, batch, generator or number of devices: resume it "
-            "as it was begun, or delete it to compute its chunk again"
+            "a saved state is of another recipe, batch, generator, number of devices or version of "
+            "jaxsynth or jaxlib: resume it as it was begun, or delete it to compute its chunk again"
         )
     return jax.tree.unflatten(tree, made)
 

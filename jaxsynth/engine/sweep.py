@@ -133,7 +133,7 @@ def sweep(
       box, recipe, balance: how the codes climb.
       judge: the system that looks at the finished images; by default `system`. It may hold more
         classifiers than the ones that are climbed (their params must be there).
-      batch: runs per chunk and device. Float32 results are bit-equal for equal batch, whatever the
+      batch: runs per chunk and device. Results are bit-equal for equal batch, whatever the
         neighbours.
       record: steps after which codes are kept, each in 1..recipe.steps.
       on_step: called with (first run of the chunk, steps done, objective values (R,), snapshot);

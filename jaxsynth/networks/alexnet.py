@@ -74,7 +74,7 @@ class AlexNet(nn.Module):
                 name=c.name,
             )
             x = self._rectify(out, c.name, conv(x))
-            if c.pool:
+            if c.pool:  # the ReLU above is not computed then unless its blob is asked for
                 x = out[c.pool] = max_pool_relu(out[f"{c.name}_pre"])
             if c.norm:
                 x = local_response_norm(x)

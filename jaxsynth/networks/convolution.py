@@ -6,19 +6,20 @@ bfloat16 both are alike; in float64 XLA has no fast code, and YNNPACK stays. Som
 networks are slow all the same, and `cpu_conv` rewrites those and leaves the rest alone
 (benchmarks/README.md has the figures):
 
-  dense, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
+  other, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
                     after the other
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
   few channels in,  as XLA's, but its input gradient is a convolution of stride 1 that makes all
-  stride > 1        pixels of a block at once (space-to-depth), or of 2x2 blocks
+  stride > 1        pixels of a block at once (space-to-depth), or of 2x2 blocks at stride 2
   deconvolution     one 2x2 convolution of the small map that makes all four phases of the pixels;
   4x4, stride 2     few channels out: input gradient of columns two by two
 
-Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F).
+Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F). Gradients are reverse mode only.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial, wraps
 from typing import Any
 
@@ -38,6 +39,7 @@ _CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
     "xla_disable_hlo_passes": "cse_barrier_expander",
 }
+_WITHOUT_BARRIERS = {k: v for k, v in _CPU_OPTIONS.items() if k != "xla_disable_hlo_passes"}
 
 Padding = Sequence[tuple[int, int]]
 
@@ -45,20 +47,22 @@ Padding = Sequence[tuple[int, int]]
 def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     """`jax.jit` of a function that runs networks, with the options that are fast where it runs.
 
-    The backend is asked at the first call, not before. For the outermost jit only, as JAX has it.
-    The function that `jax.jit` made is `.jitted()` of the result.
+    The backend is asked at the first call, not before. JAX takes options at the outermost jit only:
+    within another one, or a gradient, this is `jax.jit`; so `network_jit(jax.grad(f))`, not
+    `jax.grad(network_jit(f))`. The function that `jax.jit` made is `.jitted()` of the result.
     """
 
     @cache
-    def made(plain: bool):
-        return jax.jit(fun, compiler_options=None if plain else _CPU_OPTIONS, **kwargs)
+    def made(options: tuple[tuple[str, str], ...]):
+        return jax.jit(fun, compiler_options=dict(options) or None, **kwargs)
 
     def jitted():
-        return made(compiler_options() is None)
+        return made(tuple((compiler_options() or {}).items()))
 
     @wraps(fun)
     def call(*args, **named):
-        return jitted()(*args, **named)
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, named)))
+        return (made(()) if traced else jitted())(*args, **named)
 
     call.jitted = jitted
     return call
@@ -73,22 +77,21 @@ def compiler_options() -> dict[str, str] | None:
 def rounds_by_place() -> bool:
     """Whether a row of a batch may be rounded otherwise for being the last one.
 
-    YNNPACK's convolutions do so, XLA's own do not: with them a row's bits are the same at every
-    place of every batch of two and more (`tests/test_pocket.py`).
+    YNNPACK's convolutions do so, XLA's own do not (`tests/test_pocket.py`).
     """
     return jax.default_backend() == "cpu" and compiler_options() is None
 
 
 @cache
 def _known_options() -> dict[str, str] | None:
-    """Found once for the process."""
+    """The most of the options that this XLA compiles with; None on accelerators."""
     if jax.default_backend() != "cpu":
         return None
-    try:
-        jax.jit(lax.optimization_barrier, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
-    except (RuntimeError, ValueError):  # another XLA, without this option
-        return None
-    return _CPU_OPTIONS
+    for options in (_CPU_OPTIONS, _WITHOUT_BARRIERS):
+        with suppress(RuntimeError, ValueError):  # another XLA, without one of them
+            jax.jit(lax.optimization_barrier, compiler_options=options).lower(0.0).compile()
+            return options
+    return None
 
 
 def network_conv() -> Callable[..., jax.Array] | None:
@@ -97,7 +100,7 @@ def network_conv() -> Callable[..., jax.Array] | None:
 
 
 def cpu_conv(x: jax.Array, kernel: jax.Array, window_strides, padding, **kwargs) -> jax.Array:
-    """Drop-in for `lax.conv_general_dilated`."""
+    """For flax's `conv_general_dilated` hook: NHWC and HWIO, whatever `dimension_numbers` says."""
     strides, dilation = tuple(window_strides), tuple(kwargs.get("lhs_dilation") or (1, 1))
     plain = set(kwargs.get("rhs_dilation") or (1,)) == {1} and not isinstance(padding, str)
     k, square = kernel.shape[0], kernel.shape[0] == kernel.shape[1]
@@ -106,10 +109,11 @@ def cpu_conv(x: jax.Array, kernel: jax.Array, window_strides, padding, **kwargs)
     if plain and dilation == (1, 1) and square:
         if k == 1 and _is(padding, 0):
             return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
-        if strides[0] == strides[1] > 1 and x.shape[-1] <= _FEW and padding[0] == padding[1]:
+        even = _is(padding, padding[0][0])
+        if strides[0] == strides[1] > 1 and x.shape[-1] <= _FEW and even:
             return _strided(x, kernel, strides[0], padding[0][0])
         if strides == (1, 1):
-            return _dense(x, kernel, tuple(map(tuple, padding)))
+            return _unit_stride(x, kernel, tuple(map(tuple, padding)))
     if plain and (dilation, strides, k, square) == ((2, 2), (1, 1), 4, True) and _is(padding, 2):
         return _doubling(x, kernel)
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **kwargs)
@@ -143,23 +147,26 @@ def _strided_forward(x, kernel, stride, pad):
 def _strided_backward(stride, pad, saved, dy):
     """One convolution, of stride `step` over dy, makes blocks of `side` x `side` pixels of x.
 
-    Pixel (side h + a, side w + b) of the padded x is made at (h, w) as channel (a, b, c).
+    Pixel (side h + a, side w + b) of the padded x is made at (h, w) as channel (a, b, c). Along an
+    axis dx[side h + a] = sum over t of kernel[stride (reach - t) + a] dy[step h - reach + t], where
+    `reach` is how many places of dy before its own a pixel is still seen from.
     """
     x, kernel = saved
     (k, _, channels, features), size = kernel.shape, x.shape[1:3]
     step = 1 if stride * stride * channels >= _WIDE else 2
-    side, reach = step * stride, -(-k // stride) - 1  # of a window back over earlier places of dy
+    side, reach = step * stride, -(-k // stride) - 1
+    taps = reach + step
 
-    def of_taps(kernel):  # (k, ...) -> (taps, side, ...)
-        ends = (side - stride, stride * reach + side - k)
-        grown = jnp.pad(kernel, (ends, *((0, 0),) * 3))
-        starts = range(stride * (reach + step - 1), -1, -stride)
+    def by_tap(rows):  # (k, ...) -> (t, a, ...), 0 where a is out of the kernel's reach
+        margins = (side - stride, stride * reach + side - k)
+        grown = jnp.pad(rows, (margins, *((0, 0),) * 3))
+        starts = range(stride * (taps - 1), -1, -stride)
         return jnp.stack([grown[start : start + side] for start in starts])
 
-    views = of_taps(kernel).transpose(2, 0, 1, 3, 4)  # (k, t, a, C, F)
-    turned = of_taps(views.reshape(k, -1, channels, features))
-    turned = turned.reshape(reach + step, side, reach + step, side, channels, features)
-    turned = turned.transpose(2, 0, 5, 3, 1, 4).reshape(*(reach + step,) * 2, features, -1)
+    rows = by_tap(kernel).transpose(2, 0, 1, 3, 4)  # (k, t, a, C, F)
+    both = by_tap(rows.reshape(k, taps * side, channels, features))
+    both = both.reshape(taps, side, taps, side, channels, features)  # (u, b, t, a, C, F)
+    turned = both.transpose(2, 0, 5, 3, 1, 4).reshape(taps, taps, features, -1)
     blocks = [-(-(n + 2 * pad) // side) for n in size]
     ends = [step * n - m for n, m in zip(blocks, dy.shape[1:3], strict=True)]
     z = _conv(dy, turned, [(reach, end) for end in ends], step)  # (B, h, w, side side C)
@@ -216,15 +223,15 @@ def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dense(x: jax.Array, kernel: jax.Array, pads: tuple[tuple[int, int], ...]) -> jax.Array:
+def _unit_stride(x: jax.Array, kernel: jax.Array, pads: tuple[tuple[int, int], ...]) -> jax.Array:
     return _conv(x, kernel, pads)
 
 
-def _dense_forward(x, kernel, pads):
+def _unit_stride_forward(x, kernel, pads):
     return _conv(x, kernel, pads), (x, kernel)
 
 
-def _dense_backward(pads, saved, dy):
+def _unit_stride_backward(pads, saved, dy):
     x, kernel = saved
     _, pull = jax.vjp(lambda kernel: _conv(x, kernel, pads), kernel)
     sides = zip(pads, kernel.shape[:2], strict=True)
@@ -232,7 +239,7 @@ def _dense_backward(pads, saved, dy):
     return _conv(dy, _turned(kernel), around), *pull(dy)
 
 
-_dense.defvjp(_dense_forward, _dense_backward)
+_unit_stride.defvjp(_unit_stride_forward, _unit_stride_backward)
 
 
 def _turned(kernel: jax.Array) -> jax.Array:

@@ -40,10 +40,10 @@ def _rectified(x: jax.Array, slope: float) -> jax.Array:
 
 
 def _rectified_forward(x, slope):
-    """The gradient looks at the output, so x need not be kept; the barrier is there lest XLA
-    computes the output anew wherever it is used (`network_jit`)."""
+    """The gradient looks at the output, so x need not be kept; slope is not negative. On CPU the
+    barrier is there lest XLA computes the output anew wherever it is used (`network_jit`)."""
     y = jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0)
-    y = lax.optimization_barrier(y)
+    y = lax.optimization_barrier(y) if jax.default_backend() == "cpu" else y
     return y, y
 
 
@@ -63,11 +63,11 @@ def max_pool_relu(x: jax.Array) -> jax.Array:
 def max_pool(x: jax.Array) -> jax.Array:
     """Caffe's max pooling 3/2 without padding, in ceil mode: (..., H, W, C) -> (..., H', W', C).
 
-    The last window may overhang the lower and right border. First along rows, then along columns;
-    the gradient goes to the first of equal values, and is twenty times faster on CPU than that of
-    `reduce_window`.
+    The last window may overhang the lower and right border. First within rows, then over them: of
+    equal values the first in reading order gets the gradient, as in Caffe, twenty times faster on
+    CPU than from `reduce_window`.
     """
-    return _pool(_pool(x, x.ndim - 3), x.ndim - 2)
+    return _pool(_pool(x, x.ndim - 2), x.ndim - 3)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -121,7 +121,7 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 def local_response_norm(x: jax.Array, size: int = 5) -> jax.Array:
     """Caffe's across-channel LRN, k = 1, beta = 3/4: x / (1 + alpha / size * sum of squares)^3/4.
 
-    The power is two roots: `pow` takes four times as long on CPU.
+    `size` is odd. The power is two roots: `pow` takes four times as long on CPU.
     """
     return _normed(x, size)[0]
 

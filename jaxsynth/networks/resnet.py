@@ -40,7 +40,7 @@ class ResNet(nn.Module):
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
         out = {"data": data}
         x = self._conv("conv_1", data, self.config.stem, 7, 2)
-        _rectify(out, "conv_1", x)
+        _rectify(out, "conv_1", x)  # the blob; not computed unless it is asked for
         x = out["pool1"] = max_pool_relu(x)  # ceil mode: 112 -> 56
         for s, (blocks, width) in enumerate(self.config.stages):
             for b in range(blocks):
@@ -65,9 +65,8 @@ class ResNet(nn.Module):
         x = _rectify(out, *conv("branch2b", x, width, 3))
         key, x = conv("branch2c", x, 4 * width, 1)
         out[key] = x
-        _rectify(out, key := f"eltwise_{name}", shortcut + x)
-        x = out[f"conv_{name}"] = out[key]
-        out[f"conv_{name}_pre"] = out[f"{key}_pre"]
+        x = out[f"conv_{name}"] = _rectify(out, f"eltwise_{name}", shortcut + x)
+        out[f"conv_{name}_pre"] = out[f"eltwise_{name}_pre"]
         return x
 
     def _conv(self, name: str, x: jax.Array, features: int, kernel: int, stride: int) -> jax.Array:
