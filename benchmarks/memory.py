@@ -4,8 +4,8 @@
 
 Each sweep is `experiments.scene` in a process of its own, on networks that compute next to nothing
 but whose arrays per run are of full size: codes of 4096, 205 scenes. Its peak is the kernel's
-(ru_maxrss). Writes memory_cpu.md and memory_cpu.png, the latter with matplotlib. Ten minutes on two
-busy cores.
+(ru_maxrss). Writes memory_cpu.md and memory_cpu.png, the latter with matplotlib. A minute on two
+cores.
 """
 
 import os

@@ -189,6 +189,14 @@ def test_within_another_transformation_it_is_jax_jit():
     ours = network_jit(lambda x, scale: scale * jnp.sum(x * x))
     np.testing.assert_array_equal(jax.grad(ours)(jnp.arange(3.0), 2.0), [0.0, 4.0, 8.0])
     assert jax.jit(lambda x: ours(x, scale=3.0))(jnp.ones(2)) == 6.0
+    assert jax.jit(lambda x: x * ours(jnp.ones(2), 3.0))(2.0) == 12.0  # by constants
+
+    @network_jit
+    def refuses(x):
+        raise ValueError("not this")
+
+    with pytest.raises(ValueError, match="not this"):
+        refuses(1.0)
 
 
 def test_an_xla_that_does_not_know_an_option_compiles_without(monkeypatch):

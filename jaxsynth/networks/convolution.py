@@ -61,8 +61,12 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
 
     @wraps(fun)
     def call(*args, **named):
-        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, named)))
-        return (made(()) if traced else jitted())(*args, **named)
+        try:
+            return jitted()(*args, **named)
+        except ValueError as error:  # nothing tells beforehand, as arguments may all be constants
+            if "top-level `jax.jit`" not in str(error):
+                raise
+        return made(())(*args, **named)
 
     call.jitted = jitted
     return call
