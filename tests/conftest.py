@@ -57,6 +57,12 @@ def full_precision():
         yield
 
 
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def big_generator(tmp_path_factory) -> Original:
     path = tmp_path_factory.mktemp("originals") / "generator.caffemodel"

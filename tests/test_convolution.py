@@ -40,12 +40,6 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_the_form_for_cpu_is_the_same_function(name, x64):
     shape, kernel_shape, strides, pad, kwargs = CASES[name]

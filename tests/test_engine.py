@@ -34,12 +34,6 @@ def networks():
     return tiny_networks()
 
 
-@pytest.fixture()
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def parts(networks, *terms):
     """System, params and one run's weights."""
     generator = networks["generator"]

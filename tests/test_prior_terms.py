@@ -42,12 +42,6 @@ def networks():
     return networks | {"generator": generator._replace(code=stats), "encoder": encoder}
 
 
-@pytest.fixture()
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def runs_of(seeds, *terms):
     return [Run(seed, terms or (SCENE, RISK)) for seed in seeds]
 

@@ -245,7 +245,8 @@ def test_a_state_of_another_recipe_is_refused(tmp_path):
 
     list(execute(plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=2)), keep))
     other = plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=3))
-    with pytest.raises(ValueError, match="number of devices or version"):
+    said = "another recipe, batch, generator, number of devices or version of jaxsynth or jaxlib"
+    with pytest.raises(ValueError, match=said):
         list(execute(other, under_way=snapshots[0]))
 
 

@@ -344,7 +344,7 @@ def test_a_pair_learns_to_read_what_it_paints(pair_steps):
     _, seen = pair_steps(60, scene_rate=2e-3, generator_rate=2e-3)
     first = seen[0]
     last = {name: np.mean([step[name] for step in seen[-10:]]) for name in first}  # steps differ
-    assert last["code"] < 0.1 * first["code"] and last["feature"] < 0.85 * first["feature"]
+    assert last["code"] < 0.1 * first["code"] and last["feature"] < 0.8 * first["feature"]
     assert last["agreement"] > first["agreement"]
 
 

@@ -6,14 +6,14 @@ bfloat16 both are alike; in float64 XLA has no fast code, and YNNPACK stays. Som
 networks are slow all the same, and `cpu_conv` rewrites those and leaves the rest alone
 (benchmarks/README.md has the figures):
 
-  other, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
-                    after the other
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
   few channels in,  as XLA's, but its input gradient is a convolution of stride 1 that makes all
   stride > 1        pixels of a block at once (space-to-depth), or of 2x2 blocks at stride 2
   deconvolution     one 2x2 convolution of the small map that makes all four phases of the pixels;
   4x4, stride 2     few channels out: input gradient of columns two by two
+  other, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
+                    after the other
 
 Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F). Gradients are reverse mode only.
 """
@@ -35,11 +35,8 @@ _WIDE = 48  # channels out of a convolution: with fewer it is slow, whatever it 
 
 # Matrix products stay YNNPACK's: a dense layer's few rows are slow in XLA's own. Barriers stay too:
 # without them XLA computes what a layer puts out anew wherever it is used.
-_CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-    "xla_disable_hlo_passes": "cse_barrier_expander",
-}
-_WITHOUT_BARRIERS = {k: v for k, v in _CPU_OPTIONS.items() if k != "xla_disable_hlo_passes"}
+_WITHOUT_BARRIERS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+_CPU_OPTIONS = {**_WITHOUT_BARRIERS, "xla_disable_hlo_passes": "cse_barrier_expander"}
 
 Padding = Sequence[tuple[int, int]]
 
@@ -53,11 +50,11 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     """
 
     @cache
-    def made(options: tuple[tuple[str, str], ...]):
-        return jax.jit(fun, compiler_options=dict(options) or None, **kwargs)
+    def made(plain: bool):
+        return jax.jit(fun, compiler_options=None if plain else compiler_options(), **kwargs)
 
     def jitted():
-        return made(tuple((compiler_options() or {}).items()))
+        return made(compiler_options() is None)
 
     @wraps(fun)
     def call(*args, **named):
@@ -66,7 +63,7 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
         except ValueError as error:  # nothing tells beforehand, as arguments may all be constants
             if "top-level `jax.jit`" not in str(error):
                 raise
-        return made(())(*args, **named)
+        return made(True)(*args, **named)
 
     call.jitted = jitted
     return call
@@ -195,7 +192,7 @@ def _doubling(x: jax.Array, kernel: jax.Array) -> jax.Array:
     small = small.reshape(2, 2, channels, 4 * features)
     # Padding inside the convolution is slow in float64.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return interleave(_conv(padded, small, [(0, 0)] * 2), x.shape[1:3], 1)
+    return interleave(_conv(padded, small, [(0, 0)] * 2), 1)
 
 
 def _doubling_forward(x, kernel):
@@ -205,7 +202,7 @@ def _doubling_forward(x, kernel):
 def _doubling_backward(saved, dy):
     x, kernel = saved
     _, pull = jax.vjp(lambda kernel: _dilated(x, kernel), kernel)
-    (batch, height, width, features), turned = dy.shape, _turned(kernel)  # (4, 4, F, C)
+    (batch, height, width, features), turned = dy.shape, turned_kernel(kernel)  # (4, 4, F, C)
     if features > _FEW:
         return _conv(dy, turned, [(1, 1)] * 2, 2), *pull(dy)
     # A 4x4 convolution of stride 2: two columns side by side are one of twice the channels.
@@ -240,13 +237,13 @@ def _unit_stride_backward(pads, saved, dy):
     _, pull = jax.vjp(lambda kernel: _conv(x, kernel, pads), kernel)
     sides = zip(pads, kernel.shape[:2], strict=True)
     around = [(k - 1 - before, k - 1 - after) for (before, after), k in sides]
-    return _conv(dy, _turned(kernel), around), *pull(dy)
+    return _conv(dy, turned_kernel(kernel), around), *pull(dy)
 
 
 _unit_stride.defvjp(_unit_stride_forward, _unit_stride_backward)
 
 
-def _turned(kernel: jax.Array) -> jax.Array:
+def turned_kernel(kernel: jax.Array) -> jax.Array:
     """The kernel of the input gradient: (k, k, C, F) -> (k, k, F, C), both sides reversed.
 
     The barrier keeps reversing and transposing apart: at once they take twice as long.

@@ -164,18 +164,18 @@ def upsample_conv(
     padded = jnp.pad(x, border, mode="edge") if smooth else jnp.pad(x, border)
     conv = lax.conv_general_dilated if conv is None else conv
     y = conv(padded, small, (1, 1), ((0, 0), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return interleave(y, x.shape[1:3], 0 if smooth else 1)
+    return interleave(y, 0 if smooth else 1)
 
 
-def interleave(phases: jax.Array, size: tuple[int, int], shift: int) -> jax.Array:
-    """Sub-pixel phases to pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F), size (H, W).
+def interleave(phases: jax.Array, shift: int) -> jax.Array:
+    """Sub-pixel phases to pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F).
 
     Phase (a, b) of place (h, w) is pixel (2 h + a - shift, 2 w + b - shift).
     """
-    (batch, height, width, channels), ends = phases.shape, [2 * n + shift for n in size]
+    batch, height, width, channels = phases.shape
     y = phases.reshape(batch, height, width, 2, 2, channels // 4)
     y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
-    return y[:, shift : ends[0], shift : ends[1]]
+    return y[:, shift : 2 * height - shift, shift : 2 * width - shift]
 
 
 def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsynth.networks.convolution import turned_kernel
+
 _IM2COL_SIDE = 18  # above this the copies cost more than the product saves
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -58,9 +60,8 @@ def _mixed_forward(x, kernel):
 def _mixed_backward(saved, dy):
     x, kernel = saved
     k, c, f = kernel.shape[0], kernel.shape[2], kernel.shape[3]
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     d_kernel = _columns(x, k).reshape(-1, k * k * c).T @ dy.reshape(-1, f)
-    return _conv(dy, turned, k - 1), d_kernel.reshape(kernel.shape)
+    return _conv(dy, turned_kernel(kernel), k - 1), d_kernel.reshape(kernel.shape)
 
 
 _mixed.defvjp(_mixed_forward, _mixed_backward)
