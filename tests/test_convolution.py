@@ -1,6 +1,9 @@
 """The CPU's forms of convolutions and pooling compute what XLA's own do, gradients included; and
 what runs networks is compiled without the slow library of convolutions."""
 
+import re
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,7 @@ from jaxsynth.networks.convolution import compiler_options, cpu_conv, network_ji
 from jaxsynth.networks.layers import (
     LRN_ALPHA,
     SLOPE,
+    dense,
     leaky_relu,
     local_response_norm,
     max_pool,
@@ -106,6 +110,31 @@ def test_rectifiers_and_their_gradient_at_zero(function, slope):
     y, pull = jax.vjp(function, x)
     np.testing.assert_array_equal(y, np.where(x > 0, x, np.float32(slope) * x))
     np.testing.assert_array_equal(pull(jnp.ones(5))[0], np.float32([slope, slope, slope, 1, 1]))
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (5,), (2, 3)])
+def test_a_dense_layer_and_its_gradients(leading, x64):
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, layer = jax.random.normal(keys[0], (*leading, 7)), dense(4, "fc")
+    given = layer.init(keys[1], x)
+    y, pull = jax.vjp(layer.apply, given, x)
+    expected, pull_expected = jax.vjp(nn.Dense(4, name="fc").apply, given, x)
+    assert jnp.array_equal(y, expected)
+    for ours, plain in zip(*map(jax.tree.leaves, (pull(y), pull_expected(y))), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-12)
+
+
+def test_the_gradient_of_a_dense_layer_leaves_the_kernel_where_it_is(with_libraries):
+    """On CPU a product with a transposed kernel transposes all of it first."""
+    layer, x = dense(64, "fc"), jnp.ones((8, 128))
+    given = layer.init(jax.random.key(0), x[0])
+
+    def gradient(given, x):
+        return jax.vmap(jax.grad(lambda x: (layer.apply(given, x) ** 2).sum()))(x)
+
+    text = network_jit(gradient).jitted().lower(given, x).compile().as_text()
+    products = re.findall(r"= f32\[(\d+),(\d+)\]\S* dot\(", text)
+    assert sorted(products) == [("128", "8"), ("8", "64")]
 
 
 def test_the_gradient_of_response_normalisation():

@@ -1,6 +1,7 @@
 """What benchmark_speed counts and compares; no test here looks at how long anything takes."""
 
 import csv
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -67,12 +68,20 @@ def test_random_networks_neither_vanish_nor_burst():
     assert 0.1 < float(jnp.std(logits)) < 1e4
 
 
-def test_calls_are_timed_in_turn():
-    order = []
-    calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
+def test_calls_are_timed_in_turn(monkeypatch):
+    """By a clock that only calls move: one of each compiles, then 50 ms of each go unclocked."""
+    order, now, seconds = [], [0.0], {"a": 1.0, "b": 0.02}
+
+    def call(name):
+        order.append(name)
+        now[0] += seconds[name]
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    calls = {name: partial(call, name) for name in "ab"}
     timings = time_in_turn(calls, repeats=4, budget=60.0)
-    assert order == list("ab" + 4 * "aabb")  # one of each, and the first of two, is not clocked
-    assert all(len(t.seconds) == 4 for t in timings.values())
+    assert "".join(order) == "ab" + 4 * ("aa" + "bbb" + "b")
+    assert timings["a"].seconds == pytest.approx([1.0] * 4)
+    assert timings["b"].seconds == pytest.approx([0.02] * 4)
     assert len(time_in_turn(calls, repeats=99, budget=0.0)["a"].seconds) == 3
 
 

@@ -18,6 +18,7 @@ import jax
 from jaxsynth.networks.layers import (
     at_least_float32,
     classifier_outputs,
+    dense,
     local_response_norm,
     max_pool_relu,
     relu,
@@ -81,8 +82,8 @@ class AlexNet(nn.Module):
                 out[c.norm] = x
         x = x.reshape((*x.shape[:-3], -1))
         for name, features in self.config.dense:
-            x = self._rectify(out, name, nn.Dense(features, name=name)(x))
-        out["fc8"] = nn.Dense(self.config.classes, name="fc8")(at_least_float32(x))
+            x = self._rectify(out, name, dense(features, name)(x))
+        out["fc8"] = dense(self.config.classes, "fc8")(at_least_float32(x))
         return out | classifier_outputs(out["fc8"])
 
     def _rectify(self, out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:

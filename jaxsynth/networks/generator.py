@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.networks.layers import SLOPE, leaky_relu, upsample_conv
+from jaxsynth.networks.layers import SLOPE, dense, leaky_relu, upsample_conv
 
 
 class Up(NamedTuple):
@@ -64,7 +64,7 @@ class Generator(nn.Module):
         out = {"feat": feat}
         x = feat
         for name, features in config.dense:
-            x = leaky_relu(nn.Dense(features, name=name)(x), config.slope)
+            x = leaky_relu(dense(features, name)(x), config.slope)
             out[name] = x
         x = _chw_to_hwc(x, config.seed)
         out[f"reshape_{config.dense[-1][0]}"] = x

@@ -1,4 +1,4 @@
-"""Layers shared by the networks: Caffe's pooling, local response norm, ReLUs and softmax family.
+"""Layers shared by the networks: dense ones, Caffe's ReLUs, pooling, response norm and softmax.
 
 All take images as (..., H, W, C) or vectors as (..., N); none looks at the leading axes.
 Sources: Caffe's layer definitions (pooling in ceil mode, LRN with alpha divided by the window,
@@ -9,6 +9,7 @@ ReLU gradient 0 at exactly 0). Caffe reads its constants as float32 and widens t
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,11 @@ def caffe_constant(value: float) -> float:
 
 SLOPE = caffe_constant(0.3)
 LRN_ALPHA = caffe_constant(1e-4)
+
+
+def _kept(y: jax.Array) -> jax.Array:
+    """y. On CPU a barrier, lest XLA computes y anew wherever it is used, or in another form."""
+    return lax.optimization_barrier(y) if jax.default_backend() == "cpu" else y
 
 
 def relu(x: jax.Array) -> jax.Array:
@@ -40,10 +46,8 @@ def _rectified(x: jax.Array, slope: float) -> jax.Array:
 
 
 def _rectified_forward(x, slope):
-    """The gradient looks at the output, so x need not be kept; slope is not negative. On CPU the
-    barrier is there lest XLA computes the output anew wherever it is used (`network_jit`)."""
-    y = jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0)
-    y = lax.optimization_barrier(y) if jax.default_backend() == "cpu" else y
+    """The gradient looks at the output, so x need not be kept; slope is not negative."""
+    y = _kept(jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0))
     return y, y
 
 
@@ -52,6 +56,32 @@ def _rectified_backward(slope, y, dy):
 
 
 _rectified.defvjp(_rectified_forward, _rectified_backward)
+
+
+def dense(features: int, name: str) -> nn.Dense:
+    """A dense layer, large kernel and few rows: (..., K) -> (..., F)."""
+    return nn.Dense(features, name=name, dot_general=lambda x, kernel, *_, **__: _dense(x, kernel))
+
+
+@jax.custom_vjp
+def _dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x @ kernel, whose input gradient is kernel @ dy^T. As dy @ kernel^T it takes twice as long on
+    CPU, where the whole kernel is transposed first."""
+    return x @ kernel
+
+
+def _dense_forward(x, kernel):
+    return x @ kernel, (x, kernel)
+
+
+def _dense_backward(saved, dy):
+    x, kernel = saved
+    _, pull = jax.vjp(lambda kernel: x @ kernel, kernel)
+    dx = jnp.tensordot(kernel, dy, (1, -1))  # (K, ...)
+    return jnp.moveaxis(_kept(dx), 0, -1), *pull(dy)
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
 
 
 def max_pool_relu(x: jax.Array) -> jax.Array:
@@ -81,6 +111,7 @@ def _pool_forward(x, axis):
 
 
 def _pool_backward(axis, x, dy):
+    dy = _kept(dy)  # each value is looked at by two windows
     first, second, third = _windows(x, axis)
     wins_first = (first >= second) & (first >= third)
     wins_second = ~wins_first & (second >= third)

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 
-from jaxsynth.networks.layers import at_least_float32, classifier_outputs, max_pool_relu, relu
+from jaxsynth.networks.layers import (
+    at_least_float32,
+    classifier_outputs,
+    dense,
+    max_pool_relu,
+    relu,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class ResNet(nn.Module):
         x = x.mean(axis=(-3, -2), keepdims=True)
         out["pool"] = x  # (..., 1, 1, C)
         pooled = at_least_float32(x[..., 0, 0, :])
-        out["fc_nsfw"] = nn.Dense(self.config.classes, name="fc_nsfw")(pooled)
+        out["fc_nsfw"] = dense(self.config.classes, "fc_nsfw")(pooled)
         return out | classifier_outputs(out["fc_nsfw"])
 
     def _block(self, out, x, name, width, stride, project):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_SETTLE = 0.05  # seconds; PyTorch's threads spin for some 10 ms (benchmarks/README.md)
+
 
 class Timing(NamedTuple):
     """Seconds a call: median, and the first and third quartile."""
@@ -21,9 +23,9 @@ def time_in_turn(
 ) -> dict[str, Timing]:
     """Each call once unclocked, then all in turn until `repeats` rounds or `budget` seconds.
 
-    A turn is a call unclocked and one clocked: another call's threads may still spin when it has
-    returned, and the caches are full of its weights; a step among steps meets neither. A call must
-    wait for its own result. At least three rounds are made.
+    A turn is calls unclocked until `_SETTLE` seconds have passed, and one clocked: another call's
+    threads still spin when it has returned, and the caches are full of its weights; a step among
+    steps meets neither. A call must wait for its own result. At least three rounds are made.
     """
     for call in calls.values():
         call()  # compiles
@@ -46,7 +48,10 @@ def ratio(ours: Timing, other: Timing) -> float:
 
 
 def _warm_seconds(call: Callable[[], None]) -> float:
+    begin = time.perf_counter()
     call()
+    while time.perf_counter() - begin < _SETTLE:
+        call()
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
