@@ -18,8 +18,8 @@ from collections import Counter
 
 import jax
 
-from experiments.benchmark_speed import make_case
 from experiments.launch import keep_compiled
+from experiments.speed_cases import make_case
 from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import cache_dir
 from jaxsynth.networks.convolution import compiler_options, network_jit

@@ -30,7 +30,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments import recipe_flags, run_flags
+from experiments import run_flags
 from experiments.common import encoder_name, load_networks
 from experiments.launch import command_line, run_main
 from experiments.stopping import keeps_going_on
@@ -47,7 +47,9 @@ from jaxsynth.files.weights import file_record, load_network
 from jaxsynth.kept import Stopped
 from jaxsynth.networks.network import Network, is_generator
 
-flags.adopt_module_key_flags(run_flags)
+_NO_USE = (*run_flags.OF_A_RECIPE, "balance", "precision", *run_flags.OF_A_KEPT_RUN, "save_seconds")
+for _name in run_flags.names_without(_NO_USE):
+    flags.declare_key_flag(_name)
 _NAMES = flags.DEFINE_list("optimizers", ["*"], f"Names or globs of {', '.join(OPTIMIZERS)}; more.")
 _OBJECTIVES = flags.DEFINE_list(
     "objectives", ["*"], f"Names or globs of {', '.join(OBJECTIVES)}, or terms joined by &."
@@ -83,10 +85,8 @@ _SMOKE_FLAGS = {
 def main(argv: Sequence[str]) -> int:
     if _SMOKE.value:
         _smoke()
-    recipe = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(recipe_flags)]
-    unused = [*recipe, "balance", "precision", *run_flags.OF_A_KEPT_RUN, "save_seconds"]
     instead = "which tunes and compares --optimizers from seeds"
-    run_flags.refuse("benchmark_optimizers", unused, instead)
+    run_flags.refuse("benchmark_optimizers", _NO_USE, instead)
     settings = run_flags.read_settings("benchmark_optimizers", argv, seeds="32")
     names = choose_optimizers(_NAMES.value)
     budgets = _positive("budgets", _BUDGETS.value)

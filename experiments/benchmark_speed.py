@@ -6,47 +6,24 @@ r"""How fast a step is: ours and PyTorch in turn, on the same weights, beside th
 
 A step is the forward pass and the gradient of its input. Cases: `trio` (the networks of 2016 at
 their own size with random weights), `pocket` (the shipped pair and open_nsfw), or one network by
-its name. With a peer both gradients are compared first, in float64. Writes speed.md and speed.csv
-(every time taken) into --out. Three minutes on two cores with PyTorch, which is an extra:
-pip install 'jaxsynth[peer]'.
+its name, each in a process of its own. With a peer both gradients are compared first, in float64.
+Writes speed.md and speed.csv (every time taken) into --out. Four minutes on two cores with PyTorch,
+which is an extra: pip install 'jaxsynth[peer]'.
 """
 
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
 
-from experiments.launch import (
-    check_flags_only,
-    check_some_of,
-    command_line,
-    keep_compiled,
-    run_main,
-)
-from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.experiment import NSFW, PLACES
-from jaxsynth.files.results import machine_line
-from jaxsynth.files.weights import cache_dir, load_network
+from experiments.launch import check_flags_only, check_some_of, command_line, run_main
+from experiments.speed_cases import CASES, OwnProcess, agreement, machine, measure_case
 from jaxsynth.files.whole import write_whole
-from jaxsynth.networks.network import Network
 from jaxsynth.report.tables import format_markdown, write_metrics
-from jaxsynth.speed.cases import Case, network_case, random_network, trio_case
-from jaxsynth.speed.compare import (
-    COMPILED,
-    TORCH,
-    Limits,
-    Measured,
-    check_agreement,
-    machine_limits,
-    measure,
-)
+from jaxsynth.speed.compare import COMPILED, TORCH, Limits, Measured
 from jaxsynth.speed.table import second_rows, speed_rows
 
-_FULL = {GENERATOR: "dgn_fc6", NSFW: "open_nsfw", PLACES: "places205"}
-_POCKET = {GENERATOR: "pocket_generator", NSFW: "open_nsfw", PLACES: "pocket_places"}
-_TRIOS = {"trio": _FULL, "pocket": _POCKET}
-CASES = ("trio", *_FULL.values(), "pocket", "pocket_generator", "pocket_places")
 _PEERS = {"none": (), TORCH: (TORCH,), COMPILED: (TORCH, COMPILED)}
 _PRECISIONS = ("float32", "bfloat16")
 
@@ -66,34 +43,30 @@ def main(argv: Sequence[str]) -> int:
     check_some_of("precisions", _PRECISION.value, _PRECISIONS)
     batches = _batches(_BATCHES.value)
     folder = _folder(Path(_OUT.value))
-    keep_compiled(cache_dir())
-    limits = {precision: machine_limits(precision) for precision in _PRECISION.value}
+    with OwnProcess() as own:
+        line, limits = own(machine, _PRECISION.value, _PEERS[_PEER.value])
     measured = []
-    for name in _CASES.value:
-        case, peers = make_case(name), _PEERS[_PEER.value]
-        agreement = check_agreement(case) if peers else None
-        for precision in _PRECISION.value:
-            for batch in batches:
-                budget = (_REPEATS.value, _SECONDS.value)
-                one = measure(case, batch, precision, peers, *budget, agreement)
-                measured.append(one)
-                print(_line(one), flush=True)
-                write_metrics(folder / "speed.csv", second_rows(measured))
-                write_whole(folder / "speed.md", _page(measured, limits).encode())
+    for one in _measure_all(batches):
+        measured.append(one)
+        print(_line(one), flush=True)
+        write_metrics(folder / "speed.csv", second_rows(measured))
+        write_whole(folder / "speed.md", _page(measured, line, limits).encode())
     print(f"wrote {folder / 'speed.md'}")
     return 0
 
 
-def make_case(name: str) -> Case:
-    """A case by its name."""
-    if name in _TRIOS:
-        return trio_case(name, {role: _network(n) for role, n in _TRIOS[name].items()})
-    return network_case(_network(name))
-
-
-def _network(name: str) -> Network:
-    """A shipped network, or one of 2016 with random weights."""
-    return random_network(name) if name in _FULL.values() else load_network(name)
+def _measure_all(batches: Sequence[int]) -> Iterator[Measured]:
+    """Each case in a process of its own, and so is the comparison of gradients before."""
+    peers = _PEERS[_PEER.value]
+    for name in _CASES.value:
+        difference = None
+        if peers:
+            with OwnProcess() as own:
+                difference = own(agreement, name)
+        with OwnProcess() as own:
+            for precision, batch in itertools.product(_PRECISION.value, batches):
+                settings = (batch, precision, peers, _REPEATS.value, _SECONDS.value, difference)
+                yield own(measure_case, name, *settings)
 
 
 def _folder(folder: Path) -> Path:
@@ -116,8 +89,7 @@ def _line(one: Measured) -> str:
     return f"{one.case}, batch {one.batch}, {one.precision}: {times}"
 
 
-def _page(measured: Sequence[Measured], limits: Mapping[str, Limits]) -> str:
-    peer = {} if _PEER.value == "none" else {TORCH: version(TORCH)}
+def _page(measured: Sequence[Measured], machine: str, limits: Mapping[str, Limits]) -> str:
     peaks = [
         f"* {precision}: matrix product {limit.operations / 1e9:.0f} GFLOP/s, copy "
         f"{limit.bytes / 1e9:.1f} GB/s, measured in the same run"
@@ -127,7 +99,7 @@ def _page(measured: Sequence[Measured], limits: Mapping[str, Limits]) -> str:
         [
             f"`{command_line('benchmark_speed')}`",
             "",
-            machine_line(peer),
+            machine,
             *peaks,
             "* times: median (first to third quartile); ratios: median over the rounds",
             "",

@@ -29,12 +29,13 @@ from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run, plan
 from jaxsynth.kept_rows import Part, Row
 from jaxsynth.networks.network import Network
 
-flags.adopt_module_key_flags(run_flags)
+_NO_USE = ("balance", *run_flags.OF_A_KEPT_RUN)
+for _name in run_flags.names_without(_NO_USE):
+    flags.declare_key_flag(_name)
 _SCENES = flags.DEFINE_list("scenes", list(BALANCE_SCENES), "Labels or globs.")
 _WEIGHT = flags.DEFINE_float("nsfw_weight", 1.0, "Weight of the NSFW neuron; the scene's is 1.")
 _BALANCES = flags.DEFINE_list("balances", list(BALANCES), "Balances to compare.")
 _TARGETS = flags.DEFINE_list("targets", ["logit", "log_prob", "log_odds"], "Targets to compare.")
-_NO_USE = ("balance", *run_flags.OF_A_KEPT_RUN)
 STEM = "balances"
 REACHED = 0.5
 

@@ -31,7 +31,9 @@ from jaxsynth.files.results import machine_line
 from jaxsynth.kept_rows import Part, Row
 from jaxsynth.networks.network import Network
 
-flags.adopt_module_key_flags(run_flags)
+_NO_USE = ("precision", *run_flags.OF_A_KEPT_RUN)
+for _name in run_flags.names_without(_NO_USE):
+    flags.declare_key_flag(_name)
 _SCENES = flags.DEFINE_list("scenes", ["mountain", "bedroom"], "Labels, globs or indices.")
 _NSFW = flags.DEFINE_bool("with_nsfw", True, "Compare nsfw as well.")
 _OTHER = flags.DEFINE_integer(
@@ -41,7 +43,6 @@ _OTHER = flags.DEFINE_integer(
     "On a CPU of few cores any two from 2 up give the same.",
     lower_bound=1,
 )
-_NO_USE = ("precision", *run_flags.OF_A_KEPT_RUN)
 STEM = "precision"
 REACHED = 0.9
 

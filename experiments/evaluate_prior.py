@@ -55,7 +55,9 @@ from jaxsynth.experiment import PLACES, Run, Sweep
 from jaxsynth.files.weights import cache_dir, file_record, load_network, read_info
 from jaxsynth.networks.network import Network
 
-flags.adopt_module_key_flags(run_flags)
+_NO_USE = ("seeds", "precision", *run_flags.OF_A_KEPT_RUN)
+for _name in run_flags.names_without(_NO_USE):
+    flags.declare_key_flag(_name)
 _FIGURES = flags.DEFINE_list("figures", ["all"], f"all, or some of {', '.join(GROUPS)}.")
 _DATA = flags.DEFINE_string("data", None, "Folder of zips or class folders, with a val split.")
 _CACHE = flags.DEFINE_string("cache", None, "Decoded images; default $JAXSYNTH_CACHE.")
@@ -75,7 +77,6 @@ _COUNTS = {
     "joint": flags.DEFINE_string("joint_seeds", "16", "Seeds per scene of joint."),
     "random": flags.DEFINE_string("random_seeds", "1024", "Seeds of random."),
 }
-_NO_USE = ("seeds", "precision", *run_flags.OF_A_KEPT_RUN)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -118,6 +118,7 @@ _PROGRESS = flags.DEFINE_bool("progress", True, "Show a progress bar.")
 
 
 # Flags of what only a run in a folder of its own has: a start, pages, other processes.
+OF_A_RECIPE = tuple(f.name for f in flags.FLAGS.get_key_flags_for_module(recipe_flags))
 OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "images", "blur_sheet")
 OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
 OF_A_KEPT_RUN += ("continue_from", "extend_steps")
@@ -244,13 +245,19 @@ def _recorded(steps: int) -> tuple[int, ...]:
     return tuple(_integers("record_codes", _RECORD.value))
 
 
+def names_without(unused: Sequence[str]) -> list[str]:
+    """Names of the flags of a run but `unused`: what a launcher declares as its own key flags."""
+    flags_of_run = flags.FLAGS.get_key_flags_for_module(__name__)
+    return [flag.name for flag in flags_of_run if flag.name not in unused]
+
+
 def refuse(experiment: str, names: Sequence[str], instead: str) -> None:
     """Raises ValueError if a flag was given that has no effect in this experiment."""
     for name in names:
         if flags.FLAGS[name].present:
             raise ValueError(
                 f"--{name} has no effect in {experiment}, {instead}: leave it away (--help lists "
-                "the flags of all experiments)"
+                "those that have)"
             )
 
 

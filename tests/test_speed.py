@@ -1,6 +1,8 @@
 """What benchmark_speed counts and compares; no test here looks at how long anything takes."""
 
 import csv
+import math
+import os
 from functools import partial
 
 import jax
@@ -10,6 +12,7 @@ import pytest
 from launching import run
 from tiny import tiny_networks
 
+from experiments.speed_cases import OwnProcess
 from jaxsynth.networks.network import KNOWN_CONFIGS
 from jaxsynth.speed.cases import inputs, network_case, random_network, trio_case
 from jaxsynth.speed.compare import OURS, Limits, Measured, check_agreement
@@ -92,6 +95,7 @@ def test_the_table_says_what_was_measured():
     (row,) = speed_rows([one], {"float32": Limits(400e9, 20e9)})
     assert row["ours, ms"].startswith("200.0 (") and row["torch / ours"] == "2.00"
     assert (row["GFLOP/s"], row["of the peak"], row["runs x steps / s"]) == ("200", "50%", "40")
+    assert row["rounds"] == 3
     assert (row["floor: arithmetic, ms"], row["floor: bytes, ms"]) == ("100", "100")
     assert [r["seconds"] for r in second_rows([one])] == [0.1, 0.2, 0.4, 0.2, 0.2, 1.2]
 
@@ -102,6 +106,15 @@ def test_the_peer_computes_the_same_gradient():
     assert check_agreement(trio_case("tiny", networks)) < 1e-9
     for network in networks.values():
         assert check_agreement(network_case(network)) < 1e-9
+
+
+def test_what_ends_a_process_of_its_own_is_told():
+    with OwnProcess() as own:
+        assert own(math.sqrt, 4) == 2
+        with pytest.raises(ValueError, match="math domain"):
+            own(math.sqrt, -1)
+        with pytest.raises(ValueError, match=r"process of _exit \(9\) was killed.*--batches"):
+            own(os._exit, 9)
 
 
 def test_the_launcher_writes_a_table_and_every_time(tmp_path):

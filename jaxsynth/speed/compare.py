@@ -5,7 +5,7 @@ An edge module: it holds the clock.
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -115,6 +115,15 @@ def check_agreement(case: Case) -> float:
             f"expected {AGREEMENT:g} at most: the comparison would be of two functions"
         )
     return difference
+
+
+def peer_versions(peers: Sequence[str]) -> dict[str, str]:
+    """Name and version of what the peers need.
+
+    Raises:
+      ValueError: if it is not installed.
+    """
+    return {TORCH: _peer().torch.__version__} if peers else {}
 
 
 def _peer_call(

@@ -22,6 +22,7 @@ def _row(m: Measured, limits: Limits) -> dict[str, Any]:
         "case": m.case,
         "batch": m.batch,
         "precision": m.precision,
+        "rounds": len(ours.seconds),
         "ours, ms": _milliseconds(ours),
     }
     for name, timing in m.timings.items():
