@@ -6,9 +6,9 @@ r"""How fast a step is: ours and PyTorch in turn, on the same weights, beside th
 
 A step is the forward pass and the gradient of its input. Cases: `trio` (the networks of 2016 at
 their own size with random weights), `pocket` (the shipped pair and open_nsfw), or one network by
-its name, each in a process of its own. With a peer both gradients are compared first, in float64.
-Writes speed.md and speed.csv (every time taken) into --out. Four minutes on two cores with PyTorch,
-which is an extra: pip install 'jaxsynth[peer]'.
+its name. Each is measured in a process of its own; with a peer both gradients are compared first,
+in float64. Writes speed.md and speed.csv (every time taken) into --out. Four minutes on two cores
+with PyTorch, which is an extra: pip install 'jaxsynth[peer]'.
 """
 
 import itertools
@@ -18,7 +18,13 @@ from pathlib import Path
 from absl import flags
 
 from experiments.launch import check_flags_only, check_some_of, command_line, run_main
-from experiments.speed_cases import CASES, OwnProcess, agreement, machine, measure_case
+from experiments.speed_cases import (
+    CASES,
+    compare_gradients,
+    in_own_process,
+    measure_case,
+    measure_machine,
+)
 from jaxsynth.files.whole import write_whole
 from jaxsynth.report.tables import format_markdown, write_metrics
 from jaxsynth.speed.compare import COMPILED, TORCH, Limits, Measured
@@ -43,30 +49,24 @@ def main(argv: Sequence[str]) -> int:
     check_some_of("precisions", _PRECISION.value, _PRECISIONS)
     batches = _batches(_BATCHES.value)
     folder = _folder(Path(_OUT.value))
-    with OwnProcess() as own:
-        line, limits = own(machine, _PRECISION.value, _PEERS[_PEER.value])
+    machine, limits = in_own_process(measure_machine, _PRECISION.value, _PEERS[_PEER.value])
     measured = []
     for one in _measure_all(batches):
         measured.append(one)
         print(_line(one), flush=True)
         write_metrics(folder / "speed.csv", second_rows(measured))
-        write_whole(folder / "speed.md", _page(measured, line, limits).encode())
+        write_whole(folder / "speed.md", _page(measured, machine, limits).encode())
     print(f"wrote {folder / 'speed.md'}")
     return 0
 
 
 def _measure_all(batches: Sequence[int]) -> Iterator[Measured]:
-    """Each case in a process of its own, and so is the comparison of gradients before."""
     peers = _PEERS[_PEER.value]
     for name in _CASES.value:
-        difference = None
-        if peers:
-            with OwnProcess() as own:
-                difference = own(agreement, name)
-        with OwnProcess() as own:
-            for precision, batch in itertools.product(_PRECISION.value, batches):
-                settings = (batch, precision, peers, _REPEATS.value, _SECONDS.value, difference)
-                yield own(measure_case, name, *settings)
+        agreement = in_own_process(compare_gradients, name) if peers else None
+        for precision, batch in itertools.product(_PRECISION.value, batches):
+            settings = (precision, peers, _REPEATS.value, _SECONDS.value, agreement)
+            yield in_own_process(measure_case, name, batch, *settings)
 
 
 def _folder(folder: Path) -> Path:

@@ -117,8 +117,8 @@ _SAVE_SECONDS = flags.DEFINE_float(
 _PROGRESS = flags.DEFINE_bool("progress", True, "Show a progress bar.")
 
 
-# Flags of what only a run in a folder of its own has: a start, pages, other processes.
 OF_A_RECIPE = tuple(f.name for f in flags.FLAGS.get_key_flags_for_module(recipe_flags))
+# Flags of what only a run in a folder of its own has: a start, pages, other processes.
 OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "images", "blur_sheet")
 OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
 OF_A_KEPT_RUN += ("continue_from", "extend_steps")
@@ -257,7 +257,7 @@ def refuse(experiment: str, names: Sequence[str], instead: str) -> None:
         if flags.FLAGS[name].present:
             raise ValueError(
                 f"--{name} has no effect in {experiment}, {instead}: leave it away (--help lists "
-                "those that have)"
+                "the flags that have one)"
             )
 
 

@@ -1,19 +1,22 @@
 """The cases of `benchmark_speed`, and what it does in processes of their own.
 
-A case is measured in a new process: after others, a step of milliseconds takes up to half as long
-again on CPU (benchmarks/README.md), and a sweep has its process for itself, too.
+Each measurement has a new process, as a sweep has: after other cases a step of milliseconds takes
+up to half as long again on CPU (benchmarks/README.md).
 """
 
-import functools
 import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 from experiments.heap import keep_memory
 from experiments.launch import keep_compiled
 from jaxsynth.engine.objective import GENERATOR
+from jaxsynth.engine.parts import is_out_of_memory
 from jaxsynth.experiment import NSFW, PLACES
 from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import cache_dir, load_network
@@ -34,48 +37,36 @@ _TRIOS = {"trio": _FULL, "pocket": _POCKET}
 CASES = ("trio", *_FULL.values(), "pocket", "pocket_generator", "pocket_places")
 
 
-class OwnProcess:
-    """A new process that calls functions, one after the other; with `with`.
-
-    Functions, arguments and results are pickled: functions of a module, plain data, arrays.
-    """
-
-    def __enter__(self) -> "OwnProcess":
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, initializer=_begin)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown()
-
-    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Raises what the function raises, ValueError if the process was killed."""
-        try:
-            return self._pool.submit(function, *args).result()
-        except BrokenProcessPool:
-            raise ValueError(
-                f"the process of {function.__name__} ({', '.join(map(str, args))}) was killed, as "
-                "when memory is full: smaller --batches need less"
-            ) from None
-
-
-def machine(precisions: Sequence[str], peers: Sequence[str]) -> tuple[str, dict[str, Limits]]:
+def measure_machine(
+    precisions: Sequence[str], peers: Sequence[str]
+) -> tuple[str, dict[str, Limits]]:
     """`machine_line` with the peers' versions, and `machine_limits` by precision."""
-    line = machine_line(peer_versions(peers))
-    return line, {precision: machine_limits(precision) for precision in precisions}
+    limits = {precision: machine_limits(precision) for precision in precisions}
+    return machine_line(peer_versions(peers)), limits
 
 
-def agreement(name: str) -> float:
+def compare_gradients(name: str) -> float:
     """`check_agreement` of a case by its name."""
     return check_agreement(make_case(name))
 
 
-def measure_case(name: str, *args: Any) -> Measured:
-    """`measure` of a case by its name."""
-    return measure(make_case(name), *args)
+def measure_case(name: str, batch: int, precision: str, *settings: Any) -> Measured:
+    """`measure` of a case by its name.
+
+    Raises:
+      ValueError: also if memory is full.
+    """
+    try:
+        return measure(make_case(name), batch, precision, *settings)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
+            raise
+        raise ValueError(
+            f"{name}, batch {batch}, {precision}: out of memory ({error}): smaller --batches need "
+            "less; what was measured before is written"
+        ) from None
 
 
-@functools.cache
 def make_case(name: str) -> Case:
     """A case by its name."""
     if name in _TRIOS:
@@ -88,6 +79,53 @@ def _network(name: str) -> Network:
     return random_network(name) if name in _FULL.values() else load_network(name)
 
 
-def _begin() -> None:
+def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)` by a new process, which ends with this one.
+
+    The function is one of a module; arguments and result are pickled.
+
+    Raises:
+      ValueError, OSError: as the function does; ValueError if the process ends without a result.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, args), daemon=True)
+    with _interrupts_ignored():  # by the new process: this one is interrupted, and that one ends
+        process.start()
+    sender.close()
+    try:
+        result, error = receiver.recv()
+    except EOFError:
+        process.join()
+        raise ValueError(
+            f"the process of {function.__name__} {args[:1]} ended without a result (exit code "
+            f"{process.exitcode}): what it wrote stands above"
+        ) from None
+    process.join()
+    if error is not None:
+        raise error
+    return result
+
+
+def _answer(sender: Connection, function: Callable[..., Any], args: Sequence[Any]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_memory()
     keep_compiled(cache_dir())
+    try:
+        sender.send((function(*args), None))
+    except (ValueError, OSError) as error:
+        sender.send((None, error))
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -116,7 +116,8 @@ def test_rectifiers_and_their_gradient_at_zero(function, slope):
 def test_a_dense_layer_and_its_gradients(leading, x64):
     keys = jax.random.split(jax.random.key(0), 2)
     x, layer = jax.random.normal(keys[0], (*leading, 7)), dense(4, "fc")
-    given = layer.init(keys[1], x)
+    shapes = jax.eval_shape(layer.init, keys[1], x)
+    given = jax.tree.map(lambda s: jax.random.normal(keys[1], s.shape), shapes)
     y, pull = jax.vjp(layer.apply, given, x)
     expected, pull_expected = jax.vjp(nn.Dense(4, name="fc").apply, given, x)
     assert jnp.array_equal(y, expected)
@@ -126,6 +127,8 @@ def test_a_dense_layer_and_its_gradients(leading, x64):
 
 def test_the_gradient_of_a_dense_layer_leaves_the_kernel_where_it_is(with_libraries):
     """On CPU a product with a transposed kernel transposes all of it first."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("only on CPU a product shows how it was written")
     layer, x = dense(64, "fc"), jnp.ones((8, 128))
     given = layer.init(jax.random.key(0), x[0])
 

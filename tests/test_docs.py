@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", ROOT / "ported_params" / "README.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD_NOTES.md"]
+DOCUMENTS += [ROOT / folder / "README.md" for folder in ("ported_params", "benchmarks")]
+REFUSED = {  # of the flags of a run
+    "benchmark_optimizers": {"recipe", "steps", "balance", "precision", "save_seconds"},
+    "compare_balances": {"balance"},
+    "compare_precisions": {"precision"},
+    "evaluate_prior": {"seeds", "precision"},
+}
 COMMAND = re.compile(r"python -m experiments\.(\w+)((?:[^\n`\\]|\\\n)*)")
 
 
@@ -44,6 +51,13 @@ def test_every_command_exists_with_its_flags(document, experiment, rest):
     assert (ROOT / "experiments" / f"{experiment}.py").is_file(), document
     used = {name.partition("=")[0] for name in re.findall(r"--([\w]+(?==|\s|$|\]))", rest)}
     assert used <= flags_of(experiment), (document, used - flags_of(experiment))
+
+
+@pytest.mark.parametrize("experiment", REFUSED)
+def test_help_lists_no_flag_that_is_refused(experiment):
+    listed = flags_of(experiment)
+    assert {"out", "resume", "generator"} <= listed
+    assert not listed & (REFUSED[experiment] | {"init_image", "show", "devices", "continue_from"})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

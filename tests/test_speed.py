@@ -3,16 +3,19 @@
 import csv
 import math
 import os
+import signal
+import time
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from launching import run
+from launching import run, start
 from tiny import tiny_networks
 
-from experiments.speed_cases import OwnProcess
+from experiments.speed_cases import in_own_process
 from jaxsynth.networks.network import KNOWN_CONFIGS
 from jaxsynth.speed.cases import inputs, network_case, random_network, trio_case
 from jaxsynth.speed.compare import OURS, Limits, Measured, check_agreement
@@ -108,13 +111,40 @@ def test_the_peer_computes_the_same_gradient():
         assert check_agreement(network_case(network)) < 1e-9
 
 
-def test_what_ends_a_process_of_its_own_is_told():
-    with OwnProcess() as own:
-        assert own(math.sqrt, 4) == 2
-        with pytest.raises(ValueError, match="math domain"):
-            own(math.sqrt, -1)
-        with pytest.raises(ValueError, match=r"process of _exit \(9\) was killed.*--batches"):
-            own(os._exit, 9)
+def test_a_process_of_its_own_answers_or_its_end_is_told():
+    assert in_own_process(os.getpid) != os.getpid()
+    with pytest.raises(ValueError, match="math domain"):
+        in_own_process(math.sqrt, -1)
+    with pytest.raises(ValueError, match=r"process of _exit \(9,\) ended .* \(exit code 9\)"):
+        in_own_process(os._exit, 9)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_benchmark_leaves_no_process_behind(tmp_path, number):
+    flags = ("--cases=pocket_places", "--seconds=600", "--repeats=999999")
+    process = start("benchmark_speed", *flags, f"--out={tmp_path / 'speed'}")
+    children = _wait(lambda: _children(process.pid), process)
+    process.send_signal(number)
+    _, err = process.communicate(60)
+    assert (process.returncode, err) == (128 + number, "stopped\n")
+    _wait(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that `pid` has started, by Linux's own list of them."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    if not listed.exists():
+        pytest.skip("this system does not list a process's children")
+    return [int(child) for child in listed.read_text().split()]
+
+
+def _wait(for_what, process=None):
+    for _ in range(600):
+        if found := for_what():
+            return found
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError("waited a minute")
 
 
 def test_the_launcher_writes_a_table_and_every_time(tmp_path):

@@ -26,7 +26,8 @@ LRN_ALPHA = caffe_constant(1e-4)
 
 
 def _kept(y: jax.Array) -> jax.Array:
-    """y. On CPU a barrier, lest XLA computes y anew wherever it is used, or in another form."""
+    """y. On CPU a barrier, which programs of `network_jit` keep, lest XLA computes y anew wherever
+    it is used, or merges it with what uses it."""
     return lax.optimization_barrier(y) if jax.default_backend() == "cpu" else y
 
 
@@ -59,8 +60,12 @@ _rectified.defvjp(_rectified_forward, _rectified_backward)
 
 
 def dense(features: int, name: str) -> nn.Dense:
-    """A dense layer, large kernel and few rows: (..., K) -> (..., F)."""
-    return nn.Dense(features, name=name, dot_general=lambda x, kernel, *_, **__: _dense(x, kernel))
+    """A dense layer, (..., K) -> (..., F), fast where the kernel is large and the rows are few."""
+
+    def product(x, kernel, dimension_numbers, precision):  # flax asks for x @ kernel by them
+        return _dense(x, kernel)
+
+    return nn.Dense(features, name=name, dot_general=product)
 
 
 @jax.custom_vjp
@@ -76,9 +81,8 @@ def _dense_forward(x, kernel):
 
 def _dense_backward(saved, dy):
     x, kernel = saved
-    _, pull = jax.vjp(lambda kernel: x @ kernel, kernel)
-    dx = jnp.tensordot(kernel, dy, (1, -1))  # (K, ...)
-    return jnp.moveaxis(_kept(dx), 0, -1), *pull(dy)
+    dx = _kept(jnp.tensordot(kernel, dy, (1, -1)))  # (K, ...), lest the product is turned round
+    return jnp.moveaxis(dx, 0, -1), jnp.einsum("...k,...f->kf", x, dy)
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
@@ -111,7 +115,7 @@ def _pool_forward(x, axis):
 
 
 def _pool_backward(axis, x, dy):
-    dy = _kept(dy)  # each value is looked at by two windows
+    dy = _kept(dy)  # three pixels look at each value
     first, second, third = _windows(x, axis)
     wins_first = (first >= second) & (first >= third)
     wins_second = ~wins_first & (second >= third)
