@@ -7,7 +7,7 @@ r"""How fast a step is: ours and PyTorch in turn, on the same weights, beside th
 A step is the forward pass and the gradient of its input. Cases: `trio` (the networks of 2016 at
 their own size with random weights), `pocket` (the shipped pair and open_nsfw), or one network by
 its name. Each is measured in a process of its own; with a peer both gradients are compared first,
-in float64. Writes speed.md and speed.csv (every time taken) into --out. Four minutes on two cores
+in float64. Writes speed.md and speed.csv (every time taken) into --out. Six minutes on two cores
 with PyTorch, which is an extra: pip install 'jaxsynth[peer]'.
 """
 
@@ -37,7 +37,7 @@ _CASES = flags.DEFINE_list("cases", list(CASES), f"Some of {', '.join(CASES)}.")
 _BATCHES = flags.DEFINE_list("batches", ["8", "1"], "Runs in a step.")
 _PRECISION = flags.DEFINE_list("precisions", ["float32"], "Some of float32, bfloat16.")
 _PEER = flags.DEFINE_enum("peer", "none", list(_PEERS), "torch.compile is measured beside torch.")
-_REPEATS = flags.DEFINE_integer("repeats", 25, "Rounds at most.", lower_bound=3)
+_REPEATS = flags.DEFINE_integer("repeats", 100, "Rounds at most.", lower_bound=3)
 _SECONDS = flags.DEFINE_float("seconds", 15.0, "No round begins after so many, but three are made.")
 _OUT = flags.DEFINE_string("out", "out/benchmark_speed", "Folder for speed.md and speed.csv.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier run's files.")
