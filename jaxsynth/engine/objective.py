@@ -26,6 +26,7 @@ from jaxsynth.networks.network import (
     activation_shapes,
     image_blob,
     is_generator,
+    prepared,
 )
 
 GENERATOR = "generator"
@@ -111,7 +112,7 @@ def system_params(
     networks = {GENERATOR: generator} | dict(classifiers)
     if encoder is not None:
         networks[ENCODER] = encoder
-    return {role: network.params for role, network in networks.items()}
+    return {role: prepared(network) for role, network in networks.items()}
 
 
 def params_of(system: System, params: Mapping[str, Params]) -> dict[str, Params]:

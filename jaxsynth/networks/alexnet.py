@@ -15,6 +15,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
+from jaxsynth.networks.forms import layer_conv
 from jaxsynth.networks.layers import (
     at_least_float32,
     classifier_outputs,
@@ -71,7 +72,7 @@ class AlexNet(nn.Module):
                 strides=c.stride,
                 padding=c.pad,
                 feature_group_count=c.groups,
-                conv_general_dilated=self.conv,
+                conv_general_dilated=layer_conv(self, c.name),
                 name=c.name,
             )
             x = self._rectify(out, c.name, conv(x))

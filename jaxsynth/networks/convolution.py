@@ -15,6 +15,9 @@ networks are slow all the same, and `cpu_conv` rewrites those and leaves the res
   other, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
                     after the other
 
+What is made of a kernel alone (turned for a gradient, or for phases) is asked of `keep`, so that it
+can be made once for many steps (`forms`).
+
 Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F). Gradients are reverse mode only.
 """
 
@@ -27,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsynth.networks.forms import Keep, make_now
 from jaxsynth.networks.layers import interleave
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -100,23 +104,28 @@ def network_conv() -> Callable[..., jax.Array] | None:
     return cpu_conv if jax.default_backend() == "cpu" else None
 
 
-def cpu_conv(x: jax.Array, kernel: jax.Array, window_strides, padding, **kwargs) -> jax.Array:
+def cpu_conv(
+    x: jax.Array, kernel: jax.Array, window_strides, padding, keep: Keep = make_now, **kwargs
+) -> jax.Array:
     """For flax's `conv_general_dilated` hook: NHWC and HWIO, whatever `dimension_numbers` says."""
     strides, dilation = tuple(window_strides), tuple(kwargs.get("lhs_dilation") or (1, 1))
     plain = set(kwargs.get("rhs_dilation") or (1,)) == {1} and not isinstance(padding, str)
     k, square = kernel.shape[0], kernel.shape[0] == kernel.shape[1]
     if plain and (groups := kwargs.get("feature_group_count", 1)) > 1:
-        return _grouped(x, kernel, strides, padding, groups, kwargs)
+        return _grouped(x, kernel, strides, padding, groups, keep, kwargs)
     if plain and dilation == (1, 1) and square:
         if k == 1 and _is(padding, 0):
             return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
         even = _is(padding, padding[0][0])
         if strides[0] == strides[1] > 1 and x.shape[-1] <= _FEW and even:
-            return _strided(x, kernel, strides[0], padding[0][0])
+            turned = keep("turned", lambda: _block_kernel(kernel, strides[0]))
+            return _strided(x, kernel, turned, strides[0], padding[0][0])
         if strides == (1, 1):
-            return _unit_stride(x, kernel, tuple(map(tuple, padding)))
+            turned = keep("turned", lambda: turned_kernel(kernel))
+            return _unit_stride(x, kernel, turned, tuple(map(tuple, padding)))
     if plain and (dilation, strides, k, square) == ((2, 2), (1, 1), 4, True) and _is(padding, 2):
-        return _doubling(x, kernel)
+        phases = keep("phases", lambda: _deconvolution_phases(kernel))
+        return _doubling(x, kernel, phases, keep("turned", lambda: _doubling_turned(kernel)))
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **kwargs)
 
 
@@ -124,38 +133,69 @@ def _is(padding: Padding, amount: int) -> bool:
     return all(tuple(pair) == (amount, amount) for pair in padding)
 
 
-def _conv(x: jax.Array, kernel: jax.Array, padding: Padding, stride: int = 1) -> jax.Array:
-    strides = (stride, stride)
+def _conv(x: jax.Array, kernel: jax.Array, padding: Padding, stride=1) -> jax.Array:
+    strides = (stride, stride) if isinstance(stride, int) else stride
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
 
-def _grouped(x, kernel, strides, padding, groups: int, kwargs) -> jax.Array:
+def _grouped(x, kernel, strides, padding, groups: int, keep: Keep, kwargs) -> jax.Array:
     kwargs = {**kwargs, "feature_group_count": 1}
-    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
-    made = [cpu_conv(a, b, strides, padding, **kwargs) for a, b in parts]
+    kernels = jnp.split(kernel, groups, axis=-1)
+    made = []
+    for i, (a, b) in enumerate(zip(jnp.split(x, groups, axis=-1), kernels, strict=True)):
+
+        def keep_group(name, make, i=i):
+            return keep(f"{name}_{i}", make)
+
+        b = keep_group("group", lambda b=b: b)
+        made.append(cpu_conv(a, b, strides, padding, keep_group, **kwargs))
     return jnp.concatenate(made, axis=-1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _strided(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _strided(x: jax.Array, kernel: jax.Array, turned: jax.Array, stride: int, pad: int):
     return _conv(x, kernel, [(pad, pad)] * 2, stride)
 
 
-def _strided_forward(x, kernel, stride, pad):
-    return _strided(x, kernel, stride, pad), (x, kernel)
+def _strided_forward(x, kernel, turned, stride, pad):
+    return _conv(x, kernel, [(pad, pad)] * 2, stride), (x, kernel, turned)
 
 
 def _strided_backward(stride, pad, saved, dy):
     """One convolution, of stride `step` over dy, makes blocks of `side` x `side` pixels of x.
 
-    Pixel (side h + a, side w + b) of the padded x is made at (h, w) as channel (a, b, c). Along an
-    axis dx[side h + a] = sum over t of kernel[stride (reach - t) + a] dy[step h - reach + t], where
-    `reach` is how many places of dy before its own a pixel is still seen from.
+    Pixel (side h + a, side w + b) of the padded x is made at (h, w) as channel (a, b, c).
     """
-    x, kernel = saved
-    (k, _, channels, features), size = kernel.shape, x.shape[1:3]
-    step = 1 if stride * stride * channels >= _WIDE else 2
-    side, reach = step * stride, -(-k // stride) - 1
+    x, kernel, turned = saved
+    channels, size = kernel.shape[2], x.shape[1:3]
+    step, side, reach = _blocks(kernel, stride)
+    blocks = [-(-(n + 2 * pad) // side) for n in size]
+    ends = [step * n - m for n, m in zip(blocks, dy.shape[1:3], strict=True)]
+    z = _conv(dy, turned, [(reach, end) for end in ends], step)  # (B, h, w, side side C)
+    z = z.reshape(-1, *blocks, side, side * channels).transpose(0, 1, 3, 2, 4)
+    z = z.reshape(-1, blocks[0] * side, blocks[1] * side, channels)
+    _, pull = jax.vjp(lambda kernel: _conv(x, kernel, [(pad, pad)] * 2, stride), kernel)
+    return z[:, pad : pad + size[0], pad : pad + size[1]], *pull(dy), None
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
+
+
+def _blocks(kernel: jax.Array, stride: int) -> tuple[int, int, int]:
+    """Of `_strided_backward`: step over dy, side of a block, and `reach`, how many places of dy
+    before its own a pixel is still seen from."""
+    step = 1 if stride * stride * kernel.shape[2] >= _WIDE else 2
+    return step, step * stride, -(-kernel.shape[0] // stride) - 1
+
+
+def _block_kernel(kernel: jax.Array, stride: int) -> jax.Array:
+    """The kernel of `_strided_backward`: (k, k, C, F) -> (taps, taps, F, side side C).
+
+    Along an axis dx[side h + a] = sum over t of kernel[stride (reach - t) + a] dy[step h - reach +
+    t].
+    """
+    k, _, channels, features = kernel.shape
+    step, side, reach = _blocks(kernel, stride)
     taps = reach + step
 
     def by_tap(rows):  # (k, ...) -> (t, a, ...), 0 where a is out of the kernel's reach
@@ -167,50 +207,48 @@ def _strided_backward(stride, pad, saved, dy):
     rows = by_tap(kernel).transpose(2, 0, 1, 3, 4)  # (k, t, a, C, F)
     both = by_tap(rows.reshape(k, taps * side, channels, features))
     both = both.reshape(taps, side, taps, side, channels, features)  # (u, b, t, a, C, F)
-    turned = both.transpose(2, 0, 5, 3, 1, 4).reshape(taps, taps, features, -1)
-    blocks = [-(-(n + 2 * pad) // side) for n in size]
-    ends = [step * n - m for n, m in zip(blocks, dy.shape[1:3], strict=True)]
-    z = _conv(dy, turned, [(reach, end) for end in ends], step)  # (B, h, w, side side C)
-    z = z.reshape(-1, *blocks, side, side * channels).transpose(0, 1, 3, 2, 4)
-    z = z.reshape(-1, blocks[0] * side, blocks[1] * side, channels)
-    _, pull = jax.vjp(lambda kernel: _conv(x, kernel, [(pad, pad)] * 2, stride), kernel)
-    return z[:, pad : pad + size[0], pad : pad + size[1]], pull(dy)[0]
-
-
-_strided.defvjp(_strided_forward, _strided_backward)
+    return both.transpose(2, 0, 5, 3, 1, 4).reshape(taps, taps, features, -1)
 
 
 @jax.custom_vjp
-def _doubling(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _doubling(x: jax.Array, kernel: jax.Array, phases: jax.Array, turned: jax.Array) -> jax.Array:
     """Deconvolution 4x4, stride 2, padding 1: (B, H, W, C), (4, 4, C, F) -> (B, 2 H, 2 W, F).
 
     Rows h - 1 and h make output rows 2 h - 1 and 2 h: one 2x2 convolution makes all phases.
     """
-    channels, features = kernel.shape[2:]
-    small = kernel.reshape(2, 2, 2, 2, channels, features)[:, ::-1, :, ::-1]
-    small = small.transpose(0, 2, 4, 1, 3, 5)
-    small = small.reshape(2, 2, channels, 4 * features)
     # Padding inside the convolution is slow in float64.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return interleave(_conv(padded, small, [(0, 0)] * 2), 1)
+    return interleave(_conv(padded, phases, [(0, 0)] * 2), 1)
 
 
-def _doubling_forward(x, kernel):
-    return _doubling(x, kernel), (x, kernel)
+def _deconvolution_phases(kernel: jax.Array) -> jax.Array:
+    """(4, 4, C, F) -> (2, 2, C, 4 F)."""
+    channels, features = kernel.shape[2:]
+    small = kernel.reshape(2, 2, 2, 2, channels, features)[:, ::-1, :, ::-1]
+    return small.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, 4 * features)
+
+
+def _doubling_turned(kernel: jax.Array) -> jax.Array:
+    """(4, 4, C, F) -> (4, 4, F, C); of few channels out (4, 3, 2 F, C), for two columns at once."""
+    turned, features = turned_kernel(kernel), kernel.shape[3]
+    if features > _FEW:
+        return turned
+    return jnp.pad(turned, ((0, 0), (1, 1), (0, 0), (0, 0))).reshape(4, 3, 2 * features, -1)
+
+
+def _doubling_forward(x, kernel, phases, turned):
+    return _doubling(x, kernel, phases, turned), (x, kernel, turned)
 
 
 def _doubling_backward(saved, dy):
-    x, kernel = saved
+    x, kernel, turned = saved
     _, pull = jax.vjp(lambda kernel: _dilated(x, kernel), kernel)
-    (batch, height, width, features), turned = dy.shape, turned_kernel(kernel)  # (4, 4, F, C)
+    batch, height, width, features = dy.shape
     if features > _FEW:
-        return _conv(dy, turned, [(1, 1)] * 2, 2), *pull(dy)
+        return _conv(dy, turned, [(1, 1)] * 2, 2), *pull(dy), None, None
     # A 4x4 convolution of stride 2: two columns side by side are one of twice the channels.
     pairs = dy.reshape(batch, height, width // 2, 2 * features)
-    turned = jnp.pad(turned, ((0, 0), (1, 1), (0, 0), (0, 0))).reshape(4, 3, 2 * features, -1)
-    return lax.conv_general_dilated(
-        pairs, turned, (2, 1), [(1, 1)] * 2, dimension_numbers=_LAYOUT
-    ), *pull(dy)
+    return _conv(pairs, turned, [(1, 1)] * 2, (2, 1)), *pull(dy), None, None
 
 
 _doubling.defvjp(_doubling_forward, _doubling_backward)
@@ -223,21 +261,21 @@ def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _unit_stride(x: jax.Array, kernel: jax.Array, pads: tuple[tuple[int, int], ...]) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _unit_stride(x: jax.Array, kernel: jax.Array, turned: jax.Array, pads: tuple) -> jax.Array:
     return _conv(x, kernel, pads)
 
 
-def _unit_stride_forward(x, kernel, pads):
-    return _conv(x, kernel, pads), (x, kernel)
+def _unit_stride_forward(x, kernel, turned, pads):
+    return _conv(x, kernel, pads), (x, kernel, turned)
 
 
 def _unit_stride_backward(pads, saved, dy):
-    x, kernel = saved
+    x, kernel, turned = saved
     _, pull = jax.vjp(lambda kernel: _conv(x, kernel, pads), kernel)
     sides = zip(pads, kernel.shape[:2], strict=True)
     around = [(k - 1 - before, k - 1 - after) for (before, after), k in sides]
-    return _conv(dy, turned_kernel(kernel), around), *pull(dy)
+    return _conv(dy, turned, around), *pull(dy), None
 
 
 _unit_stride.defvjp(_unit_stride_forward, _unit_stride_backward)

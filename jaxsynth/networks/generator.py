@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxsynth.networks.forms import Keep, kept_forms, layer_conv
 from jaxsynth.networks.layers import SLOPE, dense, leaky_relu, upsample_conv
 
 
@@ -69,7 +70,7 @@ class Generator(nn.Module):
         x = _chw_to_hwc(x, config.seed)
         out[f"reshape_{config.dense[-1][0]}"] = x
         for layer in config.layers:
-            x = _spatial(layer, self.conv)(x)
+            x = _spatial(layer, layer_conv(self, layer.name), kept_forms(self, layer.name))(x)
             if layer is not config.layers[-1]:
                 x = leaky_relu(x, config.slope)
             out[layer.name] = x
@@ -82,7 +83,7 @@ def _chw_to_hwc(x: jax.Array, seed: tuple[int, int, int]) -> jax.Array:
     return jnp.moveaxis(x, -3, -1)
 
 
-def _spatial(layer: Up, conv_general_dilated: Callable[..., jax.Array] | None):
+def _spatial(layer: Up, conv_general_dilated: Callable[..., jax.Array] | None, keep: Keep):
     if layer.kind == "deconv":
         # Zero-stuff by the stride, pad kernel - 1 - pad, correlate with the flipped kernel
         # (flipped once, when the weights are ported).
@@ -102,7 +103,7 @@ def _spatial(layer: Up, conv_general_dilated: Callable[..., jax.Array] | None):
         smooth = layer.kind == "linconv"
 
         def conv(x, kernel, *_, **__):  # flax makes the kernel and adds the bias
-            return upsample_conv(x, kernel, smooth, conv_general_dilated)
+            return upsample_conv(x, kernel, smooth, conv_general_dilated, keep)
     else:
         conv = conv_general_dilated
     return nn.Conv(

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsynth.networks.forms import Keep, make_now
+
 
 def caffe_constant(value: float) -> float:
     """`value` rounded to float32 and widened again, as Caffe reads it from a prototxt."""
@@ -184,7 +186,11 @@ def _channel_sum(x: jax.Array, size: int) -> jax.Array:
 
 
 def upsample_conv(
-    x: jax.Array, kernel: jax.Array, smooth: bool, conv: Callable[..., jax.Array] | None = None
+    x: jax.Array,
+    kernel: jax.Array,
+    smooth: bool,
+    conv: Callable[..., jax.Array] | None = None,
+    keep: Keep = make_now,
 ) -> jax.Array:
     """Doubles x, then convolves: (B, H, W, C), (3, 3, C, F) -> (B, 2 H, 2 W, F).
 
@@ -192,9 +198,10 @@ def upsample_conv(
     (borders zero). Computed at the small size, in sub-pixel form: upsampling and kernel together
     are one small kernel for each of the four output phases (Shi et al. 2016, "Is the deconvolution
     layer the same as a convolutional layer?"); nearest neighbour needs 2x2 taps of it, 2.25 times
-    less work. `conv` replaces `lax.conv_general_dilated`.
+    less work. `conv` replaces `lax.conv_general_dilated`, `keep` is asked for the four kernels.
     """
-    small = _phase_kernels(kernel, _BILINEAR_TAPS if smooth else _NEAREST_TAPS)
+    taps = _BILINEAR_TAPS if smooth else _NEAREST_TAPS
+    small = keep("phases", lambda: _phase_kernels(kernel, taps))
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
     padded = jnp.pad(x, border, mode="edge") if smooth else jnp.pad(x, border)
     conv = lax.conv_general_dilated if conv is None else conv

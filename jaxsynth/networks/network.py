@@ -17,7 +17,8 @@ import numpy as np
 from flax import traverse_util
 
 from jaxsynth.networks.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
-from jaxsynth.networks.convolution import network_conv
+from jaxsynth.networks.convolution import network_conv, network_jit
+from jaxsynth.networks.forms import FORMS
 from jaxsynth.networks.generator import DGN_FC6, Generator, GeneratorConfig, Up
 from jaxsynth.networks.resnet import OPEN_NSFW, ResNet, ResNetConfig
 
@@ -136,14 +137,45 @@ def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
 
     The same configuration gives the same function object, so jit recognises it. The parameters'
     precision is that of the arithmetic; with bfloat16 the logits and what follows are float32.
+    `prepared` parameters do as well, and make its gradients faster on CPU.
     """
     module = make_module(config, conv=network_conv())
 
     def apply(params: Params, x: jax.Array) -> Activations:
         x = x.astype(next(iter(params.values())).dtype)  # the weights' precision is the network's
-        return module.apply({"params": traverse_util.unflatten_dict(params, sep="/")}, x)
+        return module.apply(_variables(params), x)
 
     return apply
+
+
+def prepared(network: Network) -> Params:
+    """Its parameters, on CPU with what its steps make of them alone: `forms/...`.
+
+    For many steps with the same parameters; the results are the same to the bit. A seventh more
+    memory for the networks of 2016.
+    """
+    return network.params | _forms_maker(network.info.config)(network.params)
+
+
+@functools.cache
+def _forms_maker(config: Config) -> Callable[[Params], Params]:
+    if (conv := network_conv()) is None:
+        return lambda params: {}
+    module = make_module(config, conv=conv)
+
+    def forms(params: Params) -> Params:
+        x = jnp.zeros(input_shape(config), next(iter(params.values())).dtype)
+        _, made = module.apply(_variables(params), x, mutable=[FORMS])
+        return traverse_util.flatten_dict(made, sep="/")
+
+    return network_jit(forms)
+
+
+def _variables(params: Params) -> dict[str, Any]:
+    """Collections of the flax module: `params`, and `forms` if the parameters are prepared."""
+    tree = traverse_util.unflatten_dict(params, sep="/")
+    forms = tree.pop(FORMS, {})
+    return {"params": tree, FORMS: forms}
 
 
 def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:

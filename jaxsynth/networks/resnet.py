@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 
+from jaxsynth.networks.forms import layer_conv
 from jaxsynth.networks.layers import (
     at_least_float32,
     classifier_outputs,
@@ -81,7 +82,7 @@ class ResNet(nn.Module):
             (kernel, kernel),
             strides=stride,
             padding=kernel // 2,
-            conv_general_dilated=self.conv,
+            conv_general_dilated=layer_conv(self, name),
             name=name,
         )(x)
         return x if self.norm is None else self.norm(name)(x)

@@ -27,6 +27,7 @@ from jaxsynth.networks.network import (
     is_generator,
     logits_blob,
     make_module,
+    prepared,
 )
 from jaxsynth.training.initial import initial_variables
 
@@ -79,7 +80,7 @@ def network_case(network: Network) -> Case:
     config = network.info.config
     blob = image_blob(config) if is_generator(config) else logits_blob(config)
     step = partial(_ascend, network.apply, network.name, blob)
-    return Case(network.name, {network.name: network}, step, {network.name: network.params})
+    return Case(network.name, {network.name: network}, step, {network.name: prepared(network)})
 
 
 def inputs(config: Config, batch: int, seed: int = 0) -> np.ndarray:
