@@ -24,7 +24,7 @@ from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import cache_dir
 from jaxsynth.networks.convolution import compiler_options, network_jit
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.speed.cases import inputs
+from jaxsynth.speed.cases import inputs, step_params
 
 _BATCH = 8
 _MEASURED = "--measured"  # what a process is told that measures
@@ -54,11 +54,12 @@ def _measure() -> dict[str, object]:
     keep_compiled(cache_dir())
     case = make_case("trio")
     x = jax.device_put(inputs(case.first.info.config, _BATCH))
+    params = step_params(case, "float32")
     compiler_options()  # tries them, which is a program of its own
     counts: Counter[str] = Counter()
     jax.monitoring.register_event_listener(lambda event, **_: counts.update([event]))
     begin = time.perf_counter()
-    lowered = network_jit(case.step).jitted().lower(case.params, x)
+    lowered = network_jit(case.step).jitted().lower(params, x)
     traced, cpu = time.perf_counter(), time.process_time()
     lowered.compile()
     return {

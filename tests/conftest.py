@@ -50,6 +50,12 @@ def optimised(request):
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture
+def optimised_programs(optimised):
+    """As a user's are, by the compiler's libraries; other tests of tiny networks do without."""
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True)
 def full_precision():
     """Accelerators would use TF32 or bfloat16 products otherwise."""

@@ -125,7 +125,7 @@ def test_a_dense_layer_and_its_gradients(leading, x64):
         np.testing.assert_allclose(ours, plain, rtol=1e-12)
 
 
-def test_the_gradient_of_a_dense_layer_leaves_the_kernel_where_it_is(with_libraries):
+def test_the_gradient_of_a_dense_layer_leaves_the_kernel_where_it_is(optimised_programs):
     """On CPU a product with a transposed kernel transposes all of it first."""
     if jax.default_backend() != "cpu":
         pytest.skip("only on CPU a product shows how it was written")
@@ -161,17 +161,7 @@ def _conv(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, **LAYOUT)
 
 
-@pytest.fixture
-def with_libraries():
-    """The compiler's libraries come with its optimisations, which tests do without."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.values[name]
-    jax.config.update(name, False)
-    yield
-    jax.config.update(name, before)
-
-
-def test_on_cpu_convolutions_are_not_left_to_ynnpack(with_libraries):
+def test_on_cpu_convolutions_are_not_left_to_ynnpack(optimised_programs):
     given = jnp.ones((8, 28, 28, 32)), jnp.ones((3, 3, 32, 32))
     theirs = jax.jit(lambda *xk: _conv(*xk)).lower(*given).compile()
     if "ynn_fusion" not in theirs.as_text():
@@ -181,7 +171,7 @@ def test_on_cpu_convolutions_are_not_left_to_ynnpack(with_libraries):
     np.testing.assert_allclose(ours(*given), theirs(*given), rtol=1e-5)
 
 
-def test_what_a_rectifier_puts_out_is_computed_once(with_libraries):
+def test_what_a_rectifier_puts_out_is_computed_once(optimised_programs):
     """Else a sum that five blocks add to is five times a sum of all before it."""
 
     def chain(x):

@@ -21,7 +21,7 @@ from jaxsynth.engine.terms import (
     weights_and_watch,
 )
 from jaxsynth.experiment import PLACES
-from jaxsynth.networks.network import Network, Params
+from jaxsynth.networks.network import Network, Params, prepared
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "mountain": ("places:fc8:mountain:1",),
@@ -91,7 +91,8 @@ def make_groups(
     for objective in objectives:
         roles = {term.network for term in objective.terms} - {GENERATOR}
         members.setdefault(tuple(sorted(roles)), []).append(objective)
-    return tuple(_group(roles, tuple(found), networks, shapes) for roles, found in members.items())
+    fixed = {role: n._replace(params=prepared(n)) for role, n in networks.items()}  # once for all
+    return tuple(_group(roles, tuple(found), fixed, shapes) for roles, found in members.items())
 
 
 def _group(roles, objectives, networks, shapes) -> Group:

@@ -108,7 +108,8 @@ def make_encoder(generator: Network, encoder: Network) -> Encoder:
 def system_params(
     generator: Network, classifiers: Mapping[str, Network], encoder: Network | None = None
 ) -> dict[str, Params]:
-    """Parameters of all networks, {role: params}, as a `System` of them takes them."""
+    """Parameters of all networks, {role: params}, as a `System` of them takes them: `prepared`,
+    which on CPU compiles and runs a little program for each network."""
     networks = {GENERATOR: generator} | dict(classifiers)
     if encoder is not None:
         networks[ENCODER] = encoder

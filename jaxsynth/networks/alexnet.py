@@ -15,7 +15,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from jaxsynth.networks.forms import layer_conv
+from jaxsynth.networks.derived import layer_conv
 from jaxsynth.networks.layers import (
     at_least_float32,
     classifier_outputs,
@@ -54,7 +54,7 @@ class AlexNet(nn.Module):
 
     `norm(name)` (training only) makes the layer that stands between a convolution or hidden dense
     layer and its ReLU; shipped weights have it folded in. `conv` replaces
-    `lax.conv_general_dilated`.
+    `lax.conv_general_dilated`, and is given a `derive` (`derived`) besides.
     """
 
     config: AlexNetConfig

@@ -15,8 +15,8 @@ networks are slow all the same, and `cpu_conv` rewrites those and leaves the res
   other, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
                     after the other
 
-What is made of a kernel alone (turned for a gradient, or for phases) is asked of `keep`, so that it
-can be made once for many steps (`forms`).
+What is made of a kernel alone (turned for a gradient, or for phases) is asked of `derive`, so that
+it can be made once for many steps (`derived`).
 
 Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F). Gradients are reverse mode only.
 """
@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsynth.networks.forms import Keep, make_now
+from jaxsynth.networks.derived import Derive, derive_nothing, part
 from jaxsynth.networks.layers import interleave
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -105,27 +105,32 @@ def network_conv() -> Callable[..., jax.Array] | None:
 
 
 def cpu_conv(
-    x: jax.Array, kernel: jax.Array, window_strides, padding, keep: Keep = make_now, **kwargs
+    x: jax.Array,
+    kernel: jax.Array,
+    window_strides,
+    padding,
+    derive: Derive = derive_nothing,
+    **kwargs,
 ) -> jax.Array:
     """For flax's `conv_general_dilated` hook: NHWC and HWIO, whatever `dimension_numbers` says."""
     strides, dilation = tuple(window_strides), tuple(kwargs.get("lhs_dilation") or (1, 1))
     plain = set(kwargs.get("rhs_dilation") or (1,)) == {1} and not isinstance(padding, str)
     k, square = kernel.shape[0], kernel.shape[0] == kernel.shape[1]
     if plain and (groups := kwargs.get("feature_group_count", 1)) > 1:
-        return _grouped(x, kernel, strides, padding, groups, keep, kwargs)
+        return _grouped(x, kernel, strides, padding, groups, derive, kwargs)
     if plain and dilation == (1, 1) and square:
         if k == 1 and _is(padding, 0):
             return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
         even = _is(padding, padding[0][0])
         if strides[0] == strides[1] > 1 and x.shape[-1] <= _FEW and even:
-            turned = keep("turned", lambda: _block_kernel(kernel, strides[0]))
-            return _strided(x, kernel, turned, strides[0], padding[0][0])
+            blocks = derive("blocks", lambda: _block_kernel(kernel, strides[0]))
+            return _strided(x, kernel, blocks, strides[0], padding[0][0])
         if strides == (1, 1):
-            turned = keep("turned", lambda: turned_kernel(kernel))
+            turned = derive("turned", lambda: turned_kernel(kernel))
             return _unit_stride(x, kernel, turned, tuple(map(tuple, padding)))
     if plain and (dilation, strides, k, square) == ((2, 2), (1, 1), 4, True) and _is(padding, 2):
-        phases = keep("phases", lambda: _deconvolution_phases(kernel))
-        return _doubling(x, kernel, phases, keep("turned", lambda: _doubling_turned(kernel)))
+        phases = derive("phases", lambda: _deconvolution_phases(kernel))
+        return _doubling(x, kernel, phases, derive("turned", lambda: _doubling_turned(kernel)))
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **kwargs)
 
 
@@ -133,32 +138,27 @@ def _is(padding: Padding, amount: int) -> bool:
     return all(tuple(pair) == (amount, amount) for pair in padding)
 
 
-def _conv(x: jax.Array, kernel: jax.Array, padding: Padding, stride=1) -> jax.Array:
-    strides = (stride, stride) if isinstance(stride, int) else stride
+def _conv(x: jax.Array, kernel: jax.Array, padding: Padding, strides=(1, 1)) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
 
-def _grouped(x, kernel, strides, padding, groups: int, keep: Keep, kwargs) -> jax.Array:
+def _grouped(x, kernel, strides, padding, groups: int, derive: Derive, kwargs) -> jax.Array:
     kwargs = {**kwargs, "feature_group_count": 1}
-    kernels = jnp.split(kernel, groups, axis=-1)
     made = []
-    for i, (a, b) in enumerate(zip(jnp.split(x, groups, axis=-1), kernels, strict=True)):
-
-        def keep_group(name, make, i=i):
-            return keep(f"{name}_{i}", make)
-
-        b = keep_group("group", lambda b=b: b)
-        made.append(cpu_conv(a, b, strides, padding, keep_group, **kwargs))
+    for i, (a, b) in enumerate(
+        zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+    ):
+        made.append(cpu_conv(a, b, strides, padding, part(derive, i), **kwargs))
     return jnp.concatenate(made, axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _strided(x: jax.Array, kernel: jax.Array, turned: jax.Array, stride: int, pad: int):
-    return _conv(x, kernel, [(pad, pad)] * 2, stride)
+def _strided(x: jax.Array, kernel: jax.Array, blocks: jax.Array | None, stride: int, pad: int):
+    return _conv(x, kernel, [(pad, pad)] * 2, (stride, stride))
 
 
-def _strided_forward(x, kernel, turned, stride, pad):
-    return _conv(x, kernel, [(pad, pad)] * 2, stride), (x, kernel, turned)
+def _strided_forward(x, kernel, blocks, stride, pad):
+    return _strided(x, kernel, blocks, stride, pad), (x, kernel, blocks)
 
 
 def _strided_backward(stride, pad, saved, dy):
@@ -166,22 +166,24 @@ def _strided_backward(stride, pad, saved, dy):
 
     Pixel (side h + a, side w + b) of the padded x is made at (h, w) as channel (a, b, c).
     """
-    x, kernel, turned = saved
+    x, kernel, blocks = saved
+    blocks = _block_kernel(kernel, stride) if blocks is None else blocks
     channels, size = kernel.shape[2], x.shape[1:3]
-    step, side, reach = _blocks(kernel, stride)
-    blocks = [-(-(n + 2 * pad) // side) for n in size]
-    ends = [step * n - m for n, m in zip(blocks, dy.shape[1:3], strict=True)]
-    z = _conv(dy, turned, [(reach, end) for end in ends], step)  # (B, h, w, side side C)
-    z = z.reshape(-1, *blocks, side, side * channels).transpose(0, 1, 3, 2, 4)
-    z = z.reshape(-1, blocks[0] * side, blocks[1] * side, channels)
-    _, pull = jax.vjp(lambda kernel: _conv(x, kernel, [(pad, pad)] * 2, stride), kernel)
+    step, side, reach = _block_sizes(kernel, stride)
+    counts = [-(-(n + 2 * pad) // side) for n in size]
+    ends = [step * n - m for n, m in zip(counts, dy.shape[1:3], strict=True)]
+    z = _conv(dy, blocks, [(reach, end) for end in ends], (step, step))  # (B, h, w, side side C)
+    z = z.reshape(-1, *counts, side, side * channels).transpose(0, 1, 3, 2, 4)
+    z = z.reshape(-1, counts[0] * side, counts[1] * side, channels)
+    strides = (stride, stride)
+    _, pull = jax.vjp(lambda kernel: _conv(x, kernel, [(pad, pad)] * 2, strides), kernel)
     return z[:, pad : pad + size[0], pad : pad + size[1]], *pull(dy), None
 
 
 _strided.defvjp(_strided_forward, _strided_backward)
 
 
-def _blocks(kernel: jax.Array, stride: int) -> tuple[int, int, int]:
+def _block_sizes(kernel: jax.Array, stride: int) -> tuple[int, int, int]:
     """Of `_strided_backward`: step over dy, side of a block, and `reach`, how many places of dy
     before its own a pixel is still seen from."""
     step = 1 if stride * stride * kernel.shape[2] >= _WIDE else 2
@@ -195,7 +197,7 @@ def _block_kernel(kernel: jax.Array, stride: int) -> jax.Array:
     t].
     """
     k, _, channels, features = kernel.shape
-    step, side, reach = _blocks(kernel, stride)
+    step, side, reach = _block_sizes(kernel, stride)
     taps = reach + step
 
     def by_tap(rows):  # (k, ...) -> (t, a, ...), 0 where a is out of the kernel's reach
@@ -211,11 +213,14 @@ def _block_kernel(kernel: jax.Array, stride: int) -> jax.Array:
 
 
 @jax.custom_vjp
-def _doubling(x: jax.Array, kernel: jax.Array, phases: jax.Array, turned: jax.Array) -> jax.Array:
+def _doubling(
+    x: jax.Array, kernel: jax.Array, phases: jax.Array | None, turned: jax.Array | None
+) -> jax.Array:
     """Deconvolution 4x4, stride 2, padding 1: (B, H, W, C), (4, 4, C, F) -> (B, 2 H, 2 W, F).
 
     Rows h - 1 and h make output rows 2 h - 1 and 2 h: one 2x2 convolution makes all phases.
     """
+    phases = _deconvolution_phases(kernel) if phases is None else phases
     # Padding inside the convolution is slow in float64.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return interleave(_conv(padded, phases, [(0, 0)] * 2), 1)
@@ -242,10 +247,11 @@ def _doubling_forward(x, kernel, phases, turned):
 
 def _doubling_backward(saved, dy):
     x, kernel, turned = saved
+    turned = _doubling_turned(kernel) if turned is None else turned
     _, pull = jax.vjp(lambda kernel: _dilated(x, kernel), kernel)
     batch, height, width, features = dy.shape
     if features > _FEW:
-        return _conv(dy, turned, [(1, 1)] * 2, 2), *pull(dy), None, None
+        return _conv(dy, turned, [(1, 1)] * 2, (2, 2)), *pull(dy), None, None
     # A 4x4 convolution of stride 2: two columns side by side are one of twice the channels.
     pairs = dy.reshape(batch, height, width // 2, 2 * features)
     return _conv(pairs, turned, [(1, 1)] * 2, (2, 1)), *pull(dy), None, None
@@ -262,7 +268,7 @@ def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _unit_stride(x: jax.Array, kernel: jax.Array, turned: jax.Array, pads: tuple) -> jax.Array:
+def _unit_stride(x: jax.Array, kernel: jax.Array, turned: jax.Array | None, pads: tuple):
     return _conv(x, kernel, pads)
 
 
@@ -272,6 +278,7 @@ def _unit_stride_forward(x, kernel, turned, pads):
 
 def _unit_stride_backward(pads, saved, dy):
     x, kernel, turned = saved
+    turned = turned_kernel(kernel) if turned is None else turned
     _, pull = jax.vjp(lambda kernel: _conv(x, kernel, pads), kernel)
     sides = zip(pads, kernel.shape[:2], strict=True)
     around = [(k - 1 - before, k - 1 - after) for (before, after), k in sides]

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.networks.forms import Keep, kept_forms, layer_conv
+from jaxsynth.networks.derived import derived_of, layer_conv
 from jaxsynth.networks.layers import SLOPE, dense, leaky_relu, upsample_conv
 
 
@@ -53,7 +53,7 @@ class GeneratorConfig:
 class Generator(nn.Module):
     """feat (..., D) -> dict of activations; the last layer's entry is the image (..., H, W, 3).
 
-    `conv` replaces `lax.conv_general_dilated`.
+    `conv` replaces `lax.conv_general_dilated`, and is given a `derive` (`derived`) besides.
     """
 
     config: GeneratorConfig
@@ -70,7 +70,7 @@ class Generator(nn.Module):
         x = _chw_to_hwc(x, config.seed)
         out[f"reshape_{config.dense[-1][0]}"] = x
         for layer in config.layers:
-            x = _spatial(layer, layer_conv(self, layer.name), kept_forms(self, layer.name))(x)
+            x = _spatial(self, layer)(x)
             if layer is not config.layers[-1]:
                 x = leaky_relu(x, config.slope)
             out[layer.name] = x
@@ -83,7 +83,8 @@ def _chw_to_hwc(x: jax.Array, seed: tuple[int, int, int]) -> jax.Array:
     return jnp.moveaxis(x, -3, -1)
 
 
-def _spatial(layer: Up, conv_general_dilated: Callable[..., jax.Array] | None, keep: Keep):
+def _spatial(generator: Generator, layer: Up) -> nn.Conv:
+    conv_general_dilated = layer_conv(generator, layer.name)
     if layer.kind == "deconv":
         # Zero-stuff by the stride, pad kernel - 1 - pad, correlate with the flipped kernel
         # (flipped once, when the weights are ported).
@@ -100,10 +101,10 @@ def _spatial(layer: Up, conv_general_dilated: Callable[..., jax.Array] | None, k
             f"layer {layer.name!r}: kind {layer.kind!r} is none of 'deconv', 'upconv', 'linconv'"
         )
     if layer.stride == 2:
-        smooth = layer.kind == "linconv"
+        smooth, derive = layer.kind == "linconv", derived_of(generator, layer.name)
 
         def conv(x, kernel, *_, **__):  # flax makes the kernel and adds the bias
-            return upsample_conv(x, kernel, smooth, conv_general_dilated, keep)
+            return upsample_conv(x, kernel, smooth, conv_general_dilated, derive)
     else:
         conv = conv_general_dilated
     return nn.Conv(

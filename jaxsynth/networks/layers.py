@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsynth.networks.forms import Keep, make_now
+from jaxsynth.networks.derived import Derive, derive_nothing
 
 
 def caffe_constant(value: float) -> float:
@@ -190,7 +190,7 @@ def upsample_conv(
     kernel: jax.Array,
     smooth: bool,
     conv: Callable[..., jax.Array] | None = None,
-    keep: Keep = make_now,
+    derive: Derive = derive_nothing,
 ) -> jax.Array:
     """Doubles x, then convolves: (B, H, W, C), (3, 3, C, F) -> (B, 2 H, 2 W, F).
 
@@ -198,10 +198,11 @@ def upsample_conv(
     (borders zero). Computed at the small size, in sub-pixel form: upsampling and kernel together
     are one small kernel for each of the four output phases (Shi et al. 2016, "Is the deconvolution
     layer the same as a convolutional layer?"); nearest neighbour needs 2x2 taps of it, 2.25 times
-    less work. `conv` replaces `lax.conv_general_dilated`, `keep` is asked for the four kernels.
+    less work. `conv` replaces `lax.conv_general_dilated`, `derive` is asked for the four.
     """
     taps = _BILINEAR_TAPS if smooth else _NEAREST_TAPS
-    small = keep("phases", lambda: _phase_kernels(kernel, taps))
+    small = derive("phases", lambda: _phase_kernels(kernel, taps))
+    small = _phase_kernels(kernel, taps) if small is None else small
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
     padded = jnp.pad(x, border, mode="edge") if smooth else jnp.pad(x, border)
     conv = lax.conv_general_dilated if conv is None else conv

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 
-from jaxsynth.networks.forms import layer_conv
+from jaxsynth.networks.derived import layer_conv
 from jaxsynth.networks.layers import (
     at_least_float32,
     classifier_outputs,
@@ -36,7 +36,7 @@ class ResNet(nn.Module):
     """data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C).
 
     `norm(name)` (training only) makes the layer after each convolution, as in `AlexNet`; `conv`
-    replaces `lax.conv_general_dilated`.
+    replaces `lax.conv_general_dilated`, and is given a `derive` (`derived`) besides.
     """
 
     config: ResNetConfig

@@ -14,7 +14,6 @@ import numpy as np
 from flax import traverse_util
 
 from jaxsynth.engine.objective import GENERATOR, System, Weights, make_system, objective
-from jaxsynth.engine.objective import system_params as params_of
 from jaxsynth.networks.network import (
     KNOWN_CONFIGS,
     Config,
@@ -38,8 +37,8 @@ PIXELS = 50.0  # standard deviation of a random image, grey levels
 class Case(NamedTuple):
     """step: (params by role, x (B, ...)) -> values (B,), gradients shaped like x.
 
-    networks: by role, one alone or a generator and classifiers. What is climbed is the sum of the
-    classifiers' first logits; of a generator alone, its image's sum.
+    networks: by role, one alone or a generator and classifiers; params: theirs. What is climbed is
+    the sum of the classifiers' first logits; of a generator alone, its image's sum.
     """
 
     name: str
@@ -51,6 +50,16 @@ class Case(NamedTuple):
     def first(self) -> Network:
         """The network that x goes into."""
         return next(iter(self.networks.values()))
+
+
+def step_params(case: Case, precision: str) -> dict[str, Params]:
+    """What a step of a sweep in this precision is given: `prepared` parameters by role."""
+    return {role: prepared(_cast(network, precision)) for role, network in case.networks.items()}
+
+
+def _cast(network: Network, precision: str) -> Network:
+    cast = {path: jnp.asarray(p, precision) for path, p in network.params.items()}
+    return network._replace(params=cast)
 
 
 def random_network(name: str, seed: int = 0) -> Network:
@@ -71,7 +80,7 @@ def trio_case(name: str, networks: Mapping[str, Network]) -> Case:
         role: {logits_blob(n.info.config): jnp.zeros(n.info.config.classes).at[0].set(1.0)}
         for role, n in classifiers.items()
     }
-    params = params_of(networks[GENERATOR], classifiers)
+    params = {role: network.params for role, network in networks.items()}
     return Case(name, networks, partial(_climb, system, weights), params)
 
 
@@ -80,7 +89,7 @@ def network_case(network: Network) -> Case:
     config = network.info.config
     blob = image_blob(config) if is_generator(config) else logits_blob(config)
     step = partial(_ascend, network.apply, network.name, blob)
-    return Case(network.name, {network.name: network}, step, {network.name: prepared(network)})
+    return Case(network.name, {network.name: network}, step, {network.name: network.params})
 
 
 def inputs(config: Config, batch: int, seed: int = 0) -> np.ndarray:

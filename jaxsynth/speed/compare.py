@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsynth.networks.convolution import compiler_options, network_jit
 from jaxsynth.networks.network import Network
-from jaxsynth.speed.cases import Case, inputs
+from jaxsynth.speed.cases import Case, inputs, step_params
 from jaxsynth.speed.timing import Timing, time_in_turn
 from jaxsynth.speed.work import parameter_bytes, step_operations
 
@@ -33,8 +33,8 @@ class Limits(NamedTuple):
 class Measured(NamedTuple):
     """One case at one batch. timings: by runner. agreement: relative difference of gradients in
     float64, or None without a peer. moved: bytes that XLA says a step reads and writes. memory:
-    bytes of its buffers beside the weights. first: seconds of the first call, which compiles, or
-    finds the program in the cache on disk."""
+    bytes of its buffers and of what is derived from the weights. first: seconds of the first call,
+    which compiles, or finds the program in the cache on disk."""
 
     case: str
     batch: int
@@ -78,13 +78,19 @@ def measure(
       agreement: what `check_agreement` found of the case.
     """
     x = jnp.asarray(inputs(case.first.info.config, batch))
-    params = jax.tree.map(lambda p: p.astype(precision), dict(case.params))
+    params = step_params(case, precision)
     compiler_options()  # tries them, which is no part of the first call
     begin = time.perf_counter()
     step = network_jit(case.step).jitted().lower(params, x).compile()
     jax.block_until_ready(step(params, x))
     first = time.perf_counter() - begin
     moved, memory = _program_figures(step, parameter_bytes(case.networks))
+    memory += sum(
+        p.nbytes
+        for role, network in case.networks.items()
+        for path, p in params[role].items()
+        if path not in network.params  # derived from the weights
+    )
     calls = {OURS: lambda: jax.block_until_ready(step(params, x))}
     calls |= {name: _peer_call(name, case.networks, x, precision) for name in peers}
     timings = time_in_turn(calls, repeats, budget)

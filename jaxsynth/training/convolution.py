@@ -23,9 +23,9 @@ def training_conv() -> Callable[..., jax.Array] | None:
     return matmul_conv if jax.default_backend() == "cpu" else None
 
 
-def matmul_conv(x, kernel, window_strides, padding, keep=None, **kwargs) -> jax.Array:
+def matmul_conv(x, kernel, window_strides, padding, derive=None, **kwargs) -> jax.Array:
     """Drop-in for `lax.conv_general_dilated`: x (B, H, W, C), kernel (k, k, C, F). Kernels change
-    at every step, so there is nothing to `keep`."""
+    at every step, so nothing is derived once."""
     dilated = {*(kwargs.get("lhs_dilation") or ()), *(kwargs.get("rhs_dilation") or ())} - {1}
     strided = set(window_strides) != {1} or kwargs.get("feature_group_count", 1) != 1
     if dilated or strided:
