@@ -14,8 +14,8 @@ the images of the best codes. Optimizers (names, globs, variants such as goh+raw
 are rows of jaxsynth/benchmark/optimizers.py, objectives (names, globs, or terms joined by &) of
 jaxsynth/benchmark/problems.py.
 
-All of it with the pocket networks takes some four hours on two cores (reckoned from the 87 seconds
-of an optimizer at 60 forward passes, with two tuning seeds).
+All of it with the pocket networks takes some three hours on two cores (an optimizer 87 seconds at
+60 forward passes and 230 at 180, with two tuning seeds).
 Writes table.md, table.tex, results.csv (a row per run), results.safetensors, plots.png, images.png
 and report.html into --out. Finished parts are kept: the same command with --resume goes on, also
 with more --optimizers or --budgets than before (name all that the tables are to show).
