@@ -11,7 +11,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxsynth.engine.objective import ENCODER, GENERATOR, System, make_system, system_params
+from jaxsynth.engine.objective import (
+    ENCODER,
+    GENERATOR,
+    System,
+    make_system,
+    params_of,
+    system_params,
+)
 from jaxsynth.engine.terms import (
     Term,
     check_name,
@@ -21,7 +28,7 @@ from jaxsynth.engine.terms import (
     weights_and_watch,
 )
 from jaxsynth.experiment import PLACES
-from jaxsynth.networks.network import Network, Params, prepared
+from jaxsynth.networks.network import Network, Params
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "mountain": ("places:fc8:mountain:1",),
@@ -91,19 +98,23 @@ def make_groups(
     for objective in objectives:
         roles = {term.network for term in objective.terms} - {GENERATOR}
         members.setdefault(tuple(sorted(roles)), []).append(objective)
-    fixed = {role: n._replace(params=prepared(n)) for role, n in networks.items()}  # once for all
-    return tuple(_group(roles, tuple(found), fixed, shapes) for roles, found in members.items())
+    scorers = {role: n for role, n in networks.items() if role not in (GENERATOR, ENCODER)}
+    params = system_params(networks[GENERATOR], scorers, networks.get(ENCODER))  # once for all
+    params = jax.tree.map(jax.numpy.asarray, params)
+    return tuple(
+        _group(roles, tuple(found), networks, params, shapes) for roles, found in members.items()
+    )
 
 
-def _group(roles, objectives, networks, shapes) -> Group:
-    generator, encoder = networks[GENERATOR], networks.get(ENCODER)
+def _group(roles, objectives, networks, params, shapes) -> Group:
     classifiers = {role: networks[role] for role in roles}
+    system = make_system(networks[GENERATOR], classifiers, networks.get(ENCODER))
     weights, _ = weights_and_watch([o.terms for o in objectives], shapes, [], np.float32)
     return Group(
         name="_".join(roles) or GENERATOR,
         objectives=objectives,
-        system=make_system(generator, classifiers, encoder),
-        params=jax.tree.map(jax.numpy.asarray, system_params(generator, classifiers, encoder)),
+        system=system,
+        params=params_of(system, params),
         weights=weights,
     )
 

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsynth.networks.derived import Derive, derive_nothing, part
+from jaxsynth.networks.derived import Derive, derive_nothing, derive_now, part
 from jaxsynth.networks.layers import interleave
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -129,7 +129,7 @@ def cpu_conv(
             turned = derive("turned", lambda: turned_kernel(kernel))
             return _unit_stride(x, kernel, turned, tuple(map(tuple, padding)))
     if plain and (dilation, strides, k, square) == ((2, 2), (1, 1), 4, True) and _is(padding, 2):
-        phases = derive("phases", lambda: _deconvolution_phases(kernel))
+        phases = derive_now(derive, "phases", lambda: _deconvolution_phases(kernel))
         return _doubling(x, kernel, phases, derive("turned", lambda: _doubling_turned(kernel)))
     return lax.conv_general_dilated(x, kernel, window_strides, padding, **kwargs)
 
@@ -138,22 +138,26 @@ def _is(padding: Padding, amount: int) -> bool:
     return all(tuple(pair) == (amount, amount) for pair in padding)
 
 
-def _conv(x: jax.Array, kernel: jax.Array, padding: Padding, strides=(1, 1)) -> jax.Array:
+def _conv(
+    x: jax.Array, kernel: jax.Array, padding: Padding, strides: Sequence[int] = (1, 1)
+) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
 
 def _grouped(x, kernel, strides, padding, groups: int, derive: Derive, kwargs) -> jax.Array:
     kwargs = {**kwargs, "feature_group_count": 1}
-    made = []
-    for i, (a, b) in enumerate(
-        zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
-    ):
-        made.append(cpu_conv(a, b, strides, padding, part(derive, i), **kwargs))
+    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+    made = [
+        cpu_conv(a, b, strides, padding, part(derive, i), **kwargs)
+        for i, (a, b) in enumerate(parts)
+    ]
     return jnp.concatenate(made, axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _strided(x: jax.Array, kernel: jax.Array, blocks: jax.Array | None, stride: int, pad: int):
+def _strided(
+    x: jax.Array, kernel: jax.Array, blocks: jax.Array | None, stride: int, pad: int
+) -> jax.Array:
     return _conv(x, kernel, [(pad, pad)] * 2, (stride, stride))
 
 
@@ -214,13 +218,12 @@ def _block_kernel(kernel: jax.Array, stride: int) -> jax.Array:
 
 @jax.custom_vjp
 def _doubling(
-    x: jax.Array, kernel: jax.Array, phases: jax.Array | None, turned: jax.Array | None
+    x: jax.Array, kernel: jax.Array, phases: jax.Array, turned: jax.Array | None
 ) -> jax.Array:
     """Deconvolution 4x4, stride 2, padding 1: (B, H, W, C), (4, 4, C, F) -> (B, 2 H, 2 W, F).
 
     Rows h - 1 and h make output rows 2 h - 1 and 2 h: one 2x2 convolution makes all phases.
     """
-    phases = _deconvolution_phases(kernel) if phases is None else phases
     # Padding inside the convolution is slow in float64.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return interleave(_conv(padded, phases, [(0, 0)] * 2), 1)
@@ -268,7 +271,9 @@ def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _unit_stride(x: jax.Array, kernel: jax.Array, turned: jax.Array | None, pads: tuple):
+def _unit_stride(
+    x: jax.Array, kernel: jax.Array, turned: jax.Array | None, pads: tuple[tuple[int, int], ...]
+) -> jax.Array:
     return _conv(x, kernel, pads)
 
 

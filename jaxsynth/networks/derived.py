@@ -21,6 +21,12 @@ def derive_nothing(name: str, make: Callable[[], jax.Array]) -> None:
     """A `Derive` where nothing is kept: whoever needs the array makes it."""
 
 
+def derive_now(derive: Derive, name: str, make: Callable[[], jax.Array]) -> jax.Array:
+    """What `derive` has, or else made now: for what the forward pass needs."""
+    derived = derive(name, make)
+    return make() if derived is None else derived
+
+
 def derived_of(module: nn.Module, layer: str) -> Derive:
     """A `Derive` of a layer: looks into the module's variables, and puts there what is made if the
     module is applied with `DERIVED` mutable."""

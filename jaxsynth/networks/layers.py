@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsynth.networks.derived import Derive, derive_nothing
+from jaxsynth.networks.derived import Derive, derive_nothing, derive_now
 
 
 def caffe_constant(value: float) -> float:
@@ -201,8 +201,7 @@ def upsample_conv(
     less work. `conv` replaces `lax.conv_general_dilated`, `derive` is asked for the four.
     """
     taps = _BILINEAR_TAPS if smooth else _NEAREST_TAPS
-    small = derive("phases", lambda: _phase_kernels(kernel, taps))
-    small = _phase_kernels(kernel, taps) if small is None else small
+    small = derive_now(derive, "phases", lambda: _phase_kernels(kernel, taps))
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
     padded = jnp.pad(x, border, mode="edge") if smooth else jnp.pad(x, border)
     conv = lax.conv_general_dilated if conv is None else conv

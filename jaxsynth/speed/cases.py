@@ -37,14 +37,18 @@ PIXELS = 50.0  # standard deviation of a random image, grey levels
 class Case(NamedTuple):
     """step: (params by role, x (B, ...)) -> values (B,), gradients shaped like x.
 
-    networks: by role, one alone or a generator and classifiers; params: theirs. What is climbed is
-    the sum of the classifiers' first logits; of a generator alone, its image's sum.
+    networks: by role, one alone or a generator and classifiers. What is climbed is the sum of the
+    classifiers' first logits; of a generator alone, its image's sum.
     """
 
     name: str
     networks: Mapping[str, Network]
     step: Callable[[Mapping[str, Params], jax.Array], tuple[jax.Array, jax.Array]]
-    params: Mapping[str, Params]
+
+    @property
+    def params(self) -> dict[str, Params]:
+        """The networks' own, by role; for many steps `step_params`."""
+        return {role: network.params for role, network in self.networks.items()}
 
     @property
     def first(self) -> Network:
@@ -80,8 +84,7 @@ def trio_case(name: str, networks: Mapping[str, Network]) -> Case:
         role: {logits_blob(n.info.config): jnp.zeros(n.info.config.classes).at[0].set(1.0)}
         for role, n in classifiers.items()
     }
-    params = {role: network.params for role, network in networks.items()}
-    return Case(name, networks, partial(_climb, system, weights), params)
+    return Case(name, networks, partial(_climb, system, weights))
 
 
 def network_case(network: Network) -> Case:
@@ -89,7 +92,7 @@ def network_case(network: Network) -> Case:
     config = network.info.config
     blob = image_blob(config) if is_generator(config) else logits_blob(config)
     step = partial(_ascend, network.apply, network.name, blob)
-    return Case(network.name, {network.name: network}, step, {network.name: network.params})
+    return Case(network.name, {network.name: network}, step)
 
 
 def inputs(config: Config, batch: int, seed: int = 0) -> np.ndarray:

@@ -112,7 +112,7 @@ def check_agreement(case: Case) -> float:
     peer = _peer()
     x = inputs(case.first.info.config, 1).astype(np.float64)
     with jax.enable_x64(True):
-        params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)), dict(case.params))
+        params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)), case.params)
         ours = np.asarray(case.step(params, jnp.asarray(x))[1])
     theirs = peer.torch_step(case.networks, "cpu", peer.torch.float64)(peer.torch.tensor(x))[1]
     difference = float(np.linalg.norm(ours - theirs.numpy()) / np.linalg.norm(ours))
