@@ -2,17 +2,17 @@ r"""Which step climbs best at equal cost: gradient and gradient-free optimizers 
 
   python -m experiments.benchmark_optimizers
   python -m experiments.benchmark_optimizers --optimizers='goh,adam,optax:adamw,c*' --budgets=150
-  python -m experiments.benchmark_optimizers --optimizers=cma_es,ga,de,random --budgets=3000 \
-    --objectives=mountain,aquarium,bedroom --seeds=8 --tune_seeds=1000:1002 --out=out/without
+  python -m experiments.benchmark_optimizers --optimizers=cma_es+40,xdream_ga+40,random+40 \
+    --objectives=mountain,aquarium,bedroom --budgets=3000 --seeds=8 --batch=80 --out=out/without
   python -m experiments.benchmark_optimizers --smoke
 
 Any optimizers x objectives x seeds x budgets. Each optimizer is tuned first, by the median of what
 it finds from seeds that are not reported, for every objective by itself; then it runs from the
 reported seeds. All start from the same codes in the same box. A budget is in forward passes; a
 gradient counts by its measured time. The judge, a scene network that no objective knows, looks at
-the images of the best codes. Optimizers (names, globs, variants such as goh+raw+cosine, optax:NAME)
-are rows of jaxsynth/benchmark/optimizers.py, objectives (names, globs, or terms joined by &) of
-jaxsynth/benchmark/problems.py.
+the images of the best codes. Optimizers (names, globs, optax:NAME, variants such as goh+raw+cosine,
+or cma_es+40 for a population of 40) are rows of jaxsynth/benchmark/optimizers.py, objectives
+(names, globs, or terms joined by &) of jaxsynth/benchmark/problems.py.
 
 All of it with the pocket networks takes some three hours on two cores (an optimizer 87 seconds at
 60 forward passes and 230 at 180, with two tuning seeds).

@@ -40,8 +40,8 @@ _PLACES_NET = flags.DEFINE_string(
 _ENCODER = flags.DEFINE_string(
     "encoder",
     None,
-    "The generator's encoder (for --init_image and --prior): a name or file. By default the one "
-    "that the generator names; --places, if it bears that name.",
+    "The generator's encoder, which reads photographs and pulls towards natural codes: a name or "
+    "file. By default the one that the generator names; --places, if it bears that name.",
 )
 _SEEDS = flags.DEFINE_string(
     "seeds", None, "Seeds: a count (8 is 0..7), a range (3:11 is 3..10) or a list (0,4,7)."

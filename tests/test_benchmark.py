@@ -18,7 +18,7 @@ from tiny import random_params, save_tiny_networks, tiny_networks
 from jaxsynth.benchmark import statistics, summary
 from jaxsynth.benchmark.climb import Runs, climb, steps_within
 from jaxsynth.benchmark.gradient import project
-from jaxsynth.benchmark.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
+from jaxsynth.benchmark.optimizers import FREE, OPTIMIZERS, choose_optimizers, make_optimizer
 from jaxsynth.benchmark.problems import OBJECTIVES, choose_objectives, make_groups
 from jaxsynth.benchmark.protocol import GRADIENT, PRIOR, VALUE, How, Seen
 from jaxsynth.benchmark.run import benchmark
@@ -180,10 +180,45 @@ def test_names_are_rows_globs_and_variants():
     ("lbfgs+raw", "does not exist"),
     ("optax:polyak_sgd", "learning_rate"),
     ("optax:nothing", "expected the name of an optax optimizer"),
+    ("cma_es+raw", "even number of codes from 4 up after 'cma_es\\+', as in cma_es\\+40"),
+    ("de+2", "even number of codes from 4 up"),
+    ("ga+15", "even number of codes from 4 up"),
 ])  # fmt: skip
 def test_unknown_optimizers_are_refused(name, said):
     with pytest.raises(ValueError, match=said):
         choose_optimizers([name])
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_gradient_free_rows_take_another_population(name):
+    assert choose_optimizers([f"{name}+40"]) == (f"{name}+40",)
+    optimizer, row = make_optimizer(f"{name}+40"), make_optimizer(name)
+    assert (optimizer.population, optimizer.rate) == (40, row.rate)
+    how = How(_START, jnp.float32(0.1), jax.random.key(0), jnp.float32(10), _BOX)
+    codes, _ = jax.jit(lambda: optimizer.ask(how, jnp.float32(0), optimizer.init(how)))()
+    assert codes.shape == (40, 6)
+
+
+def test_xdream_ga_keeps_the_best_and_crosses_by_value():
+    """A quarter lives on; children have three quarters of one parent and a quarter mutated."""
+    optimizer = make_optimizer("xdream_ga+40")
+    start = jnp.zeros(2000)
+    how = How(
+        start, jnp.float32(0.5), jax.random.key(0), jnp.float32(10), Box(start - 9, start + 9)
+    )
+    codes, state = optimizer.ask(how, jnp.float32(0), optimizer.init(how))
+    assert float(codes[1:].std()) == pytest.approx(0.5, rel=0.02)
+    value = jnp.zeros(40).at[7].set(100.0)  # 6.4 standard deviations
+    survivors, children = jnp.split(
+        optimizer.tell(how, jnp.float32(0), state, codes, Seen(value)), [10]
+    )
+    np.testing.assert_array_equal(survivors[0], codes[7])
+    assert all((codes == one).all(1).any() for one in survivors)
+    shares = (children[:, None] == codes).mean(-1)  # of a child's units, by parent
+    first = jnp.argmax(shares, axis=1)
+    assert (first == 7).mean() > 0.2  # drawn for 0.39, where chance alone makes 0.03
+    assert float(jnp.median(shares.max(1))) == pytest.approx(0.75 * 0.75, abs=0.02)
+    assert float(1 - (children[:, None] == codes).any(1).mean()) == pytest.approx(0.25, abs=0.02)
 
 
 def test_a_new_row_is_one_line(monkeypatch):

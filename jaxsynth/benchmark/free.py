@@ -8,6 +8,8 @@ pip install 'jaxsynth[bench]'.
 
 `sphere_cma` is after Wang & Ponce 2022 ("High-performance evolutionary algorithms for online neuron
 control"): isotropic steps along a sphere of natural codes, whose angle falls on a schedule.
+`xdream_ga` is the genetic algorithm that they compare with, of Ponce et al. 2019 ("Evolving images
+for visual neurons"): the best quarter lives on, the others are children of two parents.
 """
 
 import functools
@@ -24,6 +26,12 @@ POPULATION = 16
 _NATURAL = 0.3  # norm of a natural code, as a share of the norm of the box's upper corner
 _LAST_ANGLE = 0.15  # of the first
 _SPHERE_RATE = 1.5  # Wang & Ponce's learning rate of the centre
+# Of Ponce et al. 2019:
+_SURVIVORS = 4  # one of so many codes lives on unchanged
+_SELECTION = 2.0  # temperature, in standard deviations of a generation's values
+_FIRST_PARENT = 0.75  # share of a child's units
+_MUTATED = 0.25  # share of a child's units
+_MUTATION = 0.75  # standard deviation of a mutation, in those of the first generation
 
 
 def distribution(name: str, rate: float, population: int = POPULATION, **options: Any) -> Optimizer:
@@ -130,6 +138,31 @@ def sphere_cma(rate: float, population: int = POPULATION) -> Optimizer:
         turn = _SPHERE_RATE * _angle(how, step) * length
         moved = jnp.cos(turn) * centre + jnp.sin(turn) * way / length
         return _unit(moved), tangents
+
+    return Optimizer(VALUE, rate, init, ask, tell, population)
+
+
+def xdream_ga(rate: float, population: int = POPULATION) -> Optimizer:
+    """Survivors and mutated children of two parents each, which are drawn by their values."""
+
+    def init(how: How) -> jax.Array:
+        draws = jax.random.normal(how.key, (population, how.start.shape[0]), how.start.dtype)
+        return how.start + how.rate * draws.at[0].set(0.0)
+
+    def ask(how: How, step: jax.Array, state: jax.Array):
+        return state, state
+
+    def tell(how: How, step: jax.Array, state: jax.Array, codes: jax.Array, seen: Seen):
+        keys = jax.random.split(jax.random.fold_in(how.key, step), 4)
+        survivors = codes[jnp.argsort(-seen.value)[: population // _SURVIVORS]]
+        children = population - len(survivors)
+        temperature = jnp.maximum(_SELECTION * seen.value.std(), 1e-8)
+        drawn = jax.random.categorical(keys[0], seen.value / temperature, shape=(2, children))
+        first, second = codes[drawn]  # (children, D) each
+        mixed = jnp.where(jax.random.bernoulli(keys[1], _FIRST_PARENT, first.shape), first, second)
+        mutated = jax.random.bernoulli(keys[2], _MUTATED, first.shape)
+        mutation = how.rate * _MUTATION * jax.random.normal(keys[3], first.shape, codes.dtype)
+        return jnp.concatenate([survivors, mixed + mutated * mutation])
 
     return Optimizer(VALUE, rate, init, ask, tell, population)
 

@@ -5,6 +5,7 @@
   optax:adamw          any optax optimizer that needs a learning rate and gradients
   goh+raw+cosine       a gradient row with the raw gradient (+raw, instead of g / mean |g|) and
                        another schedule (+constant, +linear, +cosine, +exponential, +warmup_cosine)
+  cma_es+40            a gradient-free row with another number of codes in a generation
 
 Rates are where the tuning sweep is centred. Those of gradient rows are in units of the code; +raw
 ones in units of the code per unit of gradient.
@@ -14,6 +15,7 @@ import dataclasses
 import fnmatch
 import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import optax
 
@@ -23,6 +25,7 @@ from jaxsynth.engine.recipes import RECIPES, SCHEDULES, Recipe, check_recipe
 from jaxsynth.engine.terms import check_name
 
 _OPTAX = "optax:"
+_SMALLEST = 4  # population that every gradient-free row works with
 _RAW_RATE = 3.0  # of sgd on a raw gradient, whose mean |g| is some tenths for a pocket logit
 _STEP = Recipe(lr_start=0.3, lr_end=0.003)  # normalised gradient, linear schedule
 
@@ -49,9 +52,23 @@ STEPS: dict[str, Recipe] = {
     "sign": _optax("sign_sgd"),
 }
 
+# What another population (+40) can be given to: rows that are told the objective alone.
+FREE: dict[str, Callable[..., Optimizer]] = {
+    "cma_es": partial(free.distribution, "CMA_ES", 1.0),
+    "sep_cma_es": partial(free.distribution, "Sep_CMA_ES", 1.0),
+    "sphere_cma": partial(free.sphere_cma, 0.5),
+    "open_es": partial(free.distribution, "Open_ES", 1.0, optimizer=optax.adam(0.5)),
+    "snes": partial(free.distribution, "SNES", 1.0),
+    "ga": partial(free.population_based, "SimpleGA", 1.0, crossover_rate=0.5),
+    "xdream_ga": partial(free.xdream_ga, 1.0),
+    "de": partial(free.population_based, "DifferentialEvolution", 1.0),
+    "pso": partial(free.population_based, "PSO", 1.0),
+    "random": partial(free.random_search, 1.0),
+}
+
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "pocket": lambda: gradient.from_recipe(RECIPES["pocket"], spread=0.0),  # as it is
-    **{name: functools.partial(gradient.from_recipe, step) for name, step in STEPS.items()},
+    **{name: partial(gradient.from_recipe, step) for name, step in STEPS.items()},
     "goh+raw": lambda: _variant("goh+raw"),
     "goh+constant": lambda: _variant("goh+constant"),
     "goh+cosine": lambda: _variant("goh+cosine"),
@@ -61,15 +78,7 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "ppgn": lambda: gradient.from_recipe(dataclasses.replace(_STEP, prior=0.05), noise=0.1),
     "lbfgs": lambda: gradient.lbfgs(0.3),
     "spectral": lambda: gradient.spectral(0.3),
-    "cma_es": lambda: free.distribution("CMA_ES", 1.0),
-    "sep_cma_es": lambda: free.distribution("Sep_CMA_ES", 1.0),
-    "sphere_cma": lambda: free.sphere_cma(0.5),
-    "open_es": lambda: free.distribution("Open_ES", 1.0, optimizer=optax.adam(0.5)),
-    "snes": lambda: free.distribution("SNES", 1.0),
-    "ga": lambda: free.population_based("SimpleGA", 1.0, crossover_rate=0.5),
-    "de": lambda: free.population_based("DifferentialEvolution", 1.0),
-    "pso": lambda: free.population_based("PSO", 1.0),
-    "random": lambda: free.random_search(1.0),
+    **FREE,
 }
 
 
@@ -93,7 +102,7 @@ def choose_optimizers(patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         found = [name for name in OPTIMIZERS if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            check_recipe(_steps(pattern))
+            _check(pattern)
             found = [pattern]
         chosen |= dict.fromkeys(found)
     if not chosen:
@@ -102,9 +111,24 @@ def choose_optimizers(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _variant(name: str) -> Optimizer:
+    base, _, size = name.partition("+")
+    if base in FREE:
+        return FREE[base](population=int(size))
     recipe = _steps(name)
     scales = recipe.optimizer == "sgd" and not recipe.normalize  # a step as large as its gradient
     return gradient.from_recipe(recipe, spread=2.0 if scales else 1.0)
+
+
+def _check(name: str) -> None:
+    """Raises ValueError unless a name that is no row is a variant of one."""
+    base, _, size = name.partition("+")
+    if base not in FREE:
+        check_recipe(_steps(name))
+    elif not size.isdecimal() or int(size) < _SMALLEST or int(size) % 2:
+        raise ValueError(
+            f"optimizer {name!r}: expected an even number of codes from {_SMALLEST} up after "
+            f"'{base}+', as in {base}+40"
+        )
 
 
 def _steps(name: str) -> Recipe:
