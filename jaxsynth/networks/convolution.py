@@ -8,8 +8,8 @@ networks are slow all the same, and `cpu_conv` rewrites those and leaves the res
 
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
-  few channels in,  as XLA's, but its input gradient is a convolution of stride 1 that makes all
-  stride > 1        pixels of a block at once (space-to-depth), or of 2x2 blocks at stride 2
+  few channels in,  as XLA's, but its input gradient is one convolution along rows that makes
+  stride > 1        blocks of pixels of a row, for each of the kernel's rows, which are then summed
   deconvolution     one 2x2 convolution of the small map that makes all four phases of the pixels;
   4x4, stride 2     few channels out: input gradient of columns two by two
   other, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
@@ -166,54 +166,59 @@ def _strided_forward(x, kernel, blocks, stride, pad):
 
 
 def _strided_backward(stride, pad, saved, dy):
-    """One convolution, of stride `step` over dy, makes blocks of `side` x `side` pixels of x.
-
-    Pixel (side h + a, side w + b) of the padded x is made at (h, w) as channel (a, b, c).
-    """
+    """One convolution along rows of dy makes, of each row of the kernel by itself, blocks of `side`
+    pixels of a row of x: those of row i for the kernel's row r belong to row stride i + r."""
     x, kernel, blocks = saved
     blocks = _block_kernel(kernel, stride) if blocks is None else blocks
-    channels, size = kernel.shape[2], x.shape[1:3]
+    rows, channels, size = kernel.shape[0], kernel.shape[2], x.shape[1:3]
     step, side, reach = _block_sizes(kernel, stride)
-    counts = [-(-(n + 2 * pad) // side) for n in size]
-    ends = [step * n - m for n, m in zip(counts, dy.shape[1:3], strict=True)]
-    z = _conv(dy, blocks, [(reach, end) for end in ends], (step, step))  # (B, h, w, side side C)
-    z = z.reshape(-1, *counts, side, side * channels).transpose(0, 1, 3, 2, 4)
-    z = z.reshape(-1, counts[0] * side, counts[1] * side, channels)
+    high, wide = (-(-(n + 2 * pad) // by) for n, by in zip(size, (stride, side), strict=True))
+    z = _conv(dy, blocks, [(0, 0), (reach, step * wide - dy.shape[2])], (1, step))
+    z = z.reshape(*z.shape[:3], rows, side * channels)  # (B, h, wide, rows, side C)
+
+    def phase(first):  # rows stride j + first of the padded x: (B, high, wide, side C)
+        seen = [z[:, :, :, row] for row in range(first, rows, stride)]
+        after = high - dy.shape[1]
+        moved = (_move_down(one, i, after - i) for i, one in enumerate(seen))
+        shape = (z.shape[0], high, wide, side * channels)
+        return sum(moved, jnp.zeros(shape, z.dtype))
+
+    dx = jnp.stack([phase(first) for first in range(stride)], axis=2)
+    dx = dx.reshape(-1, high * stride, wide * side, channels)
     strides = (stride, stride)
     _, pull = jax.vjp(lambda kernel: _conv(x, kernel, [(pad, pad)] * 2, strides), kernel)
-    return z[:, pad : pad + size[0], pad : pad + size[1]], *pull(dy), None
+    return dx[:, pad : pad + size[0], pad : pad + size[1]], *pull(dy), None
 
 
 _strided.defvjp(_strided_forward, _strided_backward)
 
 
+def _move_down(maps: jax.Array, above: int, below: int) -> jax.Array:
+    """(B, h, ...) with so many rows of zeros above and below."""
+    return jnp.pad(maps, ((0, 0), (above, below), *((0, 0),) * (maps.ndim - 2)))
+
+
 def _block_sizes(kernel: jax.Array, stride: int) -> tuple[int, int, int]:
     """Of `_strided_backward`: step over dy, side of a block, and `reach`, how many places of dy
     before its own a pixel is still seen from."""
-    step = 1 if stride * stride * kernel.shape[2] >= _WIDE else 2
+    step = 1 if kernel.shape[0] * stride * kernel.shape[2] >= _WIDE else 2
     return step, step * stride, -(-kernel.shape[0] // stride) - 1
 
 
 def _block_kernel(kernel: jax.Array, stride: int) -> jax.Array:
-    """The kernel of `_strided_backward`: (k, k, C, F) -> (taps, taps, F, side side C).
+    """The kernel of `_strided_backward`: (k, k, C, F) -> (1, taps, F, k side C).
 
-    Along an axis dx[side h + a] = sum over t of kernel[stride (reach - t) + a] dy[step h - reach +
+    dx[side w + a] of a row is the sum over t of kernel[stride (reach - t) + a] dy[step w - reach +
     t].
     """
-    k, _, channels, features = kernel.shape
+    k, _, _, features = kernel.shape
     step, side, reach = _block_sizes(kernel, stride)
     taps = reach + step
-
-    def by_tap(rows):  # (k, ...) -> (t, a, ...), 0 where a is out of the kernel's reach
-        margins = (side - stride, stride * reach + side - k)
-        grown = jnp.pad(rows, (margins, *((0, 0),) * 3))
-        starts = range(stride * (taps - 1), -1, -stride)
-        return jnp.stack([grown[start : start + side] for start in starts])
-
-    rows = by_tap(kernel).transpose(2, 0, 1, 3, 4)  # (k, t, a, C, F)
-    both = by_tap(rows.reshape(k, taps * side, channels, features))
-    both = both.reshape(taps, side, taps, side, channels, features)  # (u, b, t, a, C, F)
-    return both.transpose(2, 0, 5, 3, 1, 4).reshape(taps, taps, features, -1)
+    margins = (side - stride, stride * reach + side - k)
+    grown = jnp.pad(kernel, ((0, 0), margins, (0, 0), (0, 0)))  # 0 out of the kernel's reach
+    starts = range(stride * (taps - 1), -1, -stride)
+    by_tap = jnp.stack([grown[:, start : start + side] for start in starts])  # (t, k, a, C, F)
+    return by_tap.transpose(0, 4, 1, 2, 3).reshape(1, taps, features, -1)
 
 
 @jax.custom_vjp

@@ -1,0 +1,92 @@
+"""Where the time of a step goes, by network, pass and kind of work; run from the repository's root.
+
+  python -m benchmarks.profile --case=trio --batch=8
+
+Bytes or arithmetic: beside the time stand two floors, what the arithmetic takes at this machine's
+rate of a large matrix product, and what is read and written takes at that of a copy. The times are
+JAX's profiler's. On CPU all is of one core, as the profiler does not see what a second one does of
+an operation. Prints a table, and writes it to --out.
+"""
+
+import gzip
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments.heap import keep_memory
+from experiments.launch import check_flags_only, keep_compiled, run_main
+from experiments.speed_cases import CASES, make_case
+from jaxsynth.files.results import machine_line
+from jaxsynth.files.weights import cache_dir
+from jaxsynth.files.whole import write_whole
+from jaxsynth.networks.convolution import network_jit
+from jaxsynth.networks.network import make_module
+from jaxsynth.report.tables import format_markdown
+from jaxsynth.speed.cases import inputs, step_params
+from jaxsynth.speed.compare import machine_limits
+from jaxsynth.speed.profile import profile_rows, read_program
+
+_CASE = flags.DEFINE_enum("case", "trio", list(CASES), "What is profiled, as by benchmark_speed.")
+_BATCH = flags.DEFINE_integer("batch", 8, "Runs in a step.", lower_bound=1)
+_PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of a step.")
+_STEPS = flags.DEFINE_integer("steps", 5, "Steps that are profiled.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", "out/profile", "Folder for profile.md.")
+
+
+def main(argv: Sequence[str]) -> int:
+    check_flags_only("profile", argv)
+    keep_memory()
+    keep_compiled(cache_dir())
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    limits = machine_limits(_PRECISION.value)
+    case = make_case(_CASE.value)
+    modules = {type(make_module(n.info.config)).__name__: n for n in case.networks.values()}
+    params = step_params(case, _PRECISION.value)
+    x = jax.device_put(inputs(case.first.info.config, _BATCH.value))
+    step = network_jit(case.step).jitted().lower(params, x).compile()
+    seconds = _profile(lambda: jax.block_until_ready(step(params, x)))
+    names = {module: network.info.network for module, network in modules.items()}
+    rows = profile_rows(read_program(step.as_text(), names), seconds, names, limits)
+    command = shlex.join(["python", "-m", "benchmarks.profile", *sys.argv[1:]])
+    where = "one core" if jax.default_backend() == "cpu" else "one device"
+    page = (
+        f"`{command}`\n\n{machine_line()}\n* {where}: matrix product "
+        f"{limits.operations / 1e9:.0f} GFLOP/s, copy {limits.bytes / 1e9:.1f} GB/s\n\n"
+        f"{format_markdown(rows)}"
+    )
+    out = Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "profile.md", page.encode())
+    print(page)
+    return 0
+
+
+def _profile(step) -> dict[str, float]:
+    """Seconds of a step by operation."""
+    for _ in range(2):
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(_STEPS.value):
+                step()
+        (path,) = Path(folder).rglob("*.trace.json.gz")
+        events: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    seconds: dict[str, float] = defaultdict(float)
+    for event in events:
+        if name := event.get("args", {}).get("hlo_op"):
+            seconds[name] += event["dur"] / 1e6 / _STEPS.value
+    return seconds
+
+
+if __name__ == "__main__":
+    run_main(main)
