@@ -16,9 +16,11 @@ from launching import run, start
 from tiny import tiny_networks
 
 from experiments.speed_cases import in_own_process
-from jaxsynth.networks.network import KNOWN_CONFIGS
+from jaxsynth.networks.convolution import network_jit
+from jaxsynth.networks.network import KNOWN_CONFIGS, make_module
 from jaxsynth.speed.cases import inputs, network_case, random_network, trio_case
 from jaxsynth.speed.compare import OURS, Limits, Measured, check_agreement
+from jaxsynth.speed.profile import REST, profile_rows, read_program
 from jaxsynth.speed.table import second_rows, speed_rows
 from jaxsynth.speed.timing import ratio, summarise, time_in_turn
 from jaxsynth.speed.work import forward_operations, step_operations
@@ -101,6 +103,34 @@ def test_the_table_says_what_was_measured():
     assert row["rounds"] == 3
     assert (row["floor: arithmetic, ms"], row["floor: bytes, ms"]) == ("100", "100")
     assert [r["seconds"] for r in second_rows([one])] == [0.1, 0.2, 0.4, 0.2, 0.2, 1.2]
+
+
+@pytest.mark.parametrize("role", ["nsfw", "places"])
+def test_a_profile_counts_a_program_by_network_pass_and_kind(role):
+    """A forward pass is the layer table's arithmetic, whatever forms its layers have."""
+    network, batch = tiny_networks()[role], 3
+    case = network_case(network)
+    module = type(make_module(network.info.config)).__name__
+    x = jnp.asarray(inputs(network.info.config, batch))
+    compiled = network_jit(case.step).jitted().lower(case.params, x).compile()
+    program = read_program(compiled.as_text(), [module])
+    work = dict.fromkeys(((module, False), (module, True), ("", False), ("", True)), 0.0)
+    for one in program.values():
+        work[one.network, one.back] += one.operations
+        assert (one.operations > 0) == (one.kind != REST) and one.bytes > 0
+    forward = batch * forward_operations(network.info.config)
+    assert work[module, False] == pytest.approx(forward, rel=1e-6)
+    assert 0.5 * forward < work[module, True] < 4 * forward  # by the forms that layers have
+    assert sum(work["", back] for back in (False, True)) < 0.01 * forward
+
+    seconds = dict.fromkeys(program, 0.001) | {"of another program": 1.0}
+    *rows, whole = profile_rows(program, seconds, {module: "tiny"}, Limits(1e9, 1e9))
+    assert {row["network"] for row in rows} <= {"tiny", "between"}
+    assert sum(row["programs"] for row in rows) == whole["programs"] == len(program)
+    assert float(whole["ms"]) == pytest.approx(len(program), abs=0.1)
+    assert float(whole["floor: arithmetic, ms"]) == pytest.approx(
+        1e3 * sum(work.values()) / 1e9, abs=0.1
+    )
 
 
 def test_the_peer_computes_the_same_gradient():

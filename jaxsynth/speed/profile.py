@@ -64,7 +64,7 @@ def read_program(text: str, modules: Iterable[str]) -> dict[str, Operation]:
         if not operands:
             continue
         owner = network.search(path)
-        kind = _kind(said, path)
+        kind = _kind(said, path) if len(operands) > 1 else REST
         found[name] = Operation(
             owner[0] if owner else "",
             "transpose(" in path,
@@ -134,7 +134,7 @@ def _kind(said: str, path: str) -> str:
 
 
 def _operations(kind: str, said: str, out: _Array, operands: list[_Array]) -> float:
-    if kind == REST or len(operands) < 2:
+    if kind == REST:
         return 0.0
     first, second = (math.prod(a.shape) for a in operands[:2])
     if kind == PRODUCT:  # M x N x K is the root of MK x KN x MN
