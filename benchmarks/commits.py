@@ -3,9 +3,9 @@
   python -m benchmarks.commits --commits=f6bdbb9,HEAD --cases=trio,pocket
 
 Every commit is unpacked into a temporary folder, where its own `experiments.benchmark_speed` times
-one case after another, the commits in turn, so that the machine's state hits all of them alike.
-What counts is the lowest of a commit's medians. Prints a table, and writes it to --out.
-Three minutes a round for each commit on two cores.
+one case after another, the commits in turn. What counts is the lowest of a commit's medians. How
+that launcher times is a commit's own, too: where it differs, so may the times. Prints a table, and
+writes it to --out after every measurement. A minute a round for each commit on two cores.
 """
 
 import csv
@@ -26,6 +26,7 @@ from experiments.speed_cases import CASES
 from jaxsynth.files.results import machine_line
 from jaxsynth.files.whole import write_whole
 from jaxsynth.report.tables import format_markdown
+from jaxsynth.speed.table import commit_rows
 
 _COMMITS = flags.DEFINE_list("commits", None, "Commits, the one to compare with first.")
 _CASES = flags.DEFINE_list("cases", list(CASES), f"Some of {', '.join(CASES)}.")
@@ -38,32 +39,37 @@ _OUT = flags.DEFINE_string("out", "out/commits", "Folder for commits.md.")
 def main(argv: Sequence[str]) -> int:
     check_flags_only("commits", argv)
     check_some_of("cases", _CASES.value, CASES)
+    if not _BATCHES.value or not all(b.isdecimal() and int(b) for b in _BATCHES.value):
+        raise ValueError(f"--batches={','.join(_BATCHES.value)}: expected numbers such as 8,1")
     if not _COMMITS.value:
-        raise ValueError("--commits: expected some of this clone's, such as v1,HEAD")
-    names = [_short(commit) for commit in _COMMITS.value]
+        raise ValueError("--commits: expected some of this clone's, such as f6bdbb9,HEAD")
+    names = list(dict.fromkeys(map(_short, _COMMITS.value)))
+    out = Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    lowest: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     with tempfile.TemporaryDirectory() as folder:
         trees = {name: _unpack(name, Path(folder) / name) for name in names}
-        lowest: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-        turns = itertools.product(range(_ROUNDS.value), _CASES.value, trees)
-        for _, case, name in turns:
-            for batch, seconds in _measure(trees[name], case).items():
+        for _, case, name in itertools.product(range(_ROUNDS.value), _CASES.value, trees):
+            for batch, seconds in _measure(trees[name], name, case).items():
                 before = lowest[case, batch].get(name, seconds)
                 lowest[case, batch][name] = min(before, seconds)
                 print(f"{case}, batch {batch}, {name}: {1e3 * seconds:.1f} ms", flush=True)
-    command = shlex.join(["python", "-m", "benchmarks.commits", *sys.argv[1:]])
-    page = f"`{command}`\n\n{machine_line()}\n\n{format_markdown(_rows(lowest, names))}"
-    out = Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "commits.md", page.encode())
-    print(page)
+            write_whole(out / "commits.md", _page(lowest, names).encode())
+    print(_page(lowest, names))
     return 0
+
+
+def _page(lowest: Mapping[tuple[str, str], Mapping[str, float]], names: Sequence[str]) -> str:
+    command = shlex.join(["python", "-m", "benchmarks.commits", *sys.argv[1:]])
+    return f"`{command}`\n\n{machine_line()}\n\n{format_markdown(commit_rows(lowest, names))}"
 
 
 def _short(commit: str) -> str:
     asked = ["git", "rev-parse", "--verify", "--short", f"{commit}^{{commit}}"]
     done = subprocess.run(asked, capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"--commits: {commit!r} is no commit of this clone: see git log")
+        said = done.stderr.strip().splitlines()[-1:]
+        raise ValueError(f"--commits: {commit!r} is no commit of this clone ({', '.join(said)})")
     return done.stdout.strip()
 
 
@@ -74,7 +80,7 @@ def _unpack(commit: str, folder: Path) -> Path:
     return folder
 
 
-def _measure(tree: Path, case: str) -> dict[str, float]:
+def _measure(tree: Path, name: str, case: str) -> dict[str, float]:
     """Median seconds of a case's step by its batch, by the tree's own code."""
     out = tree / "out" / "commits"
     command = [
@@ -82,27 +88,13 @@ def _measure(tree: Path, case: str) -> dict[str, float]:
         *(f"--batches={','.join(_BATCHES.value)}", "--repeats=100", f"--out={out}"),
         f"--seconds={_SECONDS.value}",
     ]
-    subprocess.run(command, cwd=tree, stdout=subprocess.DEVNULL, check=True)
+    if subprocess.run(command, cwd=tree, stdout=subprocess.DEVNULL).returncode:
+        raise ValueError(f"benchmark_speed of commit {name} failed on {case}: see above")
     times = defaultdict(list)
     with (out / "speed.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             times[row["batch"]].append(float(row["seconds"]))
     return {batch: statistics.median(seconds) for batch, seconds in times.items()}
-
-
-def _rows(
-    lowest: Mapping[tuple[str, str], Mapping[str, float]], names: Sequence[str]
-) -> list[dict[str, object]]:
-    """A row per case and batch: milliseconds by commit, and how much faster than the first."""
-    return [
-        {
-            "case": case,
-            "batch": batch,
-            **{f"{name}, ms": f"{1e3 * seconds[name]:.1f}" for name in names},
-            f"{names[0]} / {names[-1]}": f"{seconds[names[0]] / seconds[names[-1]]:.2f}",
-        }
-        for (case, batch), seconds in lowest.items()
-    ]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 Bytes or arithmetic: beside the time stand two floors, what the arithmetic takes at this machine's
 rate of a large matrix product, and what is read and written takes at that of a copy. The times are
 JAX's profiler's. On CPU all is of one core, as the profiler does not see what a second one does of
-an operation. Prints a table, and writes it to --out.
+an operation. "not said" is what XLA does not name the source of, such as conversions to bfloat16.
+Prints a table, and writes it to --out.
 """
 
 import gzip
@@ -15,7 +16,7 @@ import shlex
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,9 @@ import jax
 from absl import flags
 
 from experiments.heap import keep_memory
-from experiments.launch import check_flags_only, keep_compiled, run_main
+from experiments.launch import check_flags_only, run_main
 from experiments.speed_cases import CASES, make_case
 from jaxsynth.files.results import machine_line
-from jaxsynth.files.weights import cache_dir
 from jaxsynth.files.whole import write_whole
 from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import make_module
@@ -44,18 +44,19 @@ _OUT = flags.DEFINE_string("out", "out/profile", "Folder for profile.md.")
 
 def main(argv: Sequence[str]) -> int:
     check_flags_only("profile", argv)
+    out = Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
     keep_memory()
-    keep_compiled(cache_dir())
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     limits = machine_limits(_PRECISION.value)
     case = make_case(_CASE.value)
-    modules = {type(make_module(n.info.config)).__name__: n for n in case.networks.values()}
+    infos = [network.info for network in case.networks.values()]
+    names = {type(make_module(info.config)).__name__: info.network for info in infos}
     params = step_params(case, _PRECISION.value)
     x = jax.device_put(inputs(case.first.info.config, _BATCH.value))
     step = network_jit(case.step).jitted().lower(params, x).compile()
     seconds = _profile(lambda: jax.block_until_ready(step(params, x)))
-    names = {module: network.info.network for module, network in modules.items()}
     rows = profile_rows(read_program(step.as_text(), names), seconds, names, limits)
     command = shlex.join(["python", "-m", "benchmarks.profile", *sys.argv[1:]])
     where = "one core" if jax.default_backend() == "cpu" else "one device"
@@ -64,14 +65,12 @@ def main(argv: Sequence[str]) -> int:
         f"{limits.operations / 1e9:.0f} GFLOP/s, copy {limits.bytes / 1e9:.1f} GB/s\n\n"
         f"{format_markdown(rows)}"
     )
-    out = Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "profile.md", page.encode())
     print(page)
+    write_whole(out / "profile.md", page.encode())
     return 0
 
 
-def _profile(step) -> dict[str, float]:
+def _profile(step: Callable[[], object]) -> dict[str, float]:
     """Seconds of a step by operation."""
     for _ in range(2):
         step()

@@ -1,8 +1,7 @@
 """Memory that a step gives back stays with the process, for the next step on CPU.
 
 XLA takes the memory of a step's activations from malloc anew each time. Blocks of more than 32 MB
-glibc maps and unmaps every time, page by page: an eighth to a quarter of a step's time
-(benchmarks/README.md).
+glibc maps and unmaps every time, page by page, which a step waits for.
 Source: mallopt(3).
 """
 

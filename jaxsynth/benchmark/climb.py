@@ -71,8 +71,8 @@ def check_batch(optimizer: Optimizer, batch: int) -> None:
     """Raises ValueError unless a population fits into `batch` codes."""
     if optimizer.population > batch:
         raise ValueError(
-            f"batch is {batch}, but a population has {optimizer.population} codes: choose a batch "
-            "of that many or more"
+            f"batch is {batch}, but a population has {optimizer.population} codes: a batch of "
+            f"{optimizer.population} or more holds it"
         )
 
 

@@ -143,7 +143,11 @@ def sphere_cma(rate: float, population: int = POPULATION) -> Optimizer:
 
 
 def xdream_ga(rate: float, population: int = POPULATION) -> Optimizer:
-    """Survivors and mutated children of two parents each, which are drawn by their values."""
+    """Survivors and mutated children of two parents each, which are drawn by their values.
+
+    Unlike theirs the first code is the start, codes stay in the box, and a mutation's size is tuned
+    with the first generation's spread. Survivors are evaluated, and paid for, anew, as theirs are.
+    """
 
     def init(how: How) -> jax.Array:
         draws = jax.random.normal(how.key, (population, how.start.shape[0]), how.start.dtype)
@@ -154,10 +158,12 @@ def xdream_ga(rate: float, population: int = POPULATION) -> Optimizer:
 
     def tell(how: How, step: jax.Array, state: jax.Array, codes: jax.Array, seen: Seen):
         keys = jax.random.split(jax.random.fold_in(how.key, step), 4)
-        survivors = codes[jnp.argsort(-seen.value)[: population // _SURVIVORS]]
+        finite = jnp.isfinite(seen.value)
+        value = jnp.where(finite, seen.value, jnp.min(seen.value, initial=0.0, where=finite))
+        survivors = codes[jnp.argsort(-value)[: population // _SURVIVORS]]
         children = population - len(survivors)
-        temperature = jnp.maximum(_SELECTION * seen.value.std(), 1e-8)
-        drawn = jax.random.categorical(keys[0], seen.value / temperature, shape=(2, children))
+        logits = (value - value.max()) / jnp.maximum(_SELECTION * value.std(), 1e-8)
+        drawn = jax.random.categorical(keys[0], logits, shape=(2, children))
         first, second = codes[drawn]  # (children, D) each
         mixed = jnp.where(jax.random.bernoulli(keys[1], _FIRST_PARENT, first.shape), first, second)
         mutated = jax.random.bernoulli(keys[2], _MUTATED, first.shape)

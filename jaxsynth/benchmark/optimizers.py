@@ -5,7 +5,8 @@
   optax:adamw          any optax optimizer that needs a learning rate and gradients
   goh+raw+cosine       a gradient row with the raw gradient (+raw, instead of g / mean |g|) and
                        another schedule (+constant, +linear, +cosine, +exponential, +warmup_cosine)
-  cma_es+40            a gradient-free row with another number of codes in a generation
+  cma_es+40            a gradient-free row with another number of codes in a generation (16 by
+                       default), which an evaluation's batch must hold
 
 Rates are where the tuning sweep is centred. Those of gradient rows are in units of the code; +raw
 ones in units of the code per unit of gradient.
@@ -25,7 +26,7 @@ from jaxsynth.engine.recipes import RECIPES, SCHEDULES, Recipe, check_recipe
 from jaxsynth.engine.terms import check_name
 
 _OPTAX = "optax:"
-_SMALLEST = 4  # population that every gradient-free row works with
+_SMALLEST = 4  # population that all gradient-free rows work with, if even: open_es draws in pairs
 _RAW_RATE = 3.0  # of sgd on a raw gradient, whose mean |g| is some tenths for a pocket logit
 _STEP = Recipe(lr_start=0.3, lr_end=0.003)  # normalised gradient, linear schedule
 
@@ -102,7 +103,7 @@ def choose_optimizers(patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         found = [name for name in OPTIMIZERS if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            _check(pattern)
+            _check_variant(pattern)
             found = [pattern]
         chosen |= dict.fromkeys(found)
     if not chosen:
@@ -119,16 +120,20 @@ def _variant(name: str) -> Optimizer:
     return gradient.from_recipe(recipe, spread=2.0 if scales else 1.0)
 
 
-def _check(name: str) -> None:
+def _check_variant(name: str) -> None:
     """Raises ValueError unless a name that is no row is a variant of one."""
     base, _, size = name.partition("+")
     if base not in FREE:
         check_recipe(_steps(name))
-    elif not size.isdecimal() or int(size) < _SMALLEST or int(size) % 2:
+        return
+    number = int(size) if size.isascii() and size.isdecimal() else 0
+    if number < _SMALLEST or number % 2 or size != str(number):
         raise ValueError(
-            f"optimizer {name!r}: expected an even number of codes from {_SMALLEST} up after "
-            f"'{base}+', as in {base}+40"
+            f"optimizer {name!r}: expected the codes of a generation after '{base}+', an even "
+            f"number from {_SMALLEST} up, as in {base}+40"
         )
+    if number == free.POPULATION:
+        raise ValueError(f"optimizer {name!r} is the row {base!r} itself: name it so")
 
 
 def _steps(name: str) -> Recipe:
@@ -137,10 +142,17 @@ def _steps(name: str) -> Recipe:
     if base.startswith(_OPTAX):
         recipe = _optax(base.removeprefix(_OPTAX))
     else:
-        options = STEPS if variants else (*OPTIMIZERS, f"{_OPTAX}NAME")
-        check_name(f"optimizer {name!r}:" if variants else "optimizer", base, options)
+        check_name("optimizer", base, (*OPTIMIZERS, f"{_OPTAX}NAME"))
+        if base not in STEPS:
+            raise ValueError(
+                f"optimizer {name!r}: {base!r} has no variants, unlike {', '.join((*STEPS, *FREE))}"
+            )
         recipe = STEPS[base]
     for variant in variants:
+        if variant.isdecimal():
+            raise ValueError(
+                f"optimizer {name!r}: only gradient-free rows have a population: {', '.join(FREE)}"
+            )
         check_name(f"optimizer {name!r}: variant", variant, ("raw", *SCHEDULES))
         if variant == "raw":
             rate = _RAW_RATE if recipe.optimizer == "sgd" else recipe.lr_start

@@ -20,6 +20,7 @@ from jaxsynth.evaluation.looks import label_units
 from jaxsynth.networks.network import Network
 
 Say = Callable[[str], None]
+_BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "steps")  # what a cell holds of each
 
 
 def benchmark(
@@ -117,11 +118,7 @@ def _reported(key: str) -> str:
 def _optimizer(run, work, name: str, groups, costs, budget: float, say: Say) -> dict[str, Any]:
     """One optimizer on all groups at a budget: arrays joined along the objectives."""
     parts = [_cell(run, work, name, group, costs[group.name], budget, say) for group in groups]
-    joined = {
-        key: np.concatenate([part[key] for part in parts])
-        for key in parts[0]
-        if key not in ("seconds", "runs")
-    }
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in _BY_OBJECTIVE}
     seconds = sum(float(part["seconds"][0]) for part in parts)
     return joined | {"seconds": seconds / joined["start"].size}
 
@@ -143,10 +140,8 @@ def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: 
     begin = time.perf_counter()
     found = cells.report(work, optimizer, group, costs, budget, chosen, run.seeds)
     seconds = time.perf_counter() - begin
-    ends = (min(rates), max(rates)) if len(rates) > 1 else ()
     arrays = found._asdict() | {
         "rate": chosen,
-        "edge": np.isin(chosen, ends),
         "steps": np.full(len(chosen), steps_within(optimizer, costs, budget)),
         "seconds": np.array([seconds]),
     }
@@ -167,10 +162,18 @@ def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Out
         best=stacked["best"],
         curve=stacked["curve"],
         rates=stacked["rate"],
-        edge=stacked["edge"] if len(run.factors) > 2 else None,
+        edge=_edges(run, stacked["rate"]) if len(run.factors) > 2 else None,
         steps=stacked["steps"],
         seconds=stacked["seconds"],
         judged=np.zeros((len(found), len(names.scenes), stacked["best"].shape[2]), int),
         clipped=np.zeros((len(found), len(names.scenes))),
     )
     return outcome, stacked["codes"]
+
+
+def _edges(run: BenchmarkRun, chosen: np.ndarray) -> np.ndarray:
+    """(M, O): 1 where the largest rate of a sweep was chosen, -1 where the smallest was, else 0."""
+    sweeps = [make_optimizer(name).rates(run.factors) for name in run.optimizers]
+    largest, smallest = (np.array([[end(rates)] for rates in sweeps]) for end in (max, min))
+    edges = np.isclose(chosen, largest).astype(int) - np.isclose(chosen, smallest)
+    return np.where(largest > smallest, edges, 0)

@@ -45,12 +45,12 @@ def check_budgets(run: BenchmarkRun, costs: Costs | None = None) -> None:
     costs = costs or given_costs(run) or dict.fromkeys((VALUE, GRADIENT, PRIOR), 1.0)
     for name in run.optimizers:
         optimizer = make_optimizer(name)
-        check_batch(optimizer, run.batch)
-        for budget in run.budgets:
-            try:
+        try:
+            check_batch(optimizer, run.batch)
+            for budget in run.budgets:
                 steps_within(optimizer, costs, budget)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
 
 def given_costs(run: BenchmarkRun) -> Costs:

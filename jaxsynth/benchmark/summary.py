@@ -25,6 +25,7 @@ from jaxsynth.benchmark.statistics import (
 
 SOLVED = (0.1, 0.01)  # missing shares of the best known gain at which a problem counts as solved
 SHARE = 0.9  # of the best known gain: steps to threshold
+_EDGES = ((1, "above"), (-1, "below"))
 TOP = 5  # ranks of the judge that count as recognised
 
 
@@ -37,7 +38,7 @@ class Outcome(NamedTuple):
     best: np.ndarray  # (M, O, S)
     curve: np.ndarray  # (M, O, S, G)
     rates: np.ndarray  # (M, O)
-    edge: np.ndarray | None  # (M, O) bool: lowest or highest rate chosen; None below three rates
+    edge: np.ndarray | None  # (M, O): largest rate chosen 1, smallest -1; None below three rates
     steps: np.ndarray  # (M, O)
     seconds: np.ndarray  # (M,) of a run, mean over all of its objectives and seeds
     judged: np.ndarray  # (M, J scene objectives, S) rank that the judge gives, 0 the first
@@ -119,7 +120,8 @@ def table_rows(names: Names, outcome: Outcome, compared: Compared) -> list[dict[
             row["clipped pixels"] = f"{outcome.clipped[m].mean():.1%}"
         row["s a run"] = f"{outcome.seconds[m]:.2g}"
         if outcome.edge is not None:
-            row["rate at the edge"] = f"{outcome.edge[m].sum()} of {len(names.objectives)}"
+            ends = [f"{(outcome.edge[m] == end).sum()} {word}" for end, word in _EDGES]
+            row["rate at the edge"] = ", ".join(ends)
         rows.append(row)
     return rows
 

@@ -4,7 +4,7 @@ On accelerators both are XLA's own. On CPU XLA gives convolutions to YNNPACK, wh
 twice as long as XLA's own code (jaxlib 0.10): `network_jit` leaves it the matrix products only. In
 bfloat16 both are alike; in float64 XLA has no fast code, and YNNPACK stays. Some shapes of these
 networks are slow all the same, and `cpu_conv` rewrites those and leaves the rest alone
-(benchmarks/README.md has the figures):
+(benchmarks/README.md has what they gave):
 
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
@@ -176,12 +176,14 @@ def _strided_backward(stride, pad, saved, dy):
     z = _conv(dy, blocks, [(0, 0), (reach, step * wide - dy.shape[2])], (1, step))
     z = z.reshape(*z.shape[:3], rows, side * channels)  # (B, h, wide, rows, side C)
 
+    exact = jnp.promote_types(z.dtype, jnp.float32)
+
     def phase(first):  # rows stride j + first of the padded x: (B, high, wide, side C)
-        seen = [z[:, :, :, row] for row in range(first, rows, stride)]
+        seen = [z[:, :, :, row].astype(exact) for row in range(first, rows, stride)]
         after = high - dy.shape[1]
         moved = (_move_down(one, i, after - i) for i, one in enumerate(seen))
         shape = (z.shape[0], high, wide, side * channels)
-        return sum(moved, jnp.zeros(shape, z.dtype))
+        return sum(moved, jnp.zeros(shape, exact)).astype(z.dtype)
 
     dx = jnp.stack([phase(first) for first in range(stride)], axis=2)
     dx = dx.reshape(-1, high * stride, wide * side, channels)

@@ -1,8 +1,8 @@
 """What a network's steps derive from a kernel alone, made once for many steps.
 
 On CPU convolutions run on kernels that are turned for the input gradient, or taken apart into
-phases (`convolution`), anew at every step (benchmarks/README.md has what that costs). A layer asks
-a `Derive` for them; they are kept as variables of the flax module, in a collection of their own.
+phases (`convolution`), anew at every step. A layer asks a `Derive` for them; they are kept as
+variables of the flax module, in a collection of their own.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """Where the time of a compiled step goes: XLA's program, and the times of its operations. Pure.
 
-Operations and bytes are counted from the shapes in the program's text (HLO). A convolution's
-operations are those of its form, padding and phases included, so they may be more than a layer's.
+Operations and bytes are counted from the shapes in the program's text (HLO), of products without
+batches. A convolution's operations are those of its form, padding and phases included, so they may
+be more than a layer's.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from jaxsynth.speed.compare import Limits
 
 CONVOLUTION, PRODUCT, REST = "convolutions", "matrix products", "the rest"
+_PASSES = {False: "forward", True: "back", None: ""}
 _OPERATION = re.compile(r"\s*(?:ROOT )?%?([\w.-]+) = (.*)")
 _SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _NAMES = re.compile(r"%([\w.-]+)")
@@ -23,15 +25,16 @@ class Operation(NamedTuple):
     """One of a program.
 
     Attributes:
-      network: whose it is, by its module's class; "" for what lies between them.
-      back: whether it is of the backward pass.
+      network: whose it is, by its module's class; "" for what lies between them, None where XLA
+        does not say what it comes from.
+      back: whether it is of the backward pass; None where XLA does not say.
       kind: one of `CONVOLUTION`, `PRODUCT`, `REST`.
       operations: multiplications and additions, 0 for the rest.
       bytes: of what it reads and writes.
     """
 
-    network: str
-    back: bool
+    network: str | None
+    back: bool | None
     kind: str
     operations: float
     bytes: int
@@ -58,16 +61,16 @@ def read_program(text: str, modules: Iterable[str]) -> dict[str, Operation]:
             continue
         out = arrays[name] = _array(*shape.groups())
         said, _, metadata = said.partition("metadata=")
-        source = re.search(r'op_name="([^"]*)"', metadata)
-        path = source[1] if source else ""
+        source = re.search(r'op_name="([^"]+)"', metadata)
         operands = [arrays[n] for n in _NAMES.findall(said.partition("calls=")[0]) if n in arrays]
         if not operands:
             continue
+        path = source[1] if source else ""
         owner = network.search(path)
         kind = _kind(said, path) if len(operands) > 1 else REST
         found[name] = Operation(
-            owner[0] if owner else "",
-            "transpose(" in path,
+            (owner[0] if owner else "") if source else None,
+            "transpose(" in path if source else None,
             kind,
             _operations(kind, said, out, operands),
             out.bytes + sum(a.bytes for a in operands),
@@ -86,32 +89,39 @@ def profile_rows(
     seconds: of a step by operation; those of other programs are passed over. networks: names by
     module. The floors are what the operations take at the rate of a large matrix product, and the
     bytes at that of a copy; caches may beat the latter.
+
+    Raises:
+      ValueError: if no time is of the program's operations.
     """
     groups = defaultdict(list)
     for name, time in seconds.items():
         if name in program:
             one = program[name]
-            groups[one.network, one.back, one.kind].append((time, one))
-    total = sum(time for members in groups.values() for time, _ in members)
-    rows = [
-        {
-            "network": networks.get(network, "between"),
-            "pass": "back" if back else "forward",
-            **_row(kind, members, total, limits),
-        }
-        for (network, back, kind), members in sorted(groups.items())
-    ]
+            groups[_owner(one, networks), _PASSES[one.back], one.kind].append((time, one))
     members = [one for group in groups.values() for one in group]
+    if not members:
+        raise ValueError("the profiler saw none of the step's operations")
+    total = sum(time for time, _ in members)
+    rows = [
+        {"network": network, "pass": way, **_row(kind, group, total, limits)}
+        for (network, way, kind), group in sorted(groups.items())
+    ]
     return [*rows, {"network": "all", "pass": "", **_row("", members, total, limits)}]
 
 
-def _row(kind: str, members: list[tuple[float, Operation]], total: float, limits: Limits):
+def _owner(one: Operation, networks: Mapping[str, str]) -> str:
+    return "not said" if one.network is None else networks.get(one.network, "between")
+
+
+def _row(
+    kind: str, members: list[tuple[float, Operation]], total: float, limits: Limits
+) -> dict[str, Any]:
     time = sum(time for time, _ in members)
     work = sum(one.operations for _, one in members)
     moved = sum(one.bytes for _, one in members)
     return {
         "what": kind,
-        "programs": len(members),
+        "operations": len(members),
         "ms": f"{1e3 * time:.1f}",
         "share": f"{time / total:.0%}",
         "GFLOP/s": f"{work / time / 1e9:.0f}" if work else "",

@@ -1,6 +1,6 @@
 """What was measured as rows of a table. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsynth.speed.compare import OURS, Limits, Measured
@@ -59,3 +59,25 @@ def second_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 def _milliseconds(timing: Timing) -> str:
     low, median, high = (1e3 * v for v in (timing.low, timing.median, timing.high))
     return f"{median:.1f} ({low:.1f} to {high:.1f})"
+
+
+def commit_rows(
+    lowest: Mapping[tuple[str, str], Mapping[str, float]], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A row per case and batch: milliseconds by commit, and how much faster the last one is.
+
+    lowest: seconds by (case, batch) and commit, of what is measured so far. names: all commits.
+    """
+    return [_commit_row(case, batch, seconds, names) for (case, batch), seconds in lowest.items()]
+
+
+def _commit_row(
+    case: str, batch: str, seconds: Mapping[str, float], names: Sequence[str]
+) -> dict[str, Any]:
+    first, last = (seconds.get(name) for name in (names[0], names[-1]))
+    return {
+        "case": case,
+        "batch": batch,
+        **{f"{n}, ms": f"{1e3 * seconds[n]:.1f}" if n in seconds else "" for n in names},
+        f"{names[0]} / {names[-1]}": f"{first / last:.2f}" if first and last else "",
+    }
