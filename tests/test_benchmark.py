@@ -329,7 +329,7 @@ def test_the_table_ranks_and_judges():
     assert (first["within 1%"], second["within 1%"], second["cost of 90%"]) == ("100%", "0%", "-")
     assert (second["judge's first"], first["clipped pixels"]) == ("50%", "25.0%")
     assert second["judge's top 5"].startswith("50%")
-    assert first["rate at the edge"] == "1 above, 1 below"
+    assert first["rate at the edge"] == "1 upper, 1 lower"
     assert any("recognised by the judge: b (50%)" in s for s in
                summary.sentences(names, outcome, compared))  # fmt: skip
     rows = summary.run_rows(names, [3, 4], [outcome])

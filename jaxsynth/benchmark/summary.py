@@ -25,7 +25,7 @@ from jaxsynth.benchmark.statistics import (
 
 SOLVED = (0.1, 0.01)  # missing shares of the best known gain at which a problem counts as solved
 SHARE = 0.9  # of the best known gain: steps to threshold
-_EDGES = ((1, "above"), (-1, "below"))
+_EDGES = ((1, "upper"), (-1, "lower"))
 TOP = 5  # ranks of the judge that count as recognised
 
 
