@@ -10,7 +10,6 @@ writes it to --out after every measurement. A minute a round for each commit on 
 
 import csv
 import itertools
-import shlex
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,13 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.launch import check_flags_only, check_some_of, run_main
+from experiments.launch import (
+    check_flags_only,
+    check_some_of,
+    command_line,
+    parse_counts,
+    run_main,
+)
 from experiments.speed_cases import CASES
 from jaxsynth.files.results import machine_line
 from jaxsynth.files.whole import write_whole
@@ -39,8 +44,7 @@ _OUT = flags.DEFINE_string("out", "out/commits", "Folder for commits.md.")
 def main(argv: Sequence[str]) -> int:
     check_flags_only("commits", argv)
     check_some_of("cases", _CASES.value, CASES)
-    if not _BATCHES.value or not all(b.isdecimal() and int(b) for b in _BATCHES.value):
-        raise ValueError(f"--batches={','.join(_BATCHES.value)}: expected numbers such as 8,1")
+    parse_counts("batches", _BATCHES.value, "numbers such as 8,1")
     if not _COMMITS.value:
         raise ValueError("--commits: expected some of this clone's, such as f6bdbb9,HEAD")
     names = list(dict.fromkeys(map(_short, _COMMITS.value)))
@@ -60,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _page(lowest: Mapping[tuple[str, str], Mapping[str, float]], names: Sequence[str]) -> str:
-    command = shlex.join(["python", "-m", "benchmarks.commits", *sys.argv[1:]])
+    command = command_line("commits", "benchmarks")
     return f"`{command}`\n\n{machine_line()}\n\n{format_markdown(commit_rows(lowest, names))}"
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments.launch import check_flags_only, run_main
+from experiments.launch import check_flags_only, command_line, parse_counts, run_main
 from jaxsynth.engine.objective import GENERATOR
 from jaxsynth.experiment import NSFW, PLACES
 from jaxsynth.files.results import machine_line
@@ -70,8 +70,7 @@ _NETWORKS = {
 
 def main(argv: Sequence[str]) -> int:
     check_flags_only("memory", argv)
-    if not _RUNS.value or not all(n.isdecimal() and int(n) for n in _RUNS.value):
-        raise ValueError(f"--runs={','.join(_RUNS.value)}: expected numbers such as 1000,3000")
+    counts = parse_counts("runs", _RUNS.value, "numbers such as 1000,3000")
     out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,11 +81,12 @@ def main(argv: Sequence[str]) -> int:
             save_network(path, build_network(info, random_params(info.config, 0), code))
             networks.append(f"--{role}={path}")
         rows: list[dict[str, object]] = []
-        for runs in map(int, _RUNS.value):
+        for runs in counts:
             rows.append(_measure(runs, [*networks, *shlex.split(_MORE.value)], Path(folder)))
             print(rows[-1], flush=True)
-    command = shlex.join(["python", "-m", "benchmarks.memory", *sys.argv[1:]])
-    page = f"`{command}`\n\n{machine_line()}\n\n{format_markdown(rows)}"
+    page = (
+        f"`{command_line('memory', 'benchmarks')}`\n\n{machine_line()}\n\n{format_markdown(rows)}"
+    )
     write_whole(out / "memory_cpu.md", page.encode())
     _plot(out / "memory_cpu.png", rows)
     print(page)

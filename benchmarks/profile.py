@@ -12,8 +12,6 @@ Prints a table, and writes it to --out.
 import gzip
 import json
 import os
-import shlex
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,8 +21,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments.heap import keep_memory
-from experiments.launch import check_flags_only, run_main
+from experiments.launch import check_flags_only, command_line, run_main
 from experiments.speed_cases import CASES, make_case
 from jaxsynth.files.results import machine_line
 from jaxsynth.files.whole import write_whole
@@ -46,7 +43,6 @@ def main(argv: Sequence[str]) -> int:
     check_flags_only("profile", argv)
     out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
-    keep_memory()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     limits = machine_limits(_PRECISION.value)
@@ -58,10 +54,9 @@ def main(argv: Sequence[str]) -> int:
     step = network_jit(case.step).jitted().lower(params, x).compile()
     seconds = _profile(lambda: jax.block_until_ready(step(params, x)))
     rows = profile_rows(read_program(step.as_text(), names), seconds, names, limits)
-    command = shlex.join(["python", "-m", "benchmarks.profile", *sys.argv[1:]])
     where = "one core" if jax.default_backend() == "cpu" else "one device"
     page = (
-        f"`{command}`\n\n{machine_line()}\n* {where}: matrix product "
+        f"`{command_line('profile', 'benchmarks')}`\n\n{machine_line()}\n* {where}: matrix product "
         f"{limits.operations / 1e9:.0f} GFLOP/s, copy {limits.bytes / 1e9:.1f} GB/s\n\n"
         f"{format_markdown(rows)}"
     )

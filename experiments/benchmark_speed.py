@@ -17,7 +17,13 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.launch import check_flags_only, check_some_of, command_line, run_main
+from experiments.launch import (
+    check_flags_only,
+    check_some_of,
+    command_line,
+    parse_counts,
+    run_main,
+)
 from experiments.speed_cases import (
     CASES,
     compare_gradients,
@@ -47,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     check_flags_only("benchmark_speed", argv)
     check_some_of("cases", _CASES.value, CASES)
     check_some_of("precisions", _PRECISION.value, _PRECISIONS)
-    batches = _batches(_BATCHES.value)
+    batches = parse_counts("batches", _BATCHES.value, "numbers of runs such as 1,8")
     folder = _folder(Path(_OUT.value))
     machine, limits = in_own_process(measure_machine, _PRECISION.value, _PEERS[_PEER.value])
     measured = []
@@ -76,12 +82,6 @@ def _folder(folder: Path) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _batches(values: Sequence[str]) -> list[int]:
-    if not values or not all(v.isdecimal() and int(v) > 0 for v in values):
-        raise ValueError(f"--batches={','.join(values)}: expected numbers of runs such as 1,8")
-    return [int(v) for v in values]
 
 
 def _line(one: Measured) -> str:

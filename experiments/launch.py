@@ -58,9 +58,9 @@ def keep_compiled(cache: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def command_line(name: str) -> str:
+def command_line(name: str, package: str = "experiments") -> str:
     """The command as it was typed."""
-    return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]])
+    return shlex.join(["python", "-m", f"{package}.{name}", *sys.argv[1:]])
 
 
 def check_flags_only(name: str, argv: Sequence[str]) -> None:
@@ -73,6 +73,18 @@ def check_some_of(flag: str, values: Sequence[str], known: Sequence[str]) -> Non
     """Raises ValueError unless a list flag names some of what is known."""
     if not values or not set(values) <= set(known):
         raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
+
+
+def parse_counts(flag: str, values: Sequence[str], expected: str) -> list[int]:
+    """A list flag's numbers from 1 up; `expected` says in an error what it takes, as in `numbers
+    such as 1,8`.
+
+    Raises:
+      ValueError: if there is none, or one is no such number.
+    """
+    if not values or not all(value.isdecimal() and int(value) > 0 for value in values):
+        raise ValueError(f"--{flag}={','.join(values)}: expected {expected}")
+    return [int(value) for value in values]
 
 
 def _memory_advice(error: MemoryError | RuntimeError) -> str:

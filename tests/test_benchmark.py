@@ -223,23 +223,23 @@ def _xdream_generation(value):
     codes, state = optimizer.ask(how, jnp.float32(0), optimizer.init(how))
     assert float(codes[1:].std()) == pytest.approx(0.5, rel=0.02)
     told = optimizer.tell(how, jnp.float32(0), state, codes, Seen(jnp.asarray(value, jnp.float32)))
-    return codes, told[:100], told[100:]
+    return np.asarray(codes), np.asarray(told[:100]), np.asarray(told[100:])
 
 
 def _parents(codes, children):
     """(children, codes): the share of a child's units that are a code's."""
-    return np.array([(child == codes).mean(1) for child in np.asarray(children)])
+    return np.array([(child == codes).mean(1) for child in children])
 
 
 def test_xdream_ga_keeps_the_best_quarter_and_mutates_a_quarter_of_mixed_units():
     codes, survivors, children = _xdream_generation(np.arange(400.0)[::-1])
     np.testing.assert_array_equal(survivors, codes[:100])
-    shares = np.sort(_parents(np.asarray(codes), children), axis=1)[:, ::-1]
+    shares = np.sort(_parents(codes, children), axis=1)[:, ::-1]
     assert np.median(shares[:, 0]) == pytest.approx(0.75 * 0.75, abs=0.02)
     assert np.median(shares[:, 1]) == pytest.approx(0.75 * 0.25, abs=0.02)
-    mutated = ~np.array([(child == np.asarray(codes)).any(0) for child in np.asarray(children)])
+    mutated = ~np.array([(child == codes).any(0) for child in children])
     assert mutated.mean() == pytest.approx(0.25, abs=0.01)
-    sigma = np.asarray(children)[mutated].std()  # a unit of sigma 0.5, moved by 0.75 as much
+    sigma = children[mutated].std()  # a unit of sigma 0.5, moved by 0.75 as much
     assert sigma == pytest.approx(0.5 * np.hypot(1, 0.75), rel=0.05)
 
 
@@ -247,12 +247,12 @@ def test_xdream_ga_draws_parents_by_value_and_passes_over_what_is_not_finite():
     """Half the codes are worth 1, half 0: sigma is 0.5, so 1 is drawn e times as often as 0."""
     value = np.arange(400) % 2 * 1.0
     codes, _, children = _xdream_generation(value)
-    first = _parents(np.asarray(codes), children).argmax(1)
+    first = _parents(codes, children).argmax(1)
     assert value[first].mean() == pytest.approx(np.e / (np.e + 1), abs=0.08)  # sd 0.026
     broken = np.where(np.arange(400) == 3, np.nan, value)
     codes, survivors, children = _xdream_generation(broken)
     assert np.isfinite(survivors).all() and (survivors != codes[3]).any(1).all()
-    assert len(set(_parents(np.asarray(codes), children).argmax(1))) > 100
+    assert len(set(_parents(codes, children).argmax(1))) > 100
 
 
 def test_a_new_row_is_one_line(monkeypatch):

@@ -74,21 +74,17 @@ def population_based(
     """
     _named(name)
 
-    def first(how: How) -> jax.Array:
-        draws = jax.random.normal(how.key, (population, how.start.shape[0]), how.start.dtype)
-        return draws.at[0].set(0.0)
-
     def begin(how: How, members: jax.Array, fitness: jax.Array):
         strategy, params = _strategy(name, population, how.start.shape[0], options)
         return strategy.init(how.key, members, fitness, params)
 
     def init(how: How):
-        return begin(how, first(how), jnp.zeros(population, how.start.dtype))
+        return begin(how, _first(how, population), jnp.zeros(population, how.start.dtype))
 
     def ask(how: How, step: jax.Array, state):
         strategy, params = _strategy(name, population, how.start.shape[0], options)
         members, told = strategy.ask(jax.random.fold_in(how.key, step), state, params)
-        members = jnp.where(step == 0, first(how), members)
+        members = jnp.where(step == 0, _first(how, population), members)
         return how.start + how.rate * members, choose(step == 0, state, told)
 
     def tell(how: How, step: jax.Array, state, codes: jax.Array, seen: Seen):
@@ -150,8 +146,7 @@ def xdream_ga(rate: float, population: int = POPULATION) -> Optimizer:
     """
 
     def init(how: How) -> jax.Array:
-        draws = jax.random.normal(how.key, (population, how.start.shape[0]), how.start.dtype)
-        return how.start + how.rate * draws.at[0].set(0.0)
+        return how.start + how.rate * _first(how, population)
 
     def ask(how: How, step: jax.Array, state: jax.Array):
         return state, state
@@ -186,6 +181,12 @@ def _rank_weights(values: jax.Array) -> jax.Array:
 
 def _unit(vectors: jax.Array) -> jax.Array:
     return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _first(how: How, population: int) -> jax.Array:
+    """A first generation (P, D) of spread 1; its first member is the start, 0."""
+    draws = jax.random.normal(how.key, (population, how.start.shape[0]), how.start.dtype)
+    return draws.at[0].set(0.0)
 
 
 def _nothing(how: How, population: int) -> jax.Array:

@@ -14,9 +14,8 @@ ones in units of the code per unit of gradient.
 
 import dataclasses
 import fnmatch
-import functools
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import optax
 
@@ -83,7 +82,7 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 }
 
 
-@functools.cache
+@cache
 def make_optimizer(name: str) -> Optimizer:
     """The optimizer of a name that `choose_optimizers` gives; the same object every time.
 
@@ -103,7 +102,8 @@ def choose_optimizers(patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         found = [name for name in OPTIMIZERS if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            _check_variant(pattern)
+            if not _free_variant(pattern):
+                check_recipe(_steps(pattern))
             found = [pattern]
         chosen |= dict.fromkeys(found)
     if not chosen:
@@ -112,20 +112,22 @@ def choose_optimizers(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _variant(name: str) -> Optimizer:
-    base, _, size = name.partition("+")
-    if base in FREE:
-        return FREE[base](population=int(size))
+    if make := _free_variant(name):
+        return make()
     recipe = _steps(name)
     scales = recipe.optimizer == "sgd" and not recipe.normalize  # a step as large as its gradient
     return gradient.from_recipe(recipe, spread=2.0 if scales else 1.0)
 
 
-def _check_variant(name: str) -> None:
-    """Raises ValueError unless a name that is no row is a variant of one."""
+def _free_variant(name: str) -> Callable[[], Optimizer] | None:
+    """Makes a gradient-free row with another population; None for the name of anything else.
+
+    Raises:
+      ValueError: if what follows the row's name is no population, or its own.
+    """
     base, _, size = name.partition("+")
     if base not in FREE:
-        check_recipe(_steps(name))
-        return
+        return None
     number = int(size) if size.isascii() and size.isdecimal() else 0
     if number < _SMALLEST or number % 2 or size != str(number):
         raise ValueError(
@@ -134,6 +136,7 @@ def _check_variant(name: str) -> None:
         )
     if number == free.POPULATION:
         raise ValueError(f"optimizer {name!r} is the row {base!r} itself: name it so")
+    return partial(FREE[base], population=number)
 
 
 def _steps(name: str) -> Recipe:
