@@ -1,14 +1,14 @@
 """Draws a labelled page of all units of a layer, in one compiled sweep.
 
   python -m experiments.atlas --network=places --blob=conv5
-  python -m experiments.atlas --network=nsfw --blob=conv_stage2_block3 --units=0:64
+  python -m experiments.atlas --network=nsfw --blob=eltwise_stage2_block3 --units=0:64
   python -m experiments.atlas --network=places --blob=fc8 --units='b*,mountain'
 
 Networks are `places`, `nsfw` and `generator`, blobs have their original names. Every unit is a run
 that climbs the unit's own activation; a blob after its ReLU is climbed before it (`conv5` at
 `conv5_pre`), as a silent unit has no gradient. A spatial blob's units are taken at its centre, or
 at `--position=y,x`. contact_sheet.png is the page; more than 400 units make several, atlas_00.png
-and on. Some two minutes for the 192 units of the pocket scene network's conv5 on two cores.
+and on. Less than a minute for the 192 units of the pocket scene network's conv5 on two cores.
 """
 
 import dataclasses

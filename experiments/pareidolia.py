@@ -3,8 +3,8 @@
   python -m experiments.pareidolia --alphas=0.5,1,2,4 --betas=0.5,1,2 --seeds=1
 
 Goh 2016, fourth experiment: at equal weights the NSFW neuron dominates; weights that balance give
-images "of a very different flavour". A row per beta (and seed), a column per alpha. About two
-minutes on two cores for the pocket generator.
+images "of a very different flavour". A row per beta (and seed), a column per alpha. Half a
+minute on two cores for the pocket generator.
 """
 
 from collections.abc import Sequence

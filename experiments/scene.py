@@ -4,7 +4,7 @@
   python -m experiments.scene --scenes=all --seeds=1
 
 Categories by label, glob, index or `all`; any number of them is one compilation. A row per
-category, a column per seed. A minute for 4 categories x 4 seeds of the pocket pair on two
+category, a column per seed. Some ten seconds for 4 categories x 4 seeds of the pocket pair on two
 cores.
 """
 

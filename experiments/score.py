@@ -14,9 +14,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.launch import run_main
+from experiments.launch import keep_compiled, run_main
 from jaxsynth.files.images import list_images
-from jaxsynth.files.weights import load_network
+from jaxsynth.files.weights import cache_dir, load_network
 from jaxsynth.report.tables import format_table, printable, write_metrics
 from jaxsynth.scoring import Score, score_images
 
@@ -47,6 +47,7 @@ class ScoreConfig:
 
 def main(argv: Sequence[str]) -> int:
     config = _config(argv[1:])
+    keep_compiled(cache_dir())
     scores = list(_reported(_score(config)))
     good = [score for score in scores if not score.error]
     if good:

@@ -3,7 +3,7 @@
   python -m experiments.sfw --seeds=8
 
 Goh 2016, third experiment: the images turn pastoral. Climbs the log-odds of SFW, whose gradient
-never saturates, and reports P(NSFW). Expect <= 0.001 for nearly every seed. Two minutes for 8
+never saturates, and reports P(NSFW). Expect <= 0.001 for nearly every seed. Half a minute for 8
 seeds of the pocket generator on two cores.
 """
 

@@ -4,7 +4,7 @@
   python -m experiments.synthesize --term=places:conv5_pre:12@4,4:1 --term=generator:image_tv:0:-0.1
 
 A term is network:blob:unit_or_label[@y,x]:weight. Networks are `generator`, `nsfw` and `places`;
-blobs have their original names (`conv1`, `pool5`, `fc6`, `conv_stage2_block3`, `prob`, ...), and
+blobs have their original names (`conv1`, `pool5`, `fc6`, `eltwise_stage2_block3`, `prob`, ...), and
 every classifier has `log_prob` and `log_odds` beside `prob`. `conv5` is after its ReLU, where a
 silent unit has no gradient; `conv5_pre` is before it, as DGN-AM climbs hidden units. A unit of a
 spatial blob is taken at its centre unless @y,x says where. The generator's own blobs count too

@@ -7,7 +7,7 @@ r"""Trains the pocket scene network, or the judge, and exports it, batch norm fo
 
 DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per class inside) or class folders. The same
 command resumes a run that was stopped. Writes OUT/NETWORK.safetensors. Two CPU cores see 100 to 250
-images a second; ported_params/README.md says what how many minutes reach.
+images a second; 39 minutes reached a top-1 of 27.6 % on MiniPlaces, 56 more 38.3 %.
 """
 
 from collections.abc import Sequence

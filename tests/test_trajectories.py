@@ -42,7 +42,7 @@ def bounds():
     default = Path(__file__).parents[2] / "shared" / "golden" / "fc6_3x.txt"
     path = Path(os.environ.get("JAXSYNTH_FC6_BOUNDS", default))
     if not path.is_file():
-        pytest.skip("JAXSYNTH_FC6_BOUNDS does not name act_range/3x/fc6.txt")
+        pytest.skip("without the published bounds: JAXSYNTH_FC6_BOUNDS=.../act_range/3x/fc6.txt")
     return np.array(path.read_text().split(), np.float64)
 
 
