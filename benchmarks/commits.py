@@ -22,9 +22,9 @@ from absl import flags
 
 from experiments.launch import (
     check_flags_only,
-    check_some_of,
     command_line,
     parse_counts,
+    parse_some_of,
     run_main,
 )
 from experiments.speed_cases import CASES
@@ -43,7 +43,7 @@ _OUT = flags.DEFINE_string("out", "out/commits", "Folder for commits.md.")
 
 def main(argv: Sequence[str]) -> int:
     check_flags_only("commits", argv)
-    check_some_of("cases", _CASES.value, CASES)
+    cases = parse_some_of("cases", _CASES.value, CASES)
     parse_counts("batches", _BATCHES.value, "numbers such as 8,1")
     if not _COMMITS.value:
         raise ValueError("--commits: expected some of this clone's, such as f6bdbb9,HEAD")
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     lowest: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     with tempfile.TemporaryDirectory() as folder:
         trees = {name: _unpack(name, Path(folder) / name) for name in names}
-        for _, case, name in itertools.product(range(_ROUNDS.value), _CASES.value, trees):
+        for _, case, name in itertools.product(range(_ROUNDS.value), cases, trees):
             for batch, seconds in _measure(trees[name], name, case).items():
                 before = lowest[case, batch].get(name, seconds)
                 lowest[case, batch][name] = min(before, seconds)

@@ -53,7 +53,10 @@ for _name in run_flags.names_without(_NO_USE):
     flags.declare_key_flag(_name)
 _NAMES = flags.DEFINE_list("optimizers", ["*"], f"Names or globs of {', '.join(OPTIMIZERS)}; more.")
 _OBJECTIVES = flags.DEFINE_list(
-    "objectives", ["*"], f"Names or globs of {', '.join(OBJECTIVES)}, or terms joined by &."
+    "objectives",
+    ["*"],
+    f"Names or globs of {', '.join(OBJECTIVES)}, or terms joined by &; one with a position, which "
+    "has a comma, in quotes of its own: '\"places:conv2_pre:7@3,4:1\"'.",
 )
 _TUNE = flags.DEFINE_string("tune_seeds", "1000:1004", "Seeds of the tuning sweep, as --seeds.")
 _BUDGETS = flags.DEFINE_list("budgets", ["60", "180"], "Cost of a run in forward passes.")
@@ -70,6 +73,7 @@ _JUDGE = flags.DEFINE_string("judge", "pocket_judge", "Independent scene network
 _SMOKE = flags.DEFINE_bool(
     "smoke", False, "A few optimizers, two objectives, two seeds, a small budget: minutes."
 )
+_LARGEST_FACTOR = 1e6  # of a rate
 _CODES = 32  # codes per evaluation on CPU
 _ON_ACCELERATORS = 512
 _SMOKE_FLAGS = {
@@ -92,6 +96,11 @@ def main(argv: Sequence[str]) -> int:
     names = choose_optimizers(_NAMES.value)
     budgets = _positive("budgets", _BUDGETS.value)
     factors = _positive("rates", _RATES.value)
+    if not 1 / _LARGEST_FACTOR <= factors[0] <= factors[-1] <= _LARGEST_FACTOR:
+        given = ",".join(_RATES.value)
+        raise ValueError(
+            f"--rates={given}: expected factors of at most {_LARGEST_FACTOR:g}, or one over it"
+        )
     cost = _gradient_cost()
     tune_seeds = run_flags.parse_seeds(_TUNE.value, "tune_seeds")
     if common := set(tune_seeds) & set(settings.seeds):

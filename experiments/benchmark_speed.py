@@ -12,6 +12,7 @@ with PyTorch, which is an extra: pip install 'jaxsynth[peer]'.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from absl import flags
 
 from experiments.launch import (
     check_flags_only,
-    check_some_of,
     command_line,
     parse_counts,
+    parse_some_of,
     run_main,
 )
 from experiments.speed_cases import (
@@ -31,9 +32,10 @@ from experiments.speed_cases import (
     measure_case,
     measure_machine,
 )
+from jaxsynth.files.chunks import locked
 from jaxsynth.files.whole import write_whole
 from jaxsynth.report.tables import format_markdown, write_metrics
-from jaxsynth.speed.compare import COMPILED, TORCH, Limits, Measured
+from jaxsynth.speed.measured import COMPILED, TORCH, Limits, Measured
 from jaxsynth.speed.table import second_rows, speed_rows
 
 _PEERS = {"none": (), TORCH: (TORCH,), COMPILED: (TORCH, COMPILED)}
@@ -44,43 +46,52 @@ _BATCHES = flags.DEFINE_list("batches", ["8", "1"], "Runs in a step.")
 _PRECISION = flags.DEFINE_list("precisions", ["float32"], "Some of float32, bfloat16.")
 _PEER = flags.DEFINE_enum("peer", "none", list(_PEERS), "torch.compile is measured beside torch.")
 _REPEATS = flags.DEFINE_integer("repeats", 100, "Rounds at most.", lower_bound=3)
-_SECONDS = flags.DEFINE_float("seconds", 15.0, "No round begins after so many, but three are made.")
+_SECONDS = flags.DEFINE_float(
+    "seconds", 15.0, "No round begins after so many, but three are made.", lower_bound=0.0
+)
 _OUT = flags.DEFINE_string("out", "out/benchmark_speed", "Folder for speed.md and speed.csv.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier run's files.")
 
 
 def main(argv: Sequence[str]) -> int:
     check_flags_only("benchmark_speed", argv)
-    check_some_of("cases", _CASES.value, CASES)
-    check_some_of("precisions", _PRECISION.value, _PRECISIONS)
+    cases = parse_some_of("cases", _CASES.value, CASES)
+    precisions = parse_some_of("precisions", _PRECISION.value, _PRECISIONS)
     batches = parse_counts("batches", _BATCHES.value, "numbers of runs such as 1,8")
-    folder = _folder(Path(_OUT.value))
-    machine, limits = in_own_process(measure_machine, _PRECISION.value, _PEERS[_PEER.value])
-    measured = []
-    for one in _measure_all(batches):
-        measured.append(one)
-        print(_line(one), flush=True)
-        write_metrics(folder / "speed.csv", second_rows(measured))
-        write_whole(folder / "speed.md", _page(measured, machine, limits).encode())
+    if not math.isfinite(_SECONDS.value):
+        raise ValueError(f"--seconds={_SECONDS.value}: expected seconds from 0 up")
+    folder = _folder()
+    with locked(folder):
+        machine, limits = in_own_process(measure_machine, precisions, _PEERS[_PEER.value])
+        measured = []
+        for one in _measure_all(cases, precisions, batches):
+            measured.append(one)
+            print(_line(one), flush=True)
+            write_metrics(folder / "speed.csv", second_rows(measured))
+            write_whole(folder / "speed.md", _page(measured, machine, limits).encode())
     print(f"wrote {folder / 'speed.md'}")
     return 0
 
 
-def _measure_all(batches: Sequence[int]) -> Iterator[Measured]:
+def _measure_all(
+    cases: Sequence[str], precisions: Sequence[str], batches: Sequence[int]
+) -> Iterator[Measured]:
     peers = _PEERS[_PEER.value]
-    for name in _CASES.value:
+    for name in cases:
         agreement = in_own_process(compare_gradients, name) if peers else None
-        for precision, batch in itertools.product(_PRECISION.value, batches):
+        for precision, batch in itertools.product(precisions, batches):
             settings = (precision, peers, _REPEATS.value, _SECONDS.value, agreement)
             yield in_own_process(measure_case, name, batch, *settings)
 
 
-def _folder(folder: Path) -> Path:
+def _folder() -> Path:
+    if not _OUT.value:
+        raise ValueError("--out= names no folder")
+    folder = Path(_OUT.value)
     if (folder / "speed.md").exists() and not _OVERWRITE.value:
         raise ValueError(
             f"--out={folder} holds a benchmark: choose another folder, or give --overwrite"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments.continuing import going_on
 from experiments.launch import command_line, keep_compiled
-from experiments.processes import agree, any_of
+from experiments.processes import Processes, agree, any_of
 from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
 from jaxsynth.engine.objective import ENCODER, GENERATOR
@@ -31,7 +31,7 @@ from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
 from jaxsynth.files.results import RESULTS, read_codes
 from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
-from jaxsynth.kept import Stopped, kept_chunks, open_run
+from jaxsynth.kept import Stopped, fingerprint, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
 from jaxsynth.path import path_pictures
 from jaxsynth.report.digest import digest, join_digests
@@ -132,6 +132,7 @@ def launch(
 def _open_run(settings: Settings, config: dict[str, Any], held: ExitStack) -> dict[str, Any] | None:
     """The folder locked and made ready by process 0: the config that it keeps, None if the run is
     finished."""
+    _check_alike(settings.processes, config)
     refusal: Exception | None = None
     if settings.processes.leads:
         try:
@@ -147,6 +148,16 @@ def _open_run(settings: Settings, config: dict[str, Any], held: ExitStack) -> di
         print(f"{settings.out} holds this run, finished: nothing is left to resume")
         return None
     return config
+
+
+def _check_alike(processes: Processes, config: Mapping[str, Any]) -> None:
+    """Raises ValueError, in every process, unless all were started with the same flags."""
+    own = fingerprint(config)
+    if any_of(processes, own != agree(processes, own)):
+        raise ValueError(
+            "the processes of this run were started with different flags, networks or numbers of "
+            "devices: give all of them the same"
+        )
 
 
 def _compute_with_others(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:
@@ -244,7 +255,7 @@ def _start(
     not."""
     if settings.earlier:
         return None, *going_on(settings.earlier, runs)
-    if settings.init_image is None:
+    if not settings.init_image:
         return None, runs, _start_codes(settings, networks, runs)
     generator, encoder = networks[GENERATOR], networks[ENCODER]
     photo = preprocess(
@@ -258,7 +269,7 @@ def _start_codes(
     settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run]
 ) -> np.ndarray | None:
     size = networks[GENERATOR].input_shape[0]
-    if settings.init_codes is None:
+    if not settings.init_codes:
         return None
     codes = np.atleast_2d(read_codes(settings.init_codes))
     if codes.shape == (len(settings.seeds), size) and len(runs) > len(codes):

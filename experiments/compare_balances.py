@@ -11,7 +11,7 @@ on two cores for each combination of 80 runs of the pocket pair.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import run_flags
 from experiments.common import TARGETS, load_networks, target_term
-from experiments.launch import check_some_of, run_main
+from experiments.launch import parse_some_of, run_main
 from experiments.objectives import BALANCE_SCENES
 from experiments.table import config_maker, launch_table
 from jaxsynth.engine.balance import BALANCES
@@ -43,25 +43,24 @@ REACHED = 0.5
 def main(argv: Sequence[str]) -> int:
     run_flags.refuse("compare_balances", _NO_USE, "which climbs from seeds and draws no pages")
     settings = run_flags.read_settings("compare_balances", argv, seeds="16")
-    for flag, values, known in (
-        ("balances", _BALANCES.value, BALANCES),
-        ("targets", _TARGETS.value, TARGETS),
-    ):
-        check_some_of(flag, values, known)
+    balances = parse_some_of("balances", _BALANCES.value, BALANCES)
+    targets = parse_some_of("targets", _TARGETS.value, TARGETS)
     run_flags.parse_numbers("nsfw_weight", [str(_WEIGHT.value)])
     networks = load_networks(settings)
     units = choose_units(_SCENES.value, networks[PLACES].class_names)
-    return launch_table(settings, _parts(settings, networks, units), STEM)
+    pairs = itertools.product(balances, targets)
+    return launch_table(settings, _parts(settings, networks, units, pairs), STEM)
 
 
 def _parts(
-    settings: run_flags.Settings, networks: Mapping[str, Network], units: Sequence[int]
+    settings: run_flags.Settings,
+    networks: Mapping[str, Network],
+    units: Sequence[int],
+    pairs: Iterable[tuple[str, str]],
 ) -> list[Part]:
-    """Every balance with every target, a row each."""
+    """A row for each pair of balance and target."""
     todo, config = [], config_maker(settings)
-    for balance, target in itertools.product(
-        dict.fromkeys(_BALANCES.value), dict.fromkeys(_TARGETS.value)
-    ):
+    for balance, target in pairs:
         nsfw = target_term(networks, NSFW, NSFW_UNIT, _WEIGHT.value, target)
         scenes = [target_term(networks, PLACES, unit, 1.0, target) for unit in units]
         runs = [Run(seed, (scene, nsfw)) for scene in scenes for seed in settings.seeds]

@@ -69,22 +69,23 @@ def check_flags_only(name: str, argv: Sequence[str]) -> None:
         raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only")
 
 
-def check_some_of(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
-    """Raises ValueError unless a list flag names some of what is known."""
+def parse_some_of(flag: str, values: Sequence[str], known: Sequence[str]) -> list[str]:
+    """What a list flag names, each once; ValueError unless it is some of what is known."""
     if not values or not set(values) <= set(known):
         raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
+    return list(dict.fromkeys(values))
 
 
 def parse_counts(flag: str, values: Sequence[str], expected: str) -> list[int]:
-    """A list flag's numbers from 1 up; `expected` says in an error what it takes, as in `numbers
-    such as 1,8`.
+    """A list flag's numbers from 1 up, each once; `expected` says in an error what it takes, as in
+    `numbers such as 1,8`.
 
     Raises:
       ValueError: if there is none, or one is no such number.
     """
     if not values or not all(value.isdecimal() and int(value) > 0 for value in values):
         raise ValueError(f"--{flag}={','.join(values)}: expected {expected}")
-    return [int(value) for value in values]
+    return list(dict.fromkeys(int(value) for value in values))
 
 
 def _memory_advice(error: MemoryError | RuntimeError) -> str:

@@ -4,6 +4,7 @@ Every process computes whole chunks of its own, on its own devices, into the sam
 makes the folder ready and writes the pages. The folder must be on a file system that all share.
 """
 
+import re
 from typing import NamedTuple
 
 import jax
@@ -60,6 +61,8 @@ def join_processes() -> Processes:
             f"--process_id={_PROCESS_ID.value}: expected 0 to {_NUM_PROCESSES.value - 1}, as "
             f"--num_processes={_NUM_PROCESSES.value}"
         )
+    if _COORDINATOR.value and not re.fullmatch(r".+:\d+", _COORDINATOR.value):
+        raise ValueError(f"--coordinator={_COORDINATOR.value}: expected HOST:PORT")
     try:
         jax.distributed.initialize(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, initialization_timeout=300

@@ -272,7 +272,7 @@ def parse_seeds(text: str, flag: str = "seeds") -> tuple[int, ...]:
             seeds: Sequence[int] = [int(part) for part in text.split(",") if part.strip()]
         else:
             first, last = (int(part) for part in (text if ":" in text else f"0:{text}").split(":"))
-            seeds = range(first, last)
+            seeds = range(first, min(last, first + MOST_SEEDS + 1))
     except ValueError:
         seeds = []
     if not seeds or len(seeds) > MOST_SEEDS or min(seeds) < 0 or max(seeds) >= 2**32:

@@ -22,14 +22,8 @@ from jaxsynth.files.results import machine_line
 from jaxsynth.files.weights import cache_dir, load_network
 from jaxsynth.networks.network import Network
 from jaxsynth.speed.cases import Case, network_case, random_network, trio_case
-from jaxsynth.speed.compare import (
-    Limits,
-    Measured,
-    check_agreement,
-    machine_limits,
-    measure,
-    peer_versions,
-)
+from jaxsynth.speed.compare import check_agreement, machine_limits, measure, peer_versions
+from jaxsynth.speed.measured import Limits, Measured
 
 _FULL = {GENERATOR: "dgn_fc6", NSFW: "open_nsfw", PLACES: "places205"}
 _POCKET = {GENERATOR: "pocket_generator", NSFW: "open_nsfw", PLACES: "pocket_places"}

@@ -3,6 +3,7 @@
 On CPU the resumed sweep is bit-equal to an uninterrupted one.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,6 +61,12 @@ def open_run(
     (folder / UNFINISHED).mkdir()
     write_config(folder, config)
     return read_config(folder)
+
+
+def fingerprint(config: Mapping[str, Any]) -> int:
+    """A number below 2^28 that two configs share if they agree in what decides a run."""
+    text = json.dumps({part: config.get(part) for part in _DECISIVE}, sort_keys=True)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)
 
 
 def barely_begun(folder: Path) -> bool:

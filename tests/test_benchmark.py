@@ -15,7 +15,8 @@ from launching import run, start
 from safetensors.numpy import load_file
 from tiny import random_params, save_tiny_networks, tiny_networks
 
-from jaxsynth.benchmark import statistics, summary
+from jaxsynth.benchmark import cells, folder, statistics, summary
+from jaxsynth.benchmark import run as benchmark_run
 from jaxsynth.benchmark.climb import Runs, climb, steps_within
 from jaxsynth.benchmark.gradient import project
 from jaxsynth.benchmark.optimizers import FREE, OPTIMIZERS, choose_optimizers, make_optimizer
@@ -80,6 +81,8 @@ def test_bootstrap_intervals_hold_the_figure_and_shrink():
     assert narrow.high - narrow.low < wide.high - wide.low
     assert statistics.median_interval(np.full((3, 5), 2.0), RNG) == (2.0, 2.0, 2.0)
     assert statistics.mean_interval(np.array([[True, True], [False, False]]), RNG).value == 0.5
+    one_seed = statistics.median_interval(np.array([[1.0], [3.0]]), RNG)
+    assert one_seed.value == 2.0 and np.isnan(one_seed.low) and np.isnan(one_seed.high)
 
 
 def test_ranks_are_certain_only_where_seeds_agree():
@@ -91,6 +94,17 @@ def test_ranks_are_certain_only_where_seeds_agree():
     noise = RNG.normal(size=(3, 2, 6))
     assert any(i.low < i.high for i in statistics.bootstrap_ranks(noise, RNG))
     assert statistics.rank_agreement(RNG.normal(size=(5, 3, 400))) < 0.05
+
+
+def test_agreement_counts_equal_ranks_as_agreement_and_is_none_of_one():
+    saturated = np.stack([np.full((2, 6), 3.0), np.full((2, 6), 3.0), np.full((2, 6), 1.0)])
+    assert statistics.rank_agreement(saturated) == pytest.approx(1.0)
+    assert statistics.rank_agreement(np.ones((3, 2, 6))) == 1.0
+    # ranks 1, 2, 3 and 1.5, 1.5, 3: 12 * (1.5^2 + 0.5^2 + 2^2) / (4 * 24 - 2 * 6)
+    by_hand = np.array([[[3.0, 2.0]], [[2.0, 2.0]], [[1.0, 1.0]]])
+    assert statistics.rank_agreement(by_hand) == pytest.approx(12 * 6.5 / 84)
+    assert statistics.rank_agreement(saturated[:, :, :1]) is None
+    assert statistics.rank_agreement(saturated[:1]) is None
 
 
 # --- optimizers -----------------------------------------------------------------------------------
@@ -320,6 +334,7 @@ def test_the_table_ranks_and_judges():
         budget=10.0, marks=np.array([5.0, 10.0]), start=np.zeros((2, 2)), best=best,
         curve=np.stack([best / 2, best], axis=-1), rates=np.ones((2, 2)),
         edge=np.array([[1, -1], [0, 0]]), steps=np.ones((2, 2), int),
+        spent=np.array([[10.0, 10.0], [8.0, 8.0]]),
         seconds=np.array([0.5, 2.0]), judged=np.array([[[9, 9]], [[0, 7]]]),
         clipped=np.array([[0.25], [0.0]]),
     )  # fmt: skip
@@ -330,10 +345,17 @@ def test_the_table_ranks_and_judges():
     assert (second["judge's first"], first["clipped pixels"]) == ("50%", "25.0%")
     assert second["judge's top 5"].startswith("50%")
     assert first["rate at the edge"] == "1 upper, 1 lower"
+    assert (first["passes spent"], second["passes spent"]) == ("10", "8")
     assert any("recognised by the judge: b (50%)" in s for s in
                summary.sentences(names, outcome, compared))  # fmt: skip
     rows = summary.run_rows(names, [3, 4], [outcome])
     assert len(rows) == 8 and rows[0]["judge_rank"] is None and rows[3]["judge_rank"] == 9
+    assert (rows[0]["spent"], rows[7]["spent"]) == (10.0, 8.0)
+    cut = {k: getattr(outcome, k)[..., :1] for k in ("start", "best", "judged")}
+    alone = outcome._replace(**cut, curve=outcome.curve[:, :, :1])
+    compared = summary.compare(alone, summary.best_known([alone]))
+    assert summary.table_rows(names, alone, compared)[0]["median gain"] == "1.00"
+    assert not any("Kendall" in s for s in summary.sentences(names, alone, compared))
     assert r"a\_b \& 5\%" in summary.latex_table([{"x": "a_b & 5%"}], "c")
 
 
@@ -420,6 +442,10 @@ def test_wrong_values_are_one_line(tiny_flags, tmp_path):
         "--objectives=mountian": "did you mean mountain",
         "--budgets=0": "--budgets=0: expected numbers above 0",
         "--budgets=10": "does not pay for one step",
+        "--budgets=40,40.00001": "two agree in six digits",
+        "--rates=1e200,1": "--rates=1e200,1: expected factors of at most 1e+06",
+        "--objectives=places:fc8:abbey:1,places:fc8:0:1.0": "'places:fc8:0:1.0' are the same",
+        "--objectives=places:fc8:abbey:1e39": "not a finite number in float32",
         "--tune_seeds=1": "0 is among the reported --seeds",
         "--gradient_cost=0.5": "--gradient_cost=0.5: expected one or two numbers",
         "--steps=5": "--steps has no effect in benchmark_optimizers",
@@ -439,7 +465,7 @@ def begun(tmp_path_factory):
     out, networks = tmp_path_factory.mktemp("begun") / "run", tiny_networks()
     objectives = choose_objectives(["places:fc8:abbey:1"], networks)
 
-    def go(**changes):
+    def go(objectives=objectives, **changes):
         run = BenchmarkRun(
             optimizers=("random",), seeds=(0, 1, 2), tune_seeds=(1000,), budgets=(20.0,),
             factors=(0.5, 1.0), batch=32, gradient_cost=(), out=out, command="x",
@@ -474,3 +500,52 @@ def test_a_network_that_changed_is_refused_also_where_it_was_left_out_once(begun
     begun()
     with pytest.raises(ValueError, match="begun with networks"):
         begun(records={"places": {"sha256": "0"}, "encoder": {"sha256": "2"}})
+
+
+def test_another_device_or_objective_of_the_same_name_is_refused(begun, monkeypatch):
+    begun()
+    monkeypatch.setattr(folder, "this_device", lambda: {"platform": "tpu", "kind": "new"})
+    with pytest.raises(ValueError, match=r"begun with device .* not .*tpu"):
+        begun()
+    monkeypatch.undo()
+    renamed = choose_objectives(["places:fc8:dam:1"], tiny_networks())[0]
+    with pytest.raises(ValueError, match="begun with terms"):
+        begun(objectives=[renamed._replace(name="places:fc8:abbey:1")])
+
+
+def test_a_row_that_changed_is_refused(begun, monkeypatch):
+    begun()
+    before = OPTIMIZERS["random"]
+    monkeypatch.setitem(OPTIMIZERS, "random", lambda *args: before(*args)._replace(rate=7.0))
+    make_optimizer.cache_clear()
+    with pytest.raises(ValueError, match=r"random tuned over rates .* its row has changed"):
+        begun()
+    monkeypatch.undo()
+    make_optimizer.cache_clear()
+    assert not begun()[1]
+
+
+def test_what_cannot_begin_leaves_a_finished_benchmark_alone(begun, monkeypatch):
+    _, _, before = begun()
+    monkeypatch.setattr(benchmark_run, "measured_costs", lambda *_: {VALUE: 1.0, GRADIENT: 9.0})
+    with pytest.raises(ValueError, match="goh: budget 2 does not pay for one step"):
+        begun(optimizers=("goh",), budgets=(2.0,), resume=False, overwrite=True)
+    monkeypatch.undo()
+    planned, done, now = begun()
+    assert (planned, done) == ([0], 0) and now["costs"] == before["costs"]
+
+
+def test_an_objective_that_is_not_finite_at_a_start_is_refused(tiny):
+    (group, _), box = tiny
+    weights = jax.tree.map(lambda leaf: leaf * np.float32(3e38), group.weights)
+    huge = group._replace(weights=weights)
+    with pytest.raises(ValueError, match=r"objective 'places:.*' is .* at the start of seed [345]"):
+        cells.check_starts(cells.Work(box, 2), huge, (3, 4, 5))
+    cells.check_starts(cells.Work(box, 2), group, (3, 4, 5))
+
+
+def test_what_a_kill_left_of_the_first_file_is_no_benchmark(tmp_path):
+    (tmp_path / ".config.json.part").write_text("{")
+    assert folder.read_earlier(tmp_path, {}, resume=True, overwrite=False) == {}
+    folder.make_ready(tmp_path, {"networks": {}}, {}, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "cells", "images"}

@@ -77,6 +77,17 @@ def test_two_processes_give_what_one_gives(weights, tmp_path, one):
     assert _left_behind(out) == one
 
 
+def test_processes_with_different_flags_are_refused(weights, tmp_path):
+    out = tmp_path / "run"
+    shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2"]
+    other = (["--seeds=7"], ["--seeds=100:107"])
+    both = [_start(weights, out, *shared, f"--process_id={i}", *other[i]) for i in range(2)]
+    ends = [_end(process) for process in both]
+    assert [code for code, _, _ in ends] == [2, 2], ends
+    assert all("started with different flags" in err for _, _, err in ends)
+    assert not out.exists()
+
+
 def test_one_of_two_that_stops_stops_both_and_one_alone_goes_on(weights, tmp_path, one):
     out = tmp_path / "run"
     shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2", "--save_seconds=0"]

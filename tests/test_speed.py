@@ -23,7 +23,8 @@ from experiments.speed_cases import in_own_process
 from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import KNOWN_CONFIGS, make_module
 from jaxsynth.speed.cases import inputs, network_case, random_network, trio_case
-from jaxsynth.speed.compare import OURS, Limits, Measured, check_agreement
+from jaxsynth.speed.compare import check_agreement
+from jaxsynth.speed.measured import OURS, Limits, Measured
 from jaxsynth.speed.profile import REST, profile_rows, read_program
 from jaxsynth.speed.table import commit_rows, second_rows, speed_rows
 from jaxsynth.speed.timing import ratio, summarise, time_in_turn
@@ -238,11 +239,11 @@ def _wait(for_what, process=None):
 
 def test_the_launcher_writes_a_table_and_every_time(tmp_path):
     out = tmp_path / "speed"
-    args = ("--cases=pocket_places", "--batches=2,1", "--repeats=3", f"--out={out}")
+    args = ("--cases=pocket_places,pocket_places", "--batches=2,1,2", "--repeats=3", f"--out={out}")
     done = run("benchmark_speed", *args)
     assert done.returncode == 0, done.stderr
     text = (out / "speed.md").read_text()
-    assert "python -m experiments.benchmark_speed --cases=pocket_places" in text
+    assert "python -m experiments.benchmark_speed --cases=pocket_places,pocket_places" in text
     assert text.count("| pocket_places | ") == 2
     with (out / "speed.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -255,6 +256,7 @@ def test_the_launcher_writes_a_table_and_every_time(tmp_path):
     ("--cases=trio,quartet", "expected some of trio"),
     ("--batches=0", "--batches=0"),
     ("--precisions=float16", "expected some of float32"),
+    ("--seconds=nan", "--seconds=nan"),
 ])  # fmt: skip
 def test_wrong_values_are_refused(tmp_path, flag, said):
     done = run("benchmark_speed", flag, f"--out={tmp_path / 'speed'}")

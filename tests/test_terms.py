@@ -43,6 +43,7 @@ def test_terms_are_read(text, index, weight):
         ("places:fc8:canion:1", "did you mean canyon"),
         ("places:fc8:canyon:one", "'one' is not a finite number"),
         ("places:fc8:canyon:nan", "'nan' is not a finite number"),
+        ("places:fc8:canyon:1e39", "'1e39' is not a finite number in float32"),
         ("places:fc8:canyon", "expected network:blob:unit"),
         ("places:fc6:canyon:1", "unit 'canyon' is not in 0..11"),
         ("places:conv2:7@8,0:1", "'8,0' is not y,x within 8x8"),

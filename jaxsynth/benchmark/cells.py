@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxsynth.benchmark.climb import Costs, Found, Runs, climb
+from jaxsynth.benchmark.climb import Costs, Found, Runs, climb, start_values
 from jaxsynth.benchmark.problems import Group
 from jaxsynth.benchmark.protocol import Optimizer
 from jaxsynth.engine.recipes import RECIPES, Box, start_codes
@@ -71,24 +71,41 @@ def report(
     return _climb(work, optimizer, group, costs, budget, rates, seeds)
 
 
+def check_starts(work: Work, group: Group, seeds: Sequence[int]) -> None:
+    """Raises ValueError where an objective is not finite at the start code of a seed: nothing could
+    be compared with what is found from there."""
+    runs = _runs(work, group, np.ones(len(group.objectives)), seeds)
+    values = start_values(group, runs, work.batch).reshape(-1, len(seeds))  # (O, S)
+    for o, s in np.argwhere(~np.isfinite(values)):
+        raise ValueError(
+            f"objective {group.objectives[o].name!r} is {values[o, s]} at the start of seed "
+            f"{seeds[s]}: expected one that is finite there"
+        )
+
+
 def _climb(work, optimizer, group, costs, budget, rates: np.ndarray, seeds) -> Found:
     """Every objective from every seed S with rates (..., O); leaves (..., O, S, ...)."""
+    runs, shape = _runs(work, group, rates, seeds), (*rates.shape, len(seeds))
+    found = climb(
+        optimizer, group, runs, work.box, costs, budget, marks(budget), work.batch, work.on_step
+    )
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
+
+
+def _runs(work: Work, group: Group, rates: np.ndarray, seeds: Sequence[int]) -> Runs:
+    """Every objective from every seed S with rates (..., O), one below the other."""
     seeds, shape = np.asarray(seeds, np.uint32), (*rates.shape, len(seeds))
     rates, which = (
         np.broadcast_to(a[..., None], shape).ravel()
         for a in (rates.astype(np.float32), np.arange(rates.shape[-1]))
     )
     repeats = len(rates) // len(seeds)
-    runs = Runs(
+    return Runs(
         starts=np.tile(starts(work.box, seeds), (repeats, 1)),
         rates=rates,
         seeds=np.tile(seeds, repeats),
         weights=jax.tree.map(lambda leaf: leaf[which], group.weights),
     )
-    found = climb(
-        optimizer, group, runs, work.box, costs, budget, marks(budget), work.batch, work.on_step
-    )
-    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
 
 
 def warm_up(work: Work, optimizer: Optimizer, group: Group, costs: Costs) -> None:

@@ -1,7 +1,7 @@
 """One optimizer's runs to a budget: what they found, and when.
 
 Cost is counted in forward passes of the climbed networks: a code whose gradient is asked for counts
-by measured time (`measured_costs`). Networks see codes in rows of a fixed number, whatever the
+by measured time (`costs`). Networks see codes in rows of a fixed number, whatever the
 optimizer's population, so one compiled evaluation of each kind serves every optimizer, rate, seed
 and objective of a group.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxsynth.benchmark.gradient import project
 from jaxsynth.benchmark.problems import Group
-from jaxsynth.benchmark.protocol import KINDS, PRIOR, VALUE, How, Optimizer, Seen, State
+from jaxsynth.benchmark.protocol import PRIOR, VALUE, How, Optimizer, Seen, State
 from jaxsynth.engine.balance import value_and_gradient
 from jaxsynth.engine.objective import (
     ENCODER,
@@ -30,7 +30,6 @@ from jaxsynth.engine.parts import share_rows
 from jaxsynth.engine.recipes import Box
 from jaxsynth.networks.convolution import network_jit
 from jaxsynth.networks.network import Params
-from jaxsynth.speed.timing import time_in_turn
 
 _NOISE_ROOT = 2  # not the root of the start codes nor that of the jitter
 Costs = Mapping[str, float]  # of a code by what is asked of it, in forward passes
@@ -120,10 +119,10 @@ def _climb_chunk(optimizer, group, runs: Runs, box, costs, steps, marks, batch, 
     width = len(runs.seeds) * optimizer.population
     place = np.minimum(np.arange(share_rows(batch)), width - 1) // optimizer.population
     weights = jax.tree.map(lambda leaf: leaf[place], runs.weights)
-    params = _params(group, optimizer.kind)
-    start = _start_values(group, runs, batch)
+    params = params_for(group, optimizer.kind)
+    start = start_values(group, runs, batch)
     how = _how(runs, jnp.float32(steps), box)
-    state, best = _init(optimizer, how), _Best(start, how.start)
+    state, best = _init(optimizer, how), _Best(jnp.asarray(start), how.start)
     trace = []
     for step in range(steps):
         codes, state = _ask(optimizer, len(place), how, jnp.float32(step), state)
@@ -134,18 +133,22 @@ def _climb_chunk(optimizer, group, runs: Runs, box, costs, steps, marks, batch, 
     cost = optimizer.population * costs[optimizer.kind] * np.arange(steps + 1)
     values = np.stack([np.asarray(v) for v in (start, *trace)])  # (steps + 1, R)
     at = np.searchsorted(cost, np.asarray(marks) + 1e-6, side="right") - 1
-    return Found(np.asarray(start), np.asarray(best.value), np.asarray(best.code), values[at].T)
+    return Found(start, np.asarray(best.value), np.asarray(best.code), values[at].T)
 
 
-def _start_values(group: Group, runs: Runs, batch: int) -> jax.Array:
-    count, rows = len(runs.seeds), share_rows(batch)
-    place = np.minimum(np.arange(rows), count - 1)
-    weights = jax.tree.map(lambda leaf: leaf[place], runs.weights)
-    seen = see(group.system, VALUE, _params(group, VALUE), weights, runs.starts[place])
-    return seen.value[:count]
+def start_values(group: Group, runs: Runs, batch: int) -> np.ndarray:
+    """The objective of the runs' start codes, (R,)."""
+    total, rows = len(runs.seeds), share_rows(batch)
+    values = []
+    for first in range(0, total, batch):
+        place = np.minimum(first + np.arange(rows), total - 1)
+        weights = jax.tree.map(lambda leaf, i=place: leaf[i], runs.weights)
+        seen = see(group.system, VALUE, params_for(group, VALUE), weights, runs.starts[place])
+        values.append(np.asarray(seen.value)[:batch])
+    return np.concatenate(values)[:total]
 
 
-def _params(group: Group, kind: str) -> Mapping[str, Params]:
+def params_for(group: Group, kind: str) -> Mapping[str, Params]:
     """The parameters that an evaluation of this kind takes."""
     return params_of(_used(group.system, kind), group.params)
 
@@ -217,23 +220,3 @@ def _tell(
     return state, _Best(
         jnp.where(better, value, best.value), jnp.where(better[:, None], code, best.code)
     )
-
-
-def measured_costs(group: Group, kinds: Sequence[str], starts: np.ndarray, batch: int) -> Costs:
-    """What a code costs by what is asked of it, in forward passes: measured in turn.
-
-    The shortest times count: what else the machine does only ever adds.
-    `starts` (R, D) are any codes; the evaluations are those of the climb, and compiled by it too.
-    """
-    rows = share_rows(batch)
-    codes = jnp.asarray(starts[np.arange(rows) % len(starts)])
-    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf[np.zeros(rows, int)]), group.weights)
-
-    def call(kind):
-        given = (group.system, kind, _params(group, kind), weights, codes)
-        return lambda: jax.block_until_ready(see(*given))
-
-    wanted = [kind for kind in KINDS if kind == VALUE or kind in kinds]
-    timings = time_in_turn({kind: call(kind) for kind in wanted}, repeats=15, budget=20.0)
-    shortest = {kind: timing.seconds.min() for kind, timing in timings.items()}
-    return {kind: float(seconds / shortest[VALUE]) for kind, seconds in shortest.items()}

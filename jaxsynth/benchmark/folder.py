@@ -17,27 +17,37 @@ from urllib.parse import quote
 import numpy as np
 
 from jaxsynth.files.chunks import load_kept
-from jaxsynth.files.results import CONFIG, LOCK, read_config, write_arrays, write_config
+from jaxsynth.files.results import (
+    CONFIG,
+    LOCK,
+    read_config,
+    this_device,
+    write_arrays,
+    write_config,
+)
 
 CELLS = "cells"
 _OURS = (CONFIG, "results.csv", "results.safetensors", "table.md", "table.tex", "plots.png")
 _OURS += ("images.png", "images/*.png", "report.html", f"{CELLS}/*.safetensors")
+_PART = ".*.part"  # what a killed process was writing
+_OURS += (_PART, f"{CELLS}/{_PART}", f"images/{_PART}")
 _MAY_DIFFER = ("command", "optimizers", "budgets")  # no cell depends on another one's
 
 
-def open_folder(
+def read_earlier(
     folder: Path, config: Mapping[str, Any], resume: bool, overwrite: bool
 ) -> dict[str, Any]:
-    """Makes the folder ready; gives what config.json says of an earlier part of this run, or {}.
+    """What config.json says of an earlier part of this run, or {}. Nothing is changed yet.
 
     Raises:
-      ValueError: if it holds anything that is neither to be replaced nor to be gone on with, or
-        was begun with other settings than optimizers and budgets.
+      ValueError: if the folder holds anything that is neither to be replaced nor to be gone on
+        with, or was begun on another device or with other settings than optimizers and budgets.
     """
-    occupied = any(path.is_file() and path.name != LOCK for path in folder.rglob("*"))
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
+    occupied = any(not path.match(_PART) for path in found)
     if occupied and resume:
         before = read_config(folder)
-        for key, value in config.items():
+        for key, value in {**config, "device": this_device()}.items():
             if key not in _MAY_DIFFER and not _agree(before.get(key), value):
                 raise ValueError(
                     f"--resume: {folder} was begun with {key} {before.get(key)!r}, not {value!r}: "
@@ -50,9 +60,6 @@ def open_folder(
             f"output folder {folder} is not empty: the same command with --resume goes on with a "
             "benchmark that was stopped; else choose another --out, or --overwrite"
         )
-    clear(folder, _OURS)
-    (folder / CELLS).mkdir(parents=True, exist_ok=True)
-    (folder / "images").mkdir(exist_ok=True)
     return {}
 
 
@@ -69,13 +76,25 @@ def _agree(before: Any, now: Any) -> bool:
     return before == now
 
 
-def write_settings(
+def make_ready(
     folder: Path, config: Mapping[str, Any], before: Mapping[str, Any], costs: Mapping[str, Any]
 ) -> None:
-    """Writes config.json; from here on the folder can be gone on with. Networks that only earlier
-    cells needed stay in it."""
-    networks = before.get("networks", {}) | config["networks"]
-    write_config(folder, dict(config) | {"networks": networks, "costs": dict(costs)})
+    """Clears the folder unless something came `before`, and writes config.json; from here on it can
+    be gone on with. Networks that only earlier cells needed stay in it, and so do the command and
+    versions of each earlier part, under `earlier`."""
+    if not before:
+        clear(folder, _OURS)
+    (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
+    merged = {
+        "networks": before.get("networks", {}) | config["networks"],
+        "costs": dict(costs),
+        "earlier": before.get("earlier", []),
+    }
+    part = {key: before[key] for key in ("command", "versions") if key in before}
+    if part and part not in merged["earlier"]:
+        merged["earlier"] = [*merged["earlier"], part]
+    write_config(folder, dict(config) | merged)
 
 
 def save_cell(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -44,7 +44,7 @@ def write(
       outcomes: one a budget, not judged yet. codes: of each (M, O, S, D).
       costs: of a code, by group of objectives.
     """
-    judged, examples = _judge(networks[GENERATOR], judge, names, units, outcomes, codes)
+    judged, examples = _judge(networks[GENERATOR], judge, names, units, outcomes, codes, run.batch)
     best = summary.best_known(judged)
     compared = [summary.compare(outcome, best) for outcome in judged]
     write_metrics(run.out / "results.csv", summary.run_rows(names, run.seeds, judged))
@@ -56,7 +56,7 @@ def write(
 
 
 def _judge(
-    generator: Network, judge: Network, names: Names, units, outcomes, codes
+    generator: Network, judge: Network, names: Names, units, outcomes, codes, batch: int
 ) -> tuple[list[Outcome], np.ndarray]:
     """The outcomes with what the judge says of the images of the best codes; and those of the last
     budget's first seeds, (M, scenes, H, W, 3) RGB, empty without scenes."""
@@ -67,7 +67,7 @@ def _judge(
         ranks, clipped, shown = np.zeros_like(outcome.judged), np.zeros_like(outcome.clipped), []
         for m in range(len(names.optimizers)):
             for j, o in enumerate(names.scenes):
-                images = np.asarray(_draw(system, params, jax.numpy.asarray(found[m, o])))
+                images = _images(system, params, found[m, o], batch)
                 rgb = to_rgb(images)
                 clipped[m, j] = saturated_share(images)
                 ranks[m, j] = judge_ranks(judge, rgb, np.full(len(rgb), units[j]))
@@ -76,6 +76,14 @@ def _judge(
         if shown:
             examples = np.stack(shown).reshape(len(names.optimizers), -1, *shown[0].shape)
     return judged, examples
+
+
+def _images(system: System, params, codes: np.ndarray, batch: int) -> np.ndarray:
+    """Raw images (N, H, W, 3) of codes (N, D), at most `batch` at once."""
+    size = min(batch, len(codes))
+    blocks = [np.minimum(i + np.arange(size), len(codes) - 1) for i in range(0, len(codes), size)]
+    drawn = [np.asarray(_draw(system, params, jax.numpy.asarray(codes[b]))) for b in blocks]
+    return np.concatenate(drawn)[: len(codes)]
 
 
 @functools.partial(network_jit, static_argnums=0)
@@ -150,7 +158,7 @@ def _write_page(
         summary.table_rows(names, outcome, found),
         gallery,
         command=run.command,
-        config=describe(run, names),
+        config=describe(run, names, objectives),
         note=f"Budget {outcome.budget:g} forward passes. " + " ".join(said),
         traces="" if note else "plots.png",
         links=links,

@@ -12,8 +12,6 @@ from jaxsynth.report.html import BLUR_ABOVE
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB
 from jaxsynth.report.sheet import Tile, contact_sheet
 
-_TOLD = "#2f6db3"  # optimizers that are told a gradient
-_FREE = "#d1602b"
 _SIDE = 96
 
 

@@ -85,6 +85,8 @@ def choose_objectives(patterns: Sequence[str], networks: Mapping[str, Network]) 
     objectives = []
     for name, texts in chosen.items():
         terms = tuple(parse_term(text, networks, shapes) for text in texts)
+        if same := next((o.name for o in objectives if set(o.terms) == set(terms)), None):
+            raise ValueError(f"objectives {same!r} and {name!r} are the same: give one of them")
         objectives.append(Objective(name, terms, _scene(terms, networks)))
     return objectives
 

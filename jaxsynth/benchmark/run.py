@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.benchmark import cells, folder, output
-from jaxsynth.benchmark.climb import Costs, measured_costs, steps_within
+from jaxsynth.benchmark.climb import Costs, steps_within
+from jaxsynth.benchmark.costs import measured_costs
 from jaxsynth.benchmark.optimizers import make_optimizer
 from jaxsynth.benchmark.problems import Group, Objective, make_groups
 from jaxsynth.benchmark.protocol import Optimizer
@@ -20,7 +21,7 @@ from jaxsynth.evaluation.looks import label_units
 from jaxsynth.networks.network import Network
 
 Say = Callable[[str], None]
-_BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "steps")  # what a cell holds of each
+_BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "steps")  # of each in a cell
 
 
 def benchmark(
@@ -55,14 +56,16 @@ def benchmark(
     generator = networks[GENERATOR]
     upper = generator.code.upper if generator.code is not None else None
     box = make_box(cells.START, generator.input_shape[0], upper, np.float32)
-    config = describe(run, names)
-    before = folder.open_folder(run.out, config, run.resume, run.overwrite)
+    config = describe(run, names, ordered)
+    before = folder.read_earlier(run.out, config, run.resume, run.overwrite)
     work = cells.Work(box, run.batch, on_step)
+    for group in groups:
+        cells.check_starts(work, group, (*run.seeds, *run.tune_seeds))
     known = before.get("costs", {})
     costs = {g.name: _costs(run, names, g, box, known.get(g.name, {})) for g in groups}
     for own in costs.values():
         check_budgets(run, own)
-    folder.write_settings(run.out, config, before, costs)
+    folder.make_ready(run.out, config, before, costs)
     cells_of = itertools.product(run.optimizers, groups, run.budgets)
     on_plan(sum(_run_steps(run, name, group, costs, budget) for name, group, budget in cells_of))
     for group in groups:
@@ -119,22 +122,31 @@ def _optimizer(run, work, name: str, groups, costs, budget: float, say: Say) -> 
     """One optimizer on all groups at a budget: arrays joined along the objectives."""
     parts = [_cell(run, work, name, group, costs[group.name], budget, say) for group in groups]
     joined = {key: np.concatenate([part[key] for part in parts]) for key in _BY_OBJECTIVE}
+    optimizer = make_optimizer(name)
+    paid = [costs[group.name][optimizer.kind] for group in groups for _ in group.objectives]
+    at_once = run.batch // optimizer.population
+    places = sum(-(-part["start"].size // at_once) * at_once for part in parts)
     seconds = sum(float(part["seconds"][0]) for part in parts)
-    return joined | {"seconds": seconds / joined["start"].size}
+    return joined | {
+        "spent": joined["steps"] * optimizer.population * np.array(paid),
+        "seconds": seconds / places,
+    }
 
 
 def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: Say):
     """One optimizer on one group: tuned and reported, or what was kept of it."""
     optimizer, key = make_optimizer(name), _key(name, budget, group)
     tune, report = _missing(run, optimizer, key)
-    if not report:
-        return folder.load_cell(run.out, _reported(key))
     rates = optimizer.rates(run.factors)
+    if not report:
+        _check_rates(run, name, _tuned(key), rates)
+        return folder.load_cell(run.out, _reported(key))
     if tune:
         best = cells.tune(work, optimizer, group, costs, budget, rates, run.tune_seeds)
         folder.save_cell(run.out, _tuned(key), {"best": best, "rates": np.asarray(rates)})
     chosen = np.full(len(group.objectives), rates[0])
     if len(rates) > 1:
+        _check_rates(run, name, _tuned(key), rates)
         chosen = cells.choose_rates(folder.load_cell(run.out, _tuned(key))["best"], rates)
     cells.warm_up(work, optimizer, group, costs)
     begin = time.perf_counter()
@@ -152,6 +164,18 @@ def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: 
     return arrays
 
 
+def _check_rates(run: BenchmarkRun, name: str, tuned: str, rates: tuple[float, ...]) -> None:
+    """Raises ValueError if a kept tuning sweep was one over other rates: its row has changed."""
+    if not folder.has_cell(run.out, tuned):
+        return
+    kept = folder.load_cell(run.out, tuned)["rates"]
+    if not np.array_equal(kept, rates):
+        raise ValueError(
+            f"--resume: {run.out} holds {name} tuned over rates {kept.tolist()}, not "
+            f"{list(rates)}: its row has changed since; choose another --out"
+        )
+
+
 def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Outcome, np.ndarray]:
     """One budget's results, not judged yet, and their codes (M, O, S, D)."""
     stacked = {key: np.stack([one[key] for one in found]) for key in found[0]}
@@ -164,6 +188,7 @@ def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Out
         rates=stacked["rate"],
         edge=_edges(run, stacked["rate"]) if len(run.factors) > 2 else None,
         steps=stacked["steps"],
+        spent=stacked["spent"],
         seconds=stacked["seconds"],
         judged=np.zeros((len(found), len(names.scenes), stacked["best"].shape[2]), int),
         clipped=np.zeros((len(found), len(names.scenes))),

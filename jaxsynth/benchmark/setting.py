@@ -1,14 +1,16 @@
 """What a benchmark is asked for, and what of it cannot be had."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxsynth.benchmark.climb import Costs, check_batch, steps_within
 from jaxsynth.benchmark.optimizers import make_optimizer
+from jaxsynth.benchmark.problems import Objective
 from jaxsynth.benchmark.protocol import GRADIENT, PRIOR, VALUE
 from jaxsynth.benchmark.summary import Names
+from jaxsynth.engine.terms import Term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,8 @@ def check_budgets(run: BenchmarkRun, costs: Costs | None = None) -> None:
     """Raises ValueError unless every budget pays for a step of every optimizer, and the batch holds
     its population. Without costs those that were given count, else a forward pass."""
     costs = costs or given_costs(run) or dict.fromkeys((VALUE, GRADIENT, PRIOR), 1.0)
+    if len({f"{budget:g}" for budget in run.budgets}) < len(run.budgets):
+        raise ValueError(f"budgets {run.budgets}: two agree in six digits, which name them")
     for name in run.optimizers:
         optimizer = make_optimizer(name)
         try:
@@ -60,13 +64,14 @@ def given_costs(run: BenchmarkRun) -> Costs:
     return dict(zip((VALUE, GRADIENT, PRIOR), (1.0, *run.gradient_cost), strict=True))
 
 
-def describe(run: BenchmarkRun, names: Names) -> dict[str, Any]:
+def describe(run: BenchmarkRun, names: Names, objectives: Sequence[Objective]) -> dict[str, Any]:
     """What decides the numbers, as config.json holds it."""
     return {
         "experiment": "benchmark_optimizers",
         "command": run.command,
         "optimizers": list(names.optimizers),
         "objectives": list(names.objectives),
+        "terms": {o.name: [_text(term) for term in o.terms] for o in objectives},
         "seeds": list(run.seeds),
         "tune_seeds": list(run.tune_seeds),
         "budgets": list(run.budgets),
@@ -75,3 +80,9 @@ def describe(run: BenchmarkRun, names: Names) -> dict[str, Any]:
         "gradient_cost": list(run.gradient_cost),
         "networks": dict(run.records),
     }
+
+
+def _text(term: Term) -> str:
+    """A term as the numbers that it weighs: network:blob:index:weight."""
+    index = ",".join(map(str, term.index))
+    return f"{term.network}:{term.blob}:{index}:{term.weight!r}"

@@ -6,45 +6,47 @@ A higher value is better. Sources: performance and data profiles, Dolan & More 2
 of classifiers over multiple data sets"); percentile bootstrap, Efron & Tibshirani 1993.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
+_BLOCKS = 20  # of resamples, one at a time in memory
 LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A figure and the bounds of its bootstrap interval."""
+    """A figure and the bounds of its bootstrap interval; NaN where there is one seed only."""
 
     value: float
     low: float
     high: float
 
 
-def median_interval(
-    values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
+def median_interval(values: np.ndarray, rng: np.random.Generator) -> Interval:
     """Median over the seeds and objectives of (O, S), or of (S,), seeds resampled.
 
     Objectives are fixed: they were chosen, not drawn. All of them are resampled together, since a
     seed's start is the same for each.
     """
-    values = np.atleast_2d(values)
-    picks = rng.integers(values.shape[1], size=(resamples, values.shape[1]))
-    drawn = np.median(values[:, picks], axis=(0, 2))  # (resamples,)
-    return _interval(float(np.median(values)), drawn, level)
+    return _resampled(np.median, values, rng)
 
 
-def mean_interval(
-    values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
+def mean_interval(values: np.ndarray, rng: np.random.Generator) -> Interval:
     """The same of the mean: of shares, where values are 0 and 1."""
+    return _resampled(np.mean, values, rng)
+
+
+def _resampled(
+    figure: Callable[..., np.ndarray], values: np.ndarray, rng: np.random.Generator
+) -> Interval:
     values = np.atleast_2d(values).astype(float)
-    picks = rng.integers(values.shape[1], size=(resamples, values.shape[1]))
-    drawn = values[:, picks].mean(axis=(0, 2))
-    return _interval(float(values.mean()), drawn, level)
+    picks = rng.integers(values.shape[1], size=(RESAMPLES, values.shape[1]))
+    blocks = np.array_split(picks, _BLOCKS)  # memory
+    drawn = np.concatenate([figure(values[:, block], axis=(0, 2)) for block in blocks])
+    return _interval(float(figure(values)), drawn, values.shape[1])
 
 
 def gains(values: np.ndarray, start: np.ndarray, best: np.ndarray) -> np.ndarray:
@@ -109,38 +111,41 @@ def nemenyi_distance(methods: int, blocks: int, level: float = LEVEL) -> float:
     return float(q * np.sqrt(methods * (methods + 1) / (6 * blocks)))
 
 
-def bootstrap_ranks(
-    values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
-) -> list[Interval]:
+def bootstrap_ranks(values: np.ndarray, rng: np.random.Generator) -> list[Interval]:
     """Every method's mean rank over the objectives, by the median over seeds, seeds resampled.
 
     values: (M, O, S).
     """
     seeds = values.shape[2]
-    picks = rng.integers(seeds, size=(resamples, seeds))
-    drawn = np.stack([_mean_ranks(values[:, :, pick]) for pick in picks])  # (resamples, M)
+    picks = rng.integers(seeds, size=(RESAMPLES, seeds))
+    drawn = np.stack([_mean_ranks(values[:, :, pick]) for pick in picks])  # (RESAMPLES, M)
     return [
-        _interval(float(rank), column, level)
+        _interval(float(rank), column, seeds)
         for rank, column in zip(_mean_ranks(values), drawn.T, strict=True)
     ]
 
 
-def rank_agreement(values: np.ndarray) -> float:
+def rank_agreement(values: np.ndarray) -> float | None:
     """Kendall's W of the seeds' rankings, 0 to 1: do all seeds rank the methods alike? (M, O, S);
-    each seed ranks by its mean rank over the objectives."""
+    each seed ranks by its mean rank over the objectives. Corrected for equal ranks, as in Siegel &
+    Castellan 1988. None with fewer than two methods or seeds."""
     own = ranks(values).mean(axis=1)  # (M, S)
     own = stats.rankdata(own, axis=0)
     methods, seeds = own.shape
-    if methods < 2:
-        return 1.0
+    if methods < 2 or seeds < 2:
+        return None
     spread = ((own.sum(axis=1) - seeds * (methods + 1) / 2) ** 2).sum()
-    return float(12 * spread / (seeds**2 * (methods**3 - methods)))
+    equal = np.concatenate([np.unique(column, return_counts=True)[1] for column in own.T])
+    most = seeds**2 * (methods**3 - methods) - seeds * (equal**3 - equal).sum()
+    return float(12 * spread / most) if most else 1.0
 
 
 def _mean_ranks(values: np.ndarray) -> np.ndarray:
     return ranks(np.median(values, axis=2)).mean(axis=1)
 
 
-def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
-    low, high = np.quantile(drawn, ((1 - level) / 2, (1 + level) / 2), method="nearest")
+def _interval(value: float, drawn: np.ndarray, seeds: int) -> Interval:
+    if seeds < 2:
+        return Interval(value, np.nan, np.nan)
+    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), method="nearest")
     return Interval(value, float(low), float(high))

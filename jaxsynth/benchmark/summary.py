@@ -40,6 +40,7 @@ class Outcome(NamedTuple):
     rates: np.ndarray  # (M, O)
     edge: np.ndarray | None  # (M, O): largest rate chosen 1, smallest -1; None below three rates
     steps: np.ndarray  # (M, O)
+    spent: np.ndarray  # (M, O) forward passes of a run, at most the budget
     seconds: np.ndarray  # (M,) of a run, mean over all of its objectives and seeds
     judged: np.ndarray  # (M, J scene objectives, S) rank that the judge gives, 0 the first
     clipped: np.ndarray  # (M, J) share of the images' pixels that are clipped when shown
@@ -62,7 +63,7 @@ class Compared(NamedTuple):
     ranks: list[Interval]
     recognised: list[Interval] | None  # None without scene objectives
     test: Friedman | None  # None with fewer than two optimizers or objectives
-    agreement: float
+    agreement: float | None  # None with fewer than two optimizers or seeds
     order: np.ndarray  # (M,) optimizers by mean rank
 
 
@@ -118,6 +119,7 @@ def table_rows(names: Names, outcome: Outcome, compared: Compared) -> list[dict[
             row["judge's first"] = f"{(outcome.judged[m] == 0).mean():.0%}"
             row[f"judge's top {TOP}"] = _interval(hits, "{:.0%}")
             row["clipped pixels"] = f"{outcome.clipped[m].mean():.1%}"
+        row["passes spent"] = f"{np.median(outcome.spent[m]):.0f}"
         row["s a run"] = f"{outcome.seconds[m]:.2g}"
         if outcome.edge is not None:
             ends = [f"{(outcome.edge[m] == end).sum()} {word}" for end, word in _EDGES]
@@ -145,6 +147,7 @@ def run_rows(
                     "seed": int(seeds[s]),
                     "rate": float(outcome.rates[m, o]),
                     "steps": int(outcome.steps[m, o]),
+                    "spent": round(float(outcome.spent[m, o]), 3),
                     "start": float(outcome.start[o, s]),
                     "best": float(outcome.best[m, o, s]),
                     "gain": float(gain[m, o, s]),
@@ -157,9 +160,11 @@ def run_rows(
 
 def sentences(names: Names, outcome: Outcome, compared: Compared) -> list[str]:
     """What the tests say of one budget."""
-    lines = [
-        f"Kendall's W of the seeds' rankings: {compared.agreement:.2f} (1: all seeds rank alike)."
-    ]
+    lines = []
+    if (agreement := compared.agreement) is not None:
+        lines.append(
+            f"Kendall's W of the seeds' rankings: {agreement:.2f} (1: all seeds rank alike)."
+        )
     if compared.test is not None:
         test = compared.test
         lines.append(
@@ -208,7 +213,7 @@ def latex_table(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
 
 def _interval(interval: Interval, form: str) -> str:
     value, low, high = (form.format(v) for v in interval)
-    return f"{value} ({low} to {high})"
+    return value if np.isnan(interval.low) else f"{value} ({low} to {high})"
 
 
 def _tex(text: str) -> str:

@@ -63,8 +63,8 @@ def parse_term(text: str, networks: Mapping[str, Network], shapes: Shapes) -> Te
         weight = float(number)
     except ValueError:
         weight = np.nan
-    if not np.isfinite(weight):
-        raise ValueError(f"term {text!r}: weight {number!r} is not a finite number")
+    if not abs(weight) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"term {text!r}: weight {number!r} is not a finite number in float32")
     shape = shapes[role][blob]
     unit, _, position = unit.partition("@")
     labels = _blob_labels(networks[role], blob)
@@ -121,7 +121,7 @@ def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "sc
             found = list(range(len(labels)))
         elif pattern in labels:
             found = [labels.index(pattern)]
-        elif pattern.lstrip("-").isdecimal():
+        elif pattern.removeprefix("-").isdecimal():
             found = [int(pattern)] if 0 <= int(pattern) < len(labels) else []
         elif pattern.replace(":", "", 1).isdecimal() and pattern.strip(":") == pattern:
             first, last = map(int, pattern.split(":"))

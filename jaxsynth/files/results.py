@@ -148,12 +148,14 @@ def machine_line(more: Mapping[str, str] | None = None) -> str:
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Writes config.json: what was asked for, versions and device."""
-    device = jax.devices()[0]
-    full = dict(config) | {
-        "versions": versions(),
-        "device": {"platform": device.platform, "kind": device.device_kind},
-    }
+    full = dict(config) | {"versions": versions(), "device": this_device()}
     write_whole(folder / CONFIG, json.dumps(full, indent=1).encode())
+
+
+def this_device() -> dict[str, str]:
+    """Platform and kind of the first device, as config.json has them."""
+    device = jax.devices()[0]
+    return {"platform": device.platform, "kind": device.device_kind}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -165,9 +167,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     check_regular(path, str(path), "the config.json of a run")
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not the config.json of a run: expected an object, {{...}}")
+    return config
 
 
 def read_results(folder: str | Path) -> Results:

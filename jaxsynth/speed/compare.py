@@ -6,7 +6,7 @@ An edge module: it holds the clock.
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,36 +15,12 @@ import numpy as np
 from jaxsynth.networks.convolution import compiler_options, network_jit
 from jaxsynth.networks.network import Network
 from jaxsynth.speed.cases import Case, inputs, step_params
-from jaxsynth.speed.timing import Timing, time_in_turn
+from jaxsynth.speed.measured import COMPILED, OURS, TORCH, Limits, Measured
+from jaxsynth.speed.timing import time_in_turn
 from jaxsynth.speed.work import parameter_bytes, step_operations
 
-OURS, TORCH, COMPILED = "jaxsynth", "torch", "torch.compile"
 AGREEMENT = 1e-3  # largest relative difference of the gradients that is taken for the same
 _REHEARSALS = 5
-
-
-class Limits(NamedTuple):
-    """The machine's own: operations a second of a large matrix product, bytes a second copied."""
-
-    operations: float
-    bytes: float
-
-
-class Measured(NamedTuple):
-    """One case at one batch. timings: by runner. agreement: relative difference of gradients in
-    float64, or None without a peer. moved: bytes that XLA says a step reads and writes. memory:
-    bytes of its buffers and of what is derived from the weights. first: seconds of the first call,
-    which compiles, or finds the program in the cache on disk."""
-
-    case: str
-    batch: int
-    precision: str
-    operations: float  # of the whole batch
-    moved: float
-    memory: float
-    first: float
-    timings: dict[str, Timing]
-    agreement: float | None = None
 
 
 def machine_limits(precision: str) -> Limits:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from jaxsynth.speed.compare import Limits
+from jaxsynth.speed.measured import Limits
 
 CONVOLUTION, PRODUCT, REST = "convolutions", "matrix products", "the rest"
 _PASSES = {False: "forward", True: "back", None: ""}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxsynth.speed.compare import OURS, Limits, Measured
+from jaxsynth.speed.measured import OURS, Limits, Measured
 from jaxsynth.speed.timing import Timing, ratio
 
 
