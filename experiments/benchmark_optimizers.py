@@ -7,12 +7,13 @@ r"""Which step climbs best at equal cost: gradient and gradient-free optimizers 
   python -m experiments.benchmark_optimizers --smoke
 
 Any optimizers x objectives x seeds x budgets. Each optimizer is tuned first, by the median of what
-it finds from seeds that are not reported, for every objective by itself; then it runs from the
-reported seeds. All start from the same codes in the same box. A budget is in forward passes; a
-gradient counts by its measured time. The judge, a scene network that no objective knows, looks at
-the images of the best codes. Optimizers (names, globs, optax:NAME, variants such as goh+raw+cosine,
-or cma_es+40 for a population of 40) are rows of jaxsynth/benchmark/optimizers.py, objectives
-(names, globs, or terms joined by &) of jaxsynth/benchmark/problems.py.
+it finds from seeds that are not reported, for every objective by itself, further out where the best
+rate is at an end of the sweep; then it runs from the reported seeds. All start from the same codes
+in the same box. A budget is in forward passes; a gradient counts by its measured time. The judge, a
+scene network that no objective knows, looks at the images of the best codes. Optimizers (names,
+globs, optax:NAME, variants such as goh+raw+cosine, or cma_es+40 for a population of 40) are rows of
+jaxsynth/benchmark/optimizers.py, objectives (names, globs, or terms joined by &) of
+jaxsynth/benchmark/problems.py.
 
 --batch is codes per evaluation (32 on CPU, 512 on accelerators), at least a population. All of it
 with the pocket networks takes some four hours on two cores: an optimizer's reported runs 87 seconds
@@ -63,6 +64,12 @@ _BUDGETS = flags.DEFINE_list("budgets", ["60", "180"], "Cost of a run in forward
 _RATES = flags.DEFINE_list(
     "rates", ["0.3", "1", "3", "10"], "Factors of each optimizer's own rate, in its tuning sweep."
 )
+_FURTHER = flags.DEFINE_integer(
+    "further_rates",
+    4,
+    "Where an objective's best rate is at an end of --rates: so many are tried beyond it at most.",
+    lower_bound=0,
+)
 _GRADIENT_COST = flags.DEFINE_list(
     "gradient_cost",
     [],
@@ -83,6 +90,7 @@ _SMOKE_FLAGS = {
     "tune_seeds": "1000:1002",
     "budgets": "40",
     "rates": "0.3,1",
+    "further_rates": "1",
     "batch": "16",
 }
 
@@ -122,6 +130,7 @@ def main(argv: Sequence[str]) -> int:
         tune_seeds=tune_seeds,
         budgets=budgets,
         factors=factors,
+        further_rates=_FURTHER.value,
         batch=_batch(),
         gradient_cost=cost,
         out=settings.out,

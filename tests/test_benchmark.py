@@ -15,9 +15,9 @@ from launching import run, start
 from safetensors.numpy import load_file
 from tiny import random_params, save_tiny_networks, tiny_networks
 
-from jaxsynth.benchmark import cells, folder, statistics, summary
+from jaxsynth.benchmark import cells, folder, statistics, summary, tuning
 from jaxsynth.benchmark import run as benchmark_run
-from jaxsynth.benchmark.climb import Runs, climb, steps_within
+from jaxsynth.benchmark.climb import Found, Runs, climb, steps_within
 from jaxsynth.benchmark.gradient import project
 from jaxsynth.benchmark.optimizers import FREE, OPTIMIZERS, choose_optimizers, make_optimizer
 from jaxsynth.benchmark.problems import OBJECTIVES, choose_objectives, make_groups
@@ -327,6 +327,51 @@ def test_a_budget_pays_for_steps():
         steps_within(make_optimizer("ga"), COSTS, 15.0)
 
 
+def test_a_sweep_goes_on_where_the_best_rate_is_at_its_end(tiny):
+    (group, _), box = tiny
+    told = []
+    work = cells.Work(box, 32, told.append)
+    args = (work, make_optimizer("goh"), group, COSTS, 8.0, (1e-4, 3e-4), (3, 4))
+    short = tuning.tune(*args, further=0)
+    assert short.rates.tolist() == [1e-4, 3e-4] and tuning.edges(short).tolist() == [1, 1]
+    planned = sum(told)
+    long = tuning.tune(*args, further=2)
+    assert sum(told) == 2 * planned and told[-1] == 0  # the further ones are no part of the plan
+    np.testing.assert_allclose(long.rates, [1e-4, 3e-4, 9e-4, 27e-4])
+    np.testing.assert_array_equal(long.best[:2], short.best)
+    np.testing.assert_array_equal(tuning.choose_rates(long), long.rates[[3, 3]])
+    runs = _runs(group, box, [3], [1], long.rates[3])
+    again = climb(make_optimizer("goh"), group, runs, box, COSTS, 8.0, [8.0], 32)
+    np.testing.assert_array_equal(again.best, long.best[3, 1, :1])
+
+
+def test_every_objective_is_swept_to_its_own_best_rate(tiny, monkeypatch):
+    (group, _), box = tiny
+    best = {"places:fc8:abbey:1": 0.01, "places:log_prob:bar:1": 20.0}
+
+    def climb_all(work, optimizer, group, costs, budget, rates, seeds):
+        peaks = np.array([best[o.name] for o in group.objectives])
+        values = -np.abs(np.log(rates / peaks))
+        return Found(None, np.repeat(values[..., None], len(seeds), axis=-1), None, None)
+
+    monkeypatch.setattr(tuning, "climb_all", climb_all)
+    args = (cells.Work(box, 32), make_optimizer("goh"), group, COSTS, 8.0, (0.3, 1.0, 3.0), (3,))
+    tuned = tuning.tune(*args, further=9)
+    np.testing.assert_allclose(np.sort(tuned.rates)[[0, -1]], [0.3**5, 81.0])
+    assert tuning.edges(tuned).tolist() == [0, 0]
+    np.testing.assert_allclose(tuning.choose_rates(tuned), [0.3**4, 27.0])
+    assert np.isinf(tuned.best[3:]).any() and np.isfinite(tuned.best[:3]).all()
+    assert tuning.edges(tuning.tune(*args, further=1)).tolist() == [-1, 1]
+
+
+def test_a_rate_is_at_the_edge_of_what_was_tried_on_its_own_objective():
+    none = -np.inf
+    best = np.array([[[1.0], [2.0], [5.0]], [[3.0], [4.0], [5.0]], [[none], [3.0], [none]]])
+    tuned = tuning.Tuned(np.array([1.0, 3.0, 9.0]), best)
+    assert tuning.choose_rates(tuned).tolist() == [3.0, 3.0, 1.0]  # of equal ones the first
+    assert tuning.edges(tuned).tolist() == [1, 0, -1]
+
+
 def test_the_table_ranks_and_judges():
     names = summary.Names(("a", "b"), (GRADIENT, VALUE), ("x", "y"), (1,))
     best = np.array([[[4.0, 4.0], [2.0, 2.0]], [[2.0, 2.0], [1.0, 1.0]]])
@@ -468,7 +513,7 @@ def begun(tmp_path_factory):
     def go(objectives=objectives, **changes):
         run = BenchmarkRun(
             optimizers=("random",), seeds=(0, 1, 2), tune_seeds=(1000,), budgets=(20.0,),
-            factors=(0.5, 1.0), batch=32, gradient_cost=(), out=out, command="x",
+            factors=(0.5, 1.0), further_rates=1, batch=32, gradient_cost=(), out=out, command="x",
             records={"places": {"sha256": "0"}}, resume=True, overwrite=False,
         )  # fmt: skip
         planned, done = [], []

@@ -1,8 +1,6 @@
-"""A benchmark's parts: an optimizer on a group of objectives at a budget, tuned, then reported.
+"""A benchmark's parts: an optimizer on all objectives of a group and all seeds, at a budget.
 
-Pure. Tuning seeds and reported seeds are different ones; a rate is chosen per objective, by the
-median over the tuning seeds of the best value found. Arrays have a leading axis of objectives O of
-the group, then of seeds S.
+Pure. Arrays have an axis of the group's objectives O, then one of seeds S.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,38 +37,6 @@ def starts(box: Box, seeds: Sequence[int]) -> np.ndarray:
     return np.asarray(start_codes(START, box, jax.random.key(_START_ROOT), np.asarray(seeds)))
 
 
-def tune(
-    work: Work,
-    optimizer: Optimizer,
-    group: Group,
-    costs: Costs,
-    budget: float,
-    rates: Sequence[float],
-    seeds: Sequence[int],
-) -> np.ndarray:
-    """The best value of every rate, (K rates, O, S)."""
-    grid = np.repeat(np.asarray(rates)[:, None], len(group.objectives), axis=1)  # (K, O)
-    return _climb(work, optimizer, group, costs, budget, grid, seeds).best
-
-
-def choose_rates(tuned: np.ndarray, rates: Sequence[float]) -> np.ndarray:
-    """The rate (O,) of the highest median over seeds; tuned: (K, O, S)."""
-    return np.asarray(rates)[np.median(tuned, axis=2).argmax(axis=0)]
-
-
-def report(
-    work: Work,
-    optimizer: Optimizer,
-    group: Group,
-    costs: Costs,
-    budget: float,
-    rates: np.ndarray,
-    seeds: Sequence[int],
-) -> Found:
-    """What runs with these rates (O,) find, leaves (O, S, ...)."""
-    return _climb(work, optimizer, group, costs, budget, rates, seeds)
-
-
 def check_starts(work: Work, group: Group, seeds: Sequence[int]) -> None:
     """Raises ValueError where an objective is not finite at the start code of a seed: nothing could
     be compared with what is found from there."""
@@ -83,8 +49,17 @@ def check_starts(work: Work, group: Group, seeds: Sequence[int]) -> None:
         )
 
 
-def _climb(work, optimizer, group, costs, budget, rates: np.ndarray, seeds) -> Found:
-    """Every objective from every seed S with rates (..., O); leaves (..., O, S, ...)."""
+def climb_all(
+    work: Work,
+    optimizer: Optimizer,
+    group: Group,
+    costs: Costs,
+    budget: float,
+    rates: np.ndarray,
+    seeds: Sequence[int],
+) -> Found:
+    """What is found of every objective from every seed S with rates (..., O), leaves
+    (..., O, S, ...)."""
     runs, shape = _runs(work, group, rates, seeds), (*rates.shape, len(seeds))
     found = climb(
         optimizer, group, runs, work.box, costs, budget, marks(budget), work.batch, work.on_step
@@ -115,4 +90,6 @@ def warm_up(work: Work, optimizer: Optimizer, group: Group, costs: Costs) -> Non
         weights=jax.tree.map(lambda leaf: leaf[:1], group.weights),
     )
     cost = optimizer.population * costs[optimizer.kind]
-    _climb(work._replace(on_step=lambda runs: None), optimizer, one, costs, cost, np.ones(1), [0])
+    climb_all(
+        work._replace(on_step=lambda runs: None), optimizer, one, costs, cost, np.ones(1), [0]
+    )

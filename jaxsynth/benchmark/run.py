@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsynth.benchmark import cells, folder, output
+from jaxsynth.benchmark import cells, folder, output, tuning
 from jaxsynth.benchmark.climb import Costs, steps_within
 from jaxsynth.benchmark.costs import measured_costs
 from jaxsynth.benchmark.optimizers import make_optimizer
@@ -21,7 +21,7 @@ from jaxsynth.evaluation.looks import label_units
 from jaxsynth.networks.network import Network
 
 Say = Callable[[str], None]
-_BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "steps")  # of each in a cell
+_BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "edge", "steps")  # of a cell
 
 
 def benchmark(
@@ -142,18 +142,22 @@ def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: 
         _check_rates(run, name, _tuned(key), rates)
         return folder.load_cell(run.out, _reported(key))
     if tune:
-        best = cells.tune(work, optimizer, group, costs, budget, rates, run.tune_seeds)
-        folder.save_cell(run.out, _tuned(key), {"best": best, "rates": np.asarray(rates)})
+        seeds, further = run.tune_seeds, run.further_rates
+        swept = tuning.tune(work, optimizer, group, costs, budget, rates, seeds, further)
+        folder.save_cell(run.out, _tuned(key), swept._asdict())
     chosen = np.full(len(group.objectives), rates[0])
+    edge = np.zeros(len(chosen), int)
     if len(rates) > 1:
         _check_rates(run, name, _tuned(key), rates)
-        chosen = cells.choose_rates(folder.load_cell(run.out, _tuned(key))["best"], rates)
+        swept = tuning.Tuned(**folder.load_cell(run.out, _tuned(key)))
+        chosen, edge = tuning.choose_rates(swept), tuning.edges(swept)
     cells.warm_up(work, optimizer, group, costs)
     begin = time.perf_counter()
-    found = cells.report(work, optimizer, group, costs, budget, chosen, run.seeds)
+    found = cells.climb_all(work, optimizer, group, costs, budget, chosen, run.seeds)
     seconds = time.perf_counter() - begin
     arrays = found._asdict() | {
         "rate": chosen,
+        "edge": edge,
         "steps": np.full(len(chosen), steps_within(optimizer, costs, budget)),
         "seconds": np.array([seconds]),
     }
@@ -169,7 +173,7 @@ def _check_rates(run: BenchmarkRun, name: str, tuned: str, rates: tuple[float, .
     if not folder.has_cell(run.out, tuned):
         return
     kept = folder.load_cell(run.out, tuned)["rates"]
-    if not np.array_equal(kept, rates):
+    if not np.array_equal(kept[: len(rates)], rates):
         raise ValueError(
             f"--resume: {run.out} holds {name} tuned over rates {kept.tolist()}, not "
             f"{list(rates)}: its row has changed since; choose another --out"
@@ -186,7 +190,7 @@ def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Out
         best=stacked["best"],
         curve=stacked["curve"],
         rates=stacked["rate"],
-        edge=_edges(run, stacked["rate"]) if len(run.factors) > 2 else None,
+        edge=stacked["edge"] if len(run.factors) > 1 else None,
         steps=stacked["steps"],
         spent=stacked["spent"],
         seconds=stacked["seconds"],
@@ -194,11 +198,3 @@ def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Out
         clipped=np.zeros((len(found), len(names.scenes))),
     )
     return outcome, stacked["codes"]
-
-
-def _edges(run: BenchmarkRun, chosen: np.ndarray) -> np.ndarray:
-    """(M, O): 1 where the largest rate of a sweep was chosen, -1 where the smallest was, else 0."""
-    sweeps = [make_optimizer(name).rates(run.factors) for name in run.optimizers]
-    largest, smallest = (np.array([[end(rates)] for rates in sweeps]) for end in (max, min))
-    edges = np.isclose(chosen, largest).astype(int) - np.isclose(chosen, smallest)
-    return np.where(largest > smallest, edges, 0)

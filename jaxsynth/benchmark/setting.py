@@ -22,6 +22,7 @@ class BenchmarkRun:
       seeds, tune_seeds: reported, and used for tuning only.
       budgets: forward passes of a run.
       factors: of every optimizer's own rate, in the tuning sweep.
+      further_rates: how many are tried beyond an end of it at most.
       batch: codes per evaluation.
       gradient_cost: forward passes that a gradient counts as, and one with the encoder's pass; ()
         to measure them.
@@ -32,6 +33,7 @@ class BenchmarkRun:
     tune_seeds: tuple[int, ...]
     budgets: tuple[float, ...]
     factors: tuple[float, ...]
+    further_rates: int
     batch: int
     gradient_cost: tuple[float, ...]
     out: Path
@@ -76,6 +78,7 @@ def describe(run: BenchmarkRun, names: Names, objectives: Sequence[Objective]) -
         "tune_seeds": list(run.tune_seeds),
         "budgets": list(run.budgets),
         "rates": list(run.factors),
+        "further_rates": run.further_rates,
         "batch": run.batch,
         "gradient_cost": list(run.gradient_cost),
         "networks": dict(run.records),

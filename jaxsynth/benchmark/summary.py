@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     best: np.ndarray  # (M, O, S)
     curve: np.ndarray  # (M, O, S, G)
     rates: np.ndarray  # (M, O)
-    edge: np.ndarray | None  # (M, O): largest rate chosen 1, smallest -1; None below three rates
+    edge: np.ndarray | None  # (M, O): `tuning.edges`; None without a sweep
     steps: np.ndarray  # (M, O)
     spent: np.ndarray  # (M, O) forward passes of a run, at most the budget
     seconds: np.ndarray  # (M,) of a run, mean over all of its objectives and seeds
