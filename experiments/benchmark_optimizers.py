@@ -17,7 +17,7 @@ jaxsynth/benchmark/problems.py.
 
 --batch is codes per evaluation (32 on CPU, 512 on accelerators), at least a population. All of it
 with the pocket networks takes some four hours on two cores: an optimizer's reported runs 87 seconds
-at 60 forward passes and 230 at 180, and half as much for tuning.
+at 60 forward passes and 230 at 180, and half as much or more for tuning.
 Writes table.md, table.tex, results.csv (a row per run), results.safetensors, plots.png, images.png
 and report.html into --out. Finished parts are kept: the same command with --resume goes on, also
 with more --optimizers or --budgets than before (name all that the tables are to show).

@@ -29,7 +29,7 @@ from jaxsynth.files.chunks import (
 )
 from jaxsynth.files.images import preprocess, read_image
 from jaxsynth.files.porting import file_sha256
-from jaxsynth.files.results import RESULTS, read_codes
+from jaxsynth.files.results import RESULTS, UNFINISHED, read_codes
 from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
 from jaxsynth.kept import Stopped, fingerprint, kept_chunks, open_run
 from jaxsynth.networks.network import Network, logits_blob
@@ -147,16 +147,26 @@ def _open_run(settings: Settings, config: dict[str, Any], held: ExitStack) -> di
     if word == "finished":
         print(f"{settings.out} holds this run, finished: nothing is left to resume")
         return None
+    _check_shared(settings.processes, settings.out)
     return config
 
 
 def _check_alike(processes: Processes, config: Mapping[str, Any]) -> None:
-    """Raises ValueError, in every process, unless all were started with the same flags."""
+    """Raises ValueError, in every process that has come so far, unless all compute the same."""
     own = fingerprint(config)
     if any_of(processes, own != agree(processes, own)):
         raise ValueError(
             "the processes of this run were started with different flags, networks or numbers of "
             "devices: give all of them the same"
+        )
+
+
+def _check_shared(processes: Processes, out: Path) -> None:
+    """Raises ValueError, in every process, unless all see the folder that process 0 has opened."""
+    if any_of(processes, not (out / UNFINISHED).is_dir()):
+        raise ValueError(
+            f"output folder {out} of process 0 is not that of all processes: give all of them one "
+            "--out, on a file system that they share"
         )
 
 

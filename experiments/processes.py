@@ -5,6 +5,7 @@ makes the folder ready and writes the pages. The folder must be on a file system
 """
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -91,11 +92,27 @@ def agree(processes: Processes, value: int) -> int:
     """Process 0's value, once every process has come here."""
     if processes.count == 1:
         return value
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+    return int(_answered(multihost_utils.broadcast_one_to_all, np.int32(value)))
 
 
 def any_of(processes: Processes, flag: bool) -> bool:
     """Whether the flag is set in any process, once every process has come here."""
     if processes.count == 1:
         return flag
-    return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
+    return bool(np.any(_answered(multihost_utils.process_allgather, np.bool_(flag))))
+
+
+def _answered(ask_all: Callable[[np.generic], np.ndarray], word: np.generic) -> np.ndarray:
+    """What a call that all processes make gives.
+
+    Raises:
+      ValueError: if one of them does not make it.
+    """
+    try:
+        return ask_all(word)
+    except RuntimeError as error:
+        why = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"a process of this run does not answer ({why}): it has ended, or refused its flags "
+            "and says why"
+        ) from None

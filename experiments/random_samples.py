@@ -20,14 +20,14 @@ from jaxsynth.experiment import Run
 
 _OF_A_START = ("start", "box")
 _NO_USE = [name for name in run_flags.OF_A_RECIPE if name not in _OF_A_START]
-_NO_USE += ["balance", "encoder", "init_image", "continue_from", "record_codes"]
+_NO_USE += ["balance", "encoder", "init_image", "continue_from", "record_codes", "save_seconds"]
 for _name in run_flags.names_without(_NO_USE):
     flags.declare_key_flag(_name)
 
 
 def main(argv: Sequence[str]) -> int:
     run_flags.refuse("random_samples", _NO_USE, "which does not climb")
-    change = random_codes(run_flags.is_pocket())
+    change = random_codes(run_flags.is_pocket()) | {"prior": 0.0}
     settings = run_flags.read_settings("random_samples", argv, seeds="32", **change)
     networks = load_networks(settings)
     runs = [Run(seed, ()) for seed in settings.seeds]

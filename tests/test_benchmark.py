@@ -333,7 +333,7 @@ def test_a_sweep_goes_on_where_the_best_rate_is_at_its_end(tiny):
     work = cells.Work(box, 32, told.append)
     args = (work, make_optimizer("goh"), group, COSTS, 8.0, (1e-4, 3e-4), (3, 4))
     short = tuning.tune(*args, further=0)
-    assert short.rates.tolist() == [1e-4, 3e-4] and tuning.edges(short).tolist() == [1, 1]
+    assert short.rates.tolist() == [1e-4, 3e-4] and tuning.edges(short, 9.0).tolist() == [1, 1]
     planned = sum(told)
     long = tuning.tune(*args, further=2)
     assert sum(told) == 2 * planned and told[-1] == 0  # the further ones are no part of the plan
@@ -358,10 +358,15 @@ def test_every_objective_is_swept_to_its_own_best_rate(tiny, monkeypatch):
     args = (cells.Work(box, 32), make_optimizer("goh"), group, COSTS, 8.0, (0.3, 1.0, 3.0), (3,))
     tuned = tuning.tune(*args, further=9)
     np.testing.assert_allclose(np.sort(tuned.rates)[[0, -1]], [0.3**5, 81.0])
-    assert tuning.edges(tuned).tolist() == [0, 0]
+    assert tuning.edges(tuned, np.inf).tolist() == [0, 0]
     np.testing.assert_allclose(tuning.choose_rates(tuned), [0.3**4, 27.0])
     assert np.isinf(tuned.best[3:]).any() and np.isfinite(tuned.best[:3]).all()
-    assert tuning.edges(tuning.tune(*args, further=1)).tolist() == [-1, 1]
+    assert tuning.edges(tuning.tune(*args, further=1), np.inf).tolist() == [-1, 1]
+    bounded = args[1]._replace(largest=5.0)
+    tuned = tuning.tune(args[0], bounded, *args[2:], further=9)
+    assert tuned.rates.max() == 5.0 and tuning.choose_rates(tuned)[1] == 5.0
+    assert tuning.edges(tuned, 5.0).tolist() == [0, 0]
+    assert bounded._replace(rate=1.0).rates((1.0, 7.0, 9.0)) == (1.0, 5.0)
 
 
 def test_a_rate_is_at_the_edge_of_what_was_tried_on_its_own_objective():
@@ -369,7 +374,8 @@ def test_a_rate_is_at_the_edge_of_what_was_tried_on_its_own_objective():
     best = np.array([[[1.0], [2.0], [5.0]], [[3.0], [4.0], [5.0]], [[none], [3.0], [none]]])
     tuned = tuning.Tuned(np.array([1.0, 3.0, 9.0]), best)
     assert tuning.choose_rates(tuned).tolist() == [3.0, 3.0, 1.0]  # of equal ones the first
-    assert tuning.edges(tuned).tolist() == [1, 0, -1]
+    assert tuning.edges(tuned, 9.5).tolist() == [1, 0, -1]
+    assert tuning.edges(tuned, 3.0).tolist() == [0, 0, -1]
 
 
 def test_the_table_ranks_and_judges():
@@ -563,11 +569,24 @@ def test_a_row_that_changed_is_refused(begun, monkeypatch):
     before = OPTIMIZERS["random"]
     monkeypatch.setitem(OPTIMIZERS, "random", lambda *args: before(*args)._replace(rate=7.0))
     make_optimizer.cache_clear()
-    with pytest.raises(ValueError, match=r"random tuned over rates .* its row has changed"):
-        begun()
+    with pytest.raises(ValueError, match=r"random with population and rates .* has changed"):
+        begun(optimizers=("goh", "random"))
+    monkeypatch.setitem(OPTIMIZERS, "random", lambda *args: before(*args)._replace(population=8))
+    make_optimizer.cache_clear()
+    with pytest.raises(ValueError, match=r"rates \[16.0, .* not \[8.0, .* has changed"):
+        begun(factors=(0.5, 1.0))
     monkeypatch.undo()
     make_optimizer.cache_clear()
     assert not begun()[1]
+
+
+def test_objectives_are_the_same_if_they_weigh_the_same():
+    networks = tiny_networks()
+    for same in ("places:fc8:0:1.0", "places:fc8:abbey:0.5 & places:fc8:abbey:0.5"):
+        with pytest.raises(ValueError, match="are the same: give one of them"):
+            choose_objectives(["places:fc8:abbey:1", same], networks)
+    other = ["places:fc8:abbey:1", "places:fc8:abbey:1 & places:fc8:abbey:1", "places:fc8:dam:1"]
+    assert len(choose_objectives(other, networks)) == 3
 
 
 def test_what_cannot_begin_leaves_a_finished_benchmark_alone(begun, monkeypatch):

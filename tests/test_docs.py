@@ -12,11 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD_NOTES.md"]
 DOCUMENTS += [ROOT / folder / "README.md" for folder in ("ported_params", "benchmarks")]
+_PAGES = {"init_image", "show", "devices", "continue_from"}
 REFUSED = {  # of the flags of a run
-    "benchmark_optimizers": {"recipe", "steps", "balance", "precision", "save_seconds"},
-    "compare_balances": {"balance"},
-    "compare_precisions": {"precision"},
-    "evaluate_prior": {"seeds", "precision"},
+    "benchmark_optimizers": {"recipe", "steps", "balance", "precision", "save_seconds", *_PAGES},
+    "compare_balances": {"balance", *_PAGES},
+    "compare_precisions": {"precision", *_PAGES},
+    "evaluate_prior": {"seeds", "precision", *_PAGES},
+    "random_samples": {"recipe", "steps", "prior", "balance", "encoder", "save_seconds"}
+    | {"init_image", "continue_from", "extend_steps", "record_codes"},
 }
 COMMAND = re.compile(r"python -m experiments\.(\w+)((?:[^\n`\\]|\\\n)*)")
 
@@ -57,7 +60,7 @@ def test_every_command_exists_with_its_flags(document, experiment, rest):
 def test_help_lists_no_flag_that_is_refused(experiment):
     listed = flags_of(experiment)
     assert {"out", "resume", "generator"} <= listed
-    assert not listed & (REFUSED[experiment] | {"init_image", "show", "devices", "continue_from"})
+    assert not listed & REFUSED[experiment]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -88,6 +88,24 @@ def test_processes_with_different_flags_are_refused(weights, tmp_path):
     assert not out.exists()
 
 
+def test_processes_with_different_folders_are_refused(weights, tmp_path):
+    shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2"]
+    both = [_start(weights, tmp_path / str(i), *shared, f"--process_id={i}") for i in range(2)]
+    ends = [_end(process) for process in both]
+    assert [code for code, _, _ in ends] == [2, 2], ends
+    assert all("is not that of all processes" in err for _, _, err in ends)
+
+
+def test_a_process_that_refuses_its_flags_leaves_the_other_a_clear_line(weights, tmp_path):
+    out = tmp_path / "run"
+    shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2"]
+    other = ([], ["--record_codes=99"])
+    both = [_start(weights, out, *shared, f"--process_id={i}", *other[i]) for i in range(2)]
+    ends = [_end(process) for process in both]
+    assert [code for code, _, _ in ends] == [2, 2], ends
+    assert "does not answer" in ends[0][2] and "99" in ends[1][2]
+
+
 def test_one_of_two_that_stops_stops_both_and_one_alone_goes_on(weights, tmp_path, one):
     out = tmp_path / "run"
     shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2", "--save_seconds=0"]

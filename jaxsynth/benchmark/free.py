@@ -13,6 +13,7 @@ for visual neurons"): the best quarter lives on, the others are children of two 
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +112,8 @@ def random_search(rate: float, population: int = POPULATION) -> Optimizer:
 
 
 def sphere_cma(rate: float, population: int = POPULATION) -> Optimizer:
-    """Steps along a sphere; `rate` is the first generation's angle, in radians."""
+    """Steps along a sphere; `rate` is the first generation's angle, a right one at most: beyond it
+    codes come round to the other side."""
 
     def init(how: How):
         return _unit(how.start), _nothing(how, population)
@@ -135,7 +137,7 @@ def sphere_cma(rate: float, population: int = POPULATION) -> Optimizer:
         moved = jnp.cos(turn) * centre + jnp.sin(turn) * way / length
         return _unit(moved), tangents
 
-    return Optimizer(VALUE, rate, init, ask, tell, population)
+    return Optimizer(VALUE, rate, init, ask, tell, population, largest=math.pi / 2)
 
 
 def xdream_ga(rate: float, population: int = POPULATION) -> Optimizer:

@@ -5,6 +5,7 @@ and only those classifiers are climbed.
 """
 
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -85,10 +86,19 @@ def choose_objectives(patterns: Sequence[str], networks: Mapping[str, Network]) 
     objectives = []
     for name, texts in chosen.items():
         terms = tuple(parse_term(text, networks, shapes) for text in texts)
-        if same := next((o.name for o in objectives if set(o.terms) == set(terms)), None):
+        weighed = _weighed(terms)
+        if same := next((o.name for o in objectives if _weighed(o.terms) == weighed), None):
             raise ValueError(f"objectives {same!r} and {name!r} are the same: give one of them")
         objectives.append(Objective(name, terms, _scene(terms, networks)))
     return objectives
+
+
+def _weighed(terms: Sequence[Term]) -> Counter:
+    """What terms weigh altogether, by neuron."""
+    weights: Counter = Counter()
+    for term in terms:
+        weights[term.network, term.blob, term.index] += term.weight
+    return weights
 
 
 def make_groups(

@@ -62,6 +62,7 @@ class Optimizer(NamedTuple):
       population: P, the codes of one step.
       spread: power to which the factors of a tuning sweep are raised; 0 for an entry that is taken
         as it is.
+      largest: the largest rate that means anything, such as a right angle.
     """
 
     kind: str
@@ -71,10 +72,12 @@ class Optimizer(NamedTuple):
     tell: Callable[[How, jax.Array, State, jax.Array, Seen], State]
     population: int = 1
     spread: float = 1.0
+    largest: float = float("inf")
 
     def rates(self, factors: tuple[float, ...]) -> tuple[float, ...]:
         """The rates of a tuning sweep, each once."""
-        return tuple(dict.fromkeys(self.rate * factor**self.spread for factor in factors))
+        asked = (self.rate * factor**self.spread for factor in factors)
+        return tuple(dict.fromkeys(min(rate, self.largest) for rate in asked))
 
 
 def choose(condition: jax.Array, new: State, old: State) -> State:

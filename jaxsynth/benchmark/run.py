@@ -21,7 +21,7 @@ from jaxsynth.evaluation.looks import label_units
 from jaxsynth.networks.network import Network
 
 Say = Callable[[str], None]
-_BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "edge", "steps")  # of a cell
+_BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "edge", "steps", "spent")
 
 
 def benchmark(
@@ -42,7 +42,8 @@ def benchmark(
       on_plan: called once, with the sum of what on_step will be told.
 
     Raises:
-      ValueError: for a budget that pays for no step, a folder that is not this benchmark's.
+      ValueError: for a budget that pays for no step, an objective that is not finite at a start, a
+        population that the batch does not hold, a folder that is not this benchmark's.
     """
     groups = make_groups(objectives, networks)
     ordered = [o for group in groups for o in group.objectives]
@@ -65,8 +66,11 @@ def benchmark(
     costs = {g.name: _costs(run, names, g, box, known.get(g.name, {})) for g in groups}
     for own in costs.values():
         check_budgets(run, own)
+    cells_of = list(itertools.product(run.optimizers, groups, run.budgets))
+    if before:
+        for name, group, budget in cells_of:
+            _check_row(run, name, _key(name, budget, group))
     folder.make_ready(run.out, config, before, costs)
-    cells_of = itertools.product(run.optimizers, groups, run.budgets)
     on_plan(sum(_run_steps(run, name, group, costs, budget) for name, group, budget in cells_of))
     for group in groups:
         given = ", ".join(f"{kind} {cost:.2f}" for kind, cost in costs[group.name].items())
@@ -122,62 +126,64 @@ def _optimizer(run, work, name: str, groups, costs, budget: float, say: Say) -> 
     """One optimizer on all groups at a budget: arrays joined along the objectives."""
     parts = [_cell(run, work, name, group, costs[group.name], budget, say) for group in groups]
     joined = {key: np.concatenate([part[key] for part in parts]) for key in _BY_OBJECTIVE}
-    optimizer = make_optimizer(name)
-    paid = [costs[group.name][optimizer.kind] for group in groups for _ in group.objectives]
-    at_once = run.batch // optimizer.population
+    at_once = run.batch // make_optimizer(name).population
     places = sum(-(-part["start"].size // at_once) * at_once for part in parts)
     seconds = sum(float(part["seconds"][0]) for part in parts)
-    return joined | {
-        "spent": joined["steps"] * optimizer.population * np.array(paid),
-        "seconds": seconds / places,
-    }
+    return joined | {"seconds": seconds / places}
 
 
 def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: Say):
     """One optimizer on one group: tuned and reported, or what was kept of it."""
     optimizer, key = make_optimizer(name), _key(name, budget, group)
     tune, report = _missing(run, optimizer, key)
-    rates = optimizer.rates(run.factors)
     if not report:
-        _check_rates(run, name, _tuned(key), rates)
         return folder.load_cell(run.out, _reported(key))
+    rates, row = optimizer.rates(run.factors), {"row": _row(run, optimizer)}
     if tune:
         seeds, further = run.tune_seeds, run.further_rates
         swept = tuning.tune(work, optimizer, group, costs, budget, rates, seeds, further)
-        folder.save_cell(run.out, _tuned(key), swept._asdict())
+        folder.save_cell(run.out, _tuned(key), swept._asdict() | row)
     chosen = np.full(len(group.objectives), rates[0])
     edge = np.zeros(len(chosen), int)
     if len(rates) > 1:
-        _check_rates(run, name, _tuned(key), rates)
-        swept = tuning.Tuned(**folder.load_cell(run.out, _tuned(key)))
-        chosen, edge = tuning.choose_rates(swept), tuning.edges(swept)
+        kept = folder.load_cell(run.out, _tuned(key))
+        swept = tuning.Tuned(kept["rates"], kept["best"])
+        chosen, edge = tuning.choose_rates(swept), tuning.edges(swept, optimizer.largest)
     cells.warm_up(work, optimizer, group, costs)
     begin = time.perf_counter()
     found = cells.climb_all(work, optimizer, group, costs, budget, chosen, run.seeds)
-    seconds = time.perf_counter() - begin
+    seconds, steps = time.perf_counter() - begin, steps_within(optimizer, costs, budget)
+    spent = steps * optimizer.population * costs[optimizer.kind]
     arrays = found._asdict() | {
         "rate": chosen,
         "edge": edge,
-        "steps": np.full(len(chosen), steps_within(optimizer, costs, budget)),
+        "steps": np.full(len(chosen), steps),
+        "spent": np.full(len(chosen), spent),
         "seconds": np.array([seconds]),
     }
-    folder.save_cell(run.out, _reported(key), arrays)
+    folder.save_cell(run.out, _reported(key), arrays | row)
     median = np.median(found.best, axis=1)
     values = ", ".join(f"{o.name} {v:.3g}" for o, v in zip(group.objectives, median, strict=True))
     say(f"{name}, budget {budget:g}, {seconds:.0f} s: {values}")
     return arrays
 
 
-def _check_rates(run: BenchmarkRun, name: str, tuned: str, rates: tuple[float, ...]) -> None:
-    """Raises ValueError if a kept tuning sweep was one over other rates: its row has changed."""
-    if not folder.has_cell(run.out, tuned):
-        return
-    kept = folder.load_cell(run.out, tuned)["rates"]
-    if not np.array_equal(kept[: len(rates)], rates):
-        raise ValueError(
-            f"--resume: {run.out} holds {name} tuned over rates {kept.tolist()}, not "
-            f"{list(rates)}: its row has changed since; choose another --out"
-        )
+def _row(run: BenchmarkRun, optimizer: Optimizer) -> np.ndarray:
+    """What a cell keeps of its optimizer's row, to tell whether that has changed."""
+    return np.array([optimizer.population, *optimizer.rates(run.factors)])
+
+
+def _check_row(run: BenchmarkRun, name: str, key: str) -> None:
+    """Raises ValueError if a kept cell is of a row with another population or other rates."""
+    now = _row(run, make_optimizer(name))
+    for cell in (_tuned(key), _reported(key)):
+        if folder.has_cell(run.out, cell):
+            kept = folder.load_cell(run.out, cell)["row"]
+            if not np.array_equal(kept, now):
+                raise ValueError(
+                    f"--resume: {run.out} holds {name} with population and rates {kept.tolist()}, "
+                    f"not {now.tolist()}: its row has changed since; choose another --out"
+                )
 
 
 def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Outcome, np.ndarray]:

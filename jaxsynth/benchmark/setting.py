@@ -44,8 +44,9 @@ class BenchmarkRun:
 
 
 def check_budgets(run: BenchmarkRun, costs: Costs | None = None) -> None:
-    """Raises ValueError unless every budget pays for a step of every optimizer, and the batch holds
-    its population. Without costs those that were given count, else a forward pass."""
+    """Raises ValueError unless budgets can be told apart, every one pays for a step of every
+    optimizer, and the batch holds its population. Without costs those that were given count, else a
+    forward pass."""
     costs = costs or given_costs(run) or dict.fromkeys((VALUE, GRADIENT, PRIOR), 1.0)
     if len({f"{budget:g}" for budget in run.budgets}) < len(run.budgets):
         raise ValueError(f"budgets {run.budgets}: two agree in six digits, which name them")

@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
     edge: np.ndarray | None  # (M, O): `tuning.edges`; None without a sweep
     steps: np.ndarray  # (M, O)
     spent: np.ndarray  # (M, O) forward passes of a run, at most the budget
-    seconds: np.ndarray  # (M,) of a run, mean over all of its objectives and seeds
+    seconds: np.ndarray  # (M,) of a run where the batch is full
     judged: np.ndarray  # (M, J scene objectives, S) rank that the judge gives, 0 the first
     clipped: np.ndarray  # (M, J) share of the images' pixels that are clipped when shown
 

@@ -46,12 +46,12 @@ def tune(
         np.asarray(rates), climb_all(work, optimizer, group, costs, budget, grid, seeds).best
     )
     for _ in range(further):
-        ends = edges(tuned)
+        ends = edges(tuned, optimizer.largest)
         if not ends.any():
             break
         for end in (1, -1):
             if len(which := np.flatnonzero(ends == end)):
-                rate, own = _beyond(tuned.rates, end), _part(group, which)
+                rate, own = min(_beyond(tuned.rates, end), optimizer.largest), _part(group, which)
                 grid = np.full((1, len(which)), rate)
                 found = climb_all(untold, optimizer, own, costs, budget, grid, seeds).best
                 row = np.full((1, count, len(seeds)), -np.inf, found.dtype)
@@ -65,14 +65,14 @@ def choose_rates(tuned: Tuned) -> np.ndarray:
     return tuned.rates[np.median(tuned.best, axis=2).argmax(axis=0)]
 
 
-def edges(tuned: Tuned) -> np.ndarray:
-    """(O,): 1 where the largest rate that was tried on an objective is chosen, -1 where the
-    smallest is, else 0."""
+def edges(tuned: Tuned, most: float) -> np.ndarray:
+    """(O,): 1 where the largest rate that was tried on an objective is chosen and is less than
+    `most`, -1 where the smallest is, else 0."""
     tried = np.isfinite(tuned.best).any(axis=2)  # (K, O)
     rates, chosen = tuned.rates[:, None], choose_rates(tuned)
     largest = np.where(tried, rates, -np.inf).max(axis=0)
     smallest = np.where(tried, rates, np.inf).min(axis=0)
-    return (chosen == largest).astype(int) - (chosen == smallest)
+    return ((chosen == largest) & (chosen < most)).astype(int) - (chosen == smallest)
 
 
 def _beyond(rates: np.ndarray, end: int) -> float:

@@ -1,4 +1,4 @@
-"""What a benchmark of speed measures. Pure."""
+"""What a benchmark of speed measures: plain data."""
 
 from typing import NamedTuple
 
