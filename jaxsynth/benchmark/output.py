@@ -140,7 +140,7 @@ def _write_page(
         flat = examples.reshape(-1, *examples.shape[2:])
         nsfw = look(networks[NSFW], flat, ["prob"])["prob"][:, NSFW_UNIT]
         nsfw = nsfw.reshape(examples.shape[:2])
-        scenes = [names.objectives[i] for i in names.scenes]
+        scenes = [_heading(objectives[i]) for i in names.scenes]
         page = pages.images_page(names, scenes, found.order, examples, nsfw)
         page.save(run.out / "images.png")
         links.insert(0, "images.png")
@@ -163,3 +163,8 @@ def _write_page(
         traces="" if note else "plots.png",
         links=links,
     )
+
+
+def _heading(objective: Objective) -> str:
+    """A row's name of the table; of an objective given as terms the scene."""
+    return objective.scene if ":" in objective.name else objective.name
