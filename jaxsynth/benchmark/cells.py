@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxsynth.benchmark.climb import Costs, Found, Runs, climb, start_values
-from jaxsynth.benchmark.problems import Group
+from jaxsynth.benchmark.climb import Costs, Found, Runs, climb, start_values, step_cost
+from jaxsynth.benchmark.problems import Group, part_of
 from jaxsynth.benchmark.protocol import Optimizer
 from jaxsynth.engine.recipes import RECIPES, Box, start_codes
 
@@ -85,11 +85,5 @@ def _runs(work: Work, group: Group, rates: np.ndarray, seeds: Sequence[int]) -> 
 
 def warm_up(work: Work, optimizer: Optimizer, group: Group, costs: Costs) -> None:
     """Compiles what a cell needs, by one step. Nobody is told of it."""
-    one = group._replace(
-        objectives=group.objectives[:1],
-        weights=jax.tree.map(lambda leaf: leaf[:1], group.weights),
-    )
-    cost = optimizer.population * costs[optimizer.kind]
-    climb_all(
-        work._replace(on_step=lambda runs: None), optimizer, one, costs, cost, np.ones(1), [0]
-    )
+    untold, one = work._replace(on_step=lambda runs: None), part_of(group, [0])
+    climb_all(untold, optimizer, one, costs, step_cost(optimizer, costs), np.ones(1), [0])

@@ -53,13 +53,18 @@ class Found(NamedTuple):
     curve: np.ndarray  # (R, G) best at the marks
 
 
+def step_cost(optimizer: Optimizer, costs: Costs) -> float:
+    """Forward passes that a step is charged."""
+    return optimizer.population * costs[optimizer.kind]
+
+
 def steps_within(optimizer: Optimizer, costs: Costs, budget: float) -> int:
     """How many steps a budget of forward passes pays for.
 
     Raises:
       ValueError: if it is none.
     """
-    cost = optimizer.population * costs[optimizer.kind]
+    cost = step_cost(optimizer, costs)
     steps = int(budget / cost + 1e-9)
     if steps < 1:
         raise ValueError(f"budget {budget:g} does not pay for one step, which costs {cost:.3g}")
@@ -130,7 +135,7 @@ def _climb_chunk(optimizer, group, runs: Runs, box, costs, steps, marks, batch, 
         state, best = _tell(optimizer, how, jnp.float32(step), state, codes, seen, best)
         trace.append(best.value)
         on_step()
-    cost = optimizer.population * costs[optimizer.kind] * np.arange(steps + 1)
+    cost = step_cost(optimizer, costs) * np.arange(steps + 1)
     values = np.stack([np.asarray(v) for v in (start, *trace)])  # (steps + 1, R)
     at = np.searchsorted(cost, np.asarray(marks) + 1e-6, side="right") - 1
     return Found(start, np.asarray(best.value), np.asarray(best.code), values[at].T)

@@ -31,7 +31,8 @@ _OURS = (CONFIG, "results.csv", "results.safetensors", "table.md", "table.tex", 
 _OURS += ("images.png", "images/*.png", "report.html", f"{CELLS}/*.safetensors")
 _PART = ".*.part"  # what a killed process was writing
 _OURS += (_PART, f"{CELLS}/{_PART}", f"images/{_PART}")
-_MAY_DIFFER = ("command", "optimizers", "budgets")  # no cell depends on another one's
+_MAY_DIFFER = ("command", "optimizers", "budgets", "rows")  # no cell depends on another one's
+_GROW = ("networks", "rows")  # those of earlier parts stay
 
 
 def read_earlier(
@@ -53,6 +54,12 @@ def read_earlier(
                     f"--resume: {folder} was begun with {key} {before.get(key)!r}, not {value!r}: "
                     "give the same flags (--optimizers and --budgets may be others), or another "
                     "--out"
+                )
+        for name, row in config["rows"].items():
+            if (kept := before.get("rows", {}).get(name, row)) != row:
+                raise ValueError(
+                    f"--resume: {folder} holds {name} with population and rates {kept}, not {row}: "
+                    "its row has changed since; choose another --out"
                 )
         return before
     if occupied and not overwrite:
@@ -80,14 +87,14 @@ def make_ready(
     folder: Path, config: Mapping[str, Any], before: Mapping[str, Any], costs: Mapping[str, Any]
 ) -> None:
     """Clears the folder unless something came `before`, and writes config.json; from here on it can
-    be gone on with. Networks that only earlier cells needed stay in it, and so do the command and
-    versions of each earlier part, under `earlier`."""
+    be gone on with. Networks and rows that only earlier cells needed stay in it, and so do the
+    command and versions of each earlier part, under `earlier`."""
     if not before:
         clear(folder, _OURS)
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     (folder / "images").mkdir(exist_ok=True)
     merged = {
-        "networks": before.get("networks", {}) | config["networks"],
+        **{key: before.get(key, {}) | config.get(key, {}) for key in _GROW},
         "costs": dict(costs),
         "earlier": before.get("earlier", []),
     }

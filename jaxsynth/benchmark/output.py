@@ -15,7 +15,7 @@ from jaxsynth.benchmark.summary import Names, Outcome
 from jaxsynth.engine.objective import GENERATOR, System, make_system
 from jaxsynth.engine.picture import draw
 from jaxsynth.evaluation.figures import saturated_share
-from jaxsynth.evaluation.looks import judge_ranks, look
+from jaxsynth.evaluation.looks import judge_ranks, look, padded_batches
 from jaxsynth.experiment import NSFW, NSFW_UNIT
 from jaxsynth.files.images import to_rgb, write_png
 from jaxsynth.files.results import machine_line, write_arrays
@@ -80,9 +80,7 @@ def _judge(
 
 def _images(system: System, params, codes: np.ndarray, batch: int) -> np.ndarray:
     """Raw images (N, H, W, 3) of codes (N, D), at most `batch` at once."""
-    size = min(batch, len(codes))
-    blocks = [np.minimum(i + np.arange(size), len(codes) - 1) for i in range(0, len(codes), size)]
-    drawn = [np.asarray(_draw(system, params, jax.numpy.asarray(codes[b]))) for b in blocks]
+    drawn = [np.asarray(_draw(system, params, part)) for part in padded_batches(codes, batch)]
     return np.concatenate(drawn)[: len(codes)]
 
 

@@ -118,6 +118,14 @@ def make_groups(
     )
 
 
+def part_of(group: Group, which: Sequence[int]) -> Group:
+    """Some of a group's objectives."""
+    return group._replace(
+        objectives=tuple(group.objectives[i] for i in which),
+        weights=jax.tree.map(lambda leaf: leaf[np.asarray(which)], group.weights),
+    )
+
+
 def _group(roles, objectives, networks, params, shapes) -> Group:
     classifiers = {role: networks[role] for role in roles}
     system = make_system(networks[GENERATOR], classifiers, networks.get(ENCODER))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.benchmark import cells, folder, output, tuning
-from jaxsynth.benchmark.climb import Costs, steps_within
+from jaxsynth.benchmark.climb import Costs, step_cost, steps_within
 from jaxsynth.benchmark.costs import measured_costs
 from jaxsynth.benchmark.optimizers import make_optimizer
 from jaxsynth.benchmark.problems import Group, Objective, make_groups
@@ -66,11 +66,8 @@ def benchmark(
     costs = {g.name: _costs(run, names, g, box, known.get(g.name, {})) for g in groups}
     for own in costs.values():
         check_budgets(run, own)
-    cells_of = list(itertools.product(run.optimizers, groups, run.budgets))
-    if before:
-        for name, group, budget in cells_of:
-            _check_row(run, name, _key(name, budget, group))
     folder.make_ready(run.out, config, before, costs)
+    cells_of = itertools.product(run.optimizers, groups, run.budgets)
     on_plan(sum(_run_steps(run, name, group, costs, budget) for name, group, budget in cells_of))
     for group in groups:
         given = ", ".join(f"{kind} {cost:.2f}" for kind, cost in costs[group.name].items())
@@ -138,52 +135,32 @@ def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: 
     tune, report = _missing(run, optimizer, key)
     if not report:
         return folder.load_cell(run.out, _reported(key))
-    rates, row = optimizer.rates(run.factors), {"row": _row(run, optimizer)}
+    rates = optimizer.rates(run.factors)
     if tune:
         seeds, further = run.tune_seeds, run.further_rates
         swept = tuning.tune(work, optimizer, group, costs, budget, rates, seeds, further)
-        folder.save_cell(run.out, _tuned(key), swept._asdict() | row)
+        folder.save_cell(run.out, _tuned(key), swept._asdict())
     chosen = np.full(len(group.objectives), rates[0])
     edge = np.zeros(len(chosen), int)
     if len(rates) > 1:
-        kept = folder.load_cell(run.out, _tuned(key))
-        swept = tuning.Tuned(kept["rates"], kept["best"])
+        swept = tuning.Tuned(**folder.load_cell(run.out, _tuned(key)))
         chosen, edge = tuning.choose_rates(swept), tuning.edges(swept, optimizer.largest)
     cells.warm_up(work, optimizer, group, costs)
     begin = time.perf_counter()
     found = cells.climb_all(work, optimizer, group, costs, budget, chosen, run.seeds)
     seconds, steps = time.perf_counter() - begin, steps_within(optimizer, costs, budget)
-    spent = steps * optimizer.population * costs[optimizer.kind]
     arrays = found._asdict() | {
         "rate": chosen,
         "edge": edge,
         "steps": np.full(len(chosen), steps),
-        "spent": np.full(len(chosen), spent),
+        "spent": np.full(len(chosen), steps * step_cost(optimizer, costs)),
         "seconds": np.array([seconds]),
     }
-    folder.save_cell(run.out, _reported(key), arrays | row)
+    folder.save_cell(run.out, _reported(key), arrays)
     median = np.median(found.best, axis=1)
     values = ", ".join(f"{o.name} {v:.3g}" for o, v in zip(group.objectives, median, strict=True))
     say(f"{name}, budget {budget:g}, {seconds:.0f} s: {values}")
     return arrays
-
-
-def _row(run: BenchmarkRun, optimizer: Optimizer) -> np.ndarray:
-    """What a cell keeps of its optimizer's row, to tell whether that has changed."""
-    return np.array([optimizer.population, *optimizer.rates(run.factors)])
-
-
-def _check_row(run: BenchmarkRun, name: str, key: str) -> None:
-    """Raises ValueError if a kept cell is of a row with another population or other rates."""
-    now = _row(run, make_optimizer(name))
-    for cell in (_tuned(key), _reported(key)):
-        if folder.has_cell(run.out, cell):
-            kept = folder.load_cell(run.out, cell)["row"]
-            if not np.array_equal(kept, now):
-                raise ValueError(
-                    f"--resume: {run.out} holds {name} with population and rates {kept.tolist()}, "
-                    f"not {now.tolist()}: its row has changed since; choose another --out"
-                )
 
 
 def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Outcome, np.ndarray]:

@@ -73,6 +73,7 @@ def describe(run: BenchmarkRun, names: Names, objectives: Sequence[Objective]) -
         "experiment": "benchmark_optimizers",
         "command": run.command,
         "optimizers": list(names.optimizers),
+        "rows": {name: _row(run, name) for name in names.optimizers},
         "objectives": list(names.objectives),
         "terms": {o.name: [_text(term) for term in o.terms] for o in objectives},
         "seeds": list(run.seeds),
@@ -84,6 +85,12 @@ def describe(run: BenchmarkRun, names: Names, objectives: Sequence[Objective]) -
         "gradient_cost": list(run.gradient_cost),
         "networks": dict(run.records),
     }
+
+
+def _row(run: BenchmarkRun, name: str) -> list[float]:
+    """Population and rates of an optimizer's row: they tell whether it has changed."""
+    optimizer = make_optimizer(name)
+    return [float(optimizer.population), *optimizer.rates(run.factors)]
 
 
 def _text(term: Term) -> str:

@@ -7,12 +7,11 @@ at an end of the sweep, rates beyond it are tried as well.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxsynth.benchmark.cells import Work, climb_all
 from jaxsynth.benchmark.climb import Costs
-from jaxsynth.benchmark.problems import Group
+from jaxsynth.benchmark.problems import Group, part_of
 from jaxsynth.benchmark.protocol import Optimizer
 
 
@@ -51,7 +50,7 @@ def tune(
             break
         for end in (1, -1):
             if len(which := np.flatnonzero(ends == end)):
-                rate, own = min(_beyond(tuned.rates, end), optimizer.largest), _part(group, which)
+                rate, own = min(_beyond(tuned.rates, end), optimizer.largest), part_of(group, which)
                 grid = np.full((1, len(which)), rate)
                 found = climb_all(untold, optimizer, own, costs, budget, grid, seeds).best
                 row = np.full((1, count, len(seeds)), -np.inf, found.dtype)
@@ -80,11 +79,3 @@ def _beyond(rates: np.ndarray, end: int) -> float:
     rising = np.sort(rates)
     last, before = (rising[-1], rising[-2]) if end == 1 else (rising[0], rising[1])
     return float(last * (last / before))
-
-
-def _part(group: Group, which: np.ndarray) -> Group:
-    """Some of a group's objectives."""
-    return group._replace(
-        objectives=tuple(group.objectives[i] for i in which),
-        weights=jax.tree.map(lambda leaf: leaf[which], group.weights),
-    )

@@ -53,7 +53,7 @@ def label_units(labels: Sequence[str], network: Network) -> np.ndarray:
 def look(network: Network, rgb: np.ndarray, blobs: Sequence[str]) -> dict[str, np.ndarray]:
     """What a classifier makes of pictures: blob -> (N, K), spatial blobs flattened."""
     static = (network.apply, network.input_shape[0], tuple(blobs))
-    parts = [_look(static, network.params, batch) for batch in _batches(rgb)]
+    parts = [_look(static, network.params, batch) for batch in padded_batches(rgb)]
     return {b: np.concatenate([np.asarray(p[b]) for p in parts])[: len(rgb)] for b in blobs}
 
 
@@ -72,15 +72,15 @@ def judge_ranks(judge: Network, rgb: np.ndarray, units: np.ndarray) -> np.ndarra
 def reconstruct(pair: Pair, rgb: np.ndarray) -> np.ndarray:
     """G(E(x)) of pictures of the generator's side, clipped to 8 bits: (N, S, S, 3) uint8."""
     inverted = invert(*pair)
-    parts = [to_rgb(np.asarray(inverted(to_input(batch))[-1])) for batch in _batches(rgb)]
+    parts = [to_rgb(np.asarray(inverted(to_input(batch))[-1])) for batch in padded_batches(rgb)]
     return np.concatenate(parts)[: len(rgb)]
 
 
-def _batches(rgb: np.ndarray) -> Iterator[np.ndarray]:
-    """Batches of one size: the last one is filled up by repetition."""
-    size = min(_BATCH, len(rgb))
-    for first in range(0, len(rgb), size):
-        yield rgb[np.minimum(np.arange(first, first + size), len(rgb) - 1)]
+def padded_batches(rows: np.ndarray, most: int = _BATCH) -> Iterator[np.ndarray]:
+    """Batches of one size, `most` at most: the last one is filled up by repetition."""
+    size = min(most, len(rows))
+    for first in range(0, len(rows), size):
+        yield rows[np.minimum(np.arange(first, first + size), len(rows) - 1)]
 
 
 @partial(network_jit, static_argnums=0)
