@@ -19,17 +19,30 @@ from flax import traverse_util
 from jaxsynth.networks.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
 from jaxsynth.networks.convolution import network_conv, network_jit
 from jaxsynth.networks.derived import DERIVED
+from jaxsynth.networks.efficientnet import LITE0, EfficientNet, EfficientNetConfig, Stage
+from jaxsynth.networks.encoder import Encoder, EncoderConfig
 from jaxsynth.networks.generator import DGN_FC6, Generator, GeneratorConfig, Up
+from jaxsynth.networks.grid_generator import GridGenerator, GridGeneratorConfig
 from jaxsynth.networks.resnet import OPEN_NSFW, ResNet, ResNetConfig
 
 Params = dict[str, jax.Array]
 Activations = dict[str, jax.Array]
-Config = GeneratorConfig | AlexNetConfig | ResNetConfig
+Config = (
+    GeneratorConfig
+    | GridGeneratorConfig
+    | AlexNetConfig
+    | ResNetConfig
+    | EfficientNetConfig
+    | EncoderConfig
+)
 
 _ARCHITECTURES = {
     "generator": (Generator, GeneratorConfig),
     "alexnet": (AlexNet, AlexNetConfig),
     "resnet": (ResNet, ResNetConfig),
+    "efficientnet": (EfficientNet, EfficientNetConfig),
+    "grid_generator": (GridGenerator, GridGeneratorConfig),
+    "encoder": (Encoder, EncoderConfig),
 }
 _MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of which takes time
 KNOWN_CONFIGS: dict[str, Config] = {
@@ -37,6 +50,7 @@ KNOWN_CONFIGS: dict[str, Config] = {
     "places205": PLACES205,
     "caffenet": CAFFENET,
     "open_nsfw": OPEN_NSFW,
+    "efficientnet_lite0": LITE0,
 }
 
 
@@ -69,11 +83,15 @@ class NetworkInfo:
 
 
 class CodeStats(NamedTuple):
-    """Per-unit statistics of a generator's code, each (D,); `upper` is the box's upper bound."""
+    """Per-unit statistics of a generator's code, each (D,).
+
+    `lower` and `upper` are the box's bounds; a box without `lower` starts at 0.
+    """
 
     upper: np.ndarray
     mean: np.ndarray | None = None
     sigma: np.ndarray | None = None
+    lower: np.ndarray | None = None
 
 
 class Network(NamedTuple):
@@ -107,7 +125,7 @@ class Network(NamedTuple):
 
 
 def is_generator(config: Config) -> bool:
-    return isinstance(config, GeneratorConfig)
+    return isinstance(config, GeneratorConfig | GridGeneratorConfig)
 
 
 def input_shape(config: Config) -> tuple[int, ...]:
@@ -117,17 +135,23 @@ def input_shape(config: Config) -> tuple[int, ...]:
 
 def logits_blob(config: Config) -> str:
     """Name of a classifier's last layer before the softmax."""
+    if isinstance(config, EfficientNetConfig):
+        return "logits"
     return "fc_nsfw" if isinstance(config, ResNetConfig) else "fc8"
 
 
-def image_blob(config: GeneratorConfig) -> str:
+def image_blob(config: GeneratorConfig | GridGeneratorConfig) -> str:
     """Name of a generator's last layer, the image."""
-    return config.layers[-1].name
+    return "image" if isinstance(config, GridGeneratorConfig) else config.layers[-1].name
 
 
 def make_module(config: Config, **hooks: Any) -> Any:
     """The flax module of a configuration; `hooks` are its `norm` (training only) and `conv`."""
     module_class = next(m for m, c in _ARCHITECTURES.values() if type(config) is c)
+    if module_class is EfficientNet:  # it convolves in one way only
+        hooks.pop("conv", None)
+    if module_class is Encoder:
+        return Encoder(config, functools.partial(make_module, **hooks))
     return module_class(config, **hooks)
 
 
@@ -248,8 +272,13 @@ def build_network(
 def info_to_json(info: NetworkInfo) -> str:
     """The description as JSON text."""
     plain = dataclasses.asdict(info)
-    architecture = next(k for k, (_, c) in _ARCHITECTURES.items() if type(info.config) is c)
-    return json.dumps(plain | {"architecture": architecture})
+    if isinstance(info.config, EncoderConfig):
+        plain["config"]["trunk"]["architecture"] = _architecture(info.config.trunk)
+    return json.dumps(plain | {"architecture": _architecture(info.config)})
+
+
+def _architecture(config: Config) -> str:
+    return next(k for k, (_, c) in _ARCHITECTURES.items() if type(config) is c)
 
 
 def info_from_json(text: str) -> NetworkInfo:
@@ -269,13 +298,18 @@ def info_from_json(text: str) -> NetworkInfo:
 
 def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:
     _, config_class = _ARCHITECTURES[architecture]
+    if architecture == "encoder":
+        trunk = plain.pop("trunk")
+        plain["trunk"] = _config_from_plain(trunk.pop("architecture"), trunk)
     up, conv = (lambda row: Up(*row)), (lambda row: Conv(*row))
-    rows = {"layers": up, "convs": conv, "dense": tuple, "stages": tuple}
+    stage = (lambda row: Stage(*row)) if architecture == "efficientnet" else tuple
+    rows = {"layers": up, "convs": conv, "dense": tuple, "stages": stage}
     for key, make in rows.items():
         if key in plain:
             plain[key] = tuple(make(row) for row in plain[key])
-    if "seed" in plain:
-        plain["seed"] = tuple(plain["seed"])
+    for key in ("seed", "grid"):
+        if key in plain:
+            plain[key] = tuple(plain[key])
     if (blocks := sum(stage[0] for stage in plain.get("stages", ()))) > _MOST_BLOCKS:
         raise ValueError(f"{blocks} residual blocks, at most {_MOST_BLOCKS} are expected")
     return config_class(**plain)

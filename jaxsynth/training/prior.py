@@ -1,0 +1,202 @@
+"""A training step of a generator that inverts an encoder's whitened code. Pure JAX.
+
+Losses on G(z), z = E(x) of a photograph x with noise: distance of normalised features at several
+depths of the encoder's trunk; distance of coarse pixels; distance of E(G(z)) and z; from
+`adversary_start` on the adversary of `projected`. A part of each batch are codes of no photograph
+(random ones, mixtures of two), which have no features to match: what an ascent visits must be
+painted well, too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxsynth.networks.network import Activations, Params
+from jaxsynth.training.augment import to_input
+from jaxsynth.training.projected import Adversary, hinge_loss, mix, realism
+
+_COARSE = 4  # pixels a side of what the pixel distance compares
+_EPSILON = 1e-3
+_RAMP = 16_000  # images over which the adversary's weight rises
+
+
+@dataclass(frozen=True)
+class PriorTraining:
+    """What the weights depend on besides the data.
+
+    Attributes:
+      rate, adversary_rate: step sizes of Adam for the generator and the adversary's heads.
+      pixels, code, adversary: weights of the losses; that of the features is 1.
+      adversary_start: photographs seen before the adversary joins.
+      others: codes of no photograph in each batch, as a share of the photographs.
+      noise: on the photographs' codes, in sigmas.
+      average: weight of the past in the moving average that is exported, a step.
+      warmup: steps in which the rates rise. cooldown: share of the run in which they fall to 0.
+    """
+
+    rate: float = 5e-4
+    adversary_rate: float = 3e-4
+    pixels: float = 3.0
+    code: float = 4.0
+    adversary: float = 0.15
+    adversary_start: int = 24_000
+    others: float = 0.5
+    noise: float = 0.1
+    average: float = 0.998
+    warmup: int = 200
+    cooldown: float = 0.2
+
+
+class PriorState(NamedTuple):
+    """What a checkpoint holds. `average` is what is exported."""
+
+    params: Any
+    average: Any
+    opt: Any
+    adversary: Adversary
+    adversary_opt: Any
+    step: jax.Array
+
+
+class PriorParts(NamedTuple):
+    """Functions of a step; weights come as `frozen` arguments.
+
+    generate: (params, z (B, D)) -> image (B, S, S, 3). encode: (params, image) -> activations,
+    `code` (B, D) among them. layers: names of the compared features, finest first.
+    """
+
+    generate: Callable[[Any, jax.Array], jax.Array]
+    encode: Callable[[Params, jax.Array], Activations]
+    layers: tuple[str, ...]
+
+
+def init_prior(params: Any, adversary: Adversary, training: PriorTraining) -> PriorState:
+    """The state before the first step."""
+    return PriorState(
+        params,
+        params,
+        _generator_optimizer(training).init(params),
+        adversary,
+        _adversary_optimizer(training).init(adversary.params),
+        jnp.int32(0),
+    )
+
+
+def prior_step(
+    parts: PriorParts,
+    training: PriorTraining,
+    contested: bool,
+    state: PriorState,
+    frozen: dict[str, Any],
+    batch: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[PriorState, dict[str, jax.Array]]:
+    """One step.
+
+    Args:
+      contested: whether the adversary takes part (static).
+      frozen: `encoder` and `projections`.
+      batch: rgb (B, S, S, 3) uint8, a key, and progress 0 to 1.
+    """
+    rgb, key, progress = batch
+    photo = to_input(_flip(jax.random.fold_in(key, 0), rgb))
+    seen = parts.encode(frozen["encoder"], photo)
+    seen = {name: jax.lax.stop_gradient(seen[name]) for name in (*parts.layers, "code")}
+    z = seen["code"]
+    noisy = z + training.noise * jax.random.normal(jax.random.fold_in(key, 1), z.shape)
+    count = round(training.others * len(z))
+    codes = jnp.concatenate([noisy, other_codes(jax.random.fold_in(key, 2), z, count)])
+    clean = jnp.concatenate([z, codes[len(z) :]])
+    ramp = jnp.clip((state.step * len(z) - training.adversary_start) / _RAMP, 0, 1)
+
+    def loss_fn(params):
+        image = parts.generate(params, codes)
+        made = parts.encode(frozen["encoder"], image)
+        losses = {
+            "features": _feature_distance(seen, made, parts.layers, len(z)),
+            "pixels": jnp.abs(_coarse(image[: len(z)] - photo)).mean() / 127.5,
+            "code": optax.losses.huber_loss(made["code"], clean).mean(),
+        }
+        total = losses["features"] + training.pixels * losses["pixels"]
+        total = total + training.code * losses["code"]
+        mixed = ()
+        if contested:
+            mixed = mix(frozen["projections"], [made[name] for name in parts.layers])
+            losses["realism"] = realism(state.adversary, mixed)
+            total = total - training.adversary * ramp * losses["realism"]
+        return total, (losses, mixed)
+
+    (_, (losses, mixed)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    rate = _rate(training, state.step, progress)
+    params, opt = _update(_generator_optimizer(training), grads, state.opt, state.params, rate)
+    weight = jnp.minimum(training.average, (state.step + 1) / (state.step + 20))
+    average = jax.tree.map(lambda a, p: weight * a + (1 - weight) * p, state.average, params)
+    new = state._replace(params=params, average=average, opt=opt, step=state.step + 1)
+    if contested:
+        real = mix(frozen["projections"], [seen[name] for name in parts.layers])
+        new, told = _train_adversary(new, training, real, mixed, rate)
+        losses |= told
+    return new, losses
+
+
+def other_codes(key: jax.Array, z: jax.Array, count: int) -> jax.Array:
+    """Codes (count, D) of no photograph: half N(0, s^2) with s from 0.3 to 1.2, half mixtures."""
+    keys = jax.random.split(key, 5)
+    drawn = jax.random.normal(keys[0], (count, z.shape[1]))
+    drawn = drawn * jax.random.uniform(keys[1], (count, 1), minval=0.3, maxval=1.2)
+    first, second = (jax.random.choice(k, z, (count,)) for k in keys[2:4])
+    angle = jax.random.uniform(keys[4], (count, 1), minval=0.1, maxval=0.9) * jnp.pi / 2
+    mixed = jnp.cos(angle) * first + jnp.sin(angle) * second
+    return jnp.where(jnp.arange(count)[:, None] % 2 == 0, drawn, mixed)
+
+
+def _train_adversary(state: PriorState, training, real, made, rate):
+    loss = lambda params: hinge_loss(params, state.adversary.stats, real, made)  # noqa: E731
+    (value, (stats, right)), grads = jax.value_and_grad(loss, has_aux=True)(state.adversary.params)
+    optimizer = _adversary_optimizer(training)
+    params, opt = _update(optimizer, grads, state.adversary_opt, state.adversary.params, rate)
+    told = {"adversary": value, "right": right}
+    return state._replace(adversary=Adversary(params, stats), adversary_opt=opt), told
+
+
+def _update(optimizer, grads, opt, params, rate):
+    updates, opt = optimizer.update(grads, opt, params)
+    return optax.apply_updates(params, jax.tree.map(lambda u: rate * u, updates)), opt
+
+
+def _generator_optimizer(training: PriorTraining) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(training.rate, 0.5, 0.99))
+
+
+def _adversary_optimizer(training: PriorTraining) -> optax.GradientTransformation:
+    return optax.adam(training.adversary_rate, 0.0, 0.99)
+
+
+def _rate(training: PriorTraining, step: jax.Array, progress: jax.Array) -> jax.Array:
+    """What the schedule leaves of the step sizes."""
+    rising = (step + 1) / max(1, training.warmup)
+    falling = (1 - progress) / training.cooldown if training.cooldown else 1.0
+    return jnp.minimum(1.0, jnp.minimum(rising, falling))
+
+
+def _flip(key: jax.Array, rgb: jax.Array) -> jax.Array:
+    return jnp.where(jax.random.bernoulli(key, 0.5, (len(rgb), 1, 1, 1)), rgb[:, :, ::-1], rgb)
+
+
+def _feature_distance(seen, made, layers, count: int) -> jax.Array:
+    """Mean absolute difference of features, each place's normalised, summed over layers."""
+    return sum(jnp.abs(_unit(seen[n]) - _unit(made[n][:count])).mean() for n in layers)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + _EPSILON)
+
+
+def _coarse(image: jax.Array) -> jax.Array:
+    """Means of squares of `_COARSE` pixels: (B, S, S, 3) -> (B, S / 4, S / 4, 3)."""
+    b, h, w, c = image.shape
+    places = image.reshape(b, h // _COARSE, _COARSE, w // _COARSE, _COARSE, c)
+    return places.mean((2, 4))
