@@ -20,18 +20,12 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.launch import (
-    check_flags_only,
-    command_line,
-    parse_counts,
-    parse_some_of,
-    run_main,
-)
-from experiments.speed_cases import CASES
-from jaxsynth.files.results import machine_line
-from jaxsynth.files.whole import write_whole
+from benchmarks.speed.table import commit_rows
+from benchmarks.speed_cases import CASES
+from experiments.launch import check_flags_only, command_line, parse_counts, parse_some_of, run_main
+from jaxsynth.disk import write_whole
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.speed.table import commit_rows
+from jaxsynth.runs.folder import machine_line
 
 _COMMITS = flags.DEFINE_list("commits", None, "Commits, the one to compare with first.")
 _CASES = flags.DEFINE_list("cases", list(CASES), f"Some of {', '.join(CASES)}.")

@@ -18,13 +18,13 @@ from collections import Counter
 
 import jax
 
+from benchmarks.speed.cases import inputs, step_params
+from benchmarks.speed_cases import make_case
 from experiments.launch import keep_compiled
-from experiments.speed_cases import make_case
-from jaxsynth.files.results import machine_line
-from jaxsynth.files.weights import cache_dir
-from jaxsynth.networks.convolution import compiler_options, network_jit
+from jaxsynth.models.cpu_convolution import compiler_options, network_jit
+from jaxsynth.models.weights import cache_dir
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.speed.cases import inputs, step_params
+from jaxsynth.runs.folder import machine_line
 
 _BATCH = 8
 _MEASURED = "--measured"  # what a process is told that measures

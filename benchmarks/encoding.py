@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from jaxsynth.files.images import BGR_MEAN
-from jaxsynth.files.results import hardware
-from jaxsynth.report.images import image_writer
+from jaxsynth.images import BGR_MEAN
+from jaxsynth.report.image_files import image_writer
 from jaxsynth.report.tables import format_markdown
+from jaxsynth.runs.folder import hardware
 
 _SHOWN = 160  # side of a picture on the sheet
 _COUNTS = {64: 400, 256: 40}  # side -> pictures

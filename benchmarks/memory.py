@@ -21,15 +21,15 @@ import numpy as np
 from absl import flags
 
 from experiments.launch import check_flags_only, command_line, parse_counts, run_main
-from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.experiment import NSFW, PLACES
-from jaxsynth.files.results import machine_line
-from jaxsynth.files.weights import save_network
-from jaxsynth.files.whole import write_whole
-from jaxsynth.networks.alexnet import AlexNetConfig, Conv
-from jaxsynth.networks.generator import GeneratorConfig, Up
-from jaxsynth.networks.network import CodeStats, NetworkInfo, build_network
+from jaxsynth.disk import write_whole
+from jaxsynth.maximize import NSFW, PLACES
+from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.generator import GeneratorConfig, Up
+from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
+from jaxsynth.models.weights import save_network
 from jaxsynth.report.tables import format_markdown
+from jaxsynth.runs.folder import machine_line
+from jaxsynth.system import GENERATOR
 from tests.tiny import random_params
 
 _RUNS = flags.DEFINE_list("runs", ["1000", "3000", "10000"], "Numbers of runs.")

@@ -21,16 +21,16 @@ from typing import Any
 import jax
 from absl import flags
 
+from benchmarks.speed.cases import inputs, step_params
+from benchmarks.speed.compare import machine_limits
+from benchmarks.speed.profile import profile_rows, read_program
+from benchmarks.speed_cases import CASES, make_case
 from experiments.launch import check_flags_only, command_line, run_main
-from experiments.speed_cases import CASES, make_case
-from jaxsynth.files.results import machine_line
-from jaxsynth.files.whole import write_whole
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import make_module
+from jaxsynth.disk import write_whole
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import make_module
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.speed.cases import inputs, step_params
-from jaxsynth.speed.compare import machine_limits
-from jaxsynth.speed.profile import profile_rows, read_program
+from jaxsynth.runs.folder import machine_line
 
 _CASE = flags.DEFINE_enum("case", "trio", list(CASES), "What is profiled, as by benchmark_speed.")
 _BATCH = flags.DEFINE_integer("batch", 8, "Runs in a step.", lower_bound=1)

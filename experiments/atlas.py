@@ -19,10 +19,10 @@ from absl import flags
 from experiments import run_flags
 from experiments.common import encoder_name, launch, load_networks, needs_encoder
 from experiments.launch import run_main
-from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.terms import Term, check_name, layer_terms, system_shapes
-from jaxsynth.experiment import NSFW, PLACES, Run
+from jaxsynth.maximize import NSFW, PLACES, Run
 from jaxsynth.report.atlas import write_atlas
+from jaxsynth.system import GENERATOR
+from jaxsynth.terms import Term, check_name, layer_terms, system_shapes
 
 flags.adopt_module_key_flags(run_flags)
 _NETWORK = flags.DEFINE_string("network", PLACES, "Whose layer: places, nsfw or generator.")

@@ -15,11 +15,20 @@ from experiments.launch import command_line, keep_compiled
 from experiments.processes import Processes, agree, any_of
 from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
-from jaxsynth.engine.objective import ENCODER, GENERATOR
-from jaxsynth.engine.sweep import chunk_starts
-from jaxsynth.engine.terms import Term, unit_term
-from jaxsynth.experiment import PLACES, Plan, Run, check_roles, encode, plan
-from jaxsynth.files.chunks import (
+from jaxsynth.chunks import chunk_starts
+from jaxsynth.images import preprocess, read_image
+from jaxsynth.maximize import PLACES, Plan, Run, check_roles, encode, plan
+from jaxsynth.models.network import Network, logits_blob
+from jaxsynth.models.weights import cache_dir, file_record, load_encoder, load_network, read_info
+from jaxsynth.porting.port import file_sha256
+from jaxsynth.report.digest import digest, join_digests
+from jaxsynth.report.film_strip import STRIP, STRIP_ROWS
+from jaxsynth.report.image_files import image_writer
+from jaxsynth.report.pages import DrawSheet, Pages, summarise, write_pages
+from jaxsynth.report.path import path_pictures
+from jaxsynth.report.rows import is_non_finite
+from jaxsynth.report.tables import format_table
+from jaxsynth.runs.checkpoint import (
     all_asked_to_stop,
     ask_all_to_stop,
     join_chunks,
@@ -27,19 +36,10 @@ from jaxsynth.files.chunks import (
     locked,
     remove_unfinished,
 )
-from jaxsynth.files.images import preprocess, read_image
-from jaxsynth.files.porting import file_sha256
-from jaxsynth.files.results import RESULTS, UNFINISHED, read_codes
-from jaxsynth.files.weights import cache_dir, file_record, load_encoder, load_network, read_info
-from jaxsynth.kept import Stopped, fingerprint, kept_chunks, open_run
-from jaxsynth.networks.network import Network, logits_blob
-from jaxsynth.path import path_pictures
-from jaxsynth.report.digest import digest, join_digests
-from jaxsynth.report.images import image_writer
-from jaxsynth.report.rows import is_non_finite
-from jaxsynth.report.strip import STRIP, STRIP_ROWS
-from jaxsynth.report.summary import DrawSheet, Pages, summarise, write_pages
-from jaxsynth.report.tables import format_table
+from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_codes
+from jaxsynth.runs.keep import Stopped, fingerprint, kept_chunks, open_run
+from jaxsynth.system import ENCODER, GENERATOR
+from jaxsynth.terms import Term, unit_term
 
 _WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
 TARGETS = ("logit", "log_prob", "log_odds", "prob")

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.recipes import Recipe
-from jaxsynth.engine.terms import Term
-from jaxsynth.experiment import Run
-from jaxsynth.files.results import RESULTS, UNFINISHED, read_codes, read_config
-from jaxsynth.files.weights import file_record
+from jaxsynth.maximize import Run
+from jaxsynth.models.weights import file_record
+from jaxsynth.recipes import Recipe
+from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_codes, read_config
+from jaxsynth.system import GENERATOR
+from jaxsynth.terms import Term
 
 # Flags that hold on for all who go on, and for those who go on with the same objective.
 _NETWORKS = ("generator", "nsfw", "places", "encoder", "precision")

@@ -29,12 +29,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import run_flags
-from experiments.common import (
-    TARGETS,
-    encoder_name,
-    load_networks,
-    needs_encoder,
-)
+from experiments.common import TARGETS, encoder_name, load_networks, needs_encoder
 from experiments.launch import command_line, run_main
 from experiments.objectives import (
     BALANCE_SCENES,
@@ -46,14 +41,14 @@ from experiments.objectives import (
     sfw_runs,
 )
 from experiments.stopping import keeps_going_on
-from jaxsynth.engine.objective import ENCODER
-from jaxsynth.engine.terms import choose_units
 from jaxsynth.evaluation.groups import JUDGE
 from jaxsynth.evaluation.looks import Pair
 from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
-from jaxsynth.experiment import PLACES, Run, Sweep
-from jaxsynth.files.weights import cache_dir, file_record, load_network, read_info
-from jaxsynth.networks.network import Network
+from jaxsynth.maximize import PLACES, Run, Sweep
+from jaxsynth.models.network import Network
+from jaxsynth.models.weights import cache_dir, file_record, load_network, read_info
+from jaxsynth.system import ENCODER
+from jaxsynth.terms import choose_units
 
 _NO_USE = ("seeds", "precision", *run_flags.OF_A_KEPT_RUN)
 for _name in run_flags.names_without(_NO_USE):

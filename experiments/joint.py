@@ -16,8 +16,8 @@ from experiments import run_flags
 from experiments.common import TARGETS, launch, load_networks
 from experiments.launch import run_main
 from experiments.objectives import JOINT_TARGET, joint_runs
-from jaxsynth.engine.terms import choose_units
-from jaxsynth.experiment import PLACES
+from jaxsynth.maximize import PLACES
+from jaxsynth.terms import choose_units
 
 flags.adopt_module_key_flags(run_flags)
 _SCENES = flags.DEFINE_list("scenes", ["mountain", "iceberg"], "Labels, globs, indices, or all.")

@@ -11,7 +11,7 @@ import jax
 from absl import app, flags
 
 from experiments.heap import keep_memory
-from jaxsynth.engine.parts import is_out_of_memory
+from jaxsynth.parts import is_out_of_memory
 from jaxsynth.report.tables import printable
 
 

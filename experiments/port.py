@@ -15,9 +15,9 @@ from pathlib import Path
 from absl import flags
 
 from experiments.launch import run_main
-from jaxsynth.files.caffe_layout import Row
-from jaxsynth.files.porting import ORIGINALS, port
-from jaxsynth.files.weights import SUFFIX, cache_dir, check_output, save_network
+from jaxsynth.models.weights import SUFFIX, cache_dir, check_output, save_network
+from jaxsynth.porting.caffe_layout import Row
+from jaxsynth.porting.port import ORIGINALS, port
 from jaxsynth.report.tables import format_table
 
 _NETWORK = flags.DEFINE_enum("network", None, list(ORIGINALS), "Which network.", required=True)

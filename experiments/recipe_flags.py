@@ -7,15 +7,7 @@ from typing import Any
 from absl import flags
 
 from experiments.continuing import Earlier
-from jaxsynth.engine.recipes import (
-    BOXES,
-    LAST_IMAGES,
-    RECIPES,
-    SCHEDULES,
-    STARTS,
-    Recipe,
-    check_recipe,
-)
+from jaxsynth.recipes import BOXES, LAST_IMAGES, RECIPES, SCHEDULES, STARTS, Recipe, check_recipe
 
 _RECIPE = flags.DEFINE_enum(
     "recipe",

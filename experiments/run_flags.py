@@ -14,12 +14,12 @@ from experiments import recipe_flags
 from experiments.continuing import Earlier, check_earlier, read_earlier, take_flags
 from experiments.processes import Processes, chosen_devices, join_processes
 from experiments.recipe_flags import read_recipe, steps_to_extend
-from jaxsynth.engine.balance import BALANCES
-from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.experiment import NSFW, PLACES, PRECISIONS, Sweep
-from jaxsynth.files.weights import read_info
-from jaxsynth.path import path_steps
-from jaxsynth.report.images import IMAGES
+from jaxsynth.balance import BALANCES
+from jaxsynth.maximize import NSFW, PLACES, PRECISIONS, Sweep
+from jaxsynth.models.weights import read_info
+from jaxsynth.report.image_files import IMAGES
+from jaxsynth.report.path import path_steps
+from jaxsynth.system import GENERATOR
 
 flags.adopt_module_key_flags(several)
 flags.adopt_module_key_flags(recipe_flags)

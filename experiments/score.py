@@ -15,8 +15,8 @@ from pathlib import Path
 from absl import flags
 
 from experiments.launch import keep_compiled, run_main
-from jaxsynth.files.images import list_images
-from jaxsynth.files.weights import cache_dir, load_network
+from jaxsynth.images import list_images
+from jaxsynth.models.weights import cache_dir, load_network
 from jaxsynth.report.tables import format_table, printable, write_metrics
 from jaxsynth.scoring import Score, score_images
 

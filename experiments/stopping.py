@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxsynth.kept import Stopped
+from jaxsynth.runs.keep import Stopped
 
 _GO_ON = "the same command with --resume goes on"
 

@@ -19,8 +19,8 @@ from absl import flags
 from experiments import run_flags
 from experiments.common import launch, load_networks
 from experiments.launch import run_main
-from jaxsynth.engine.terms import parse_term, system_shapes
-from jaxsynth.experiment import Run
+from jaxsynth.maximize import Run
+from jaxsynth.terms import parse_term, system_shapes
 
 flags.adopt_module_key_flags(run_flags)
 _TERMS = flags.DEFINE_multi_string(

@@ -1,13 +1,13 @@
 """What does a classifier think of? Activation maximisation on learned priors, in JAX."""
 
-from jaxsynth.engine.recipes import RECIPES, Recipe
-from jaxsynth.engine.sweep import Results
-from jaxsynth.engine.terms import Term, parse_term, system_shapes
-from jaxsynth.experiment import Run, Sweep, synthesize
-from jaxsynth.files.images import to_rgb
-from jaxsynth.files.results import read_results
-from jaxsynth.files.weights import load_network, save_network
-from jaxsynth.networks.network import CodeStats, Network, NetworkInfo
+from jaxsynth.chunks import Results
+from jaxsynth.images import to_rgb
+from jaxsynth.maximize import Run, Sweep, synthesize
+from jaxsynth.models.network import CodeStats, Network, NetworkInfo
+from jaxsynth.models.weights import load_network, save_network
+from jaxsynth.recipes import RECIPES, Recipe
+from jaxsynth.runs.folder import read_results
+from jaxsynth.terms import Term, parse_term, system_shapes
 
 __all__ = [
     "RECIPES",

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, check_roles
-from jaxsynth.files.images import check_preprocessing, preprocess, read_image
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import Network
+from jaxsynth.images import check_preprocessing, preprocess, read_image
+from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, check_roles
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import Network
 
 
 class Score(NamedTuple):
@@ -36,7 +36,7 @@ def score_images(
     """Scores files one chunk after another; a bad file gives a row that says so.
 
     Args:
-      paths: image files, see `jaxsynth.files.images.list_images`.
+      paths: image files, see `jaxsynth.images.list_images`.
       nsfw: two outputs, [SFW, NSFW]; its files are prepared as `preprocess_name` says.
       places: the scene network; its files are prepared as its own `info.preprocessing` says, or
         `simple` if that says nothing.

@@ -10,10 +10,10 @@ import pytest
 from reference import alexnet_layers, generator_layers, write_caffemodel
 
 from experiments.launch import keep_compiled
-from jaxsynth.files.porting import port
-from jaxsynth.networks.alexnet import PLACES205
-from jaxsynth.networks.generator import DGN_FC6
-from jaxsynth.networks.network import Network
+from jaxsynth.models.alexnet import PLACES205
+from jaxsynth.models.generator import DGN_FC6
+from jaxsynth.models.network import Network
+from jaxsynth.porting.port import port
 
 GOLDEN = Path(__file__).parent / "golden" / "caffe.npz"
 

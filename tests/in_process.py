@@ -83,7 +83,7 @@ def _main() -> None:
 
 def _never_compile() -> None:
     from experiments import common
-    from jaxsynth.engine import sweep
+    from jaxsynth import chunks as sweep
 
     def compiled(*_args, **_options):
         raise Computed

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxsynth.networks.alexnet import AlexNetConfig, Conv
-from jaxsynth.networks.generator import GeneratorConfig, Up
-from jaxsynth.networks.resnet import ResNetConfig
+from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.generator import GeneratorConfig, Up
+from jaxsynth.models.resnet import ResNetConfig
 
 TINY_GENERATOR = GeneratorConfig(
     code=12,

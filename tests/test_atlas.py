@@ -10,17 +10,17 @@ from PIL import Image, ImageDraw
 from test_launchers import launch, rows_of
 from tiny import LABELS, save_tiny_networks, tiny_networks
 
-from jaxsynth.engine.recipes import Recipe
-from jaxsynth.engine.sweep import join
-from jaxsynth.engine.terms import Term, layer_terms, system_shapes
-from jaxsynth.experiment import Run, Sweep, execute, plan
-from jaxsynth.files.images import preprocess, to_rgb
-from jaxsynth.files.results import read_results
-from jaxsynth.path import Picture, path_pictures, path_steps
+from jaxsynth.chunks import join
+from jaxsynth.images import preprocess, to_rgb
+from jaxsynth.maximize import Run, Sweep, execute, plan
+from jaxsynth.recipes import Recipe
 from jaxsynth.report import sheet
 from jaxsynth.report.atlas import write_atlas
+from jaxsynth.report.film_strip import write_strip
 from jaxsynth.report.html import write_report
-from jaxsynth.report.strip import write_strip
+from jaxsynth.report.path import Picture, path_pictures, path_steps
+from jaxsynth.runs.folder import read_results
+from jaxsynth.terms import Term, layer_terms, system_shapes
 
 NETWORKS = tiny_networks()
 SHAPES = system_shapes(NETWORKS)

@@ -15,17 +15,17 @@ from launching import run, start
 from safetensors.numpy import load_file
 from tiny import random_params, save_tiny_networks, tiny_networks
 
-from jaxsynth.benchmark import cells, folder, statistics, summary, tuning
-from jaxsynth.benchmark import run as benchmark_run
-from jaxsynth.benchmark.climb import Found, Runs, climb, steps_within
-from jaxsynth.benchmark.gradient import project
-from jaxsynth.benchmark.optimizers import FREE, OPTIMIZERS, choose_optimizers, make_optimizer
-from jaxsynth.benchmark.problems import OBJECTIVES, choose_objectives, make_groups
-from jaxsynth.benchmark.protocol import GRADIENT, PRIOR, VALUE, How, Seen
-from jaxsynth.benchmark.run import benchmark
-from jaxsynth.benchmark.setting import BenchmarkRun
-from jaxsynth.engine.recipes import RECIPES, Box, make_box, start_codes
-from jaxsynth.files.weights import save_network
+from benchmarks.study import cells, folder, statistics, summary, tuning
+from benchmarks.study import run as benchmark_run
+from benchmarks.study.climb import Found, Runs, climb, steps_within
+from benchmarks.study.gradient import project
+from benchmarks.study.optimizers import FREE, OPTIMIZERS, choose_optimizers, make_optimizer
+from benchmarks.study.problems import OBJECTIVES, choose_objectives, make_groups
+from benchmarks.study.protocol import GRADIENT, PRIOR, VALUE, How, Seen
+from benchmarks.study.run import benchmark
+from benchmarks.study.setting import BenchmarkRun
+from jaxsynth.models.weights import save_network
+from jaxsynth.recipes import RECIPES, Box, make_box, start_codes
 
 COSTS = {VALUE: 1.0, GRADIENT: 2.0, PRIOR: 3.0}
 RNG = np.random.default_rng(0)

@@ -14,8 +14,8 @@ from in_process import Outcome, run_cases
 from launching import run, start
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.files.results import UNFINISHED, read_results
-from jaxsynth.files.weights import save_network
+from jaxsynth.models.weights import save_network
+from jaxsynth.runs.folder import UNFINISHED, read_results
 
 pytestmark = pytest.mark.xdist_group("continue")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxsynth.networks import convolution
-from jaxsynth.networks.convolution import compiler_options, cpu_conv, network_jit
-from jaxsynth.networks.layers import (
+from jaxsynth.models import cpu_convolution as convolution
+from jaxsynth.models.cpu_convolution import compiler_options, cpu_conv, network_jit
+from jaxsynth.models.layers import (
     LRN_ALPHA,
     SLOPE,
     dense,

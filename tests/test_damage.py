@@ -17,9 +17,9 @@ from reference import TINY_ALEXNET, TINY_RESNET
 from tiny import save_tiny_networks, tiny_networks
 from tiny_originals import write_originals
 
-from jaxsynth.files.porting import file_sha256, port
-from jaxsynth.files.weights import MANIFEST, load_network, save_network
-from jaxsynth.networks.network import KNOWN_CONFIGS, Network, info_to_json, param_shapes
+from jaxsynth.models.network import KNOWN_CONFIGS, Network, info_to_json, param_shapes
+from jaxsynth.models.weights import MANIFEST, load_network, save_network
+from jaxsynth.porting.port import file_sha256, port
 
 MOST_MEMORY = 64e6  # bytes; the files have some 30 kB
 MOST_SECONDS = 150  # of a case; one takes a few thousandths, and its first of a kind a second

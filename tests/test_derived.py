@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from tiny import random_params, tiny_networks
 
-from jaxsynth.engine.objective import GENERATOR, system_params
-from jaxsynth.files.weights import load_network
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import (
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import (
     Network,
     NetworkInfo,
     build_network,
@@ -18,7 +16,9 @@ from jaxsynth.networks.network import (
     logits_blob,
     prepared,
 )
-from jaxsynth.networks.resnet import ResNetConfig
+from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.weights import load_network
+from jaxsynth.system import GENERATOR, system_params
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="on accelerators nothing is derived"

@@ -26,6 +26,7 @@ COMMAND = re.compile(r"python -m experiments\.(\w+)((?:[^\n`\\]|\\\n)*)")
 
 def commands() -> list[tuple[str, str, str]]:
     texts = [*DOCUMENTS, *sorted((ROOT / "experiments").glob("*.py"))]
+    texts += sorted((ROOT / "benchmarks").glob("*.py"))
     return sorted(
         {
             (path.name, *found.groups())
@@ -51,7 +52,8 @@ def flags_of(experiment: str) -> set[str]:
 
 @pytest.mark.parametrize(("document", "experiment", "rest"), commands())
 def test_every_command_exists_with_its_flags(document, experiment, rest):
-    assert (ROOT / "experiments" / f"{experiment}.py").is_file(), document
+    places = [ROOT / folder / f"{experiment}.py" for folder in ("experiments", "benchmarks")]
+    assert any(path.is_file() for path in places), document
     used = {name.partition("=")[0] for name in re.findall(r"--([\w]+(?==|\s|$|\]))", rest)}
     assert used <= flags_of(experiment), (document, used - flags_of(experiment))
 

@@ -9,14 +9,15 @@ import optax
 import pytest
 from tiny import compiles_once, in_float64, tiny_networks
 
-from jaxsynth.engine import ascent, recipes, sweep
-from jaxsynth.engine.balance import BALANCES, value_and_gradient
-from jaxsynth.engine.objective import make_system, objective, system_params, view
-from jaxsynth.engine.recipes import RECIPES, Recipe
-from jaxsynth.engine.terms import Term
-from jaxsynth.experiment import Run, Sweep, synthesize
-from jaxsynth.networks.layers import log_odds, softmax
-from jaxsynth.networks.network import activation_shapes
+from jaxsynth import ascent, recipes
+from jaxsynth import chunks as sweep
+from jaxsynth.balance import BALANCES, value_and_gradient
+from jaxsynth.maximize import Run, Sweep, synthesize
+from jaxsynth.models.layers import log_odds, softmax
+from jaxsynth.models.network import activation_shapes
+from jaxsynth.recipes import RECIPES, Recipe
+from jaxsynth.system import make_system, objective, system_params, view
+from jaxsynth.terms import Term
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 NSFW = Term("nsfw", "fc8", (1,), 0.5, "NSFW")

@@ -21,9 +21,9 @@ from jaxsynth.evaluation.spectrum import (
     radial_power,
 )
 from jaxsynth.evaluation.table import markdown_table
-from jaxsynth.files.weights import load_network, save_network
-from jaxsynth.networks.network import NetworkInfo, build_network
-from jaxsynth.networks.resnet import ResNetConfig
+from jaxsynth.models.network import NetworkInfo, build_network
+from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.training.measure import inversion_figures, steadiness
 
 SIDE = 64

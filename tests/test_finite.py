@@ -11,10 +11,10 @@ from launching import run
 from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.engine.recipes import RECIPES, Recipe
-from jaxsynth.engine.terms import Term
-from jaxsynth.experiment import Run, Sweep, synthesize
-from jaxsynth.files.results import read_results
+from jaxsynth.maximize import Run, Sweep, synthesize
+from jaxsynth.recipes import RECIPES, Recipe
+from jaxsynth.runs.folder import read_results
+from jaxsynth.terms import Term
 
 SCENE = Term("places", "fc8", (1,), 1.0)
 # Its gradient is 2 z weight / D: a positive weight makes codes grow by that factor at every step.

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from tiny import tiny_networks
 
-from jaxsynth.engine.recipes import Recipe, make_box, start_codes
-from jaxsynth.engine.starts import StartCodes
-from jaxsynth.engine.sweep import join
-from jaxsynth.engine.terms import Term, system_shapes, weights_and_watch
-from jaxsynth.experiment import Run, Sweep, execute, plan
-from jaxsynth.networks.network import CodeStats
+from jaxsynth.chunks import join
+from jaxsynth.maximize import Run, Sweep, execute, plan
+from jaxsynth.models.network import CodeStats
+from jaxsynth.recipes import Recipe, make_box, start_codes
 from jaxsynth.report import plots
 from jaxsynth.report.digest import digest, join_digests
+from jaxsynth.starts import StartCodes
+from jaxsynth.terms import Term, system_shapes, weights_and_watch
 
 TERMS = (Term("places", "log_prob", (3,), 1.0), Term("nsfw", "log_odds", (1,), 0.5))
 

@@ -9,7 +9,7 @@ import pytest
 from reference import hwc, noise_image, relative_error, relative_l2
 
 import jaxsynth
-from jaxsynth.files.porting import port
+from jaxsynth.porting.port import port
 
 pytestmark = pytest.mark.full_size
 

@@ -10,7 +10,7 @@ from launching import run
 from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.files.weights import save_network
+from jaxsynth.models.weights import save_network
 
 LABELS = (
     "<script>alert(1)</script>",

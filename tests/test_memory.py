@@ -12,14 +12,14 @@ import pytest
 from launching import environment
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.engine import sweep
-from jaxsynth.engine.parts import make_parts, share_rows
-from jaxsynth.engine.recipes import Recipe
-from jaxsynth.engine.sweep import join
-from jaxsynth.engine.terms import Term
-from jaxsynth.experiment import Run, Sweep, execute, plan
-from jaxsynth.files.chunks import load_progress, save_progress
-from jaxsynth.files.results import UNFINISHED, read_results
+from jaxsynth import chunks as sweep
+from jaxsynth.chunks import join
+from jaxsynth.maximize import Run, Sweep, execute, plan
+from jaxsynth.parts import make_parts, share_rows
+from jaxsynth.recipes import Recipe
+from jaxsynth.runs.checkpoint import load_progress, save_progress
+from jaxsynth.runs.folder import UNFINISHED, read_results
+from jaxsynth.terms import Term
 
 ROOT = Path(__file__).parents[1]
 TERMS = (Term("places", "fc8", (1,), 1.0), Term("nsfw", "log_odds", (0,), 0.5))
@@ -34,7 +34,7 @@ RECIPE = Recipe(
 ])  # fmt: skip
 @pytest.mark.parametrize("spare", [False, True])
 def test_parts_give_the_chunk_back(batch, at_once, shares, spare, monkeypatch):
-    monkeypatch.setattr("jaxsynth.engine.parts.rounds_by_place", lambda: spare)
+    monkeypatch.setattr("jaxsynth.parts.rounds_by_place", lambda: spare)
     assert share_rows(batch) == batch + (spare and batch > 1)
     whole = sweep._rows(0, batch, shares, batch * shares)
     parts = make_parts(batch, at_once, shares)
@@ -69,7 +69,7 @@ def todo(batch: int, steps: int = 7):
 
 @pytest.mark.parametrize("spare", [False, True])
 def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(spare, monkeypatch, tmp_path):
-    monkeypatch.setattr("jaxsynth.engine.parts.rounds_by_place", lambda: spare)
+    monkeypatch.setattr("jaxsynth.parts.rounds_by_place", lambda: spare)
     small = join(list(execute(todo(2))))
     (tmp_path / UNFINISHED).mkdir()
 
@@ -88,7 +88,7 @@ def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(spare, monk
     again = list(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
     jax.tree.map(np.testing.assert_array_equal, again[0], chunks[1])
     monkeypatch.undo()
-    monkeypatch.setattr("jaxsynth.engine.parts.rounds_by_place", lambda: spare)
+    monkeypatch.setattr("jaxsynth.parts.rounds_by_place", lambda: spare)
     whole = next(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
     np.testing.assert_array_equal(whole.objective[:, :3], chunks[1].objective[:, :3])
     np.testing.assert_allclose(whole.codes, chunks[1].codes, atol=0.2)
@@ -115,7 +115,7 @@ import sys
 import jax
 from experiments import scene
 from experiments.launch import run_main
-from jaxsynth.engine import sweep
+from jaxsynth import chunks as sweep
 
 real, most = sweep.advance_jit, int(sys.argv.pop(1))
 

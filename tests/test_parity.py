@@ -25,12 +25,12 @@ from reference import (
 )
 
 import jaxsynth
-from jaxsynth.files.porting import port
-from jaxsynth.networks.alexnet import PLACES205
-from jaxsynth.networks.generator import DGN_FC6
-from jaxsynth.networks.network import activation_shapes, is_generator, make_apply, param_shapes
-from jaxsynth.networks.pocket import pocket_generator, pocket_places
-from jaxsynth.networks.resnet import OPEN_NSFW
+from jaxsynth.models.alexnet import PLACES205
+from jaxsynth.models.generator import DGN_FC6
+from jaxsynth.models.network import activation_shapes, is_generator, make_apply, param_shapes
+from jaxsynth.models.pocket import pocket_generator, pocket_places
+from jaxsynth.models.resnet import OPEN_NSFW
+from jaxsynth.porting.port import port
 
 TINY = {
     "dgn_fc6": (TINY_GENERATOR, generator_layers, generator_prototxt),

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxsynth.files.pickled_arrays import read_arrays
+from jaxsynth.porting.pickled_arrays import read_arrays
 
 KINDS = {
     **{"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int": "<i4"},

@@ -8,9 +8,9 @@ import pytest
 
 from experiments.objectives import random_codes
 from jaxsynth import RECIPES, Run, Sweep, load_network, parse_term, synthesize, system_shapes
-from jaxsynth.engine.parts import share_rows
-from jaxsynth.files.weights import file_record
-from jaxsynth.networks import convolution
+from jaxsynth.models import cpu_convolution as convolution
+from jaxsynth.models.weights import file_record
+from jaxsynth.parts import share_rows
 
 pytestmark = pytest.mark.full_size  # open_nsfw is one of them
 

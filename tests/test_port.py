@@ -25,14 +25,14 @@ from reference import (
 )
 
 import jaxsynth
-from jaxsynth.files import weights
-from jaxsynth.files.caffe_layout import fold_batch_norm
-from jaxsynth.files.caffemodel import read_caffemodel
-from jaxsynth.files.onnx_source import read_open_nsfw
-from jaxsynth.files.porting import parse_labels, port
-from jaxsynth.networks.network import NetworkInfo, build_network, param_shapes
-from jaxsynth.networks.pocket import pocket_generator
-from jaxsynth.networks.resnet import OPEN_NSFW
+from jaxsynth.models import weights
+from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
+from jaxsynth.models.pocket import pocket_generator
+from jaxsynth.models.resnet import OPEN_NSFW
+from jaxsynth.porting.caffe_layout import fold_batch_norm
+from jaxsynth.porting.caffemodel import read_caffemodel
+from jaxsynth.porting.onnx_source import read_open_nsfw
+from jaxsynth.porting.port import parse_labels, port
 
 TINY = {
     "dgn_fc6": (TINY_GENERATOR, generator_layers),

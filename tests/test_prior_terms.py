@@ -11,14 +11,15 @@ import pytest
 from test_launchers import launch
 from tiny import GENERATOR, compiles_once, in_float64, random_params, tiny_networks
 
-from jaxsynth.engine import recipes, sweep
-from jaxsynth.engine.objective import make_system, objective, system_params
-from jaxsynth.engine.recipes import RECIPES
-from jaxsynth.engine.terms import Term, parse_term, system_shapes
-from jaxsynth.experiment import Run, Sweep, encode, plan, synthesize
-from jaxsynth.files.weights import load_encoder, save_network
-from jaxsynth.networks.alexnet import AlexNetConfig, Conv
-from jaxsynth.networks.network import CodeStats, NetworkInfo, build_network
+from jaxsynth import chunks as sweep
+from jaxsynth import recipes
+from jaxsynth.maximize import Run, Sweep, encode, plan, synthesize
+from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
+from jaxsynth.models.weights import load_encoder, save_network
+from jaxsynth.recipes import RECIPES
+from jaxsynth.system import make_system, objective, system_params
+from jaxsynth.terms import Term, parse_term, system_shapes
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 RISK = Term("nsfw", "fc8", (1,), 0.5, "NSFW")

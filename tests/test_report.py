@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxsynth.experiment import Run
-from jaxsynth.files.images import read_image
-from jaxsynth.report import summary
+from jaxsynth.images import read_image
+from jaxsynth.maximize import Run
+from jaxsynth.report import pages as summary
 from jaxsynth.report.html import ReportImage, ReportRun, write_report
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces
 from jaxsynth.report.sheet import Tile, contact_sheet

@@ -14,13 +14,13 @@ import pytest
 from launching import run, start
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.engine.recipes import RECIPES, Recipe
-from jaxsynth.engine.sweep import join
-from jaxsynth.engine.terms import Term
-from jaxsynth.experiment import Run, Sweep, execute, plan
-from jaxsynth.files.chunks import load_chunk, load_progress, locked, save_progress
-from jaxsynth.files.results import UNFINISHED
-from jaxsynth.files.weights import save_network
+from jaxsynth.chunks import join
+from jaxsynth.maximize import Run, Sweep, execute, plan
+from jaxsynth.models.weights import save_network
+from jaxsynth.recipes import RECIPES, Recipe
+from jaxsynth.runs.checkpoint import load_chunk, load_progress, locked, save_progress
+from jaxsynth.runs.folder import UNFINISHED
+from jaxsynth.terms import Term
 
 ROOT = Path(__file__).parents[1]
 TERMS = (Term("places", "fc8", (1,), 1.0), Term("nsfw", "log_odds", (0,), 0.5))

@@ -9,7 +9,7 @@ import pytest
 from launching import Launched, start
 from tiny import save_tiny_networks
 
-from jaxsynth.files.results import UNFINISHED
+from jaxsynth.runs.folder import UNFINISHED
 
 RUNS = ("--scenes=abbey,dam,bar", "--nsfw_weights=1", "--seeds=7", "--steps=12", "--batch=2")
 

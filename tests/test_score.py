@@ -11,10 +11,10 @@ from launching import run
 from PIL import Image
 from test_arguments import make_files
 
-from jaxsynth.files.weights import save_network
-from jaxsynth.networks.network import NetworkInfo, build_network, param_shapes
-from jaxsynth.networks.pocket import pocket_places
-from jaxsynth.networks.resnet import ResNetConfig
+from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
+from jaxsynth.models.pocket import pocket_places
+from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.weights import save_network
 
 LABELS = ("abbey", "beach", "canal", "desert")
 

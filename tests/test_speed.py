@@ -19,16 +19,16 @@ import pytest
 from launching import ROOT, run, start
 from tiny import tiny_networks
 
-from experiments.speed_cases import in_own_process
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import KNOWN_CONFIGS, make_module
-from jaxsynth.speed.cases import inputs, network_case, random_network, trio_case
-from jaxsynth.speed.compare import check_agreement
-from jaxsynth.speed.measured import OURS, Limits, Measured
-from jaxsynth.speed.profile import REST, profile_rows, read_program
-from jaxsynth.speed.table import commit_rows, second_rows, speed_rows
-from jaxsynth.speed.timing import ratio, summarise, time_in_turn
-from jaxsynth.speed.work import forward_operations, step_operations
+from benchmarks.speed.cases import inputs, network_case, random_network, trio_case
+from benchmarks.speed.compare import check_agreement
+from benchmarks.speed.measured import OURS, Limits, Measured
+from benchmarks.speed.profile import REST, profile_rows, read_program
+from benchmarks.speed.table import commit_rows, second_rows, speed_rows
+from benchmarks.speed.timing import ratio, summarise, time_in_turn
+from benchmarks.speed.work import forward_operations, step_operations
+from benchmarks.speed_cases import in_own_process
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import KNOWN_CONFIGS, make_module
 
 
 def _networks():

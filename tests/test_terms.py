@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import LABELS, tiny_networks
 
-from jaxsynth.engine.terms import (
+from jaxsynth.terms import (
     Term,
     choose_units,
     parse_term,

@@ -16,11 +16,11 @@ import pytest
 from jax import lax
 from PIL import Image
 
-from jaxsynth.experiment import encode
-from jaxsynth.files.weights import load_encoder, load_network
-from jaxsynth.networks.layers import upsample_conv
-from jaxsynth.networks.network import make_apply
-from jaxsynth.networks.pocket import pocket_generator, pocket_places
+from jaxsynth.maximize import encode
+from jaxsynth.models.layers import upsample_conv
+from jaxsynth.models.network import make_apply
+from jaxsynth.models.pocket import pocket_generator, pocket_places
+from jaxsynth.models.weights import load_encoder, load_network
 from jaxsynth.training.adversary import critic_step, init_critic
 from jaxsynth.training.augment import random_crop_flip, to_input
 from jaxsynth.training.batch_norm import fold_batch_norm
@@ -47,13 +47,7 @@ from jaxsynth.training.pair import (
     pair_step,
 )
 from jaxsynth.training.pair_run import PairRun, train_pair
-from jaxsynth.training.scene import (
-    SceneState,
-    SceneTraining,
-    init_scene,
-    normed_logits,
-    scene_step,
-)
+from jaxsynth.training.scene import SceneState, SceneTraining, init_scene, normed_logits, scene_step
 from jaxsynth.training.scene_run import SceneRun, first_state, train_scene
 
 CLASSES = ("blue", "red", "white")

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from reference import relative_l2
 
-from jaxsynth.engine import sweep as sweeps
-from jaxsynth.engine.objective import make_system, system_params
-from jaxsynth.engine.recipes import RECIPES, make_box
-from jaxsynth.engine.terms import Term, weights_and_watch
-from jaxsynth.files.porting import port
-from jaxsynth.networks.network import activation_shapes
+from jaxsynth import chunks as sweeps
+from jaxsynth.models.network import activation_shapes
+from jaxsynth.porting.port import port
+from jaxsynth.recipes import RECIPES, make_box
+from jaxsynth.system import make_system, system_params
+from jaxsynth.terms import Term, weights_and_watch
 
 pytestmark = pytest.mark.full_size
 TRAJECTORIES = Path(__file__).parent / "golden" / "trajectories.npz"

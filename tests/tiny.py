@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsynth.engine.sweep import advance_jit, evaluate_jit
-from jaxsynth.files.weights import save_network
-from jaxsynth.networks.alexnet import AlexNetConfig, Conv
-from jaxsynth.networks.generator import GeneratorConfig, Up
-from jaxsynth.networks.network import (
+from jaxsynth.chunks import advance_jit, evaluate_jit
+from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.generator import GeneratorConfig, Up
+from jaxsynth.models.network import (
     CodeStats,
     Config,
     Network,
@@ -19,6 +18,7 @@ from jaxsynth.networks.network import (
     build_network,
     param_shapes,
 )
+from jaxsynth.models.weights import save_network
 
 GENERATOR = GeneratorConfig(
     code=12,

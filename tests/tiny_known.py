@@ -2,6 +2,6 @@
 
 from reference import TINY_ALEXNET, TINY_RESNET
 
-from jaxsynth.networks.network import KNOWN_CONFIGS
+from jaxsynth.models.network import KNOWN_CONFIGS
 
 KNOWN_CONFIGS.update(places205=TINY_ALEXNET, open_nsfw=TINY_RESNET)

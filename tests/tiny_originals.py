@@ -18,7 +18,7 @@ from reference import (
     write_caffemodel,
 )
 
-from jaxsynth.networks.resnet import ResNetConfig
+from jaxsynth.models.resnet import ResNetConfig
 
 
 def write_originals(folder: Path) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 figures.json         group -> values, command, sweeps, hashes, versions, hardware, seconds
 table.md             the figures against what the weights must reach
 scenes_00.png, ...   pages of `scene`; reconstructions, nsfw, sfw, joint, random, spectra .png
-unfinished/          sweeps under way, see `jaxsynth.kept_sweeps`
+unfinished/          sweeps under way, see `jaxsynth.runs.sweeps`
 """
 
 import json
@@ -14,10 +14,10 @@ from typing import Any
 
 from PIL import Image
 
+from jaxsynth.disk import write_whole
 from jaxsynth.evaluation.sheets import plot_spectra
 from jaxsynth.evaluation.table import markdown_table
-from jaxsynth.files.results import LOCK, UNFINISHED, occupied
-from jaxsynth.files.whole import write_whole
+from jaxsynth.runs.folder import LOCK, UNFINISHED, occupied
 
 FIGURES, TABLE, SPECTRA = "figures.json", "table.md", "spectra.png"
 _PAGES = ("scenes_*", "reconstructions", "nsfw", "sfw", "joint", "random", "spectra")

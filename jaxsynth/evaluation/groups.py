@@ -9,22 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.sweep import Results
+from jaxsynth.chunks import Results
 from jaxsynth.evaluation import figures, sheets
 from jaxsynth.evaluation.frechet import feature_distance
-from jaxsynth.evaluation.looks import (
-    FEATURES,
-    Pair,
-    judge_ranks,
-    label_units,
-    look,
-    reconstruct,
-)
+from jaxsynth.evaluation.looks import FEATURES, Pair, judge_ranks, label_units, look, reconstruct
 from jaxsynth.evaluation.spectrum import compare_spectra, fixed_pattern, mean_power
-from jaxsynth.experiment import PLACES, Run
-from jaxsynth.files.images import to_rgb
-from jaxsynth.networks.network import Network
+from jaxsynth.images import to_rgb
+from jaxsynth.maximize import PLACES, Run
+from jaxsynth.models.network import Network
+from jaxsynth.system import GENERATOR
 from jaxsynth.training.data import ImageSet, batches
 from jaxsynth.training.measure import (
     inversion_figures,

@@ -10,15 +10,10 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxsynth.engine.objective import view
-from jaxsynth.files.images import to_rgb
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import (
-    Network,
-    activation_shapes,
-    is_generator,
-    logits_blob,
-)
+from jaxsynth.images import to_rgb
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import Network, activation_shapes, is_generator, logits_blob
+from jaxsynth.system import view
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.measure import Pair, invert
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsynth.engine.objective import ENCODER, GENERATOR, make_encoder
-from jaxsynth.engine.sweep import Results
+from jaxsynth.chunks import Results
 from jaxsynth.evaluation import groups
 from jaxsynth.evaluation.folder import (
     TABLE,
@@ -29,11 +28,12 @@ from jaxsynth.evaluation.folder import (
 )
 from jaxsynth.evaluation.groups import JUDGE, Group, Work
 from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
-from jaxsynth.experiment import NSFW, PLACES, Plan, Run, Sweep, plan
-from jaxsynth.files.chunks import locked
-from jaxsynth.files.results import hardware, versions
-from jaxsynth.kept import Stopped
-from jaxsynth.kept_sweeps import (
+from jaxsynth.maximize import NSFW, PLACES, Plan, Run, Sweep, plan
+from jaxsynth.models.network import Network
+from jaxsynth.runs.checkpoint import locked
+from jaxsynth.runs.folder import hardware, versions
+from jaxsynth.runs.keep import Stopped
+from jaxsynth.runs.sweeps import (
     Keeping,
     close_sweep,
     kept_sweep,
@@ -41,7 +41,7 @@ from jaxsynth.kept_sweeps import (
     sha256_of,
     sweep_config,
 )
-from jaxsynth.networks.network import Network
+from jaxsynth.system import ENCODER, GENERATOR, make_encoder
 from jaxsynth.training.data import ImageSet, load_images
 
 _COMPUTE: dict[str, Callable[[Work], Group]] = {

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxsynth.engine.ascent import Evaluation
+from jaxsynth.ascent import Evaluation
 from jaxsynth.evaluation.figures import nsfw_probability
-from jaxsynth.experiment import PLACES, Run
-from jaxsynth.files.images import to_rgb
+from jaxsynth.images import to_rgb
+from jaxsynth.maximize import PLACES, Run
 from jaxsynth.report.html import BLUR_ABOVE
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB
 from jaxsynth.report.sheet import Tile, contact_sheet

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsynth.experiment import Run
+from jaxsynth.maximize import Run
+from jaxsynth.report.pages import CONTACT_SHEET, Visible, run_tile
 from jaxsynth.report.sheet import contact_sheet
-from jaxsynth.report.summary import CONTACT_SHEET, Visible, run_tile
 
 PAGE_TILES = 400
 _SIDE, _WIDEST = 112, 20  # of a tile in pixels, of a page in tiles

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsynth.engine.sweep import Results, watched_of_run
-from jaxsynth.engine.terms import Term
-from jaxsynth.experiment import Run
-from jaxsynth.networks.network import Network
+from jaxsynth.chunks import Results, watched_of_run
+from jaxsynth.maximize import Run
+from jaxsynth.models.network import Network
 from jaxsynth.report.rows import Watched, metric_rows, probability
+from jaxsynth.terms import Term
 
 
 class Digest(NamedTuple):

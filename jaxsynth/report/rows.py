@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxsynth.engine.objective import GENERATOR
-from jaxsynth.engine.sweep import Results, watched_of_run
-from jaxsynth.engine.terms import REGULARISERS, Term, is_class_blob, term_activation
-from jaxsynth.experiment import NSFW, NSFW_UNIT, PLACES, Run
-from jaxsynth.networks.network import Network
+from jaxsynth.chunks import Results, watched_of_run
+from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, Run
+from jaxsynth.models.network import Network
+from jaxsynth.system import GENERATOR
+from jaxsynth.terms import REGULARISERS, Term, is_class_blob, term_activation
 
 _NON_FINITE = "non-finite"
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.layers import leaky_relu
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.layers import leaky_relu
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.initial import initial_variables
 

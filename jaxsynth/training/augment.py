@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.files.images import BGR_MEAN
+from jaxsynth.images import BGR_MEAN
 
 
 def to_input(rgb: jax.Array) -> jax.Array:

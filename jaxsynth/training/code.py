@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import CodeStats, Params
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import CodeStats, Params
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.data import ImageSet, batches
 

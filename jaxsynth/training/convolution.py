@@ -3,8 +3,8 @@
 The forward pass is XLA's. On small maps both gradients are matrix products: that of the input by
 adding up what each tap sends (col2im), that of the kernel over the shifted copies of the input
 (im2col). On larger maps the kernel's gradient is a convolution whose contraction runs over the
-batch. Stride 2 with an even kernel becomes stride 1 on blocks of 2x2 pixels. The same function; what
-is neither goes to XLA.
+batch. Stride 2 with an even kernel becomes stride 1 on blocks of 2x2 pixels. The same function;
+what is neither goes to XLA.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsynth.networks.convolution import turned_kernel
+from jaxsynth.models.cpu_convolution import turned_kernel
 
 _IM2COL_SIDE = 10  # up to this the kernel's gradient is a product
 _COL2IM_SIDE = 17  # up to this the input's gradient is one
@@ -103,6 +103,6 @@ def _im2col(x: jax.Array, dy: jax.Array) -> jax.Array:
 
 
 def _over_batch(x: jax.Array, dy: jax.Array) -> jax.Array:
-    """(C, k, k, F) as a convolution of x (C, H, W, B) with dy (H', W', B, F), back to (k, k, C, F)."""
+    """A convolution of x as (C, H, W, B) with dy as (H', W', B, F): (k, k, C, F)."""
     made = _native(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3))
     return made.transpose(1, 2, 0, 3)

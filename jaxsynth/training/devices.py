@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxsynth.engine.devices import on_all, runs_mesh, split
+from jaxsynth.devices import on_all, runs_mesh, split
 
 
 class Placement(NamedTuple):

@@ -22,15 +22,10 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from jaxsynth.engine.objective import shift, view
-from jaxsynth.networks.generator import Generator, GeneratorConfig
-from jaxsynth.networks.network import image_blob
-from jaxsynth.training.adversary import (
-    PIXEL_SCALE,
-    CriticState,
-    contest,
-    init_critic,
-)
+from jaxsynth.models.generator import Generator, GeneratorConfig
+from jaxsynth.models.network import image_blob
+from jaxsynth.system import shift, view
+from jaxsynth.training.adversary import PIXEL_SCALE, CriticState, contest, init_critic
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.initial import initial_variables

@@ -11,11 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxsynth.engine.objective import view
-from jaxsynth.files.images import to_rgb
-from jaxsynth.files.weights import file_record, load_network, save_network
-from jaxsynth.networks.generator import GeneratorConfig
-from jaxsynth.networks.network import (
+from jaxsynth.images import to_rgb
+from jaxsynth.models.generator import GeneratorConfig
+from jaxsynth.models.network import (
     CodeStats,
     Network,
     NetworkInfo,
@@ -24,7 +22,9 @@ from jaxsynth.networks.network import (
     image_blob,
     is_generator,
 )
-from jaxsynth.networks.pocket import pocket_generator
+from jaxsynth.models.pocket import pocket_generator
+from jaxsynth.models.weights import file_record, load_network, save_network
+from jaxsynth.system import view
 from jaxsynth.training.adversary import join_late
 from jaxsynth.training.augment import centre_input
 from jaxsynth.training.code import measure_code

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.engine.objective import shift, view
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import Network, image_blob, logits_blob
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import Network, image_blob, logits_blob
+from jaxsynth.system import shift, view
 from jaxsynth.training.augment import centre_input
 
 NOISE = 8.0  # grey levels

@@ -23,23 +23,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsynth.engine.objective import shift
-from jaxsynth.networks.alexnet import AlexNetConfig
-from jaxsynth.networks.generator import GeneratorConfig
-from jaxsynth.networks.network import logits_blob
-from jaxsynth.training.adversary import (
-    PIXEL_SCALE,
-    CriticState,
-    contest,
-    init_critic,
-)
+from jaxsynth.models.alexnet import AlexNetConfig
+from jaxsynth.models.generator import GeneratorConfig
+from jaxsynth.models.network import logits_blob
+from jaxsynth.system import shift
+from jaxsynth.training.adversary import PIXEL_SCALE, CriticState, contest, init_critic
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.batch_norm import INPUT_SCALE
-from jaxsynth.training.inversion import (
-    generate,
-    image_distance,
-    layer_distance,
-)
+from jaxsynth.training.inversion import generate, image_distance, layer_distance
 from jaxsynth.training.precision import cast
 from jaxsynth.training.scene import (
     following_prediction,

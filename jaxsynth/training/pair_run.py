@@ -9,30 +9,18 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.engine.objective import make_encoder
-from jaxsynth.files.weights import file_record, load_encoder, load_network, save_network
-from jaxsynth.networks.alexnet import AlexNetConfig
-from jaxsynth.networks.generator import GeneratorConfig
-from jaxsynth.networks.network import (
-    Network,
-    NetworkInfo,
-    build_network,
-    is_generator,
-)
+from jaxsynth.models.alexnet import AlexNetConfig
+from jaxsynth.models.generator import GeneratorConfig
+from jaxsynth.models.network import Network, NetworkInfo, build_network, is_generator
+from jaxsynth.models.weights import file_record, load_encoder, load_network, save_network
+from jaxsynth.system import make_encoder
 from jaxsynth.training.adversary import join_late
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.inversion import fold_scales, unfold_scales
 from jaxsynth.training.inversion_run import NAME, write_sheet
 from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.measure import Pair, inversion_figures, invert, logits_of, top_k_accuracy
-from jaxsynth.training.pair import (
-    CODE,
-    CodeScale,
-    PairState,
-    PairTraining,
-    init_pair,
-    pair_step,
-)
+from jaxsynth.training.pair import CODE, CodeScale, PairState, PairTraining, init_pair, pair_step
 from jaxsynth.training.scene import SceneState
 from jaxsynth.training.scene_run import (
     PLACES,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsynth.networks.network import Activations, Params
+from jaxsynth.models.network import Activations, Params
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.projected import Adversary, hinge_loss, mix, realism
 

@@ -1,8 +1,8 @@
-"""The adversary of Projected GANs (Sauer et al. 2021): small heads on fixed features of an encoder.
+"""The adversary of Projected GANs (Sauer et al. 2021): small heads on fixed features.
 
-Features at several scales are mixed by fixed random projections, from the coarsest to the finest, so
-that each scale knows of the coarser ones. A head a scale scores patches, higher for photographs; its
-kernels are spectrally normalised (Miyato et al. 2018), the loss is the hinge.
+Features at several scales are mixed by fixed random projections, from the coarsest to the finest,
+so that each scale knows of the coarser ones. A head per scale scores patches, higher for
+photographs; its kernels are spectrally normalised (Miyato et al. 2018), the loss is the hinge.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.networks.layers import leaky_relu
+from jaxsynth.models.layers import leaky_relu
 from jaxsynth.training.convolution import training_conv
 
 _CHANNELS = 64  # of the mixed features
@@ -31,7 +31,7 @@ class Adversary(NamedTuple):
 
 
 class _Mix(nn.Module):
-    """Features of several scales, finest first, each (B, s, s, C) -> the same scales (B, s, s, 64)."""
+    """Features of several scales (B, s, s, C), finest first -> the same scales (B, s, s, 64)."""
 
     @nn.compact
     def __call__(self, features: Sequence[jax.Array]) -> list[jax.Array]:

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsynth.networks.alexnet import AlexNetConfig
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import Config, logits_blob, make_module
+from jaxsynth.models.alexnet import AlexNetConfig
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import Config, logits_blob, make_module
 from jaxsynth.training.augment import random_colours, random_crop_flip
 from jaxsynth.training.batch_norm import INPUT_SCALE, NORM_EPSILON
 from jaxsynth.training.convolution import training_conv

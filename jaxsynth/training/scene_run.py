@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxsynth.files.weights import file_record, load_network, save_network
-from jaxsynth.networks.alexnet import AlexNetConfig
-from jaxsynth.networks.convolution import network_jit
-from jaxsynth.networks.network import (
+from jaxsynth.models.alexnet import AlexNetConfig
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import (
     CodeStats,
     Config,
     Network,
@@ -21,7 +20,8 @@ from jaxsynth.networks.network import (
     build_network,
     make_apply,
 )
-from jaxsynth.networks.pocket import pocket_judge, pocket_places
+from jaxsynth.models.pocket import pocket_judge, pocket_places
+from jaxsynth.models.weights import file_record, load_network, save_network
 from jaxsynth.training.augment import random_crop_flip
 from jaxsynth.training.batch_norm import fold_batch_norm, unfold_batch_norm
 from jaxsynth.training.code import PUBLISHED_MEAN_BOUND, measure_code, rescale_code

@@ -1,0 +1,1 @@
+"""Studies of speed and optimizers: of the checkout, not of the wheel."""

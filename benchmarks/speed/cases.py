@@ -1,0 +1,115 @@
+"""What is timed: a step of a trio, or one network by itself, forward and gradient of its input.
+
+Pure. A case is a function of parameters and a batch. The networks of 2016 get random weights: what
+a step costs does not depend on them.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jaxsynth.models.network import (
+    KNOWN_CONFIGS,
+    Config,
+    Network,
+    NetworkInfo,
+    Params,
+    build_network,
+    image_blob,
+    input_shape,
+    is_generator,
+    logits_blob,
+    make_module,
+    prepared,
+)
+from jaxsynth.system import GENERATOR, System, Weights, make_system, objective
+from jaxsynth.training.initial import initial_variables
+
+CODE_SCALE = 3.0  # |N(0, 1)| times this, about the size of a real fc6 code
+PIXELS = 50.0  # standard deviation of a random image, grey levels
+
+
+class Case(NamedTuple):
+    """step: (params by role, x (B, ...)) -> values (B,), gradients shaped like x.
+
+    networks: by role, one alone or a generator and classifiers. What is climbed is the sum of the
+    classifiers' first logits; of a generator alone, its image's sum.
+    """
+
+    name: str
+    networks: Mapping[str, Network]
+    step: Callable[[Mapping[str, Params], jax.Array], tuple[jax.Array, jax.Array]]
+
+    @property
+    def params(self) -> dict[str, Params]:
+        """The networks' own, by role; for many steps `step_params`."""
+        return {role: network.params for role, network in self.networks.items()}
+
+    @property
+    def first(self) -> Network:
+        """The network that x goes into."""
+        return next(iter(self.networks.values()))
+
+
+def step_params(case: Case, precision: str) -> dict[str, Params]:
+    """What a step of a sweep in this precision is given: `prepared` parameters by role."""
+    return {role: prepared(_cast(network, precision)) for role, network in case.networks.items()}
+
+
+def _cast(network: Network, precision: str) -> Network:
+    cast = {path: jnp.asarray(p, precision) for path, p in network.params.items()}
+    return network._replace(params=cast)
+
+
+def random_network(name: str, seed: int = 0) -> Network:
+    """A network of 2016 at its own size, kernels N(0, 2 / fan-in) (He et al. 2015)."""
+    config = KNOWN_CONFIGS[name]
+    tree = initial_variables(make_module(config), seed, input_shape(config))["params"]
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    return build_network(
+        NetworkInfo(name, config), {k: v * np.float32(np.sqrt(2)) for k, v in flat.items()}
+    )
+
+
+def trio_case(name: str, networks: Mapping[str, Network]) -> Case:
+    """A step of the networks by role, the generator first."""
+    classifiers = {role: n for role, n in networks.items() if role != GENERATOR}
+    system = make_system(networks[GENERATOR], classifiers)
+    weights = {
+        role: {logits_blob(n.info.config): jnp.zeros(n.info.config.classes).at[0].set(1.0)}
+        for role, n in classifiers.items()
+    }
+    return Case(name, networks, partial(_climb, system, weights))
+
+
+def network_case(network: Network) -> Case:
+    """One network by itself; its role is its name."""
+    config = network.info.config
+    blob = image_blob(config) if is_generator(config) else logits_blob(config)
+    step = partial(_ascend, network.apply, network.name, blob)
+    return Case(network.name, {network.name: network}, step)
+
+
+def inputs(config: Config, batch: int, seed: int = 0) -> np.ndarray:
+    """Random codes (B, D), or images (B, H, W, 3), BGR mean-subtracted."""
+    x = np.random.default_rng(seed).normal(size=(batch, *input_shape(config)))
+    return (CODE_SCALE * np.abs(x) if is_generator(config) else PIXELS * x).astype(np.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def _climb(system: System, weights: Weights, params: Mapping[str, Params], code: jax.Array):
+    return jax.vmap(jax.value_and_grad(lambda z: objective(system, params, z, weights)[0]))(code)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _ascend(apply, role: str, blob: str, params: Mapping[str, Params], x: jax.Array):
+    def value(x):
+        out = apply(params[role], x)[blob].astype(jnp.float32)
+        return out.sum() if out.ndim == 3 else out[0]
+
+    return jax.vmap(jax.value_and_grad(value))(x)

@@ -1,0 +1,81 @@
+"""The rates that an optimizer is shown at: a sweep from seeds that are not reported. Pure.
+
+For every objective by itself the rate of the highest median over the seeds is chosen. Where that is
+at an end of the sweep, rates beyond it are tried as well.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.study.cells import Work, climb_all
+from benchmarks.study.climb import Costs
+from benchmarks.study.problems import Group, part_of
+from benchmarks.study.protocol import Optimizer
+
+
+class Tuned(NamedTuple):
+    """What a sweep found.
+
+    Attributes:
+      rates: (K,) in the order in which they were tried.
+      best: (K, O, S) the best value found, -inf where a rate was not tried on an objective.
+    """
+
+    rates: np.ndarray
+    best: np.ndarray
+
+
+def tune(
+    work: Work,
+    optimizer: Optimizer,
+    group: Group,
+    costs: Costs,
+    budget: float,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    further: int,
+) -> Tuned:
+    """A sweep over two rates or more, and up to `further` beyond an end where an objective's best
+    rate is. Steps of the further ones are told to `work.on_step` as made by no run."""
+    count, untold = len(group.objectives), work._replace(on_step=lambda runs: work.on_step(0))
+    grid = np.repeat(np.asarray(rates)[:, None], count, axis=1)  # (K, O)
+    tuned = Tuned(
+        np.asarray(rates), climb_all(work, optimizer, group, costs, budget, grid, seeds).best
+    )
+    for _ in range(further):
+        ends = edges(tuned, optimizer.largest)
+        if not ends.any():
+            break
+        for end in (1, -1):
+            if len(which := np.flatnonzero(ends == end)):
+                rate, own = min(_beyond(tuned.rates, end), optimizer.largest), part_of(group, which)
+                grid = np.full((1, len(which)), rate)
+                found = climb_all(untold, optimizer, own, costs, budget, grid, seeds).best
+                row = np.full((1, count, len(seeds)), -np.inf, found.dtype)
+                row[:, which] = found
+                tuned = Tuned(np.append(tuned.rates, rate), np.concatenate([tuned.best, row]))
+    return tuned
+
+
+def choose_rates(tuned: Tuned) -> np.ndarray:
+    """The rate (O,) of the highest median over seeds, of equal ones the first that was tried."""
+    return tuned.rates[np.median(tuned.best, axis=2).argmax(axis=0)]
+
+
+def edges(tuned: Tuned, most: float) -> np.ndarray:
+    """(O,): 1 where the largest rate that was tried on an objective is chosen and is less than
+    `most`, -1 where the smallest is, else 0."""
+    tried = np.isfinite(tuned.best).any(axis=2)  # (K, O)
+    rates, chosen = tuned.rates[:, None], choose_rates(tuned)
+    largest = np.where(tried, rates, -np.inf).max(axis=0)
+    smallest = np.where(tried, rates, np.inf).min(axis=0)
+    return ((chosen == largest) & (chosen < most)).astype(int) - (chosen == smallest)
+
+
+def _beyond(rates: np.ndarray, end: int) -> float:
+    """The next rate over the largest one (end 1), or under the smallest one, at equal distance."""
+    rising = np.sort(rates)
+    last, before = (rising[-1], rising[-2]) if end == 1 else (rising[0], rising[1])
+    return float(last * (last / before))

@@ -1,1 +1,0 @@
-"""What touches files: weights, their originals, images."""

@@ -1,0 +1,1 @@
+"""Networks: what a model is, its weights file, the architectures."""

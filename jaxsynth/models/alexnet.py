@@ -1,0 +1,108 @@
+"""AlexNet and its kin: an image (H, W, 3), BGR, mean-subtracted -> every activation.
+
+`PLACES205` and `CAFFENET` are Caffe's single-column AlexNet with pooling before normalisation
+(Zhou et al. 2014, "Learning deep features for scene recognition"; BVLC reference CaffeNet). Blobs
+are what Caffe holds after the whole forward pass: ReLUs are in place, so `conv1` and `fc6` are
+after their ReLU. `conv1_pre` and `fc6_pre` are before it: DGN-AM climbs hidden units there (its
+backward pass starts at the convolution, so a silent unit has a gradient). The pocket scene network
+is the same module with another configuration.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from jaxsynth.models.derived import layer_conv
+from jaxsynth.models.layers import (
+    at_least_float32,
+    classifier_outputs,
+    dense,
+    local_response_norm,
+    max_pool_relu,
+    relu,
+)
+
+
+class Conv(NamedTuple):
+    """A convolution + ReLU, then optional max pooling 3/2, then optional LRN (blob names)."""
+
+    name: str
+    features: int
+    kernel: int
+    stride: int = 1
+    pad: int = 0
+    groups: int = 1
+    pool: str = ""
+    norm: str = ""
+
+
+@dataclass(frozen=True)
+class AlexNetConfig:
+    """Shapes of an AlexNet. `dense` are the hidden layers with ReLU; `fc8` gives the logits."""
+
+    size: int
+    convs: tuple[Conv, ...]
+    dense: tuple[tuple[str, int], ...]
+    classes: int
+
+
+class AlexNet(nn.Module):
+    """data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C).
+
+    `norm(name)` (training only) makes the layer that stands between a convolution or hidden dense
+    layer and its ReLU; shipped weights have it folded in. `conv` replaces
+    `lax.conv_general_dilated`, and is given a `derive` (`derived`) besides.
+    """
+
+    config: AlexNetConfig
+    norm: Callable[[str], Callable[[jax.Array], jax.Array]] | None = None
+    conv: Callable[..., jax.Array] | None = None
+
+    @nn.compact
+    def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
+        out = {"data": data}
+        x = data
+        for c in self.config.convs:
+            conv = nn.Conv(
+                c.features,
+                (c.kernel, c.kernel),
+                strides=c.stride,
+                padding=c.pad,
+                feature_group_count=c.groups,
+                conv_general_dilated=layer_conv(self, c.name),
+                name=c.name,
+            )
+            x = self._rectify(out, c.name, conv(x))
+            if c.pool:  # the ReLU above is not computed then unless its blob is asked for
+                x = out[c.pool] = max_pool_relu(out[f"{c.name}_pre"])
+            if c.norm:
+                x = local_response_norm(x)
+                out[c.norm] = x
+        x = x.reshape((*x.shape[:-3], -1))
+        for name, features in self.config.dense:
+            x = self._rectify(out, name, dense(features, name)(x))
+        out["fc8"] = dense(self.config.classes, "fc8")(at_least_float32(x))
+        return out | classifier_outputs(out["fc8"])
+
+    def _rectify(self, out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
+        out[f"{name}_pre"] = x if self.norm is None else self.norm(name)(x)
+        out[name] = relu(out[f"{name}_pre"])
+        return out[name]
+
+
+PLACES205 = AlexNetConfig(
+    size=227,
+    convs=(
+        Conv("conv1", 96, 11, 4, 0, pool="pool1", norm="norm1"),
+        Conv("conv2", 256, 5, 1, 2, groups=2, pool="pool2", norm="norm2"),
+        Conv("conv3", 384, 3, 1, 1),
+        Conv("conv4", 384, 3, 1, 1, groups=2),
+        Conv("conv5", 256, 3, 1, 1, groups=2, pool="pool5"),
+    ),
+    dense=(("fc6", 4096), ("fc7", 4096)),
+    classes=205,
+)
+CAFFENET = AlexNetConfig(PLACES205.size, PLACES205.convs, PLACES205.dense, classes=1000)

@@ -1,0 +1,417 @@
+"""Layers shared by the networks: dense ones, Caffe's ReLUs, pooling, response norm and softmax.
+
+All take images as (..., H, W, C) or vectors as (..., N); none looks at the leading axes.
+Sources: Caffe's layer definitions (pooling in ceil mode, LRN with alpha divided by the window,
+ReLU gradient 0 at exactly 0). Caffe reads its constants as float32 and widens them, so
+`caffe_constant` does the same: a float64 run then follows Caffe's double build.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxsynth.models.derived import Derive, derive_nothing, derive_now
+
+
+def caffe_constant(value: float) -> float:
+    """`value` rounded to float32 and widened again, as Caffe reads it from a prototxt."""
+    return float(np.float32(value))
+
+
+SLOPE = caffe_constant(0.3)
+LRN_ALPHA = caffe_constant(1e-4)
+
+
+def _kept(y: jax.Array) -> jax.Array:
+    """y. On CPU a barrier, which programs of `network_jit` keep, lest XLA computes y anew wherever
+    it is used, or merges it with what uses it."""
+    return lax.optimization_barrier(y) if jax.default_backend() == "cpu" else y
+
+
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0); the gradient at exactly 0 is 0, as in Caffe."""
+    return _rectified(x, 0.0)
+
+
+def leaky_relu(x: jax.Array, slope: float = SLOPE) -> jax.Array:
+    """x where x > 0, else slope * x; the gradient at exactly 0 is `slope`, as in Caffe."""
+    return _rectified(x, slope)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _rectified(x: jax.Array, slope: float) -> jax.Array:
+    return _rectified_forward(x, slope)[0]
+
+
+def _rectified_forward(x, slope):
+    """The gradient looks at the output, so x need not be kept; slope is not negative."""
+    y = _kept(jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0))
+    return y, y
+
+
+def _rectified_backward(slope, y, dy):
+    return (jnp.where(y > 0, dy, slope * dy if slope else 0),)
+
+
+_rectified.defvjp(_rectified_forward, _rectified_backward)
+
+
+def dense(features: int, name: str) -> nn.Dense:
+    """A dense layer, (..., K) -> (..., F), fast where the kernel is large and the rows are few."""
+
+    def product(x, kernel, dimension_numbers, precision):  # flax asks for x @ kernel by them
+        return _dense(x, kernel)
+
+    return nn.Dense(features, name=name, dot_general=product)
+
+
+@jax.custom_vjp
+def _dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x @ kernel, whose input gradient is kernel @ dy^T. As dy @ kernel^T it takes twice as long on
+    CPU, where the whole kernel is transposed first."""
+    return x @ kernel
+
+
+def _dense_forward(x, kernel):
+    return x @ kernel, (x, kernel)
+
+
+def _dense_backward(saved, dy):
+    x, kernel = saved
+    dx = _kept(jnp.tensordot(kernel, dy, (1, -1)))  # (K, ...), lest the product is turned round
+    return jnp.moveaxis(dx, 0, -1), jnp.einsum("...k,...f->kf", x, dy)
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def max_pool_relu(x: jax.Array) -> jax.Array:
+    """`max_pool` of x's ReLU, values and gradients, computed the other way round: a quarter of the
+    values to rectify."""
+    return relu(max_pool(x))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Caffe's max pooling 3/2 without padding, in ceil mode: (..., H, W, C) -> (..., H', W', C).
+
+    The last window may overhang the lower and right border. First within rows, then over them: of
+    equal values the first in reading order gets the gradient, as in Caffe, twenty times faster on
+    CPU than from `reduce_window`.
+    """
+    return _pool(_pool(x, x.ndim - 2), x.ndim - 3)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _pool(x: jax.Array, axis: int) -> jax.Array:
+    first, second, third = _windows(x, axis)
+    return jnp.maximum(jnp.maximum(first, second), third)
+
+
+def _pool_forward(x, axis):
+    return _pool(x, axis), x
+
+
+def _pool_backward(axis, x, dy):
+    dy = _kept(dy)  # three pixels look at each value
+    first, second, third = _windows(x, axis)
+    wins_first = (first >= second) & (first >= third)
+    wins_second = ~wins_first & (second >= third)
+    d_second = jnp.where(wins_second, dy, 0)
+    d_third = jnp.where(wins_first | wins_second, 0, dy)  # goes to the next window's first
+    size, out = x.shape[axis], dy.shape[axis]
+    even = _widen(jnp.where(wins_first, dy, 0), axis, 0, 1) + _widen(d_third, axis, 1, 0)
+    pairs = jnp.stack([even, _widen(d_second, axis, 0, 1)], axis=axis + 1)  # out + 1 pairs
+    shape = (*x.shape[:axis], 2 * (out + 1), *x.shape[axis + 1 :])
+    return (lax.slice_in_dim(pairs.reshape(shape), 0, size, axis=axis),)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
+
+
+def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
+    """The first, second and third values of all windows of 3 at distance 2 along an axis."""
+    size = x.shape[axis]
+    out = -(-(size - 3) // 2) + 1
+    slices = [lax.slice_in_dim(x, i, min(size, i + 2 * out - 1), 2, axis=axis) for i in range(3)]
+    return [_widen(s, axis, 0, out - s.shape[axis], -jnp.inf) for s in slices]
+
+
+def _widen(x: jax.Array, axis: int, before: int, after: int, value: float = 0) -> jax.Array:
+    if before == after == 0:
+        return x
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (before, after)
+    return jnp.pad(x, widths, constant_values=value)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """x in float32 if its precision is less: logits, probabilities and objectives are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def local_response_norm(x: jax.Array, size: int = 5) -> jax.Array:
+    """Caffe's across-channel LRN, k = 1, beta = 3/4: x / (1 + alpha / size * sum of squares)^3/4.
+
+    `size` is odd. The power is two roots: `pow` takes four times as long on CPU.
+    """
+    return _normed(x, size)[0]
+
+
+def _normed(x, size):
+    root = lax.rsqrt(1.0 + (LRN_ALPHA / size) * _channel_sum(x * x, size))
+    return x * root * jnp.sqrt(root), (x, root)
+
+
+def _normed_backward(size, saved, dy):
+    """One sum over neighbouring channels, where transposing the forward pass has five."""
+    x, root = saved
+    dx = dy * root * jnp.sqrt(root)
+    return (dx - (1.5 * LRN_ALPHA / size) * x * _channel_sum(dx * x * root * root, size),)
+
+
+local_response_norm.defvjp(_normed, _normed_backward)
+
+
+def _channel_sum(x: jax.Array, size: int) -> jax.Array:
+    """Sums over `size` channels around each, (..., C) -> (..., C); outside they are 0."""
+    channels, half = x.shape[-1], size // 2
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)])
+    return sum(lax.slice_in_dim(padded, i, i + channels, axis=x.ndim - 1) for i in range(size))
+
+
+def upsample_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    smooth: bool,
+    conv: Callable[..., jax.Array] | None = None,
+    derive: Derive = derive_nothing,
+) -> jax.Array:
+    """Doubles x, then convolves: (B, H, W, C), (3, 3, C, F) -> (B, 2 H, 2 W, F).
+
+    `smooth` is bilinear (half-pixel centres, borders replicated), otherwise nearest neighbour
+    (borders zero). Computed at the small size, in sub-pixel form: upsampling and kernel together
+    are one small kernel for each of the four output phases (Shi et al. 2016, "Is the deconvolution
+    layer the same as a convolutional layer?"); nearest neighbour needs 2x2 taps of it, 2.25 times
+    less work. `conv` replaces `lax.conv_general_dilated`, `derive` is asked for the four.
+    """
+    y = upsample_phases(x, kernel, smooth, conv, derive)
+    return interleave(y, 0 if smooth else 1)
+
+
+def upsample_phases(
+    x: jax.Array,
+    kernel: jax.Array,
+    smooth: bool,
+    conv: Callable[..., jax.Array] | None = None,
+    derive: Derive = derive_nothing,
+) -> jax.Array:
+    """`upsample_conv` before its pixels are put in order: four phases of F channels each.
+
+    (B, H, W, 4 F), `smooth`; (B, H + 1, W + 1, 4 F) otherwise.
+    """
+    taps = _BILINEAR_TAPS if smooth else _NEAREST_TAPS
+    small = derive_now(derive, "phases", lambda: _phase_kernels(kernel, taps))
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    padded = jnp.pad(x, border, mode="edge") if smooth else jnp.pad(x, border)
+    conv = lax.conv_general_dilated if conv is None else conv
+    return conv(padded, small, (1, 1), ((0, 0), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def interleave(phases: jax.Array, shift: int) -> jax.Array:
+    """Sub-pixel phases to pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F).
+
+    Phase (a, b) of place (h, w) is pixel (2 h + a - shift, 2 w + b - shift).
+    """
+    batch, height, width, channels = phases.shape
+    y = phases.reshape(batch, height, width, 2, 2, channels // 4)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+    return y[:, shift : 2 * height - shift, shift : 2 * width - shift]
+
+
+def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
+    """The kernels of all four phases side by side: (3, 3, C, F) -> (k, k, C, 4 F).
+
+    Written as sums: one product with the taps is up to half of a small generator's step on CPU.
+    """
+    rows = [_of_phase(kernel, phase, 0) for phase in taps]  # of each (k, 3, C, F)
+    views = [_of_phase(row, phase, 1) for row in rows for phase in taps]
+    return jnp.concatenate(views, axis=-1)
+
+
+def _of_phase(kernel: jax.Array, phase: Sequence, axis: int) -> jax.Array:
+    """The taps of one phase along an axis of the kernel, which is 3 and becomes k."""
+    parts = [lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3)]
+    return jnp.stack([_weighted(parts, column) for column in zip(*phase, strict=True)], axis)
+
+
+def _weighted(parts: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
+    """Sum of `weights` times the parts; those of weight 0 are left out."""
+    seen = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight]
+    return sum(part if weight == 1 else weight * part for part, weight in seen)
+
+
+# What tap i of a 3-tap kernel sees around an output pixel of each phase, as weights of the input's:
+# nearest neighbour p - 1 and p around pixels 2 p - 1 and 2 p, bilinear p - 1, p and p + 1 around
+# 2 p and 2 p + 1.
+_NEAREST_TAPS = (((1, 0), (1, 0), (0, 1)), ((1, 0), (0, 1), (0, 1)))
+_BILINEAR_TAPS = (
+    ((0.75, 0.25, 0), (0.25, 0.75, 0), (0, 0.75, 0.25)),
+    ((0.25, 0.75, 0), (0, 0.75, 0.25), (0, 0.25, 0.75)),
+)
+
+
+@jax.custom_vjp
+def softmax(logits: jax.Array) -> jax.Array:
+    """Softmax over the last axis, (..., N) -> (..., N), whose gradient survives saturation.
+
+    The usual rule p_i (w_i - sum_j w_j p_j) cancels to 0 once some p is 1 in float32. The same
+    number as p_i sum_j p_j (w_i - w_j) has no cancellation: its direction stays right until p_j
+    underflows (log-odds of about 87 in float32).
+    """
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def _softmax_forward(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    p = jax.nn.softmax(logits, axis=-1)
+    return p, p
+
+
+def _softmax_backward(p: jax.Array, w: jax.Array) -> tuple[jax.Array]:
+    pairs = w[..., :, None] - w[..., None, :]  # (..., N, N)
+    return (p * jnp.sum(p[..., None, :] * pairs, axis=-1),)
+
+
+softmax.defvjp(_softmax_forward, _softmax_backward)
+
+
+def log_odds(logits: jax.Array) -> jax.Array:
+    """log(p / (1 - p)) of every class, (..., N) -> (..., N); its gradient never saturates."""
+    n = logits.shape[-1]
+    others = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, logits[..., None, :])  # (..., N, N)
+    return logits - jax.nn.logsumexp(others, axis=-1)
+
+
+def classifier_outputs(logits: jax.Array) -> dict[str, jax.Array]:
+    """The probability family over the last axis: `prob`, `log_prob`, `log_odds`, each (..., N)."""
+    return {
+        "prob": softmax(logits),
+        "log_prob": jax.nn.log_softmax(logits, axis=-1),
+        "log_odds": log_odds(logits),
+    }
+
+
+BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
+
+
+def from_bgr(x: jax.Array) -> jax.Array:
+    """The engine's images (..., 3), BGR and mean-subtracted -> RGB, 0 to 255."""
+    return (x + jnp.asarray(BGR_MEAN, x.dtype))[..., ::-1]
+
+
+def to_bgr(rgb: jax.Array) -> jax.Array:
+    """Inverse of `from_bgr`."""
+    return rgb[..., ::-1] - jnp.asarray(BGR_MEAN, rgb.dtype)
+
+
+@jax.custom_vjp
+def relu6(x: jax.Array) -> jax.Array:
+    """min(max(x, 0), 6); the gradient at exactly 0 and 6 is 0."""
+    return _kept(jnp.clip(x, 0, 6))
+
+
+def _relu6_forward(x):
+    y = _kept(jnp.clip(x, 0, 6))
+    return y, y
+
+
+relu6.defvjp(_relu6_forward, lambda y, dy: (jnp.where((y > 0) & (y < 6), dy, 0),))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Filters each channel by itself: (..., H, W, C), (k, k, C) -> (..., H', W', C).
+
+    Padding is TensorFlow's SAME. Written as a sum of shifted products: XLA's grouped convolution
+    takes 6 to 22 times as long on CPU.
+    """
+    k = kernel.shape[0]
+    pads = [same_padding(n, k, stride) for n in x.shape[-3:-1]]
+    size = [-(-n // stride) for n in x.shape[-3:-1]]
+    padded = _pad_image(x, pads)
+    taps = [(i, j) for i in range(k) for j in range(k)]
+    return sum(_strided_window(padded, i, j, size, stride) * kernel[i, j] for i, j in taps)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding of one axis: (before, after)."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _depthwise_forward(x, kernel, stride):
+    return depthwise_conv(x, kernel, stride), (x, kernel)
+
+
+def _depthwise_backward(stride, saved, dy):
+    x, kernel = saved
+    return _depthwise_input_gradient(x.shape, kernel, stride, dy), _depthwise_kernel_gradient(
+        x, kernel.shape[0], stride, dy
+    )
+
+
+depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _depthwise_input_gradient(shape, kernel, stride, dy) -> jax.Array:
+    """One sum of shifted products for each phase of the stride; phases interleave to pixels."""
+    k, (height, width) = kernel.shape[0], shape[-3:-1]
+    (top, _), (left, _) = (same_padding(n, k, stride) for n in (height, width))
+    high, wide = -(-height // stride), -(-width // stride)
+    padded = _pad_image(dy, [(k, k), (k, k)])
+
+    def phase(p, q):
+        taps = [
+            (i, j)
+            for i in range(k)
+            for j in range(k)
+            if (p + top - i) % stride == 0 and (q + left - j) % stride == 0
+        ]
+        starts = [(k + (p + top - i) // stride, k + (q + left - j) // stride) for i, j in taps]
+        windows = [_strided_window(padded, a, b, (high, wide), 1) for a, b in starts]
+        return sum(w * kernel[i, j] for w, (i, j) in zip(windows, taps, strict=True))
+
+    if stride == 1:
+        return phase(0, 0)
+    rows = [
+        jnp.stack([phase(p, q) for q in range(stride)], axis=-2) for p in range(stride)
+    ]  # of each (..., high, wide, stride, C)
+    pixels = jnp.stack(rows, axis=-4).reshape(*shape[:-3], high * stride, wide * stride, shape[-1])
+    return pixels[..., :height, :width, :]
+
+
+def _depthwise_kernel_gradient(x, k, stride, dy) -> jax.Array:
+    padded = _pad_image(x, [same_padding(n, k, stride) for n in x.shape[-3:-1]])
+    size, channels = dy.shape[-3:-1], dy.shape[-1]
+    ones = jnp.ones(dy.size // channels, dy.dtype)
+
+    def tap(i, j):
+        return ones @ (_strided_window(padded, i, j, size, stride) * dy).reshape(-1, channels)
+
+    return jnp.stack([jnp.stack([tap(i, j) for j in range(k)]) for i in range(k)])
+
+
+def _pad_image(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
+    """Zeros around (..., H, W, C), made once however many windows look at them."""
+    return _kept(jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*pads, (0, 0)]))
+
+
+def _strided_window(x: jax.Array, top: int, left: int, size, stride: int) -> jax.Array:
+    rows = slice(top, top + stride * (size[0] - 1) + 1, stride)
+    columns = slice(left, left + stride * (size[1] - 1) + 1, stride)
+    return x[..., rows, columns, :]

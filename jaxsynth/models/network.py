@@ -1,0 +1,315 @@
+"""What the engine knows of a network: a pure `apply`, its parameters, and what describes it.
+
+The architecture is rebuilt from a plain-data description (`NetworkInfo`), which travels in the
+metadata of a weights file; parameters are a flat dict path -> array (`conv1/kernel`), independent
+of the library that applies them.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jaxsynth.models.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
+from jaxsynth.models.cpu_convolution import network_conv, network_jit
+from jaxsynth.models.derived import DERIVED
+from jaxsynth.models.efficientnet import LITE0, EfficientNet, EfficientNetConfig, Stage
+from jaxsynth.models.encoder import Encoder, EncoderConfig
+from jaxsynth.models.generator import DGN_FC6, Generator, GeneratorConfig, Up
+from jaxsynth.models.grid_generator import GridGenerator, GridGeneratorConfig
+from jaxsynth.models.resnet import OPEN_NSFW, ResNet, ResNetConfig
+
+Params = dict[str, jax.Array]
+Activations = dict[str, jax.Array]
+Config = (
+    GeneratorConfig
+    | GridGeneratorConfig
+    | AlexNetConfig
+    | ResNetConfig
+    | EfficientNetConfig
+    | EncoderConfig
+)
+
+_ARCHITECTURES = {
+    "generator": (Generator, GeneratorConfig),
+    "alexnet": (AlexNet, AlexNetConfig),
+    "resnet": (ResNet, ResNetConfig),
+    "efficientnet": (EfficientNet, EfficientNetConfig),
+    "grid_generator": (GridGenerator, GridGeneratorConfig),
+    "encoder": (Encoder, EncoderConfig),
+}
+_MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of which takes time
+KNOWN_CONFIGS: dict[str, Config] = {
+    "dgn_fc6": DGN_FC6,
+    "places205": PLACES205,
+    "caffenet": CAFFENET,
+    "open_nsfw": OPEN_NSFW,
+    "efficientnet_lite0": LITE0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkInfo:
+    """Description of a network, all of it plain data (it is the metadata of a weights file).
+
+    Attributes:
+      network: name, e.g. `places205`.
+      config: shapes, one of the three configuration classes.
+      labels: one name per unit of the last layer; empty for a generator.
+      licence, source, source_sha256: provenance of the weights.
+      preprocessing: how an image file becomes an input; see `jaxsynth.images`.
+      encoder: for a generator, the network whose blob `encoder_blob` is its code; else empty.
+      encoder_sha256: of the encoder's weights file, if known.
+      notes: anything else a reader of the file should know.
+    """
+
+    network: str
+    config: Config
+    labels: tuple[str, ...] = ()
+    licence: str = ""
+    source: str = ""
+    source_sha256: str = ""
+    preprocessing: str = ""
+    encoder: str = ""
+    encoder_sha256: str = ""
+    encoder_blob: str = "fc6"
+    notes: str = ""
+
+
+class CodeStats(NamedTuple):
+    """Per-unit statistics of a generator's code, each (D,).
+
+    `lower` and `upper` are the box's bounds; a box without `lower` starts at 0.
+    """
+
+    upper: np.ndarray
+    mean: np.ndarray | None = None
+    sigma: np.ndarray | None = None
+    lower: np.ndarray | None = None
+
+
+class Network(NamedTuple):
+    """A network ready to use: `apply(params, x)` takes one unbatched example.
+
+    A classifier's x is (H, W, 3), BGR, mean-subtracted; a generator's is a code (D,). The result is
+    a dict of every named activation, HWC. What the caller does not use costs nothing under jit.
+    """
+
+    info: NetworkInfo
+    apply: Callable[[Params, jax.Array], Activations]
+    params: Params
+    code: CodeStats | None = None
+
+    @property
+    def name(self) -> str:
+        return self.info.network
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.info.labels
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return input_shape(self.info.config)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A classifier's labels, or its units' numbers where the file has none."""
+        return self.info.labels or tuple(map(str, range(self.info.config.classes)))
+
+
+def is_generator(config: Config) -> bool:
+    return isinstance(config, GeneratorConfig | GridGeneratorConfig)
+
+
+def input_shape(config: Config) -> tuple[int, ...]:
+    """(D,) of a generator, (H, W, 3) of a classifier."""
+    return (config.code,) if is_generator(config) else (config.size, config.size, 3)
+
+
+def logits_blob(config: Config) -> str:
+    """Name of a classifier's last layer before the softmax."""
+    if isinstance(config, EfficientNetConfig):
+        return "logits"
+    return "fc_nsfw" if isinstance(config, ResNetConfig) else "fc8"
+
+
+def image_blob(config: GeneratorConfig | GridGeneratorConfig) -> str:
+    """Name of a generator's last layer, the image."""
+    return "image" if isinstance(config, GridGeneratorConfig) else config.layers[-1].name
+
+
+def make_module(config: Config, **hooks: Any) -> Any:
+    """The flax module of a configuration; `hooks` are its `norm` (training only) and `conv`."""
+    module_class = next(m for m, c in _ARCHITECTURES.values() if type(config) is c)
+    if module_class is EfficientNet:  # it convolves in one way only
+        hooks.pop("conv", None)
+    if module_class is Encoder:
+        return Encoder(config, functools.partial(make_module, **hooks))
+    return module_class(config, **hooks)
+
+
+@functools.cache
+def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
+    """The pure function (flat params, one example) -> dict of activations.
+
+    The same configuration gives the same function object, so jit recognises it. The parameters'
+    precision is that of the arithmetic; with bfloat16 the logits and what follows are float32.
+    With `prepared` parameters gradients of the input are faster on CPU.
+    """
+    module = make_module(config, conv=network_conv())
+
+    def apply(params: Params, x: jax.Array) -> Activations:
+        x = x.astype(next(iter(params.values())).dtype)  # the weights' precision is the network's
+        return module.apply(_variables(params), x)
+
+    return apply
+
+
+def prepared(network: Network) -> Params:
+    """Its parameters and, on CPU, what its steps derive from them alone: `derived/...`.
+
+    For many gradients of the input: the results are the same to the bit. What is prepared stays as
+    it is: gradients of kernels raise ValueError, and a kernel that is replaced is to be prepared
+    anew. Nothing is added to what is prepared already.
+    """
+    if any(path.startswith(f"{DERIVED}/") for path in network.params):
+        return network.params
+    return network.params | _deriver(network.info.config)(network.params)
+
+
+@functools.cache
+def _deriver(config: Config) -> Callable[[Params], Params]:
+    if (conv := network_conv()) is None:
+        return lambda params: {}
+    module = make_module(config, conv=conv)
+
+    def derive(params: Params) -> Params:
+        x = jnp.zeros(input_shape(config), next(iter(params.values())).dtype)
+        _, made = module.apply(_variables(params), x, mutable=[DERIVED])
+        return traverse_util.flatten_dict(made, sep="/")
+
+    return network_jit(derive)
+
+
+def _variables(params: Params) -> dict[str, Any]:
+    """Collections of the flax module: `params` and `derived`."""
+    tree = traverse_util.unflatten_dict(params, sep="/")
+    derived = tree.pop(DERIVED, {})
+    return {"params": _fixed(tree) if derived else tree, DERIVED: derived}
+
+
+@jax.custom_vjp
+def _fixed(params: Any) -> Any:
+    """Parameters that no gradient may be taken of: what is derived from them stays as it is."""
+    return params
+
+
+def _no_gradient(*_: Any) -> Any:
+    raise ValueError(
+        "prepared parameters have no gradients: take them of the network's own (network.params)"
+    )
+
+
+_fixed.defvjp(lambda params: (params, None), _no_gradient)
+
+
+def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every parameter, without computing any."""
+    flat = traverse_util.flatten_dict(_shapes(config)[1]["params"], sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def activation_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every activation of one example, without computing any."""
+    return {name: leaf.shape for name, leaf in _shapes(config)[0].items()}
+
+
+@functools.cache
+def _shapes(config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Shapes of the activations of one example, and of the variables.
+
+    Raises:
+      ValueError: if the description's sizes do not go together.
+    """
+    try:
+        x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
+        return jax.eval_shape(make_module(config).init_with_output, jax.random.key(0), x)
+    except Exception as error:  # a damaged description can make any layer raise anything
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"its description is of no network that can be built: {why}") from error
+
+
+def build_network(
+    info: NetworkInfo, params: Mapping[str, Any], code: CodeStats | None = None
+) -> Network:
+    """Checks the parameters against the description and puts both together.
+
+    Raises:
+      ValueError: naming every missing, unexpected or mis-shaped parameter.
+    """
+    expected = param_shapes(info.config)
+    problems = [f"{p} is missing" for p in expected if p not in params]
+    problems += [f"{p} is unexpected" for p in params if p not in expected]
+    problems += [
+        f"{p} has shape {tuple(params[p].shape)}, expected {shape}"
+        for p, shape in expected.items()
+        if p in params and tuple(params[p].shape) != tuple(shape)
+    ]
+    if any(path.startswith(f"{DERIVED}/") for path in expected):
+        problems.append(f"no layer may be called {DERIVED}")
+    if problems:
+        raise ValueError(f"weights do not fit network {info.network!r}: " + "; ".join(problems))
+    return Network(info, make_apply(info.config), dict(params), code)
+
+
+def info_to_json(info: NetworkInfo) -> str:
+    """The description as JSON text."""
+    plain = dataclasses.asdict(info)
+    if isinstance(info.config, EncoderConfig):
+        plain["config"]["trunk"]["architecture"] = _architecture(info.config.trunk)
+    return json.dumps(plain | {"architecture": _architecture(info.config)})
+
+
+def _architecture(config: Config) -> str:
+    return next(k for k, (_, c) in _ARCHITECTURES.items() if type(config) is c)
+
+
+def info_from_json(text: str) -> NetworkInfo:
+    """Inverse of `info_to_json`.
+
+    Raises:
+      ValueError: if the text is not such a description.
+    """
+    try:
+        plain = json.loads(text)
+        config = _config_from_plain(plain.pop("architecture"), plain.pop("config"))
+        plain["labels"] = tuple(str(label) for label in plain["labels"])
+        return NetworkInfo(config=config, **plain)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not a description of a network: {error!r}") from None
+
+
+def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:
+    _, config_class = _ARCHITECTURES[architecture]
+    if architecture == "encoder":
+        trunk = plain.pop("trunk")
+        plain["trunk"] = _config_from_plain(trunk.pop("architecture"), trunk)
+    up, conv = (lambda row: Up(*row)), (lambda row: Conv(*row))
+    stage = (lambda row: Stage(*row)) if architecture == "efficientnet" else tuple
+    rows = {"layers": up, "convs": conv, "dense": tuple, "stages": stage}
+    for key, make in rows.items():
+        if key in plain:
+            plain[key] = tuple(make(row) for row in plain[key])
+    for key in ("seed", "grid"):
+        if key in plain:
+            plain[key] = tuple(plain[key])
+    if (blocks := sum(stage[0] for stage in plain.get("stages", ()))) > _MOST_BLOCKS:
+        raise ValueError(f"{blocks} residual blocks, at most {_MOST_BLOCKS} are expected")
+    return config_class(**plain)

@@ -1,0 +1,1 @@
+"""Weights of the original networks, read from their files."""

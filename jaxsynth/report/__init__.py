@@ -1,0 +1,1 @@
+"""Pages of a run: contact sheet, film strip, plots, HTML."""

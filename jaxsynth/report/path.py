@@ -1,0 +1,91 @@
+"""The path from a photograph to the end image: what a strip shows of a run.
+
+Computes and touches no file. A path needs recorded codes: `path_steps` says after which steps.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.chunks import Results, watched_of_run
+from jaxsynth.maximize import Plan
+from jaxsynth.picture import draw_jit, judge_jit
+from jaxsynth.system import GENERATOR, params_of
+
+PHOTOGRAPH = "photograph"
+PATH = 5  # pictures of a path between the reconstruction and the end image
+
+
+class Picture(NamedTuple):
+    """One picture of a path.
+
+    Attributes:
+      name: `photograph`, `reconstruction`, `step 10`, `end, step 30`.
+      image: (H, W, 3) float, BGR, mean-subtracted.
+      watched: what the run watches, {network: {blob: (K,)}}; of a photograph without the generator.
+    """
+
+    name: str
+    image: np.ndarray
+    watched: dict[str, dict[str, np.ndarray]]
+
+
+def path_steps(steps: int, count: int = PATH) -> tuple[int, ...]:
+    """At most `count` evenly spaced steps between the first and the last of `steps` updates."""
+    return _spread(tuple(range(1, steps)), count)
+
+
+def path_pictures(
+    plan: Plan, results: Results, run: int, photo: np.ndarray, first: int = 0
+) -> list[Picture]:
+    """The photograph, its reconstruction, the path, the end image.
+
+    Args:
+      plan, results: a finished sweep, or a chunk of it; start codes are those of the photograph,
+        and codes were recorded (`path_steps`). Of many recorded steps `PATH` evenly spaced ones
+        are shown.
+      run: which of the sweep's runs.
+      photo: the encoder's input (H, W, 3), BGR, mean-subtracted.
+      first: the first run of `results`.
+
+    Returns:
+      Pictures in the order of the path. The last is the sweep's own last image.
+    """
+    recipe = plan.settings.recipe
+    end = max(0, recipe.steps - (recipe.last_image == "last_forward"))
+    recorded = plan.settings.record
+    shown = _spread(tuple(sorted({step for step in recorded if step < end})), PATH)
+    codes = {step: results.recorded_codes[run - first, recorded.index(step)] for step in shown}
+    photo = np.asarray(photo, plan.batch.codes.dtype)
+    start = _picture(plan, run, "reconstruction", plan.batch.codes[run])
+    path = [_picture(plan, run, f"step {step}", code) for step, code in codes.items()]
+    watched = watched_of_run(results.last.watched, run - first)
+    last = Picture(f"end, step {end}", results.last.image[run - first], watched)
+    return [Picture(PHOTOGRAPH, photo, _judged(plan, run, photo)), start, *path, last]
+
+
+def _picture(plan: Plan, run: int, name: str, code: np.ndarray) -> Picture:
+    units = watched_of_run(plan.batch.watch, run).get(GENERATOR, {})
+    image, watched = draw_jit(plan.judge, plan.params[GENERATOR], units, jnp.asarray(code))
+    seen = {GENERATOR: _host(watched)} if watched else {}
+    return Picture(name, np.asarray(image), seen | _judged(plan, run, image))
+
+
+def _judged(plan: Plan, run: int, image) -> dict[str, dict[str, np.ndarray]]:
+    units = watched_of_run(plan.batch.watch, run)
+    units.pop(GENERATOR, None)
+    params = params_of(plan.judge, plan.params)
+    watched = judge_jit(plan.judge, params, units, jnp.asarray(image))
+    return {role: _host(blobs) for role, blobs in watched.items()}
+
+
+def _host(blobs):
+    return {blob: np.asarray(values) for blob, values in blobs.items()}
+
+
+def _spread(steps: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """At most `count` of the steps, evenly spaced, without preference for either end."""
+    if len(steps) <= count:
+        return steps
+    return tuple(steps[round((len(steps) + 1) * j / (count + 1)) - 1] for j in range(1, count + 1))

@@ -1,0 +1,239 @@
+"""Terms of an objective as data: `network:blob:unit[@y,x]:weight`, and their weights pytrees."""
+
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from jaxsynth.models.network import Network, activation_shapes, is_generator, logits_blob
+from jaxsynth.system import ENCODER, GENERATOR
+
+_LABELLED = ("prob", "log_prob", "log_odds")
+REGULARISERS = ("code_l2", "image_l2", "image_tv")
+_FEW = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One weighed neuron: `index` is (unit,) of a vector blob, (y, x, channel) of a spatial one."""
+
+    network: str
+    blob: str
+    index: tuple[int, ...]
+    weight: float
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.network}:{self.blob}:{self.name or self.index[-1]}"
+
+
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+
+
+def system_shapes(networks: Mapping[str, Network]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """{role: {blob: shape}} of every activation that a term can weigh."""
+    shapes = {
+        role: activation_shapes(n.info.config) for role, n in networks.items() if role != ENCODER
+    }
+    if GENERATOR in shapes:
+        shapes[GENERATOR] |= {blob: (1,) for blob in REGULARISERS}
+    return shapes
+
+
+def parse_term(text: str, networks: Mapping[str, Network], shapes: Shapes) -> Term:
+    """Reads `network:blob:unit_or_label[@y,x]:weight`; without @ a spatial unit is the centre's.
+
+    The centre of a 13x13 blob is position 6, as in DGN-AM. Vector units go by index or by label.
+
+    Raises:
+      ValueError: naming what is wrong and what would be right.
+    """
+    parts = text.split(":")
+    if len(parts) < 4:
+        raise ValueError(
+            f"term {text!r}: expected network:blob:unit[@y,x]:weight, "
+            "such as places:fc8:abbey:1 or nsfw:conv_stage2_block3:17@6,6:0.5"
+        )
+    role, blob, unit, number = parts[0], parts[1], ":".join(parts[2:-1]), parts[-1]
+    check_name(f"term {text!r}: network", role, shapes)
+    check_name(f"term {text!r}: blob of {role}", blob, shapes[role])
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = np.nan
+    if not abs(weight) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"term {text!r}: weight {number!r} is not a finite number in float32")
+    shape = shapes[role][blob]
+    unit, _, position = unit.partition("@")
+    labels = _blob_labels(networks[role], blob)
+    channel = _unit(text, unit, shape[-1], labels)
+    index = (*_position(f"term {text!r}: {blob}", position, shape), channel)
+    name = labels[channel] if labels else (f"{channel}@{position}" if position else str(channel))
+    return Term(role, blob, index, weight, name)
+
+
+def layer_terms(
+    networks: Mapping[str, Network],
+    shapes: Shapes,
+    role: str,
+    blob: str,
+    units: Sequence[str] = ("all",),
+    position: str = "",
+) -> list[Term]:
+    """A term of weight 1 on each chosen unit of a blob; a spatial one at `y,x` or at its centre.
+
+    A blob after its ReLU is weighed before it, at `{blob}_pre`, where the network has that: a
+    silent unit has no gradient. Units as in `choose_units`; labels are those of a classifier's
+    last layers.
+
+    Raises:
+      ValueError: naming what is wrong and what would be right.
+    """
+    check_name("network", role, shapes)
+    check_name(f"blob of {role}", blob, shapes[role])
+    shape = shapes[role][blob]
+    at = _position(f"{role}:{blob}", position, shape)
+    labels = _blob_labels(networks[role], blob) or tuple(map(str, range(shape[-1])))
+    blob = f"{blob}_pre" if f"{blob}_pre" in shapes[role] else blob
+    return [
+        Term(role, blob, (*at, unit), 1.0, labels[unit])
+        for unit in choose_units(units, labels, "unit")
+    ]
+
+
+def unit_term(networks: Mapping[str, Network], role: str, blob: str, unit: int, weight: float):
+    """A term on a unit of a labelled vector blob, named by its label."""
+    labels = _blob_labels(networks[role], blob)
+    return Term(role, blob, (unit,), weight, labels[unit] if labels else str(unit))
+
+
+def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "scene") -> list[int]:
+    """Units by label, glob, index, range (3:7 is 3..6) or `all`, in the order asked for, each once.
+
+    Raises:
+      ValueError: for a pattern that matches nothing, with the nearest labels.
+    """
+    chosen: dict[int, None] = {}
+    for pattern in patterns:
+        if pattern == "all":
+            found = list(range(len(labels)))
+        elif pattern in labels:
+            found = [labels.index(pattern)]
+        elif pattern.removeprefix("-").isdecimal():
+            found = [int(pattern)] if 0 <= int(pattern) < len(labels) else []
+        elif pattern.replace(":", "", 1).isdecimal() and pattern.strip(":") == pattern:
+            first, last = map(int, pattern.split(":"))
+            found = list(range(first, last)) if last <= len(labels) else []
+        else:
+            found = [i for i, label in enumerate(labels) if fnmatch.fnmatchcase(label, pattern)]
+        if not found:
+            raise ValueError(
+                f"{what} {pattern!r} is none of the {len(labels)} labels"
+                f"{_near(pattern, labels)}; give a label, a glob such as 'b*', an index "
+                f"0..{len(labels) - 1}, a range such as 0:{len(labels)}, or 'all'"
+            )
+        chosen |= dict.fromkeys(found)
+    if not chosen:
+        raise ValueError(f"no {what} named: give labels, globs, indices or 'all'")
+    return list(chosen)
+
+
+def weights_and_watch(
+    runs: Sequence[Sequence[Term]], shapes: Shapes, watch: Sequence[tuple[str, str]], dtype
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
+    """Weights (R, *blob shape) and watched flat indices (R, K) of runs given as lists of terms.
+
+    Every (network, blob) of `watch` and every vector blob that a term weighs is watched whole; of a
+    spatial blob each run watches the units that it weighs itself.
+    """
+    weights: dict[str, dict[str, np.ndarray]] = {}
+    for r, terms in enumerate(runs):
+        for t in terms:
+            blobs = weights.setdefault(t.network, {})
+            if t.blob not in blobs:
+                blobs[t.blob] = np.zeros((len(runs), *shapes[t.network][t.blob]), dtype)
+            blobs[t.blob][(r, *t.index)] += t.weight
+    watched: dict[str, dict[str, np.ndarray]] = {}
+    for role, blob in [*watch, *((n, b) for n, blobs in weights.items() for b in blobs)]:
+        shape = shapes[role][blob]
+        if len(shape) == 1:
+            rows = np.broadcast_to(np.arange(shape[0], dtype=np.int32), (len(runs), shape[0]))
+        else:
+            own = [
+                [
+                    np.ravel_multi_index(t.index, shape)
+                    for t in terms
+                    if (t.network, t.blob) == (role, blob)
+                ]
+                for terms in runs
+            ]
+            most = max(map(len, own))
+            rows = np.array(
+                [(o or [0]) + [(o or [0])[-1]] * (most - max(1, len(o))) for o in own], np.int32
+            )
+        watched.setdefault(role, {})[blob] = rows
+    return weights, watched
+
+
+def term_activation(
+    term: Term, runs_terms: Sequence[Term], watched: Mapping[str, Mapping[str, np.ndarray]]
+) -> np.ndarray:
+    """A term's own unit out of one run's watched activations (..., K) -> (...)."""
+    values = watched[term.network][term.blob]
+    if len(term.index) == 1:
+        return values[..., term.index[0]]
+    same = [t for t in runs_terms if (t.network, t.blob) == (term.network, term.blob)]
+    return values[..., same.index(term)]
+
+
+def is_class_blob(network: Network, blob: str) -> bool:
+    """Whether a blob's units are the classes of a classifier: logits or probabilities."""
+    config = network.info.config
+    return not is_generator(config) and blob in (logits_blob(config), *_LABELLED)
+
+
+def _blob_labels(network: Network, blob: str) -> tuple[str, ...]:
+    return network.labels if is_class_blob(network, blob) else ()
+
+
+def check_name(what: str, name: str, options: Collection[str]) -> None:
+    """Raises ValueError, with the nearest names, unless `name` is one of the options."""
+    if name not in options:
+        known = "" if len(options) > _FEW else f"; expected one of {', '.join(options)}"
+        raise ValueError(f"{what} {name!r} does not exist{_near(name, list(options))}{known}")
+
+
+def _near(name: str, options: Sequence[str]) -> str:
+    known = {option.lower(): option for option in reversed(options)}
+    near = [known[n] for n in difflib.get_close_matches(name.lower(), list(known), 3, 0.6)]
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _unit(text: str, unit: str, count: int, labels: Sequence[str]) -> int:
+    if unit in labels:
+        return labels.index(unit)
+    if unit.isdecimal() and int(unit) < count:
+        return int(unit)
+    raise ValueError(
+        f"term {text!r}: unit {unit!r} is not in 0..{count - 1}"
+        + (f" and not a label{_near(unit, labels)}" if labels else "")
+    )
+
+
+def _position(what: str, position: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`y,x`, or the centre, of a spatial blob; () of a vector."""
+    if len(shape) != 3:
+        if position:
+            raise ValueError(f"{what} is a vector, it has no position {position}")
+        return ()
+    if not position:
+        return shape[0] // 2, shape[1] // 2
+    try:
+        y, x = (int(v) for v in position.split(","))
+    except ValueError:
+        y = x = -1
+    if not (0 <= y < shape[0] and 0 <= x < shape[1]):
+        raise ValueError(f"{what}: position {position!r} is not y,x within {shape[0]}x{shape[1]}")
+    return y, x
