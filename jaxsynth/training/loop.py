@@ -27,22 +27,24 @@ StepFn = Callable[..., tuple[State, Metrics]]
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """Exactly one of `minutes` and `epochs` is positive: the budget, resumed runs included."""
+    """Exactly one of `minutes`, `epochs` and `images` is positive: the budget of all resumed runs."""
 
     out: Path
     batch: int = 32
     seed: int = 0
     minutes: float = 0.0
     epochs: float = 0.0
+    images: int = 0
     checkpoint_minutes: float = 4.0
     report_steps: int = 200
     max_steps: int | None = None  # stop there with a checkpoint; 0 takes the last one as it is
 
     def __post_init__(self) -> None:
-        if self.max_steps != 0 and (self.minutes > 0) == (self.epochs > 0):
+        budgets = (self.minutes, self.epochs, self.images)
+        if self.max_steps != 0 and sum(budget > 0 for budget in budgets) != 1:
             raise ValueError(
-                f"one budget is needed, minutes or epochs: got minutes={self.minutes:g} and "
-                f"epochs={self.epochs:g}"
+                f"one budget is needed, minutes, epochs or images: got minutes={self.minutes:g}, "
+                f"epochs={self.epochs:g} and images={self.images}"
             )
 
 
@@ -130,6 +132,8 @@ def _share_spent(config: LoopConfig, per_epoch: int, step: int, clock: "_Clock")
     """Progress through the budget; 1 or more says stop. Epochs pay for a step at least."""
     if config.max_steps is not None and step >= config.max_steps:
         return 1.0
+    if config.images:
+        return step * config.batch / config.images
     if config.epochs:
         return step / max(1, round(config.epochs * per_epoch))
     return clock.seconds() / (60 * config.minutes)

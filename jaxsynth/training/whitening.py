@@ -1,11 +1,15 @@
 """The whitening of an encoder's blob over training photographs: principal components, then ZCA."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxsynth.disk import whole_file
+
+_LAYERS = ("project", "whiten", "colour")
 _LEAST = 1e-4  # share of the mean eigenvalue below which a direction is not amplified further
 
 
@@ -65,6 +69,22 @@ def measure_whitening(
     layers = ((basis, bias), (whiten, -mean_grid @ whiten), (colour, mean_grid))
     single = (tuple(np.asarray(a, np.float32) for a in layer) for layer in layers)
     return Whitening(*single, explained=float(values[order].sum() / values.sum()))
+
+
+def saved_whitening(path: Path, measure: Callable[[], Whitening]) -> Whitening:
+    """The whitening in a file; measured and saved there first, if the file is missing.
+
+    A resumed run reads what its first part measured.
+    """
+    if not path.is_file():
+        made = measure()
+        layers = {f"{n}_{k}": a for n in _LAYERS for k, a in enumerate(getattr(made, n))}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            np.savez(part, explained=made.explained, **layers)
+    with np.load(path) as saved:
+        layers = {n: (saved[f"{n}_0"], saved[f"{n}_1"]) for n in _LAYERS}
+        return Whitening(**layers, explained=float(saved["explained"]))
 
 
 def _heard_colours(covariance: np.ndarray) -> np.ndarray:

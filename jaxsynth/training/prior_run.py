@@ -1,0 +1,340 @@
+"""A training run of a generator, from a data folder and an encoder to weights files.
+
+Writes the generator and its encoder: the network whose blob is inverted, with the whitening that
+makes the blob a code. See `prior` for the losses.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from PIL import Image
+
+from jaxsynth.images import to_rgb
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.efficientnet import EfficientNetConfig
+from jaxsynth.models.encoder import EncoderConfig, grid_features
+from jaxsynth.models.grid_generator import GridGeneratorConfig
+from jaxsynth.models.network import (
+    CodeStats,
+    Network,
+    NetworkInfo,
+    activation_shapes,
+    build_network,
+    make_apply,
+    make_module,
+)
+from jaxsynth.models.weights import file_record, load_network, save_network
+from jaxsynth.system import view
+from jaxsynth.training.augment import to_input
+from jaxsynth.training.convolution import training_conv
+from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
+from jaxsynth.training.loop import LoopConfig, run_loop
+from jaxsynth.training.precision import cast
+from jaxsynth.training.prior import (
+    PriorParts,
+    PriorState,
+    PriorTraining,
+    init_prior,
+    prior_step,
+)
+from jaxsynth.training.projected import init_adversary
+from jaxsynth.training.whitening import Whitening, measure_whitening, saved_whitening
+
+GENERATOR, ENCODER = "pocket_generator", "pocket_encoder"
+BOX = 3.0  # sigmas of the code
+_BATCH = 100  # of photographs that are only looked at
+_INTERIM = 500  # validation photographs looked at during training
+_SHEET = 16  # columns of the sheet
+_WHITENING = 16_000  # photographs that the whitening is measured on
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorRun:
+    """A run: `loop.out` receives checkpoints, both weights files and `samples.png`.
+
+    Attributes:
+      encoder, blob: what the generator inverts, a spatial blob or a vector.
+      layers: blobs of the encoder that losses compare, finest first.
+      channels: of the code at each place of the blob's grid.
+      size: side of the images: the grid's side, doubled any number of times.
+      width: of the generator; its maps have 1 to 8 times as many channels.
+      activations: `float32` or `bfloat16`.
+      licence: a note that the weights files carry.
+    """
+
+    data: Path
+    cache: Path
+    loop: LoopConfig
+    encoder: str = "efficientnet_lite0"
+    blob: str = "block15"
+    layers: tuple[str, ...] = ("block2", "block4", "block10", "block15")
+    channels: int = 64
+    size: int = 128
+    width: int = 32
+    training: PriorTraining = dataclasses.field(default_factory=PriorTraining)
+    activations: str = "float32"
+    licence: str = ""
+
+
+class _Encoding(NamedTuple):
+    """The encoder of a run, whitened."""
+
+    config: EncoderConfig
+    params: Any  # tree
+    whitening: Whitening
+    source: str
+
+
+def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
+    """Trains and saves. Returns the generator's file and its validation metrics.
+
+    Raises:
+      ValueError: for unusable data, encoder or settings, before training starts.
+    """
+    network = _trunk(load_network(run.encoder), run)
+    grid = _grid(network, run)
+    train = load_images(run.data, "train", run.size, run.cache)
+    val = load_images(run.data, "val", run.size, run.cache)
+    for line in train.skipped + val.skipped:
+        say(f"skipped {line}")
+    encoding = _whiten(network, grid, run, train)
+    say(f"the code holds {encoding.whitening.explained:.1%} of the features' variance")
+    config = GridGeneratorConfig(grid, run.size, run.width)
+    parts = _parts(config, encoding, run)
+    state, frozen = _first_state(config, encoding, parts, run, train)
+    few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
+
+    def evaluate(state: PriorState) -> dict[str, float]:
+        write_sheet(run.loop.out / "samples.png", parts, state, frozen, few)
+        return _measure(parts, state, frozen, few)
+
+    state = run_loop(
+        _join_late(parts, run.training, run.loop.batch),
+        state,
+        train,
+        run.loop,
+        _settings(run, train),
+        evaluate,
+        say,
+        frozen,
+    )
+    encoder = _encoder_network(encoding, run)
+    encoder_path = run.loop.out / f"{ENCODER}.safetensors"
+    digest = save_network(encoder_path, encoder)
+    path = run.loop.out / f"{GENERATOR}.safetensors"
+    save_network(path, _generator_network(state, config, run, digest))
+    return path, _measure(parts, state, frozen, val)
+
+
+def _trunk(network: Network, run: PriorRun) -> Network:
+    """The encoder's network at the run's size, without a head that nothing reads.
+
+    Raises:
+      ValueError: if it has not the blobs that the run names.
+    """
+    config = network.info.config
+    if isinstance(config, EfficientNetConfig):
+        config = dataclasses.replace(config, size=run.size)
+        if all(name.startswith("block") for name in (run.blob, *run.layers)):
+            config = dataclasses.replace(config, classes=0)
+    info = dataclasses.replace(network.info, config=config)
+    heads = ("conv_head/", "logits/") if getattr(config, "classes", 1) == 0 else ()
+    params = (
+        {k: v for k, v in network.params.items() if not k.startswith(heads)}
+        if heads
+        else (network.params)
+    )
+    blobs = activation_shapes(config)
+    for name in (run.blob, *run.layers):
+        if name not in blobs:
+            raise ValueError(
+                f"{run.encoder!r} has no blob {name!r}: choose from {', '.join(blobs)}"
+            )
+    return build_network(info, params)
+
+
+def _grid(network: Network, run: PriorRun) -> tuple[int, int, int]:
+    """(height, width, channels) of the code.
+
+    Raises:
+      ValueError: if doubling the blob's grid does not reach the run's size.
+    """
+    shape = activation_shapes(network.info.config)[run.blob]
+    side = shape[0] if len(shape) == 3 else 1
+    ratio = run.size / side
+    if (len(shape) == 3 and shape[0] != shape[1]) or ratio < 2 or np.log2(ratio) % 1:
+        raise ValueError(
+            f"size is {run.size}, but {run.blob!r} has a grid of {shape[:2]}: expected that side "
+            f"doubled any number of times, such as {side * 16}, {side * 32}"
+        )
+    return side, side, run.channels
+
+
+def _whiten(
+    network: Network, grid: tuple[int, int, int], run: PriorRun, train: ImageSet
+) -> _Encoding:
+    side, apply = network.input_shape[0], network.apply
+
+    @network_jit
+    def features(params, rgb):
+        x = view(to_input(rgb), side)
+        blob = jax.vmap(apply, (None, 0))(params, x)[run.blob]
+        return grid_features(blob, x, grid[:2])
+
+    rows = train.rows[:: max(1, len(train.rows) // _WHITENING)]
+    some = train._replace(rows=rows)
+    whitening = saved_whitening(
+        run.loop.out / "whitening.npz",
+        lambda: measure_whitening(
+            lambda rgb: features(network.params, rgb), lambda: batches(some, _BATCH), grid[2]
+        ),
+    )
+    flat = {f"trunk/{path}": value for path, value in network.params.items()}
+    layers = {"project": whitening.project, "whiten": whitening.whiten}
+    for name, (kernel, bias) in layers.items():
+        flat |= {f"{name}/kernel": jnp.asarray(kernel), f"{name}/bias": jnp.asarray(bias)}
+    config = EncoderConfig(network.info.config, run.blob, grid)
+    return _Encoding(config, flat, whitening, network.name)
+
+
+def _parts(config: GridGeneratorConfig, encoding: _Encoding, run: PriorRun) -> PriorParts:
+    generator = make_module(config, conv=training_conv())
+    encode, side = make_apply(encoding.config), encoding.config.size
+
+    def generate(params, codes):
+        params, codes = cast((params, codes), run.activations)
+        return generator.apply({"params": params}, codes)["image"].astype(jnp.float32)
+
+    def encoded(params, image):
+        made = jax.vmap(encode, (None, 0))(cast(params, run.activations), view(image, side))
+        return {name: made[name].astype(jnp.float32) for name in (*run.layers, "code")}
+
+    return PriorParts(generate, encoded, run.layers)
+
+
+def _first_state(config, encoding, parts, run, train) -> tuple[PriorState, dict[str, Any]]:
+    generator = make_module(config, conv=training_conv())
+    key = jax.random.key(run.loop.seed)
+    params = jax.jit(generator.init)(key, jnp.zeros((1, config.code)))["params"]
+    kernel, bias = encoding.whitening.colour
+    params["colour"] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+    seen = parts.encode(encoding.params, to_input(jnp.asarray(train.images[:2])))
+    adversary, projections = init_adversary(run.loop.seed, [seen[n] for n in run.layers])
+    frozen = {"encoder": encoding.params, "projections": projections}
+    return init_prior(params, adversary, run.training), frozen
+
+
+def _join_late(parts: PriorParts, training: PriorTraining, batch: int) -> Callable:
+    """The step without the adversary until it joins: two compilations, no work for nothing."""
+    steps = [
+        network_jit(partial(prior_step, parts, training, flag), donate_argnums=0)
+        for flag in (False, True)
+    ]
+
+    def step(state, frozen, rgb, labels, key, progress):
+        late = training.adversary > 0 and int(state.step) * batch >= training.adversary_start
+        return steps[late](state, frozen, (rgb, key, progress))
+
+    return step
+
+
+def _measure(parts, state, frozen, images: ImageSet) -> dict[str, float]:
+    """Root mean squares over photographs x, z = E(x): of E(G(z)) - z, and of G(z) - x in grey levels."""
+    look = _look(parts)
+    code = pixels = total = 0.0
+    for rgb, _, count in batches(images, _BATCH):
+        z, made, x, image = (np.asarray(v)[:count] for v in look(state.average, frozen, rgb))
+        code += float(((made - z) ** 2).mean(1).sum())
+        pixels += float(((image - x) ** 2).mean((1, 2, 3)).sum())
+        total += count
+    return {"val code": (code / total) ** 0.5, "val rms": (pixels / total) ** 0.5}
+
+
+def _look(parts: PriorParts) -> Callable:
+    return partial(_reconstruct, parts)
+
+
+@partial(network_jit, static_argnums=0)
+def _reconstruct(parts, average, frozen, rgb):
+    x = to_input(rgb)
+    z = parts.encode(frozen["encoder"], x)["code"]
+    image = parts.generate(average, z)
+    return z, parts.encode(frozen["encoder"], image)["code"], x, image
+
+
+@partial(network_jit, static_argnums=0)
+def _generate(parts, average, codes):
+    return parts.generate(average, codes)
+
+
+def write_sheet(path: Path, parts, state, frozen, images: ImageSet) -> None:
+    """Four rows: photographs, their reconstructions, images of N(0, 1) and of 0.7 N(0, 1)."""
+    chosen = images._replace(rows=images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET])
+    (rgb, _, _), *_ = batches(chosen, _SHEET)
+    _, _, x, made = _look(parts)(state.average, frozen, rgb)
+    codes = jax.random.normal(jax.random.key(1), (_SHEET, _code_size(state)))
+    drawn = [_generate(parts, state.average, scale * codes) for scale in (1.0, 0.7)]
+    rows = [np.concatenate([to_rgb(np.asarray(v)) for v in row], 1) for row in (x, made, *drawn)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows, 0)).save(path)
+
+
+def _code_size(state: PriorState) -> int:
+    return state.params["colour"]["bias"].shape[0]
+
+
+def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
+    """What the weights depend on."""
+    fields = ("blob", "layers", "channels", "size", "width")
+    return {
+        "network": GENERATOR,
+        "encoder": file_record(run.encoder)["sha256"],
+        **{name: getattr(run, name) for name in fields},
+        "batch": run.loop.batch,
+        "seed": run.loop.seed,
+        "training": dataclasses.asdict(run.training),
+        "activations": run.activations,
+        "photographs": content_hash(train),
+    }
+
+
+def _encoder_network(encoding: _Encoding, run: PriorRun) -> Network:
+    info = NetworkInfo(
+        network=ENCODER,
+        config=encoding.config,
+        licence=run.licence,
+        source=f"{run.encoder}, whitened by experiments.train_generator",
+        notes=f"{run.blob}, {encoding.whitening.explained:.1%} of its variance",
+    )
+    return build_network(info, _half(encoding.params))
+
+
+def _generator_network(
+    state: PriorState, config: GridGeneratorConfig, run: PriorRun, encoder: str
+) -> Network:
+    info = NetworkInfo(
+        network=GENERATOR,
+        config=config,
+        licence=run.licence,
+        source="experiments.train_generator",
+        encoder=ENCODER,
+        encoder_sha256=encoder,
+        encoder_blob="code",
+        notes=f"seed {run.loop.seed}, {int(state.step) * run.loop.batch} images, {run.training}",
+    )
+    ones = np.ones(config.code, np.float32)
+    code = CodeStats(BOX * ones, 0 * ones, ones, -BOX * ones)
+    flat = traverse_util.flatten_dict(state.average, sep="/")
+    return build_network(info, _half(flat), code)
+
+
+def _half(params: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Parameters in the precision of a shipped file."""
+    return {path: np.asarray(value, np.float16) for path, value in params.items()}
