@@ -246,7 +246,7 @@ def _join_late(parts: PriorParts, training: PriorTraining, batch: int) -> Callab
 
 
 def _measure(parts, state, frozen, images: ImageSet) -> dict[str, float]:
-    """Root mean squares over photographs x, z = E(x): of E(G(z)) - z, and of G(z) - x in grey levels."""
+    """Root mean squares over photographs x: of E(G(E(x))) - E(x), of G(E(x)) - x in grey levels."""
     look = _look(parts)
     code = pixels = total = 0.0
     for rgb, _, count in batches(images, _BATCH):
