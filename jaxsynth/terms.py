@@ -1,18 +1,16 @@
 """Terms of an objective as data: `network:blob:unit[@y,x]:weight`, and their weights pytrees."""
 
 import dataclasses
-import difflib
-import fnmatch
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxsynth.inputs import check_name, choose_units, near
 from jaxsynth.models.network import Network, activation_shapes, is_generator, logits_blob
 from jaxsynth.system import ENCODER, GENERATOR
 
 _LABELLED = ("prob", "log_prob", "log_odds")
 REGULARISERS = ("code_l2", "image_l2", "image_tv")
-_FEW = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,37 +107,6 @@ def unit_term(networks: Mapping[str, Network], role: str, blob: str, unit: int, 
     return Term(role, blob, (unit,), weight, labels[unit] if labels else str(unit))
 
 
-def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "scene") -> list[int]:
-    """Units by label, glob, index, range (3:7 is 3..6) or `all`, in the order asked for, each once.
-
-    Raises:
-      ValueError: for a pattern that matches nothing, with the nearest labels.
-    """
-    chosen: dict[int, None] = {}
-    for pattern in patterns:
-        if pattern == "all":
-            found = list(range(len(labels)))
-        elif pattern in labels:
-            found = [labels.index(pattern)]
-        elif pattern.removeprefix("-").isdecimal():
-            found = [int(pattern)] if 0 <= int(pattern) < len(labels) else []
-        elif pattern.replace(":", "", 1).isdecimal() and pattern.strip(":") == pattern:
-            first, last = map(int, pattern.split(":"))
-            found = list(range(first, last)) if last <= len(labels) else []
-        else:
-            found = [i for i, label in enumerate(labels) if fnmatch.fnmatchcase(label, pattern)]
-        if not found:
-            raise ValueError(
-                f"{what} {pattern!r} is none of the {len(labels)} labels"
-                f"{_near(pattern, labels)}; give a label, a glob such as 'b*', an index "
-                f"0..{len(labels) - 1}, a range such as 0:{len(labels)}, or 'all'"
-            )
-        chosen |= dict.fromkeys(found)
-    if not chosen:
-        raise ValueError(f"no {what} named: give labels, globs, indices or 'all'")
-    return list(chosen)
-
-
 def weights_and_watch(
     runs: Sequence[Sequence[Term]], shapes: Shapes, watch: Sequence[tuple[str, str]], dtype
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
@@ -198,19 +165,6 @@ def _blob_labels(network: Network, blob: str) -> tuple[str, ...]:
     return network.labels if is_class_blob(network, blob) else ()
 
 
-def check_name(what: str, name: str, options: Collection[str]) -> None:
-    """Raises ValueError, with the nearest names, unless `name` is one of the options."""
-    if name not in options:
-        known = "" if len(options) > _FEW else f"; expected one of {', '.join(options)}"
-        raise ValueError(f"{what} {name!r} does not exist{_near(name, list(options))}{known}")
-
-
-def _near(name: str, options: Sequence[str]) -> str:
-    known = {option.lower(): option for option in reversed(options)}
-    near = [known[n] for n in difflib.get_close_matches(name.lower(), list(known), 3, 0.6)]
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
-
-
 def _unit(text: str, unit: str, count: int, labels: Sequence[str]) -> int:
     if unit in labels:
         return labels.index(unit)
@@ -218,7 +172,7 @@ def _unit(text: str, unit: str, count: int, labels: Sequence[str]) -> int:
         return int(unit)
     raise ValueError(
         f"term {text!r}: unit {unit!r} is not in 0..{count - 1}"
-        + (f" and not a label{_near(unit, labels)}" if labels else "")
+        + (f" and not a label{near(unit, labels)}" if labels else "")
     )
 
 

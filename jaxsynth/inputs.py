@@ -1,0 +1,188 @@
+"""What people type: names, units, seeds, numbers, and the fields of settings."""
+
+import dataclasses
+import difflib
+import fnmatch
+import math
+import numbers
+from collections.abc import Collection, Sequence
+from typing import Any
+
+MOST_SEEDS = 1_000_000
+_FEW = 8  # options that an error lists in full
+
+
+def near(name: str, options: Collection[str]) -> str:
+    """Return ` (did you mean A or B?)` for a misspelt name, or nothing."""
+    known = {option.lower(): option for option in reversed(list(options))}
+    found = [known[n] for n in difflib.get_close_matches(name.lower(), list(known), 3, 0.6)]
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+def check_name(what: str, name: str, options: Collection[str]) -> None:
+    """Raise ValueError, with the nearest names, unless `name` is one of the options."""
+    if name not in options:
+        known = "" if len(options) > _FEW else f"; expected one of {', '.join(options)}"
+        raise ValueError(f"{what} {name!r} does not exist{near(name, options)}{known}")
+
+
+def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "scene") -> list[int]:
+    """Find units by label, glob, index, range (3:7 is 3..6) or `all`.
+
+    Args:
+      patterns: What is asked for.
+      labels: The label of every unit.
+      what: Name of a unit in errors.
+
+    Returns:
+      Units in the order asked for, each once.
+
+    Raises:
+      ValueError: For a pattern that matches nothing, with the nearest labels.
+    """
+    chosen: dict[int, None] = {}
+    for pattern in patterns:
+        found = _matching(pattern, labels)
+        if not found:
+            raise ValueError(
+                f"{what} {pattern!r} is none of the {len(labels)} labels"
+                f"{near(pattern, labels)}; give a label, a glob such as 'b*', an index "
+                f"0..{len(labels) - 1}, a range such as 0:{len(labels)}, or 'all'"
+            )
+        chosen |= dict.fromkeys(found)
+    if not chosen:
+        raise ValueError(f"no {what} named: give labels, globs, indices or 'all'")
+    return list(chosen)
+
+
+def _matching(pattern: str, labels: Sequence[str]) -> list[int]:
+    if pattern == "all":
+        return list(range(len(labels)))
+    if pattern in labels:
+        return [labels.index(pattern)]
+    if pattern.removeprefix("-").isdecimal():
+        return [int(pattern)] if 0 <= int(pattern) < len(labels) else []
+    if pattern.replace(":", "", 1).isdecimal() and pattern.strip(":") == pattern:
+        first, last = map(int, pattern.split(":"))
+        return list(range(first, last)) if last <= len(labels) else []
+    return [i for i, label in enumerate(labels) if fnmatch.fnmatchcase(label, pattern)]
+
+
+def parse_seeds(text: str, flag: str = "seeds") -> tuple[int, ...]:
+    """Read seeds: `8` is 0..7, `3:11` is 3..10, `0,4,7` is these three.
+
+    Raises:
+      ValueError: If the text is none of these, or names no seed.
+    """
+    try:
+        if "," in text:
+            seeds: Sequence[int] = [int(part) for part in text.split(",") if part.strip()]
+        else:
+            first, last = (int(part) for part in (text if ":" in text else f"0:{text}").split(":"))
+            seeds = range(first, min(last, first + MOST_SEEDS + 1))
+    except ValueError:
+        seeds = []
+    if not seeds or len(seeds) > MOST_SEEDS or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise ValueError(
+            f"--{flag}={text}: expected a count such as 8, a rising range such as 3:11, or a list "
+            f"such as 0,4,7; numbers from 0 to 2**32 - 1, at most {MOST_SEEDS} of them"
+        )
+    return tuple(dict.fromkeys(seeds))
+
+
+def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
+    """Read the finite numbers of a comma-separated flag, each once.
+
+    Raises:
+      ValueError: If there is none, or one is no such number.
+    """
+    try:
+        found = [float(v) for v in values]
+    except ValueError:
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise ValueError(f"--{flag}={','.join(values)}: expected numbers such as 0.5,1,2")
+    return list(dict.fromkeys(found))
+
+
+def printable(text: str) -> str:
+    """Return the text on one line: control, bidirectional and undecodable characters escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    among: Collection[str] | None = None,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    expected: str = "",
+) -> Any:
+    """Make a field of a settings dataclass; flags, checks and documentation read its metadata.
+
+    Args:
+      default: Its value if nothing is given.
+      help: What it does, in one or two sentences.
+      among: The names that it may have.
+      low: The least number that it may be.
+      above: A number that it must exceed.
+      high: The largest number that it may be.
+      expected: What an error says of a good value, instead of what the bounds say.
+    """
+    metadata = {"help": help, "among": among, "low": low, "above": above, "high": high}
+    return dataclasses.field(default=default, metadata=metadata | {"expected": expected})
+
+
+def check_options(settings: Any, what: str) -> None:
+    """Check every field of a settings dataclass that `option` made.
+
+    Callables pass wherever a name is expected: a schedule may be given as a function.
+
+    Raises:
+      ValueError: Naming the first field that cannot work and what is expected of it.
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if "help" not in field.metadata or (value is None and field.default is None):
+            continue
+        if not _is_good(field, value):
+            expected = field.metadata["expected"] or _expected(field)
+            raise ValueError(f"{what}: {field.name} is {value!r}, expected {expected}")
+
+
+def _is_good(field: dataclasses.Field, value: Any) -> bool:
+    rules = field.metadata
+    if rules["among"] is not None:
+        values = value if isinstance(value, tuple) else (value,)
+        return all(callable(v) or v in rules["among"] for v in values)
+    low, above, high = rules["low"], rules["above"], rules["high"]
+    whole = field.type in (int, "int")
+    if low is above is high is None and not whole:
+        return True
+    if isinstance(value, bool) or not isinstance(
+        value, numbers.Integral if whole else numbers.Real
+    ):
+        return False
+    return (
+        math.isfinite(value)
+        and (low is None or value >= low)
+        and (above is None or value > above)
+        and (high is None or value <= high)
+    )
+
+
+def _expected(field: dataclasses.Field) -> str:
+    rules = field.metadata
+    if rules["among"] is not None:
+        return f"one of {', '.join(rules['among'])}"
+    bounds = [
+        "" if rules["low"] is None else f"from {rules['low']} up",
+        "" if rules["above"] is None else f"above {rules['above']}",
+        "" if rules["high"] is None else f"at most {rules['high']}",
+    ]
+    kind = "a whole number" if field.type in (int, "int") else "a finite number"
+    return " ".join([kind, ", ".join(filter(None, bounds))]).strip()
