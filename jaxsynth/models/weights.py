@@ -20,6 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jaxsynth.inputs import near
 from jaxsynth.models.network import (
     CodeStats,
     Network,
@@ -195,8 +196,9 @@ def _resolve(name: str) -> Path:
             return path
     if name in PACKAGED:
         return _port_installed(name)
+    known = available_networks()
     raise ValueError(
-        f"network {name!r} is neither a path nor one of {', '.join(available_networks())}; "
+        f"network {name!r} is neither a path nor one of {', '.join(known)}{near(name, known)}; "
         f"{_HOW_TO_PORT}"
     )
 

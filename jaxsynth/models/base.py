@@ -1,0 +1,454 @@
+"""What a model is: `Classifier`, `Generator`, and the units of their pixels.
+
+Nothing here knows an architecture. A model is a pure function of its parameters and one example,
+with what a reader needs to know of it; `jaxsynth.models.registry` makes it from a weights file.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.images import resize_to, to_uint8
+from jaxsynth.inputs import near
+from jaxsynth.models.layers import at_least_float32, classifier_outputs
+from jaxsynth.objectives import Targets
+
+Params = Any  # any pytree of arrays
+Apply = Callable[[Params, jax.Array], Mapping[str, jax.Array] | jax.Array]
+Shapes = dict[str, tuple[int, ...]]
+_ORDERS = ("RGB", "BGR")
+_HUGE = 1e30  # stands for infinity where a picture is shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """Units of a model's pixels: x = (scaled rgb in `order` - mean) / std, channel by channel.
+
+    Attributes:
+      mean, std: in the model's channel order and range.
+      order: RGB or BGR.
+      range: what 0 and 255 of a picture become before the mean is subtracted.
+      resize: how a picture of any size reaches the model's: a name in `images.RESIZES`.
+    """
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    order: str = "RGB"
+    range: tuple[float, float] = (0.0, 1.0)
+    resize: str = "simple"
+
+    def __post_init__(self):
+        """Checks the fields and makes tuples of floats of them.
+
+        Raises:
+          ValueError: naming the first field that cannot work.
+        """
+        if self.order not in _ORDERS:
+            raise ValueError(f"preprocess: order is {self.order!r}, expected RGB or BGR")
+        for field, length in (("mean", 3), ("std", 3), ("range", 2)):
+            value = np.asarray(getattr(self, field), np.float64)
+            if value.shape != (length,) or not np.isfinite(value).all():
+                raise ValueError(
+                    f"preprocess: {field} is {getattr(self, field)!r}, expected {length} numbers"
+                )
+            object.__setattr__(self, field, tuple(map(float, value)))
+        if min(self.std) <= 0 or self.range[0] == self.range[1]:
+            raise ValueError("preprocess: std must be above 0, and range two different numbers")
+
+    @property
+    def units(self) -> tuple:
+        """What decides the numbers of an image; models of equal units exchange images untouched."""
+        return self.mean, self.std, self.order, self.range
+
+    def to_input(self, rgb: np.ndarray) -> np.ndarray:
+        """Turns (..., H, W, 3) RGB of 0..255 into the model's units, float32."""
+        x, (low, high) = np.asarray(rgb, np.float32), self.range
+        x = x[..., ::-1] if self.order == "BGR" else x
+        if (low, high) != (0.0, 255.0):
+            x = x / np.float32(255) * np.float32(high - low) + np.float32(low)
+        x = x - np.float32(self.mean)
+        return x if self.std == (1.0, 1.0, 1.0) else x / np.float32(self.std)
+
+    def to_rgb(self, x: np.ndarray) -> np.ndarray:
+        """Turns the model's units into (..., H, W, 3) RGB of 0..255, float32, not clipped."""
+        x, (low, high) = np.asarray(x, np.float32), self.range
+        x = (x if self.std == (1.0, 1.0, 1.0) else x * np.float32(self.std)) + np.float32(self.mean)
+        if (low, high) != (0.0, 255.0):
+            x = (x - np.float32(low)) / np.float32(high - low) * np.float32(255)
+        return x[..., ::-1] if self.order == "BGR" else x
+
+    def show(self, x: np.ndarray) -> np.ndarray:
+        """Turns the model's units into (..., H, W, 3) RGB, uint8. A NaN shows as the mean."""
+        x = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
+        return to_uint8(self.to_rgb(np.clip(x, -_HUGE, _HUGE)))
+
+
+CAFFE = Preprocess((104.0, 117.0, 123.0), order="BGR", range=(0.0, 255.0))
+
+
+class Conversion(NamedTuple):
+    """From the units of one model to another's: y = (x[..., ::-1] if flip else x) * scale + shift.
+
+    Hashable, so that a static structure may hold it.
+    """
+
+    flip: bool
+    scale: tuple[float, float, float]
+    shift: tuple[float, float, float]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Converts (..., H, W, 3) in its own precision."""
+        x = x[..., ::-1] if self.flip else x
+        return x * jnp.asarray(self.scale, x.dtype) + jnp.asarray(self.shift, x.dtype)
+
+
+def conversion(old: Preprocess, new: Preprocess) -> Conversion | None:
+    """How an image in `old` units gets into `new` ones; None where they are the same."""
+    if old.units == new.units:
+        return None
+    flip = old.order != new.order
+    step = -1 if flip else 1
+    mean, std = np.array(old.mean)[::step], np.array(old.std)[::step]
+    gain = (new.range[1] - new.range[0]) / (old.range[1] - old.range[0])
+    scale = std * gain / new.std
+    shift = ((mean - old.range[0]) * gain + new.range[0] - new.mean) / new.std
+    return Conversion(flip, tuple(map(float, scale)), tuple(map(float, shift)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Where a model comes from.
+
+    Attributes:
+      network: its own name, whatever it is called in a run.
+      asked, file, sha256: what `load` was given, the weights file's name and hash.
+      licence, source, notes: of the weights.
+    """
+
+    network: str = ""
+    asked: str = ""
+    file: str = ""
+    sha256: str = ""
+    licence: str = ""
+    source: str = ""
+    notes: str = ""
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What identifies the weights, for a config file."""
+        return {"name": self.asked, "file": self.file, "sha256": self.sha256}
+
+
+class Code(NamedTuple):
+    """Bounds and latent statistics of a generator's code, each (D,).
+
+    Attributes:
+      upper, lower: the code box; 0 is the lower bound where there is none.
+      mean, sigma: of the codes of photographs.
+      factor: (D, K), such that mean + factor @ N(0, 1) has their covariance.
+    """
+
+    upper: np.ndarray
+    lower: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    sigma: np.ndarray | None = None
+    factor: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """A model's function in standard form: (params, one example) -> {blob: array}.
+
+    A bare array becomes a dict of one. The probability family is added from the logits unless the
+    model gives it. Equal for equal functions, so that jit recognises it.
+
+    Attributes:
+      apply: the model's function.
+      alone: name of the blob where the function gives a bare array.
+      logits: name of the logits' blob; without it nothing is added.
+    """
+
+    apply: Apply
+    alone: str
+    logits: str | None = None
+
+    def __call__(self, params: Params, x: jax.Array) -> dict[str, jax.Array]:
+        """Computes every blob of one example."""
+        out = self.apply(params, x)
+        if not isinstance(out, Mapping):
+            if not hasattr(out, "shape"):
+                raise TypeError(f"it gives {out!r:.50}, expected an array or a dict of arrays")
+            out = {self.alone: out}
+        out = dict(out)
+        if not self.logits or self.logits not in out:
+            return out
+        return classifier_outputs(at_least_float32(out[self.logits])) | out
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier(Targets):
+    """A classifier; two are the same only if they are one object.
+
+    Attributes:
+      apply: (params, one image (H, W, 3) in its units) -> {blob: array}, or the logits alone. It
+        must be a pure JAX function; an array's channels are its last axis.
+      params: any pytree of arrays.
+      size: side of its square input in pixels.
+      labels: one name per class.
+      preprocess: units of its input.
+      logits: blob of the logits. By default it is found: the only array, else the last vector as
+        long as `labels`, else the last vector. None says that there is none (an encoder).
+      name: the word it goes by in terms, files and tables.
+      sensitive: the class whose probability above 0.5 blurs a picture.
+      info: where it comes from.
+      prepare: params -> params, derived once for many steps.
+    """
+
+    apply: Apply
+    params: Params
+    size: int
+    labels: tuple[str, ...] = ()
+    preprocess: Preprocess = Preprocess()
+    logits: str | None = ""
+    name: str = "classifier"
+    sensitive: int | None = None
+    info: Info = Info()
+    prepare: Callable[[Params], Params] | None = None
+
+    def __post_init__(self):
+        """Finds the logits where they are not named.
+
+        Raises:
+          ValueError: if the function cannot be applied, or gives no vector.
+        """
+        _check_apply(self.apply, "classifier", self.name)
+        object.__setattr__(self, "labels", tuple(map(str, self.labels)))
+        if self.logits == "":
+            object.__setattr__(self, "logits", self._find_logits())
+            _ = self.shapes  # checks the labels
+
+    @property
+    def role(self) -> str:
+        """The word it goes by."""
+        return self.name
+
+    @property
+    def activations(self) -> Activations:
+        """Its function in standard form."""
+        return Activations(self.apply, "logits", self.logits)
+
+    @functools.cached_property
+    def shapes(self) -> Shapes:
+        """Blob -> shape, nothing computed.
+
+        Raises:
+          ValueError: if labels and logits do not go together.
+        """
+        shapes = _shapes(self, (self.size, self.size, 3))
+        if self.logits is not None:
+            check_logits(self, shapes)
+        return shapes
+
+    @property
+    def classes(self) -> int:
+        """How many classes it tells apart, 0 for none."""
+        return self.shapes[self.logits][0] if self.logits else 0
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Its labels, or the classes' numbers where it has none."""
+        return self.labels or tuple(map(str, range(self.classes)))
+
+    def named(self, name: str) -> "Classifier":
+        """The same classifier under another name."""
+        return _renamed(self, name)
+
+    def unit_of(self, label: str | int) -> int:
+        """Index of a class by its label or number.
+
+        Raises:
+          ValueError: if it has no such class, with the nearest labels.
+        """
+        if isinstance(label, str):
+            if self.labels.count(label) > 1:
+                raise ValueError(
+                    f"{self.name}: several classes are called {label!r}: give a number"
+                )
+            if label in self.labels:
+                return self.labels.index(label)
+            if not label.isdecimal():
+                hint = near(label, self.class_names)
+                raise ValueError(f"{self.name} has no class {label!r}{hint}")
+        if not 0 <= (unit := int(label)) < self.classes:
+            raise ValueError(
+                f"{self.name} has no class {label}: expected a label or 0 to {self.classes - 1}"
+            )
+        return unit
+
+    def input_of(self, rgb: np.ndarray) -> np.ndarray:
+        """Makes a picture (H, W, 3) uint8 RGB of any size its input, (size, size, 3) float32.
+
+        Raises:
+          ValueError: if its `preprocess.resize` gives another size.
+        """
+        return self.preprocess.to_input(resize_to(rgb, self.preprocess.resize, self.size))
+
+    def _find_logits(self) -> str:
+        shapes = _shapes(self, (self.size, self.size, 3))
+        vectors = [blob for blob, shape in shapes.items() if len(shape) == 1]
+        fitting = [blob for blob in vectors if shapes[blob] == (len(self.labels),)]
+        if not vectors:
+            raise ValueError(f"classifier {self.name!r} has no blob that is a vector of logits")
+        return (fitting or vectors)[-1]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generator(Targets):
+    """A generator (prior); two are the same only if they are one object.
+
+    Attributes:
+      apply: (params, one code (D,)) -> {blob: array}, or the image (H, H, 3) alone, in its units.
+        It must be a pure JAX function.
+      params: any pytree of arrays.
+      code_size: D.
+      box: bounds of every unit; `code` has them unit by unit.
+      start: a name in `recipes.STARTS`; empty for the recipe's.
+      image: blob of the image.
+      preprocess: units of its pixels.
+      name: the word it goes by in messages.
+      code: bounds and latent statistics.
+      recipe, recipe_from_image: names of the recipes that suit it, from codes and photographs.
+      encoder: the classifier whose blob `encoder_blob` is the code, or what loads it.
+      encoder_blob: that blob.
+      info: where it comes from.
+      prepare: params -> params, derived once for many steps.
+    """
+
+    apply: Apply
+    params: Params
+    code_size: int
+    box: tuple[float, float] | None = None
+    start: str = ""
+    image: str = "image"
+    preprocess: Preprocess = CAFFE
+    name: str = "generator"
+    code: Code | None = None
+    recipe: str = "goh"
+    recipe_from_image: str = "dgn_am_image"
+    encoder: Classifier | Callable[[], Classifier] | None = None
+    encoder_blob: str = "fc6"
+    info: Info = Info()
+    prepare: Callable[[Params], Params] | None = None
+
+    def __post_init__(self):
+        """Makes a code box of plain bounds.
+
+        Raises:
+          ValueError: if the function cannot be applied, or a bound does not fit.
+        """
+        _check_apply(self.apply, "generator", self.name)
+        if self.code is None and self.box is not None:
+            low, high = map(float, self.box)
+            if not low < high:
+                raise ValueError(f"generator {self.name!r}: box is {self.box!r}, not (low, high)")
+            bounds = Code(np.full(self.code_size, high), np.full(self.code_size, low))
+            object.__setattr__(self, "code", bounds)
+        for field, array in (self.code._asdict() if self.code else {}).items():
+            if array is not None and np.shape(array)[:1] != (self.code_size,):
+                raise ValueError(
+                    f"generator {self.name!r}: {field} of its code has shape {np.shape(array)}, "
+                    f"expected {(self.code_size,)}"
+                )
+
+    role = "generator"
+
+    @property
+    def activations(self) -> Activations:
+        """Its function in standard form."""
+        return Activations(self.apply, self.image)
+
+    @functools.cached_property
+    def shapes(self) -> Shapes:
+        """Blob -> shape, nothing computed.
+
+        Raises:
+          ValueError: if none of them is a square image.
+        """
+        shapes = _shapes(self, (self.code_size,))
+        if self.image not in shapes:
+            hint = near(self.image, shapes)
+            raise ValueError(f"generator {self.name!r} has no blob {self.image!r}{hint}")
+        shape = shapes[self.image]
+        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:
+            raise ValueError(
+                f"generator {self.name!r}: its {self.image!r} has shape {shape}, expected (H, H, 3)"
+            )
+        return shapes
+
+    @property
+    def image_size(self) -> int:
+        """Side of its images in pixels."""
+        return self.shapes[self.image][0]
+
+    def named(self, name: str) -> "Generator":
+        """The same generator under another name."""
+        return _renamed(self, name)
+
+    def load_encoder(self) -> Classifier | None:
+        """Its encoder, loaded now if need be; None where it names none."""
+        return self.encoder() if callable(self.encoder) else self.encoder
+
+
+def check_logits(classifier: Classifier, shapes: Shapes) -> None:
+    """Raises ValueError where a classifier has no such logits, or not one for each label."""
+    name, logits, labels = classifier.name, classifier.logits, classifier.labels
+    if logits not in shapes:
+        hint = near(logits, shapes)
+        raise ValueError(f"classifier {name!r} has no blob {logits!r} of logits{hint}")
+    if len(shape := shapes[logits]) != 1 or (labels and len(labels) != shape[0]):
+        raise ValueError(
+            f"classifier {name!r} has {len(labels)} labels, but its {logits!r} has shape {shape}"
+        )
+
+
+def _renamed(model, name: str):
+    renamed = dataclasses.replace(model, name=name)
+    if "shapes" in model.__dict__:  # they take a moment to find
+        renamed.__dict__["shapes"] = model.shapes
+    return renamed
+
+
+def _check_apply(apply: Any, kind: str, name: str) -> None:
+    if not callable(apply):
+        raise ValueError(f"{kind} {name!r}: apply is {apply!r}, expected a function")
+
+
+def _shapes(model: "Classifier | Generator", example: tuple[int, ...]) -> Shapes:
+    """Shapes of a model's blobs.
+
+    Raises:
+      ValueError: one line with the function's name, if it cannot be applied to one example.
+    """
+    kind, function = type(model).__name__.lower(), model.apply
+    called = getattr(function, "__name__", type(function).__name__)
+    x = jax.ShapeDtypeStruct(example, jnp.float32)
+    order: list[str] = []  # eval_shape sorts a dict by its keys
+
+    def traced(params, x):
+        out = model.activations(params, x)
+        order.extend(out)
+        return out
+
+    try:
+        out = jax.eval_shape(traced, model.params, x)
+        return {blob: tuple(out[blob].shape) for blob in order}
+    except Exception as error:  # a user's function can raise anything
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{kind} {model.name!r}: {called}(params, x) fails for one x of shape {example}: {why}"
+        ) from error

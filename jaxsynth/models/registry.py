@@ -1,0 +1,220 @@
+"""Models by name: what weights files and installed packages hold, and what users register."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsynth.models.base import (
+    CAFFE,
+    Classifier,
+    Code,
+    Generator,
+    Info,
+    Preprocess,
+    check_logits,
+)
+from jaxsynth.models.network import (
+    CodeStats,
+    Network,
+    activation_shapes,
+    image_blob,
+    is_generator,
+    logits_blob,
+    prepare_params,
+)
+from jaxsynth.models.weights import available_networks, file_record, load_network, read_info
+
+Model = Classifier | Generator
+SENSITIVE = ("SFW", "NSFW")  # labels of a classifier whose class 1 blurs a picture
+_RECIPES = {"pocket_generator": ("pocket", "pocket_image")}  # others: those of Generator
+_NAMED = re.compile(r"([\w.\-]+)=(.+)", re.DOTALL)
+_made: dict[str, Callable[[], Model]] = {}
+
+
+def register(name: str, make: Callable[[], Model]) -> None:
+    """Lets `load(name)` make a model of the user's; a name that was registered before is replaced.
+
+    Args:
+      name: letters, digits, `_`, `-` and dots.
+      make: makes the model; called at every `load`.
+
+    Raises:
+      ValueError: if the name would be read as a file's.
+    """
+    if not re.fullmatch(r"[\w\-]+", name):
+        raise ValueError(f"a model cannot be called {name!r}: expected letters, digits, _ and -")
+    _made[name] = make
+
+
+def available() -> list[str]:
+    """Names that `load` takes: registered, shipped, ported, and in installed packages."""
+    return sorted({*_made, *available_networks()})
+
+
+def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
+    """Loads a model, ready for `maximize`.
+
+    Args:
+      name: the name of a registered, shipped or ported model, a weights file (has a folder or ends
+        with .safetensors), or NAME=either, which calls the model NAME.
+      dtype: of the parameters of a weights file: float32, float64 (needs JAX's x64 mode) or
+        bfloat16.
+
+    Raises:
+      ValueError: for an unknown name, with the nearest ones, or a file that cannot be loaded.
+    """
+    text = str(name)
+    named = None if Path(text).exists() else _NAMED.fullmatch(text)
+    if named:
+        return load(named[2], dtype).named(named[1])
+    if text not in _made:
+        return to_model(load_network(text, dtype), record=file_record(text))
+    model = _made[text]()
+    if not isinstance(model, Model):
+        raise ValueError(f"registered model {text!r} is {model!r:.50}, no Classifier or Generator")
+    return model
+
+
+def load_encoder(
+    generator: Generator, name: str | Path = "", dtype: np.dtype | type | str = ""
+) -> Classifier:
+    """Loads the classifier whose blob is a generator's code.
+
+    Args:
+      generator: whose encoder.
+      name: as in `load`; by default the one that the generator names.
+      dtype: as in `load`; by default the generator's own.
+
+    Raises:
+      ValueError: if there is none, or it is not the file that the generator was trained for.
+    """
+    wanted = generator.encoder
+    if isinstance(wanted, _Encoder):
+        return wanted(name, dtype)
+    if name:
+        return _load_classifier(name, dtype or "float32", generator.name)
+    if wanted is None:
+        raise ValueError(f"generator {generator.name!r} names no encoder: give one")
+    return generator.load_encoder()
+
+
+def to_model(network: Network, name: str = "", record: dict[str, str] | None = None) -> Model:
+    """Makes a classifier or generator of what a weights file holds.
+
+    Args:
+      network: as `load_network` gives it.
+      name: the word it goes by; by default the network's own name.
+      record: "name", "file" and "sha256" of the weights file, as `file_record` gives them.
+
+    Raises:
+      ValueError: if its labels are not one for each class.
+    """
+    info, config = network.info, network.info.config
+    record = record or {}
+    origin = Info(
+        network=info.network,
+        asked=record.get("name", ""),
+        file=record.get("file", ""),
+        sha256=record.get("sha256", ""),
+        licence=info.licence,
+        source=info.source,
+        notes=info.notes,
+    )
+    shared: dict[str, Any] = {
+        "apply": network.apply,
+        "params": network.params,
+        "name": name or info.network,
+        "info": origin,
+        "prepare": functools.partial(prepare_params, config),
+    }
+    make = _generator if is_generator(config) else _classifier
+    model = make(network, shared)
+    model.__dict__["shapes"] = activation_shapes(config)  # known once for all of this configuration
+    return model
+
+
+def describe(name: str | Path) -> str:
+    """What a model is, in one line; of a weights file only the description is read."""
+    if str(name) in _made:
+        model = load(name)
+        kind = "generator" if isinstance(model, Generator) else "classifier"
+        return f"{kind}, registered"
+    info = read_info(name)
+    if is_generator(info.config):
+        what = f"generator, code {info.config.code} -> {info.config.size} pixels"
+    else:
+        classes = len(info.labels) or getattr(info.config, "classes", 0)
+        what = f"classifier, {info.config.size} pixels -> {classes} classes"
+    return f"{what}; {info.licence}" if info.licence else what
+
+
+def _classifier(network: Network, shared: dict[str, Any]) -> Classifier:
+    info = network.info
+    classifier = Classifier(
+        **shared,
+        size=info.config.size,
+        labels=info.labels,
+        preprocess=_units(info.preprocessing or "simple"),
+        logits=logits_blob(info.config),
+        sensitive=1 if info.labels == SENSITIVE else None,
+    )
+    if classifier.logits is not None:
+        check_logits(classifier, activation_shapes(info.config))
+    return classifier
+
+
+def _generator(network: Network, shared: dict[str, Any]) -> Generator:
+    info = network.info
+    recipe = _RECIPES.get(info.network)
+    recipes = {} if recipe is None else {"recipe": recipe[0], "recipe_from_image": recipe[1]}
+    dtype = next(iter(network.params.values())).dtype
+    encoder = _Encoder(info.network, info.encoder, info.encoder_sha256, str(dtype))
+    return Generator(
+        **shared,
+        **recipes,
+        code_size=info.config.code,
+        image=image_blob(info.config),
+        code=_code(network.code),
+        encoder=encoder if info.encoder else None,
+        encoder_blob=info.encoder_blob,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+    """Loads the encoder that a generator's file names, when it is needed."""
+
+    generator: str
+    network: str
+    sha256: str
+    dtype: str
+
+    def __call__(self, name: str | Path = "", dtype: Any = "") -> Classifier:
+        name = name or self.network
+        model = _load_classifier(name, dtype or self.dtype, self.generator)
+        if self.sha256 and model.info.sha256 != self.sha256:
+            raise ValueError(
+                f"generator {self.generator!r} inverts the encoder of sha256 {self.sha256}, but "
+                f"{name} has {model.info.sha256 or 'none'}: give --encoder=FILE"
+            )
+        return model
+
+
+def _load_classifier(name: str | Path, dtype: Any, generator: str) -> Classifier:
+    model = load(name, dtype)
+    if not isinstance(model, Classifier):
+        raise ValueError(f"{name} is a generator, expected the encoder of {generator!r}")
+    return model
+
+
+def _units(resize: str) -> Preprocess:
+    return dataclasses.replace(CAFFE, resize=resize)
+
+
+def _code(code: CodeStats | None) -> Code | None:
+    return None if code is None else Code(code.upper, code.lower, code.mean, code.sigma)

@@ -1,0 +1,237 @@
+"""What a model is: shapes, units and labels of classifiers and generators; models by name."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import GENERATOR, LABELS, save_tiny_networks, tiny_networks
+
+from jaxsynth.images import preprocess, to_rgb
+from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess, conversion
+from jaxsynth.models.network import activation_shapes
+from jaxsynth.models.registry import (
+    available,
+    describe,
+    load,
+    load_encoder,
+    register,
+    to_model,
+)
+
+NAMES = ("cat", "dog", "bird")
+RGB = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
+IMAGENET = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+TENSORFLOW = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), order="BGR")
+SIGNED = Preprocess(range=(-1, 1))
+
+
+def logits_of(params, image):
+    return jnp.tanh(image.mean((0, 1)) @ params)
+
+
+def blobs_of(params, image):
+    hidden = image @ params  # (8, 8, 3)
+    return {"hidden": hidden, "scores": hidden.mean((0, 1)), "features": image.mean((0, 1))[:2]}
+
+
+def classifier(apply=logits_of, **options) -> Classifier:
+    return Classifier(apply, np.eye(3, dtype=np.float32), 8, **options)
+
+
+def test_bare_logits_get_the_probability_family():
+    model = classifier(labels=NAMES)
+    assert model.logits == "logits" and model.classes == 3
+    assert set(model.shapes) == {"logits", "prob", "log_prob", "log_odds"}
+    out = model.activations(model.params, jnp.asarray(RGB[:, :8] / 255))
+    np.testing.assert_allclose(out["prob"].sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(out["log_prob"]), out["prob"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("names, found", [(NAMES, "scores"), ((), "features")])
+def test_logits_of_a_dict_are_found(names, found):
+    assert classifier(blobs_of, labels=names).logits == found
+    assert classifier(blobs_of, logits="scores").shapes["prob"] == (3,)
+
+
+def test_what_the_model_gives_is_not_computed_anew():
+    def apply(params, image):
+        return blobs_of(params, image) | {"prob": jnp.zeros(3)}
+
+    model = classifier(apply, logits="scores")
+    assert not model.activations(model.params, jnp.ones((8, 8, 3)))["prob"].any()
+
+
+def test_half_precision_logits_are_widened():
+    model = classifier(lambda params, image: image.mean((0, 1)).astype(jnp.bfloat16))
+    assert model.activations(model.params, jnp.ones((8, 8, 3)))["log_odds"].dtype == jnp.float32
+
+
+def test_an_encoder_has_no_logits():
+    model = classifier(blobs_of, logits=None)
+    assert set(model.shapes) == {"hidden", "scores", "features"} and model.classes == 0
+
+
+def test_same_function_is_recognised_by_jit():
+    first, second = classifier().activations, classifier().activations
+    assert first is not second and first == second and hash(first) == hash(second)
+    assert first != classifier(blobs_of, logits="scores").activations
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: classifier(labels=("a", "b")), "has 2 labels, but its 'logits' has shape (3,)"),
+        (lambda: classifier(blobs_of, logits="score").shapes, "did you mean scores"),
+        (lambda: classifier(lambda p, x: (x, x)), "expected an array or a dict of arrays"),
+        (lambda: classifier(lambda p, x: x), "no blob that is a vector of logits"),
+        (lambda: classifier(lambda p, x: x @ p.missing), "<lambda>(params, x) fails for one x"),
+        (lambda: classifier(np.ones(3)), "expected a function"),
+        (lambda: classifier(labels=NAMES).unit_of("bid"), "did you mean bird"),
+        (lambda: classifier(labels=NAMES).unit_of(3), "expected a label or 0 to 2"),
+        (lambda: classifier(labels=("a", "a", "b")).unit_of("a"), "give a number"),
+        (lambda: Preprocess(order="GBR"), "expected RGB or BGR"),
+        (lambda: Preprocess(std=(1, 0, 1)), "std must be above 0"),
+        (lambda: Preprocess(mean=(1, 2)), "expected 3 numbers"),
+        (lambda: Generator(paint, 1.0, 2).shapes, "'generator': paint(params, x) fails"),
+        (lambda: generator(apply=lambda p, x: {"picture": x}).shapes, "no blob 'image'"),
+        (lambda: generator(apply=lambda p, x: x).shapes, "expected (H, H, 3)"),
+        (lambda: generator(box=(2, -2)), "not (low, high)"),
+    ],
+)
+def test_what_cannot_work_is_told_in_one_line(make, message):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_classes_go_by_label_and_number():
+    model = classifier(labels=("cat", "7", "dog"))
+    assert [model.unit_of(label) for label in ("cat", "7", "2", 1)] == [0, 1, 2, 1]
+    assert classifier().class_names == ("0", "1", "2")
+
+
+def test_name_changes_nothing_else():
+    model = classifier(labels=NAMES)
+    other = model.named("pets")
+    assert (other.name, other.role, other.labels) == ("pets", "pets", NAMES)
+    assert other != model and other.params is model.params and other.shapes == model.shapes
+
+
+def test_caffe_units_are_those_of_version_0_1():
+    square = RGB[:, :8]
+    assert (CAFFE.to_input(square) == preprocess(square, "simple", 8)).all()
+    x = 100 * np.random.default_rng(1).standard_normal((4, 4, 3)).astype(np.float32)
+    x[0, 0], x[0, 1] = np.nan, np.inf
+    assert (CAFFE.show(x) == to_rgb(x)).all()
+
+
+@pytest.mark.parametrize("units", [CAFFE, Preprocess(), IMAGENET, TENSORFLOW, SIGNED])
+def test_units_and_back(units):
+    np.testing.assert_allclose(units.to_rgb(units.to_input(RGB)), RGB, atol=1e-3)
+    assert (units.show(units.to_input(RGB)) == RGB).all()
+
+
+def test_units_by_hand():
+    expected = (RGB / 255 - np.array(IMAGENET.mean)) / np.array(IMAGENET.std)
+    np.testing.assert_allclose(IMAGENET.to_input(RGB), expected, atol=1e-6)
+    np.testing.assert_allclose(TENSORFLOW.to_input(RGB), RGB[..., ::-1] / 127.5 - 1, atol=1e-6)
+    np.testing.assert_allclose(SIGNED.to_input(RGB), RGB / 127.5 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("old", [CAFFE, IMAGENET, TENSORFLOW, SIGNED])
+@pytest.mark.parametrize("new", [CAFFE, IMAGENET, TENSORFLOW, SIGNED])
+def test_conversion_is_by_way_of_rgb(old, new):
+    convert = conversion(old, new)
+    if old is new:
+        assert convert is None
+        return
+    converted = convert(jnp.asarray(old.to_input(RGB)))
+    np.testing.assert_allclose(converted, new.to_input(RGB), atol=2e-4)
+    hash(convert)  # a static structure holds it
+
+
+def test_resize_decides_no_units():
+    assert conversion(CAFFE, Preprocess(*CAFFE.units, resize="yahoo")) is None
+
+
+def test_picture_of_any_size_becomes_an_input():
+    model = classifier(preprocess=CAFFE)
+    assert (model.input_of(RGB) == preprocess(RGB, "simple", 8)).all()
+
+
+def paint(params, code):
+    return jnp.broadcast_to(code[:3] * params, (4, 4, 3))
+
+
+def generator(apply=paint, **options) -> Generator:
+    return Generator(apply, 1.0, 6, **options)
+
+
+def test_generator_of_a_bare_image():
+    model = generator(box=(-2, 3), image="picture")
+    assert model.shapes == {"picture": (4, 4, 3)} and model.image_size == 4
+    assert (model.code.lower == -2).all() and (model.code.upper == 3).all()
+    assert model.code.upper.shape == (6,) and model.load_encoder() is None
+
+
+def test_encoder_may_be_loaded_late():
+    model = classifier()
+    assert generator(encoder=lambda: model).load_encoder() is model
+    assert generator(encoder=model).load_encoder() is model
+
+
+def test_tiny_networks_become_models():
+    networks = tiny_networks()
+    for role, network in networks.items():
+        model = to_model(network, role)
+        assert model.name == role and isinstance(model, Generator) == (role == "generator")
+        assert model.apply is network.apply
+        shapes = activation_shapes(network.info.config)
+        assert model.shapes == shapes and dataclasses.replace(model).shapes == shapes
+    places, nsfw = to_model(networks["places"]), to_model(networks["nsfw"])
+    assert (places.logits, places.labels, places.sensitive) == ("fc8", LABELS, None)
+    assert (nsfw.sensitive, nsfw.size, nsfw.preprocess.units) == (1, 14, CAFFE.units)
+    assert places.preprocess.resize == "resize16"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_networks(folder)
+    return folder
+
+
+def test_models_are_loaded_by_file_and_called_by_name(folder):
+    model = load(f"scenes={folder / 'places.safetensors'}")
+    assert model.name == "scenes" and model.info.network == "tiny_places"
+    assert model.info.file == "places.safetensors" and len(model.info.sha256) == 64
+    generator = load(folder / "generator.safetensors", "float32")
+    assert generator.code_size == GENERATOR.code and generator.image == "deconv0"
+    assert generator.code.lower is None and generator.code.upper.shape == (GENERATOR.code,)
+    encoder = generator.load_encoder()
+    assert encoder.info.record == model.info.record | {"name": encoder.info.asked}
+    assert load_encoder(generator, folder / "nsfw.safetensors").name == "tiny_nsfw"
+    with pytest.raises(ValueError, match="is a generator, expected the encoder"):
+        load_encoder(generator, folder / "generator.safetensors")
+    assert "generator, code 12 -> 16 pixels" in describe(folder / "generator.safetensors")
+    assert "classifier, 16 pixels -> 5 classes" in describe(folder / "places.safetensors")
+
+
+def test_models_are_registered(monkeypatch):
+    monkeypatch.setattr("jaxsynth.models.registry._made", {})
+    model = classifier(labels=NAMES)
+    register("mine", lambda: model)
+    assert load("mine") is model and "mine" in available() and describe("mine")
+    assert load("pets=mine").name == "pets"
+    register("broken", lambda: None)
+    with pytest.raises(ValueError, match="no Classifier or Generator"):
+        load("broken")
+    with pytest.raises(ValueError, match="cannot be called 'a/b'"):
+        register("a/b", lambda: model)
+
+
+def test_unknown_names_are_told_with_the_near_ones():
+    with pytest.raises(ValueError, match="did you mean pocket_places"):
+        load("pocket_place")
+    assert {"open_nsfw", "pocket_generator", "efficientnet_lite0"} <= set(available())
