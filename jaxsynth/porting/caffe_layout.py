@@ -37,6 +37,8 @@ def expected_blobs(config: Config) -> dict[str, list[Shape]]:
     Raises:
       ValueError: the configuration has a layer that Caffe does not know.
     """
+    if not isinstance(config, GeneratorConfig | AlexNetConfig | ResNetConfig):
+        raise ValueError("only generators, AlexNets and residual networks have Caffe originals")
     if isinstance(config, GeneratorConfig) and any(up.kind != "deconv" for up in config.layers):
         raise ValueError("a generator with layers other than 'deconv' has no Caffe original")
     axes = {"dense": (1, 0), "conv": (3, 2, 0, 1), "deconv": (2, 3, 0, 1)}
