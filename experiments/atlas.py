@@ -20,7 +20,7 @@ from experiments import run_flags
 from experiments.common import encoder_name, launch, load_networks, needs_encoder
 from experiments.launch import run_main
 from jaxsynth.maximize import NSFW, PLACES, Run
-from jaxsynth.report.atlas import write_atlas
+from jaxsynth.report.sheet import atlas_pages
 from jaxsynth.system import GENERATOR
 from jaxsynth.terms import Term, check_name, layer_terms, system_shapes
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         for seed in settings.seeds
     ]
     title = _title(terms, blob, shapes[role][blob])
-    return launch(settings, networks, runs, title, write_atlas)
+    return launch(settings, networks, runs, title, atlas_pages)
 
 
 def _label(term: Term) -> str:

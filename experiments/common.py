@@ -22,10 +22,9 @@ from jaxsynth.models.network import Network, logits_blob
 from jaxsynth.models.weights import cache_dir, file_record, load_encoder, load_network, read_info
 from jaxsynth.porting.port import file_sha256
 from jaxsynth.report.digest import digest, join_digests
-from jaxsynth.report.film_strip import STRIP, STRIP_ROWS
+from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
 from jaxsynth.report.image_files import image_writer
-from jaxsynth.report.pages import DrawSheet, Pages, summarise, write_pages
-from jaxsynth.report.path import path_pictures
+from jaxsynth.report.pages import DrawSheet, Finished, Pages, summarise, write_pages
 from jaxsynth.report.rows import is_non_finite
 from jaxsynth.report.tables import format_table
 from jaxsynth.runs.checkpoint import (
@@ -233,17 +232,10 @@ def _write_pages(
             paths += [path_pictures(todo, chunk, run, photo, first) for run in wanted]
     join_chunks(settings.out)
     return write_pages(
+        Finished(runs, join_digests(parts), config, networks, paths),
         settings.out,
-        title,
-        runs,
-        join_digests(parts),
-        networks,
-        command=config["command"],
-        config={k: v for k, v in config["flags"].items() if v is not None},
+        title=title,
         blur_sheet=settings.blur_sheet,
-        show=settings.show,
-        images=settings.images,
-        paths=paths,
         draw_sheet=draw_sheet,
     )
 

@@ -17,8 +17,8 @@ from experiments.recipe_flags import read_recipe, steps_to_extend
 from jaxsynth.balance import BALANCES
 from jaxsynth.maximize import NSFW, PLACES, PRECISIONS, Sweep
 from jaxsynth.models.weights import read_info
+from jaxsynth.report.film_strip import path_steps
 from jaxsynth.report.image_files import IMAGES
-from jaxsynth.report.path import path_steps
 from jaxsynth.system import GENERATOR
 
 flags.adopt_module_key_flags(several)

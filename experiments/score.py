@@ -17,7 +17,7 @@ from absl import flags
 from experiments.launch import keep_compiled, run_main
 from jaxsynth.images import list_images
 from jaxsynth.models.weights import cache_dir, load_network
-from jaxsynth.report.tables import format_table, printable, write_metrics
+from jaxsynth.report.tables import format_table, printable, write_csv
 from jaxsynth.scoring import Score, score_images
 
 _NSFW = flags.DEFINE_string("nsfw", "open_nsfw", "NSFW network: a name or a ported file.")
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     if good:
         print(format_table([_table_row(score) for score in good]))
     if config.out is not None:
-        write_metrics(config.out, [_csv_row(score, config.top) for score in scores])
+        write_csv(config.out, [_csv_row(score, config.top) for score in scores])
         print(f"wrote {printable(str(config.out))}")
     return 0 if good else 2
 

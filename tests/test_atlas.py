@@ -15,10 +15,10 @@ from jaxsynth.images import preprocess, to_rgb
 from jaxsynth.maximize import Run, Sweep, execute, plan
 from jaxsynth.recipes import Recipe
 from jaxsynth.report import sheet
-from jaxsynth.report.atlas import write_atlas
-from jaxsynth.report.film_strip import write_strip
-from jaxsynth.report.html import write_report
-from jaxsynth.report.path import Picture, path_pictures, path_steps
+from jaxsynth.report.digest import Digest
+from jaxsynth.report.film_strip import Picture, path_pictures, path_steps
+from jaxsynth.report.pages import Finished, Page, write_page, write_strip
+from jaxsynth.report.sheet import Tile, atlas_pages
 from jaxsynth.runs.folder import read_results
 from jaxsynth.terms import Term, layer_terms, system_shapes
 
@@ -168,15 +168,16 @@ def test_a_strip_with_one_suggestive_picture_waits_for_a_click(tmp_path, blur):
         for name, p in (("photograph", 0.1), ("reconstruction", 0.7), ("end", 0.4))
     ]
     networks = {"nsfw": NETWORKS["nsfw"]}
-    runs, rows = [Run(0, (), "bar", "seed 0"), Run(0, (), "dam", "seed 0")], ["ok", "ok"]
-    strip = write_strip(tmp_path, "A strip", runs, [path] * 2, rows, networks, blur=blur)
-    assert strip == ("strip.png", 0.7)
+    runs = [Run(0, (), "bar", "seed 0"), Run(0, (), "dam", "seed 0")]
+    found = Digest([{"status": "ok"}] * 2, np.zeros((2, 0)), [[], []])
+    sweep = Finished(runs, found, {"show": "mean"}, networks, [path] * 2)
+    assert write_strip(sweep, tmp_path, "A strip", blur) == 0.7
     page = np.asarray(Image.open(tmp_path / "strip.png")).astype(int)
     sharp = find(page, shown(to_rgb(image)))
     assert len(sharp) == (4 if blur else 6)  # of 2 rows x 3 pictures
 
     for nsfw, labels in ((0.7, 1), (0.5, 0), (None, 0)):
-        write_report(tmp_path / "report.html", "a", [], [], strip="strip.png", strip_nsfw=nsfw)
+        write_page(tmp_path / "report.html", Page("a", strip="strip.png", strip_nsfw=nsfw))
         text = (tmp_path / "report.html").read_text()
         assert text.count('<label class="picture blurred">') == labels
         assert text.count('src="strip.png"') == 1
@@ -252,18 +253,18 @@ def test_an_atlas_of_each_network(weights, tmp_path, flags, labels, networks, ti
     assert title in (out / "report.html").read_text()
 
 
-def test_every_unit_and_its_label_are_on_a_page(tmp_path):
+def test_every_unit_and_its_label_are_on_a_page():
     count, side = 450, 112
     runs = [Run(0, (), f"unit {i}") for i in range(count)]
     rows = [{"activation_1_last": float(i), "status": "ok"} for i in range(count)]
     colours = [(i % 256, 100 + i // 256, 40) for i in range(count)]
 
-    def visible(i: int) -> np.ndarray:
-        return np.full((4, 4, 3), colours[i], np.uint8)
+    def tile(i: int, lines: tuple[str, ...]) -> Tile:
+        return Tile(np.full((4, 4, 3), colours[i], np.uint8), lines)
 
-    names = write_atlas(tmp_path, "All 450 units", runs, rows, visible)
-    assert names == ["atlas_00.png", "atlas_01.png"]
-    pages = [np.asarray(Image.open(tmp_path / name)).astype(int) for name in names]
+    drawn = dict(atlas_pages("All 450 units", runs, rows, tile))
+    assert list(drawn) == ["atlas_00.png", "atlas_01.png"]
+    pages = [np.asarray(page).astype(int) for page in drawn.values()]
     for page, first, last in ((pages[0], 0, 400), (pages[1], 400, 450)):
         ys, xs = np.nonzero((page == colours[first]).all(axis=-1))
         for i in range(first, last):

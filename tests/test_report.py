@@ -11,11 +11,10 @@ from PIL import Image
 
 from jaxsynth.images import read_image
 from jaxsynth.maximize import Run
-from jaxsynth.report import pages as summary
-from jaxsynth.report.html import ReportImage, ReportRun, write_report
+from jaxsynth.report.pages import Page, ReportImage, ReportRun, contact_pages, write_page
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces
 from jaxsynth.report.sheet import Tile, contact_sheet
-from jaxsynth.report.tables import format_table, printable, write_metrics
+from jaxsynth.report.tables import format_table, printable, write_csv
 
 EVIL = """<script>alert("x")</script> & 'quoted' </title>"""
 
@@ -93,7 +92,7 @@ def test_impossible_sheets_are_refused():
 # ---- report
 
 
-class _Page(HTMLParser):
+class _Parsed(HTMLParser):
     """Collects the page's tags and text."""
 
     def __init__(self, text: str):
@@ -112,10 +111,9 @@ class _Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-def _page(path, **options) -> _Page:
-    arguments = {"title": "a report", "summary": [], "runs": []} | options
-    write_report(path, **arguments)
-    return _Page(path.read_text(encoding="utf-8"))
+def _page(path, **options) -> _Parsed:
+    write_page(path, Page(**{"title": "a report"} | options))
+    return _Parsed(path.read_text(encoding="utf-8"))
 
 
 def test_nothing_in_a_report_becomes_markup(tmp_path):
@@ -126,7 +124,7 @@ def test_nothing_in_a_report_becomes_markup(tmp_path):
         runs=[ReportRun((ReportImage(EVIL, EVIL, 0.9), ReportImage(EVIL, EVIL)), (EVIL, EVIL))],
         note=EVIL,
         command=EVIL,
-        config={EVIL: EVIL},
+        settings={EVIL: EVIL},
         traces=EVIL,
         links=[EVIL],
     )
@@ -159,7 +157,7 @@ def test_a_report_stands_alone_and_shows_what_it_was_given(tmp_path):
         runs=[ReportRun((ReportImage("a.png"),), ("seed 0", "NSFW 0.2"))],
         note="the first of them",
         command="python -m experiments.joint",
-        config={"steps": 300},
+        settings={"steps": 300},
         traces="traces.png",
     )
     references = [a.get("src") or a.get("href") for t, a in page.tags if t in ("img", "a", "link")]
@@ -188,7 +186,7 @@ def test_metrics_keep_columns_and_six_digits(tmp_path):
         {"run": 1, "p": np.float32(1e-9), "label": "\udcff", "extra": np.int64(12345678)},
         {"run": 2, "p": float("nan"), "label": None, "extra": True},
     ]
-    write_metrics(tmp_path / "m.csv", rows)
+    write_csv(tmp_path / "m.csv", rows)
     with open(tmp_path / "m.csv", newline="", encoding="utf-8") as file:
         found = list(csv.reader(file))
     assert found == [
@@ -246,18 +244,15 @@ def test_plot_refuses_other_shapes_and_says_when_it_cannot_draw(tmp_path, monkey
     ("scenes", "seeds", "columns", "shown"),
     [(2, 3, 3, 6), (30, 20, 20, 400), (3, 500, 8, 400), (1, 41, 8, 41)],
 )
-def test_a_sheet_is_a_page_however_many_seeds_there_are(tmp_path, scenes, seeds, columns, shown):
+def test_a_sheet_is_a_page_however_many_seeds_there_are(scenes, seeds, columns, shown):
     runs = [Run(s, (), f"scene {r}", f"seed {s}") for r in range(scenes) for s in range(seeds)]
     rows = [{"seed": r.seed, "row": r.row, "column": r.column, "status": "ok"} for r in runs]
     asked = []
 
-    def visible(run: int) -> np.ndarray:
+    def tile(run: int, lines: tuple[str, ...]) -> Tile:
         asked.append(run)
-        return np.full((8, 8, 3), 90, np.uint8)
+        return Tile(np.full((8, 8, 3), 90, np.uint8), lines)
 
-    assert summary._write_sheet(tmp_path, "a sweep", runs, rows, visible, False) == [
-        "contact_sheet.png"
-    ]
-    assert asked == list(range(shown))
-    with Image.open(tmp_path / "contact_sheet.png") as page:
-        assert columns * 160 < page.width < columns * 160 + 900
+    [(name, page)] = contact_pages("a sweep", runs, rows, tile)
+    assert name == "contact_sheet.png" and asked == list(range(shown))
+    assert columns * 160 < page.width < columns * 160 + 900

@@ -20,7 +20,7 @@ from jaxsynth.maximize import NSFW, NSFW_UNIT
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import Network
 from jaxsynth.picture import draw
-from jaxsynth.report.html import ReportImage, ReportRun, write_report
+from jaxsynth.report.pages import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.tables import format_markdown, format_table, write_metrics
 from jaxsynth.runs.folder import machine_line, write_arrays
 from jaxsynth.system import GENERATOR, System, make_system
@@ -150,17 +150,17 @@ def _write_page(
                 lines = (names.optimizers[m], scene, f"judge's rank {rank + 1}")
                 image = ReportImage(file, nsfw=float(nsfw[m, j]))
                 gallery.append(ReportRun((image,), lines))
-    write_report(
-        run.out / "report.html",
+    page = Page(
         "Optimizers at equal cost",
         summary.table_rows(names, outcome, found),
         gallery,
         command=run.command,
-        config=describe(run, names, objectives),
+        settings=describe(run, names, objectives),
         note=f"Budget {outcome.budget:g} forward passes. " + " ".join(said),
         traces="" if note else "plots.png",
         links=links,
     )
+    write_page(run.out / "report.html", page)
 
 
 def _heading(objective: Objective) -> str:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks.study.protocol import VALUE
 from benchmarks.study.summary import SOLVED, TOP, Compared, Names, Outcome
-from jaxsynth.report.html import BLUR_ABOVE
+from jaxsynth.report.pages import BLUR_ABOVE
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB
 from jaxsynth.report.sheet import Tile, contact_sheet
 

@@ -11,7 +11,7 @@ from jaxsynth.ascent import Evaluation
 from jaxsynth.evaluation.figures import nsfw_probability
 from jaxsynth.images import to_rgb
 from jaxsynth.maximize import PLACES, Run
-from jaxsynth.report.html import BLUR_ABOVE
+from jaxsynth.report.pages import BLUR_ABOVE
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB
 from jaxsynth.report.sheet import Tile, contact_sheet
 

@@ -1,74 +1,117 @@
-"""The strip: from a photograph to the end image, one row of captioned pictures per run."""
+"""The film strip: from a photograph to the end image, one row of pictures per run.
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+The pictures in between need recorded codes: `path_steps` says after which steps.
+"""
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
-from jaxsynth.images import to_rgb
-from jaxsynth.maximize import Run
-from jaxsynth.models.network import Network
-from jaxsynth.report.html import BLUR_ABOVE
-from jaxsynth.report.path import PHOTOGRAPH, Picture
-from jaxsynth.report.rows import score_lines, scores
+from jaxsynth.chunks import Results, watched_of_run
+from jaxsynth.maximize import Plan
+from jaxsynth.picture import draw_jit, judge_jit
 from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.system import GENERATOR, params_of
 
 STRIP = "strip.png"
 STRIP_ROWS = 20  # a strip of more runs is no longer a page
+PHOTOGRAPH = "photograph"
+PATH = 5  # pictures of a path between the reconstruction and the end image
 
 
-class Strip(NamedTuple):
-    """A drawn strip: its file's name, and the highest P(NSFW) of its pictures (None: unknown)."""
+class Picture(NamedTuple):
+    """One picture of a path.
 
-    file: str
-    nsfw: float | None
+    Attributes:
+      name: `photograph`, `reconstruction`, `step 10`, `end, step 30`.
+      image: (H, W, 3) float, BGR, mean-subtracted.
+      watched: recorded activations, {network: {blob: (K,)}}; of a photograph without the generator.
+    """
+
+    name: str
+    image: np.ndarray
+    watched: dict[str, dict[str, np.ndarray]]
 
 
-def write_strip(
-    folder: Path,
-    title: str,
-    runs: Sequence[Run],
-    paths: Sequence[Sequence[Picture]],
-    statuses: Sequence[str],
-    networks: Mapping[str, Network],
-    show: str = "mean",
-    blur: bool = False,
-) -> Strip:
-    """Draws the paths of the first runs, as many as there are, into strip.png.
+def path_steps(steps: int, count: int = PATH) -> tuple[int, ...]:
+    """Return at most `count` evenly spaced steps between the first and the last of `steps`."""
+    return _spread(tuple(range(1, steps)), count)
+
+
+def path_pictures(
+    plan: Plan, results: Results, run: int, photo: np.ndarray, first: int = 0
+) -> list[Picture]:
+    """Return the photograph, its reconstruction, pictures of recorded codes, the end image.
 
     Args:
-      folder: where.
-      title: heading of the page.
-      runs, statuses: of the sweep; those without a path are left out.
-      paths: pictures of equally many steps for every run (`jaxsynth.report.path.path_pictures`).
-      networks: role -> network, for the captions.
-      show: how generated pixels become visible; the photograph is shown as it is.
-      blur: blurs pictures of P(NSFW) > 0.5.
+      plan, results: a finished sweep, or a chunk of it; start codes are those of the photograph,
+        and codes were recorded (`path_steps`). Of many recorded steps `PATH` evenly spaced ones
+        are shown.
+      run: which of the sweep's runs.
+      photo: the encoder's input (H, W, 3), BGR, mean-subtracted.
+      first: the first run of `results`.
+
+    Returns:
+      Pictures in the order of the path. The last is the sweep's own last image.
     """
-    tiles, seen = [], []
-    for run, path, status in zip(runs, paths, statuses, strict=False):
-        for picture in path:
-            said = scores(run.terms, networks, {"last": picture.watched})
-            nsfw = said.get("nsfw_last")
-            seen.append(np.nan if nsfw is None else float(nsfw))
-            tiles.append(
-                Tile(
-                    to_rgb(picture.image, "mean" if picture.name == PHOTOGRAPH else show),
-                    (picture.name, *score_lines(said)),
-                    blur=blur and (nsfw or 0) > BLUR_ABOVE,
-                    flag=status if picture is path[-1] and status != "ok" else "",
-                )
-            )
+    recipe = plan.settings.recipe
+    end = max(0, recipe.steps - (recipe.last_image == "last_forward"))
+    recorded = plan.settings.record
+    shown = _spread(tuple(sorted({step for step in recorded if step < end})), PATH)
+    codes = {step: results.recorded_codes[run - first, recorded.index(step)] for step in shown}
+    photo = np.asarray(photo, plan.batch.codes.dtype)
+    start = _picture(plan, run, "reconstruction", plan.batch.codes[run])
+    path = [_picture(plan, run, f"step {step}", code) for step, code in codes.items()]
+    watched = watched_of_run(results.last.watched, run - first)
+    last = Picture(f"end, step {end}", results.last.image[run - first], watched)
+    return [Picture(PHOTOGRAPH, photo, _judged(plan, run, photo)), start, *path, last]
+
+
+def film_strip(title: str, runs: Sequence[Any], paths: Sequence[Sequence[Tile]]) -> Image.Image:
+    """Draw the paths of the first runs, as many as there are, a row each.
+
+    Args:
+      title: heading of the page.
+      runs: of the sweep; those without a path are left out.
+      paths: equally many tiles for every run.
+    """
     if len(paths) < len(runs):
         title = f"{title} (first {len(paths)} of {len(runs)} runs)"
     labels = [_label(run) for run in runs[: len(paths)]]
-    sheet = contact_sheet(tiles, len(paths[0]), title, labels if any(labels) else ())
-    sheet.save(folder / STRIP)
-    return Strip(STRIP, max(filter(np.isfinite, seen), default=None))
+    tiles = [tile for path in paths for tile in path]
+    return contact_sheet(tiles, len(paths[0]), title, labels if any(labels) else ())
 
 
-def _label(run: Run) -> str:
+def _label(run: Any) -> str:
     """A run's place without its seed: from a photograph all seeds start alike."""
     parts = [part for place in (run.row, run.column) for part in place.split(", ")]
     return " · ".join(part for part in parts if part and part != f"seed {run.seed}")
+
+
+def _picture(plan: Plan, run: int, name: str, code: np.ndarray) -> Picture:
+    units = watched_of_run(plan.batch.watch, run).get(GENERATOR, {})
+    image, watched = draw_jit(plan.judge, plan.params[GENERATOR], units, jnp.asarray(code))
+    seen = {GENERATOR: _host(watched)} if watched else {}
+    return Picture(name, np.asarray(image), seen | _judged(plan, run, image))
+
+
+def _judged(plan: Plan, run: int, image: Any) -> dict[str, dict[str, np.ndarray]]:
+    units = watched_of_run(plan.batch.watch, run)
+    units.pop(GENERATOR, None)
+    params = params_of(plan.judge, plan.params)
+    watched = judge_jit(plan.judge, params, units, jnp.asarray(image))
+    return {role: _host(blobs) for role, blobs in watched.items()}
+
+
+def _host(blobs: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {blob: np.asarray(values) for blob, values in blobs.items()}
+
+
+def _spread(steps: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """At most `count` of the steps, evenly spaced, without preference for either end."""
+    if len(steps) <= count:
+        return steps
+    return tuple(steps[round((len(steps) + 1) * j / (count + 1)) - 1] for j in range(1, count + 1))

@@ -1,47 +1,136 @@
-"""The pages of a finished sweep: the contact sheet, the traces, the HTML report."""
+"""The pages of a finished sweep: contact sheet, film strip, traces, metrics.csv, report.html."""
 
+import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
+import jinja2
 import numpy as np
+from PIL import Image
 
+from jaxsynth.disk import write_whole
 from jaxsynth.images import to_rgb
 from jaxsynth.maximize import Run
 from jaxsynth.models.network import Network
 from jaxsynth.report.digest import Digest
-from jaxsynth.report.film_strip import write_strip
-from jaxsynth.report.html import BLUR_ABOVE, ReportImage, ReportRun, write_report
+from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.image_files import IMAGES, image_name
-from jaxsynth.report.path import Picture
 from jaxsynth.report.plots import plot_traces
-from jaxsynth.report.rows import captions, is_non_finite
-from jaxsynth.report.sheet import Tile, contact_sheet
-from jaxsynth.report.tables import write_metrics
+from jaxsynth.report.rows import captions, is_non_finite, score_lines, scores
+from jaxsynth.report.sheet import CONTACT_SHEET, PAGE_TILES, DrawTile, Tile, contact_sheet, layout
+from jaxsynth.report.tables import column_order, format_value, write_csv
 from jaxsynth.runs.folder import read_last_image
 
-CONTACT_SHEET = "contact_sheet.png"
-SHEET_TILES = 400  # a larger sheet is no longer a page
-REPORT_RUNS = 1000  # nor is a larger gallery: a browser holds every picture that was scrolled to
-_COLUMNS, _MOST_COLUMNS = 8, 40  # of a plain page; of a grid, which is a plain page if it is wider
-Visible = Callable[[int], np.ndarray]  # a run's number -> its last image (H, W, 3) uint8, RGB
-# Draws pages from (folder, title, runs, rows, visible, blur); the names of its files.
-DrawSheet = Callable[
-    [Path, str, Sequence[Run], Sequence[Mapping[str, Any]], Visible, bool], list[str]
-]
+BLUR_ABOVE = 0.5  # P(NSFW) above which a picture waits for a click
+CONTENT_NOTE = (
+    "These images were generated, not photographed: they show what a classifier responds to, and "
+    "its neurons are the subject. Some can be suggestive. Those that the classifier scores above "
+    f"{BLUR_ABOVE:g} are blurred until they are clicked."
+)
+REPORT_RUNS = 1000  # a browser holds every picture of the gallery that was scrolled to
+Rows = Sequence[Mapping[str, Any]]
+# Draws pages from (title, runs, rows of the table, tile): names and images.
+DrawSheet = Callable[[str, Sequence[Run], Rows, DrawTile], Iterable[tuple[str, Image.Image]]]
+
+
+class ReportImage(NamedTuple):
+    """One picture of a run.
+
+    Attributes:
+      file: relative to the report.
+      which: `last` or `best`.
+      nsfw: its P(NSFW); None if unknown.
+    """
+
+    file: str
+    which: str = "last"
+    nsfw: float | None = None
+
+
+class ReportRun(NamedTuple):
+    """One run of the gallery: its pictures side by side, and its caption, a heading first."""
+
+    images: tuple[ReportImage, ...]
+    lines: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What report.html shows. Files are relative to it.
+
+    Attributes:
+      title: heading of the page.
+      summary: table rows; columns in the order in which they first appear.
+      runs: the gallery, in this order.
+      note: stands above the gallery, e.g. that it is a part.
+      command: what to type to repeat the run.
+      settings: name -> value.
+      traces: image file of the traces' plot; "" for none.
+      strip: image file of the film strip, likewise.
+      strip_nsfw: the highest P(NSFW) of its pictures; None if unknown.
+      links: further files.
+    """
+
+    title: str
+    summary: Rows = ()
+    runs: Sequence[ReportRun] = ()
+    note: str = ""
+    command: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    traces: str = ""
+    strip: str = ""
+    strip_nsfw: float | None = None
+    links: Sequence[str] = (CONTACT_SHEET, "metrics.csv", "config.json", "results.safetensors")
 
 
 class Pages(NamedTuple):
-    """What `write_pages` has written: the metric rows, and the pictures for the eye, by name."""
+    """The files that `write_pages` has written: the metric rows, and the pictures by name."""
 
     rows: list[dict[str, Any]]
     pictures: list[str]
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A few lines over all runs: how the finite scores are spread, how many runs went wrong."""
-    out = []
+class Finished(NamedTuple):
+    """A finished sweep whose folder holds results.safetensors and its image files.
+
+    Attributes:
+      runs: in order. found: their rows and curves.
+      config: its config.json: `command`, `flags`, `show`, `images`.
+      networks: role -> network.
+      paths: from the photograph to the end image, of the first runs; none without one.
+    """
+
+    runs: Sequence[Run]
+    found: Digest
+    config: Mapping[str, Any]
+    networks: Mapping[str, Network]
+    paths: Sequence[Sequence[Picture]] = ()
+
+
+def write_page(path: Path, page: Page) -> None:
+    """Write report.html beside the images it shows, with no script and nothing remote."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
+    text = templates.get_template("report.html.jinja").render(
+        page=page, content_note=CONTENT_NOTE, blur_above=BLUR_ABOVE
+    )
+    write_whole(path, text.encode("utf-8", "xmlcharrefreplace"))
+
+
+def _url(file: str) -> str:
+    """A relative reference: quoted, so that `#`, `%`, `:` or `"` in a name do no harm."""
+    return quote(file, safe="/", errors="surrogateescape")
+
+
+def summarise(rows: Rows) -> list[dict[str, Any]]:
+    """Sum up all runs in a few lines: the spread of the finite scores, how many went wrong."""
     names = [("P(NSFW), last image", "nsfw_last"), ("P(NSFW), best image", "nsfw_best")]
     most = max(sum(key.startswith("target_") for key in row) for row in rows)
     for n in range(1, most + 1):
@@ -49,81 +138,113 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         name = targets.pop() if len(targets) == 1 else f"target {n}"
         names.append((f"P({name}), last image", f"p_{n}_last"))
     names += [("objective, last image", "objective_last")]
+    out: list[dict[str, Any]] = []
     for name, key in names:
         values = np.array([r[key] for r in rows if r.get(key) is not None], float)
         values = values[np.isfinite(values)]
-        if not values.size:
-            continue
-        low, middle, high = np.quantile(values, [0, 0.5, 1])
-        out.append(
-            {
-                "what": name,
-                "runs": values.size,
-                "mean": values.mean(),
-                "min": low,
-                "median": middle,
-                "max": high,
-            }
-        )
-    frozen = sum(is_non_finite(row) for row in rows)
-    if frozen:
-        out.append({"what": "runs that did not stay finite, frozen", "runs": frozen})
-    bad = sum(r["status"] != "ok" for r in rows)
-    if bad:
-        out.append({"what": "runs that did not go well (see status)", "runs": bad})
+        if values.size:
+            low, middle, high = np.quantile(values, [0, 0.5, 1])
+            spread = {"mean": values.mean(), "min": low, "median": middle, "max": high}
+            out.append({"what": name, "runs": values.size} | spread)
+    for what, count in (
+        ("runs that did not stay finite, frozen", sum(is_non_finite(row) for row in rows)),
+        ("runs that did not go well (see status)", sum(row["status"] != "ok" for row in rows)),
+    ):
+        out += [{"what": what, "runs": count}] if count else []
     return out
 
 
 def write_pages(
+    sweep: Finished,
     folder: Path,
+    *,
     title: str,
-    runs: Sequence[Run],
-    found: Digest,
-    networks: Mapping[str, Network],
-    command: str,
-    config: Mapping[str, Any],
     blur_sheet: bool = False,
-    show: str = "mean",
-    images: str = "all",
-    paths: Sequence[Sequence[Picture]] = (),
     draw_sheet: DrawSheet | None = None,
 ) -> Pages:
-    """Writes metrics.csv, contact_sheet.png, traces.png, report.html, and strip.png of any paths.
+    """Write metrics.csv, the contact sheet, traces.png, report.html, and strip.png of any paths.
 
-    The folder holds results.safetensors, which the sheet is drawn from, and the image files that
-    the choice `images` names (`jaxsynth.report.image_files.IMAGES`); the report shows no others. It
-    blurs images of P(NSFW) > 0.5 until they are clicked; sheet and strip do if asked to.
-    `draw_sheet` draws something else than the contact sheet.
+    The report shows the image files that the sweep has written, no others. It blurs images of
+    P(NSFW) > 0.5 until they are clicked.
+
+    Args:
+      sweep: what the pages show.
+      folder: where its results are, and the pages go.
+      title: heading of the pages.
+      blur_sheet: blurs such images on contact sheet and film strip, too.
+      draw_sheet: draws other pages than the contact sheet.
     """
+    show, images = sweep.config["show"], sweep.config["images"]
+    rows, runs = sweep.found.rows, sweep.runs
 
-    def visible(run: int) -> np.ndarray:
-        return to_rgb(read_last_image(folder, run), show)
+    def tile(run: int, lines: Sequence[str]) -> Tile:
+        row = rows[run]
+        blur = blur_sheet and (row.get("nsfw_last") or 0) > BLUR_ABOVE
+        flag = "" if row["status"] == "ok" else row["status"]
+        return Tile(to_rgb(read_last_image(folder, run), show), tuple(lines), blur, flag)
 
-    rows = found.rows
-    write_metrics(folder / "metrics.csv", rows)
-    sheets = (draw_sheet or _write_sheet)(folder, title, runs, rows, visible, blur_sheet)
-    strip = None
-    if paths:
-        heading = f"{title}, from a photograph"
-        statuses = [row["status"] for row in rows]
-        strip = write_strip(folder, heading, runs, paths, statuses, networks, show, blur_sheet)
-    traces = _write_traces(folder, runs, found)
-    which = IMAGES[images] if found.objective.shape[1] else IMAGES[images][:1]
+    write_csv(folder / "metrics.csv", rows)
+    sheets = []
+    for name, sheet in (draw_sheet or contact_pages)(title, runs, rows, tile):
+        sheet.save(folder / name)
+        sheets.append(name)
+    strip, strip_nsfw = "", None
+    if sweep.paths:
+        strip = STRIP
+        strip_nsfw = write_strip(sweep, folder, f"{title}, from a photograph", blur_sheet)
+    which = IMAGES[images] if sweep.found.objective.shape[1] else IMAGES[images][:1]
     shown = range(min(len(runs), REPORT_RUNS) if which else 0)
-    write_report(
-        folder / "report.html",
+    page = Page(
         title,
         summarise(rows),
         [_report_run(i, runs[i], rows[i], which) for i in shown],
         note=_gallery_note(len(runs), images),
-        command=command,
-        config=config,
-        traces=traces,
-        strip=strip.file if strip else "",
-        strip_nsfw=strip.nsfw if strip else None,
+        command=sweep.config["command"],
+        settings={k: v for k, v in sweep.config["flags"].items() if v is not None},
+        traces=_write_traces(folder, runs, sweep.found),
+        strip=strip,
+        strip_nsfw=strip_nsfw,
         links=(*sheets, "metrics.csv", "config.json", "results.safetensors"),
     )
-    return Pages(rows, [*sheets, *([strip.file] if strip else [])])
+    write_page(folder / "report.html", page)
+    return Pages(rows, [*sheets, *filter(None, [strip])])
+
+
+def contact_pages(
+    title: str, runs: Sequence[Run], rows: Rows, tile: DrawTile
+) -> Iterator[tuple[str, Image.Image]]:
+    """Draw the contact sheet: every run, or the first of them, with what classifiers say of it."""
+    order, columns, row_labels, column_labels = layout([(r.row, r.column) for r in runs])
+    if len(order) < len(runs):
+        title = f"{title} (first {len(order)} of {len(runs)} runs)"
+    tiles = []
+    for i in order:
+        place = () if row_labels else filter(None, [_place(runs[i])])  # a grid's labels say it
+        tiles.append(tile(i, (*place, *captions(rows[i]))))
+    yield CONTACT_SHEET, contact_sheet(tiles, columns, title, row_labels, column_labels)
+
+
+def write_strip(sweep: Finished, folder: Path, title: str, blur: bool = False) -> float | None:
+    """Draw the paths of the first runs into strip.png.
+
+    Returns:
+      The highest P(NSFW) of its pictures; None if it is unknown.
+    """
+    paths, seen = [], []
+    for run, path, row in zip(sweep.runs, sweep.paths, sweep.found.rows, strict=False):
+        tiles = []
+        for picture in path:
+            said = scores(run.terms, sweep.networks, {"last": picture.watched})
+            nsfw = said.get("nsfw_last")
+            seen += [] if nsfw is None or not np.isfinite(nsfw) else [float(nsfw)]
+            show = "mean" if picture.name == PHOTOGRAPH else sweep.config["show"]
+            lines = (picture.name, *score_lines(said))
+            flag = row["status"] if picture is path[-1] and row["status"] != "ok" else ""
+            hidden = blur and (nsfw or 0) > BLUR_ABOVE
+            tiles.append(Tile(to_rgb(picture.image, show), lines, hidden, flag))
+        paths.append(tiles)
+    film_strip(title, sweep.runs, paths).save(folder / STRIP)
+    return max(seen, default=None)
 
 
 def _report_run(i: int, run: Run, row: Mapping[str, Any], which: Sequence[str]) -> ReportRun:
@@ -139,9 +260,9 @@ def _place(run: Run) -> str:
 
 
 def _gallery_note(runs: int, images: str) -> str:
-    """What the report does not show, "" where it shows all."""
+    """Say what the report does not show; "" where it shows all."""
     if not IMAGES[images]:
-        shown = "all" if runs <= SHEET_TILES else f"the first {SHEET_TILES}"
+        shown = "all" if runs <= PAGE_TILES else f"the first {PAGE_TILES}"
         return (
             f"No image files were written (--images=none): the sheet shows {shown} runs, "
             "metrics.csv says what the classifiers see in all, results.safetensors has the pixels."
@@ -154,58 +275,8 @@ def _gallery_note(runs: int, images: str) -> str:
     return ""
 
 
-def _write_sheet(
-    folder: Path,
-    title: str,
-    runs: Sequence[Run],
-    rows: Sequence[Mapping[str, Any]],
-    visible: Visible,
-    blur: bool,
-) -> list[str]:
-    order, columns, labels = _grid(runs)
-    if len(order) > SHEET_TILES:
-        order = order[: SHEET_TILES // columns * columns]
-        title = f"{title} (first {len(order)} of {len(runs)} runs)"
-        labels = (
-            {}
-            if not labels
-            else labels | {"row_labels": labels["row_labels"][: len(order) // columns]}
-        )
-    tiles = []
-    for i in order:
-        place = () if labels else filter(None, [_place(runs[i])])  # a grid's labels say it
-        tiles.append(run_tile(visible(i), rows[i], (*place, *captions(rows[i])), blur))
-    contact_sheet(tiles, columns, title, **labels).save(folder / CONTACT_SHEET)
-    return [CONTACT_SHEET]
-
-
-def run_tile(image: np.ndarray, row: Mapping[str, Any], lines: tuple[str, ...], blur: bool) -> Tile:
-    """A run's last image (H, W, 3) RGB with these caption lines, flagged if its status is not
-    ok."""
-    return Tile(
-        image,
-        lines,
-        blur=blur and (row.get("nsfw_last") or 0) > BLUR_ABOVE,
-        flag="" if row["status"] == "ok" else row["status"],
-    )
-
-
-def _grid(runs: Sequence[Run]) -> tuple[list[int], int, dict[str, list[str]]]:
-    """Order of the tiles, columns, and labels: a grid where the runs make a full one that is not
-    too wide."""
-    places = {(run.row, run.column): i for i, run in enumerate(runs)}
-    row_names = list(dict.fromkeys(run.row for run in runs))
-    column_names = list(dict.fromkeys(run.column for run in runs))
-    full = len(places) == len(runs) == len(row_names) * len(column_names)
-    if full and any(row_names) and len(column_names) <= _MOST_COLUMNS:
-        order = [places[r, c] for r in row_names for c in column_names]
-        labels = {"row_labels": row_names, "column_labels": column_names}
-        return order, len(column_names), labels
-    return list(range(len(runs))), min(_COLUMNS, len(runs)), {}
-
-
 def _write_traces(folder: Path, runs: Sequence[Run], found: Digest) -> str:
-    """Draws the traces; the file's name, or "" where nothing moved or matplotlib is missing."""
+    """Draw the traces; the file's name, or "" where nothing moved or matplotlib is missing."""
     if not found.objective.shape[1]:
         return ""
     probabilities: dict[str, np.ndarray] = {}

@@ -1,23 +1,27 @@
-"""The contact sheet: a page of captioned images, drawn with Pillow alone."""
+"""Contact sheets: pages of captioned images, drawn with Pillow alone."""
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from jaxsynth.report.tables import printable
 
+CONTACT_SHEET = "contact_sheet.png"
+PAGE_TILES = 400  # a larger sheet is no longer a page
 TILE, MIN_TILE = 192, 160  # sides at which large and small pictures are shown
 PAPER, INK, SOFT, FLAG = "#fbfbf9", "#22252a", "#6b7076", "#b3261e"
 MIN_WIDTH = 480  # room for the title
 MARGIN, GAP, TITLE_SIZE, TEXT_SIZE = 28, 14, 20, 13
+_COLUMNS, _MOST_COLUMNS = 8, 40  # of a plain page; of a grid, which is a plain page if it is wider
+_ATLAS_SIDE, _ATLAS_COLUMNS = 112, 20  # of an atlas: a tile in pixels, its widest page in tiles
 _ELLIPSIS = "…"
 
 
 class Tile(NamedTuple):
-    """One picture and what is written under it.
+    """One picture and the text under it.
 
     Attributes:
       image: (H, W, 3) uint8, RGB.
@@ -32,6 +36,77 @@ class Tile(NamedTuple):
     flag: str = ""
 
 
+DrawTile = Callable[[int, Sequence[str]], Tile]  # a run's number and its caption -> its tile
+
+
+class Layout(NamedTuple):
+    """Runs on a contact sheet: their order, tiles per row, and the labels of a full grid."""
+
+    order: list[int]
+    columns: int
+    row_labels: list[str]
+    column_labels: list[str]
+
+
+def layout(places: Sequence[tuple[str, str]]) -> Layout:
+    """Lay out runs by their (row, column): a grid if they fill one of at most 40 columns.
+
+    Of more than `PAGE_TILES` runs the first rows are shown.
+    """
+    numbers = {place: i for i, place in enumerate(places)}
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    full = len(numbers) == len(places) == len(rows) * len(columns)
+    if not (full and any(rows) and len(columns) <= _MOST_COLUMNS):
+        width = min(_COLUMNS, len(places))
+        return Layout(list(range(min(len(places), PAGE_TILES))), width, [], [])
+    rows = rows[: PAGE_TILES // len(columns)]
+    order = [numbers[row, column] for row in rows for column in columns]
+    return Layout(order, len(columns), rows, columns)
+
+
+def atlas_pages(
+    title: str, runs: Sequence[Any], rows: Sequence[Mapping[str, Any]], tile: DrawTile
+) -> Iterator[tuple[str, Image.Image]]:
+    """Draw every run in order: its `row` as the unit's label, below it the unit's activation.
+
+    Args:
+      title: heading of every page.
+      runs, rows: the runs, a term each, and their rows of the table.
+      tile: makes a run's tile.
+
+    Yields:
+      Name and image of each page. One page is contact_sheet.png; more of them, of at most 400
+      tiles, are atlas_00.png and so on.
+    """
+    columns = _atlas_columns(len(runs), len({run.seed for run in runs}))
+    size = PAGE_TILES // columns * columns
+    pages = -(-len(runs) // size)
+    for page in range(pages):
+        shown = range(page * size, min(len(runs), (page + 1) * size))
+        heading, name = title, CONTACT_SHEET
+        if pages > 1:
+            units = f"{runs[shown[0]].row} to {runs[shown[-1]].row}"
+            heading = f"{title} (page {page + 1} of {pages}: {units})"
+            name = f"atlas_{page:02d}.png"
+        tiles = [tile(i, _atlas_lines(runs[i], rows[i])) for i in shown]
+        yield name, contact_sheet(tiles, columns, heading, side=_ATLAS_SIDE)
+
+
+def _atlas_lines(run: Any, row: Mapping[str, Any]) -> tuple[str, ...]:
+    activation = f"{row['activation_1_last']:.3g}"
+    return run.row, f"{activation}, {run.column}" if run.column else activation
+
+
+def _atlas_columns(count: int, seeds: int) -> int:
+    """Tiles per row: a page wider than high, few empty places, a unit's seeds side by side."""
+    near = [_ATLAS_COLUMNS]
+    if count <= PAGE_TILES:
+        middle = round((1.5 * count) ** 0.5)
+        near = [min(_ATLAS_COLUMNS, max(3, middle + d)) for d in (0, 1, -1, 2, -2)]
+    fitting = [max(1, columns // seeds) * seeds for columns in near]
+    return min(min(fitting, key=lambda columns: -count % columns), PAGE_TILES)
+
+
 def contact_sheet(
     tiles: Sequence[Tile],
     columns: int,
@@ -40,7 +115,7 @@ def contact_sheet(
     column_labels: Sequence[str] = (),
     side: int | None = None,
 ) -> Image.Image:
-    """Draws tiles row by row.
+    """Draw tiles row by row.
 
     Args:
       tiles: in reading order.
@@ -82,7 +157,7 @@ def contact_sheet(
         draw.text((left - GAP, y), text, INK, font, anchor="rm")
     for i, tile in enumerate(tiles):
         row, column = divmod(i, columns)
-        _draw_tile(page, draw, tile, left + column * cell[0], grid_top + row * cell[1], side)
+        _draw_tile(page, tile, left + column * cell[0], grid_top + row * cell[1], side)
     return page
 
 
@@ -98,10 +173,8 @@ def _check_grid(
     return rows
 
 
-def _draw_tile(
-    page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, x: int, y: int, side: int
-) -> None:
-    picture = _scaled(tile.image, side)
+def _draw_tile(page: Image.Image, tile: Tile, x: int, y: int, side: int) -> None:
+    picture, draw = _scaled(tile.image, side), ImageDraw.Draw(page)
     if tile.blur:
         picture = picture.filter(ImageFilter.GaussianBlur(side / 12))
     page.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
@@ -117,7 +190,7 @@ def _draw_tile(
 
 
 def _shown_side(image: np.ndarray) -> int:
-    """The longer side on the page: small pictures grow to MIN_TILE, large ones shrink to TILE."""
+    """Return the longer side on the page: small pictures grow to MIN_TILE, large ones shrink."""
     return min(max(image.shape[0], image.shape[1], MIN_TILE), TILE)
 
 
@@ -138,7 +211,7 @@ def _line_height(size: int) -> int:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text on one line, shortened with an ellipsis until it is no wider than `width`.
+    """Return the text on one line, shortened with an ellipsis until it is no wider than `width`.
 
     A number at the end stays: `swimming_po… 0.87`.
     """
@@ -154,7 +227,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """The text's words on as many lines as it takes."""
+    """Return the text's words on as many lines as it takes."""
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
