@@ -45,7 +45,7 @@ from jaxsynth.evaluation.looks import label_units
 from jaxsynth.maximize import PLACES
 from jaxsynth.models.network import Network, is_generator
 from jaxsynth.models.weights import file_record, load_network
-from jaxsynth.runs.checkpoint import locked
+from jaxsynth.runs.folder import lock
 from jaxsynth.runs.keep import Stopped
 from jaxsynth.system import ENCODER
 
@@ -142,7 +142,7 @@ def main(argv: Sequence[str]) -> int:
     check_budgets(run)
     with (
         keeps_going_on(run.out) as stop,
-        locked(run.out),
+        lock(run.out),
         tqdm(unit="run-step", disable=not settings.progress) as bar,
     ):
 

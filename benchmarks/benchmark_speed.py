@@ -30,7 +30,7 @@ from benchmarks.speed_cases import (
 from experiments.launch import check_flags_only, command_line, parse_counts, parse_some_of, run_main
 from jaxsynth.disk import write_whole
 from jaxsynth.report.tables import format_markdown, write_metrics
-from jaxsynth.runs.checkpoint import locked
+from jaxsynth.runs.folder import lock
 
 _PEERS = {"none": (), TORCH: (TORCH,), COMPILED: (TORCH, COMPILED)}
 _PRECISIONS = ("float32", "bfloat16")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     if not math.isfinite(_SECONDS.value):
         raise ValueError(f"--seconds={_SECONDS.value}: expected seconds from 0 up")
     folder = _folder()
-    with locked(folder):
+    with lock(folder):
         machine, limits = in_own_process(measure_machine, precisions, _PEERS[_PEER.value])
         measured = []
         for one in _measure_all(cases, precisions, batches):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from experiments.table import config_maker, launch_table
+from experiments.table import Part, Row, config_maker, launch_table
 
 from experiments import run_flags
 from experiments.common import TARGETS, load_networks, target_term
@@ -26,7 +26,6 @@ from jaxsynth.balance import BALANCES
 from jaxsynth.chunks import Results
 from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, Run, plan
 from jaxsynth.models.network import Network
-from jaxsynth.runs.tables import Part, Row
 from jaxsynth.terms import choose_units
 
 _NO_USE = ("balance", *run_flags.OF_A_KEPT_RUN)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from experiments.table import config_maker, launch_table
+from experiments.table import Part, Row, config_maker, launch_table
 
 from experiments import run_flags
 from experiments.common import load_networks
@@ -27,7 +27,6 @@ from jaxsynth.images import to_rgb
 from jaxsynth.maximize import NSFW, PLACES, Run, Sweep, execute, plan
 from jaxsynth.models.network import Network
 from jaxsynth.runs.folder import machine_line
-from jaxsynth.runs.tables import Part, Row
 from jaxsynth.system import ENCODER, GENERATOR
 from jaxsynth.terms import choose_units
 

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from jaxsynth.images import BGR_MEAN
-from jaxsynth.report.image_files import image_writer
 from jaxsynth.report.tables import format_markdown
 from jaxsynth.runs.folder import hardware
+from jaxsynth.runs.keep import image_writer
 
 _SHOWN = 160  # side of a picture on the sheet
 _COUNTS = {64: 400, 256: 40}  # side -> pictures

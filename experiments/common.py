@@ -12,10 +12,8 @@ from absl import flags
 
 from experiments.continuing import going_on
 from experiments.launch import command_line, keep_compiled
-from experiments.processes import Processes, agree, any_of
 from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
-from jaxsynth.chunks import chunk_starts
 from jaxsynth.images import preprocess, read_image
 from jaxsynth.maximize import PLACES, Plan, Run, check_roles, encode, plan
 from jaxsynth.models.network import Network, logits_blob
@@ -23,7 +21,6 @@ from jaxsynth.models.weights import cache_dir, file_record, load_encoder, load_n
 from jaxsynth.porting.port import file_sha256
 from jaxsynth.report.digest import digest, join_digests
 from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
-from jaxsynth.report.image_files import image_writer
 from jaxsynth.report.pages import DrawSheet, Finished, Pages, summarise, write_pages
 from jaxsynth.report.rows import is_non_finite
 from jaxsynth.report.tables import format_table
@@ -32,11 +29,12 @@ from jaxsynth.runs.checkpoint import (
     ask_all_to_stop,
     join_chunks,
     load_chunk,
-    locked,
+    read_codes,
     remove_unfinished,
 )
-from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_codes
-from jaxsynth.runs.keep import Stopped, fingerprint, kept_chunks, open_run
+from jaxsynth.runs.folder import RESULTS, UNFINISHED, fingerprint, lock, open_run
+from jaxsynth.runs.keep import Keeping, Stopped, all_chunks, finished_chunks, image_writer
+from jaxsynth.runs.processes import Processes, agree, any_of
 from jaxsynth.system import ENCODER, GENERATOR
 from jaxsynth.terms import Term, unit_term
 
@@ -135,7 +133,7 @@ def _open_run(settings: Settings, config: dict[str, Any], held: ExitStack) -> di
     refusal: Exception | None = None
     if settings.processes.leads:
         try:
-            held.enter_context(locked(settings.out))
+            held.enter_context(lock(settings.out))
             config = open_run(settings.out, config, settings.resume, settings.overwrite)
         except (ValueError, OSError) as error:
             refusal = error
@@ -192,24 +190,21 @@ def _compute_with_others(settings: Settings, todo: Plan, asked_to_stop: Callable
 
 def _compute(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:
     """This process's chunks, and their images."""
-    index, count = settings.processes
-    chunks = kept_chunks(
-        todo,
-        settings.out,
-        _starts(settings, todo)[index::count],
-        settings.save_seconds,
-        asked_to_stop,
-        settings.progress,
-        settings.devices,
-    )
+    keeping = _keeping(settings, asked_to_stop)
     with image_writer(settings.out, settings.images, settings.show) as write:
-        for first, chunk in chunks:
+        for first, chunk in finished_chunks(todo, keeping):
             write(first, chunk)
 
 
-def _starts(settings: Settings, todo: Plan) -> Sequence[int]:
-    """The first runs of all chunks."""
-    return chunk_starts(len(todo.batch.codes), settings.chunk_runs)
+def _keeping(settings: Settings, asked_to_stop: Callable[[], bool] = lambda: False) -> Keeping:
+    return Keeping(
+        settings.out,
+        save_seconds=settings.save_seconds,
+        progress=settings.progress,
+        asked_to_stop=asked_to_stop,
+        devices=settings.devices,
+        processes=settings.processes,
+    )
 
 
 def _write_pages(
@@ -224,7 +219,7 @@ def _write_pages(
 ) -> Pages:
     """Results and pages of all chunks, of which one at a time is in memory."""
     parts, paths = [], []
-    for first in _starts(settings, todo):
+    for first in all_chunks(todo, _keeping(settings)):
         chunk = load_chunk(settings.out, first)
         parts.append(digest(first, runs, chunk, networks))
         if photo is not None:

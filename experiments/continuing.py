@@ -12,7 +12,8 @@ from absl import flags
 from jaxsynth.maximize import Run
 from jaxsynth.models.weights import file_record
 from jaxsynth.recipes import Recipe
-from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_codes, read_config
+from jaxsynth.runs.checkpoint import read_codes
+from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_config
 from jaxsynth.system import GENERATOR
 from jaxsynth.terms import Term
 

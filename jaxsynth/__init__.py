@@ -6,7 +6,7 @@ from jaxsynth.maximize import Run, Sweep, synthesize
 from jaxsynth.models.network import CodeStats, Network, NetworkInfo
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.recipes import RECIPES, Recipe
-from jaxsynth.runs.folder import read_results
+from jaxsynth.runs.checkpoint import read_arrays as read_results
 from jaxsynth.terms import Term, parse_term, system_shapes
 
 __all__ = [

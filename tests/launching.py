@@ -28,7 +28,7 @@ from jax._src import xla_bridge
 
 ROOT = Path(__file__).parents[1]
 _SHARED = (
-    *("jaxsynth.maximize", "jaxsynth.scoring", "jaxsynth.runs.tables", "jaxsynth.report.pages"),
+    *("jaxsynth.maximize", "jaxsynth.scoring", "jaxsynth.runs.keep", "jaxsynth.report.pages"),
     *("absl.app", "tqdm", "matplotlib.figure", "matplotlib.backends.backend_agg"),
 )
 

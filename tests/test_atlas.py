@@ -19,7 +19,7 @@ from jaxsynth.report.digest import Digest
 from jaxsynth.report.film_strip import Picture, path_pictures, path_steps
 from jaxsynth.report.pages import Finished, Page, write_page, write_strip
 from jaxsynth.report.sheet import Tile, atlas_pages
-from jaxsynth.runs.folder import read_results
+from jaxsynth.runs.checkpoint import read_arrays
 from jaxsynth.terms import Term, layer_terms, system_shapes
 
 NETWORKS = tiny_networks()
@@ -78,7 +78,7 @@ def test_the_strip_shows_photograph_reconstruction_path_and_end(weights, photo, 
     assert len(corners) == 2 and len({x for _, x in corners}) == 1  # the first tile of both rows
     assert page.shape[1] == corners[0][1] + 8 * PITCH - sheet.GAP + sheet.MARGIN
 
-    generator, results = NETWORKS["generator"], read_results(out)
+    generator, results = NETWORKS["generator"], read_arrays(out)
     encoder = NETWORKS["places"]
     code = encoder.apply(encoder.params, jnp.asarray(to_network(small)))["fc6"]
     for run, (y, x) in enumerate(corners):
@@ -223,7 +223,7 @@ def test_an_atlas_is_one_compilation_for_all_units(weights, tmp_path, monkeypatc
     page = (out / "report.html").read_text()
     assert "All 8 units of places:conv2 at 1,2 of 8x8, climbed at conv2_pre" in page
     assert (out / "contact_sheet.png").is_file() and len(list((out / "images").iterdir())) == 16
-    results = read_results(out)
+    results = read_arrays(out)
     assert (results.last.objective > results.objective[:, 0]).all()
     assert not list(out.glob("atlas_*"))
 

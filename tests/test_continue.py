@@ -15,7 +15,8 @@ from launching import run, start
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.models.weights import save_network
-from jaxsynth.runs.folder import UNFINISHED, read_results
+from jaxsynth.runs.checkpoint import read_arrays
+from jaxsynth.runs.folder import UNFINISHED
 
 pytestmark = pytest.mark.xdist_group("continue")
 
@@ -72,7 +73,7 @@ def test_more_steps_of_a_constant_schedule_are_those_of_a_longer_run(folder):
     how = ["--scenes=abbey,dam", "--seeds=3", "--steps=7", "--schedule=constant", "--batch=4"]
     weights = [f"--{role}={folder / role}.safetensors" for role in tiny_networks()]
     _run("scene", *weights, *how, "--lr_start=0.5", f"--out={folder / 'long'}")
-    first, more, long = (read_results(folder / name) for name in ("first", "b", "long"))
+    first, more, long = (read_arrays(folder / name) for name in ("first", "b", "long"))
     np.testing.assert_array_equal(more.codes, long.codes)
     np.testing.assert_array_equal(more.last.image, long.last.image)
     traces = np.concatenate([first.objective, more.objective], axis=1)

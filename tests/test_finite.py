@@ -13,7 +13,7 @@ from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.maximize import Run, Sweep, synthesize
 from jaxsynth.recipes import RECIPES, Recipe
-from jaxsynth.runs.folder import read_results
+from jaxsynth.runs.checkpoint import read_arrays
 from jaxsynth.terms import Term
 
 SCENE = Term("places", "fc8", (1,), 1.0)
@@ -98,7 +98,7 @@ def test_a_poisoned_start_code_is_marked_counted_and_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     clean = _launch(weights, tmp_path / "clean", codes)
     assert clean.returncode == 0, clean.stderr
-    found, expected = read_results(tmp_path / "run"), read_results(tmp_path / "clean")
+    found, expected = read_arrays(tmp_path / "run"), read_arrays(tmp_path / "clean")
     assert found.sound.tolist() == [True, False, True]
     for i in (0, 2):
         _same(found, i, expected, i)

@@ -11,10 +11,11 @@ from test_launchers import launch, rows_of
 from tiny import save_tiny_networks
 
 from jaxsynth.images import read_image, to_rgb
-from jaxsynth.report import image_files
-from jaxsynth.report.image_files import image_name, image_writer
 from jaxsynth.report.pages import REPORT_RUNS
-from jaxsynth.runs.folder import read_last_image, read_results
+from jaxsynth.runs import keep
+from jaxsynth.runs.checkpoint import read_arrays, read_image_of
+from jaxsynth.runs.folder import image_name
+from jaxsynth.runs.keep import image_writer
 
 FLAGS = ("--scenes=abbey,dam", "--seeds=3", "--steps=3", "--batch=4")
 
@@ -50,7 +51,7 @@ def test_what_a_thread_raises_comes_out_and_no_chunk_is_handed_on(tmp_path, monk
     def full(path, rgb):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(image_files, "write_png", full)
+    monkeypatch.setattr(keep, "write_png", full)
     with (
         pytest.raises(OSError, match="No space left"),
         image_writer(tmp_path, "best", "mean") as write,
@@ -107,8 +108,8 @@ def test_the_best_image_has_its_own_caption_and_score(runs):
 
 
 def test_a_last_image_is_read_alone(runs):
-    whole = read_results(runs["none"]).last.image
-    np.testing.assert_array_equal(read_last_image(runs["none"], 4), whole[4])
+    whole = read_arrays(runs["none"]).last.image
+    np.testing.assert_array_equal(read_image_of(runs["none"], 4), whole[4])
 
 
 def test_a_run_resumes_with_its_own_choice_only(weights, runs):

@@ -15,8 +15,15 @@ from jaxsynth.chunks import join
 from jaxsynth.maximize import Run, Sweep, execute, plan
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.folder import UNFINISHED
-from jaxsynth.runs.keep import Stopped
-from jaxsynth.runs.sweeps import Keeping, close_sweep, kept_sweep, open_sweep, sweep_config
+from jaxsynth.runs.keep import (
+    Keeping,
+    Stopped,
+    close_sweep,
+    finished_sweep,
+    open_sweep,
+    sweep_config,
+)
+from jaxsynth.runs.parts import Parts
 from jaxsynth.terms import Term
 
 SMALL = ("--steps=12", "--batch=3", "--noprogress")
@@ -51,10 +58,12 @@ def test_a_sweep_goes_on_from_the_step_where_it_was_stopped(tmp_path):
 
     def compute(last: int):
         keeping = Keeping(
-            tmp_path, True, 99.0, lambda: asked.append(0) or len(asked) >= last, False
+            tmp_path,
+            save_seconds=99.0,
+            asked_to_stop=lambda: asked.append(0) or len(asked) >= last,
+            progress=False,
         )
-        open_sweep(keeping, "one", config)
-        return kept_sweep(keeping, "one", todo)
+        return finished_sweep(keeping, "one", todo, config)
 
     with pytest.raises(Stopped, match=r"one: runs 2 to 3 of 5 at step 3 of 4, 1 of 3 chunks"):
         compute(8)  # 4 steps, the end of the chunk, 3 steps
@@ -67,11 +76,33 @@ def test_a_sweep_goes_on_from_the_step_where_it_was_stopped(tmp_path):
     assert not asked  # nothing was left
 
     other = sweep_config("x", Sweep(Recipe(steps=5), batch=2), runs, {"places": {"sha256": "0"}})
-    keeping = Keeping(tmp_path, True, 99.0, lambda: False, False)
+    keeping = Keeping(tmp_path)
     with pytest.raises(ValueError, match=r"recipe steps 4, not 5.*\(a command\)"):
         open_sweep(keeping, "one", other)
     close_sweep(tmp_path, "one")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_part_is_known_by_what_it_was_made_of(tmp_path):
+    made_of = {"steps": 3, "scenes": ("bar", "dam")}
+    parts = Parts(tmp_path / "run", "a command")
+    assert not parts.done("one", made_of)
+    codes = np.arange(6.0).reshape(2, 3)
+    parts.save("one", made_of, value=[{"P": 0.5}], arrays={"codes": codes})
+    with pytest.raises(ValueError, match="is not empty"):
+        Parts(tmp_path / "run", "another")
+    again = Parts(tmp_path / "run", "another", resume=True)
+    assert again.done("one", made_of) and not again.done("two", made_of)
+    assert again.value("one") == [{"P": 0.5}]
+    np.testing.assert_array_equal(again.arrays("one")["codes"], codes)
+    with pytest.raises(ValueError, match=r"one steps 3, not 4: .*\(a command\)"):
+        again.done("one", made_of | {"steps": 4})
+    (tmp_path / "run" / "mine.txt").touch()
+    assert not Parts(tmp_path / "run", "another", overwrite=True).done("one", made_of)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["mine.txt"]
+    (tmp_path / "run" / "parts.json").write_text('{"one": 3}')
+    with pytest.raises(ValueError, match=r"parts\.json cannot be read .*delete it"):
+        Parts(tmp_path / "run", "another", resume=True)
 
 
 def begin(name: str, *flags: object) -> Launched:
@@ -96,7 +127,7 @@ def stop_in_the_second(name: str, process: Launched, out: Path, number: int) -> 
 def figures_of(name: str, out: Path) -> dict:
     """What it has found, by row or group."""
     found = json.loads((out / FINISHED[name]).read_text())
-    return {key: one.get("rows", one.get("values")) for key, one in found.items()}
+    return {key: one.get("value", one.get("values")) for key, one in found.items()}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

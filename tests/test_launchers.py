@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.recipes import RECIPES
-from jaxsynth.runs.folder import read_results
+from jaxsynth.runs.checkpoint import read_arrays
 
 FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "report.html")
 
@@ -51,7 +51,7 @@ def test_joint_leaves_everything_behind(weights, tmp_path):
     assert all((out / name).is_file() for name in FILES)
     assert len(list((out / "images").glob("*.png"))) == 16
 
-    results = read_results(out)
+    results = read_arrays(out)
     assert results.codes.shape == (8, 12) and results.recorded_codes.shape == (8, 2, 12)
     np.testing.assert_array_equal(results.recorded_codes[:, 1], results.codes)
     assert results.objective.shape == (8, 4)
@@ -114,7 +114,7 @@ def test_every_experiment_runs(weights, tmp_path, name, flags, runs):
     rows = rows_of(tmp_path / "run")
     assert len(rows) == runs and all(row["status"] == "ok" for row in rows)
     assert all(0 <= float(row["nsfw_last"]) <= 1 for row in rows)
-    assert read_results(tmp_path / "run").last.image.shape == (runs, 16, 16, 3)
+    assert read_arrays(tmp_path / "run").last.image.shape == (runs, 16, 16, 3)
 
 
 def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
@@ -133,7 +133,7 @@ def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
         f"--out={tmp_path / 'run'}",
     )
     assert done.returncode == 0, done.stderr
-    results = read_results(tmp_path / "run")
+    results = read_arrays(tmp_path / "run")
     assert results.codes.dtype == np.float64 and results.recorded_codes.shape == (2, 3, 12)
     from dataclasses import replace
 
@@ -207,7 +207,7 @@ def test_the_2016_system_runs_by_the_same_command(big_generator, big_places, gol
         f"--out={tmp_path / 'run'}",
     )
     assert done.returncode == 0, done.stderr
-    results = read_results(tmp_path / "run")
+    results = read_arrays(tmp_path / "run")
     np.testing.assert_allclose(
         results.objective[0, 0], np.ravel(golden["value_fc8_8"])[0], rtol=1e-4
     )

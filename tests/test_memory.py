@@ -17,8 +17,8 @@ from jaxsynth.chunks import join
 from jaxsynth.maximize import Run, Sweep, execute, plan
 from jaxsynth.parts import make_parts, share_rows
 from jaxsynth.recipes import Recipe
-from jaxsynth.runs.checkpoint import load_progress, save_progress
-from jaxsynth.runs.folder import UNFINISHED, read_results
+from jaxsynth.runs.checkpoint import load_progress, read_arrays, save_progress
+from jaxsynth.runs.folder import UNFINISHED
 from jaxsynth.terms import Term
 
 ROOT = Path(__file__).parents[1]
@@ -150,7 +150,7 @@ def test_a_launcher_says_it_once_or_gives_advice(tmp_path):
     ]
     small = _scene(weights, 99, tmp_path / "small", "--batch=2")
     assert small.returncode == 0 and not small.stderr
-    found = read_results(tmp_path / "run"), read_results(tmp_path / "small")
+    found = read_arrays(tmp_path / "run"), read_arrays(tmp_path / "small")
     jax.tree.map(np.testing.assert_array_equal, *found)
 
     host = _scene(weights, -1, tmp_path / "host", "--batch=4")

@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -18,8 +20,8 @@ from jaxsynth.chunks import join
 from jaxsynth.maximize import Run, Sweep, execute, plan
 from jaxsynth.models.weights import save_network
 from jaxsynth.recipes import RECIPES, Recipe
-from jaxsynth.runs.checkpoint import load_chunk, load_progress, locked, save_progress
-from jaxsynth.runs.folder import UNFINISHED
+from jaxsynth.runs.checkpoint import load_chunk, load_progress, save_progress
+from jaxsynth.runs.folder import UNFINISHED, lock
 from jaxsynth.terms import Term
 
 ROOT = Path(__file__).parents[1]
@@ -172,9 +174,21 @@ def test_two_at_once_are_refused_and_a_killed_one_leaves_no_lock(weights, tmp_pa
 
 def test_a_lock_is_given_back(tmp_path):
     for _ in range(2):
-        with locked(tmp_path), pytest.raises(ValueError, match="in use"), locked(tmp_path):
+        with lock(tmp_path), pytest.raises(ValueError, match="in use"), lock(tmp_path):
             pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, capsys):
+    def flock(handle, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with lock(tmp_path / "run"):
+        (tmp_path / "run" / "file").touch()
+    said = capsys.readouterr().err
+    assert "has no locks (Function not implemented)" in said and said.count("\n") == 1
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["file"]
 
 
 @pytest.fixture

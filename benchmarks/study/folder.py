@@ -16,8 +16,15 @@ from urllib.parse import quote
 
 import numpy as np
 
-from jaxsynth.runs.checkpoint import load_kept
-from jaxsynth.runs.folder import CONFIG, LOCK, read_config, this_device, write_arrays, write_config
+from jaxsynth.runs.folder import (
+    CONFIG,
+    LOCK,
+    load_arrays,
+    read_config,
+    this_device,
+    write_arrays,
+    write_config,
+)
 
 CELLS = "cells"
 _OURS = (CONFIG, "results.csv", "results.safetensors", "table.md", "table.tex", "plots.png")
@@ -109,7 +116,7 @@ def has_cell(folder: Path, name: str) -> bool:
 
 def load_cell(folder: Path, name: str) -> dict[str, np.ndarray]:
     """A finished cell. Raises ValueError if its file is damaged."""
-    return load_kept(_cell(folder, name))
+    return load_arrays(_cell(folder, name))
 
 
 def _cell(folder: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 figures.json         group -> values, command, sweeps, hashes, versions, hardware, seconds
 table.md             the figures against what the weights must reach
 scenes_00.png, ...   pages of `scene`; reconstructions, nsfw, sfw, joint, random, spectra .png
-unfinished/          sweeps under way, see `jaxsynth.runs.sweeps`
+unfinished/          sweeps under way, see `jaxsynth.runs.keep`
 """
 
 import json

@@ -30,15 +30,13 @@ from jaxsynth.evaluation.groups import JUDGE, Group, Work
 from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
 from jaxsynth.maximize import NSFW, PLACES, Plan, Run, Sweep, plan
 from jaxsynth.models.network import Network
-from jaxsynth.runs.checkpoint import locked
-from jaxsynth.runs.folder import hardware, versions
-from jaxsynth.runs.keep import Stopped
-from jaxsynth.runs.sweeps import (
+from jaxsynth.runs.folder import hardware, lock, sha256_of, versions
+from jaxsynth.runs.keep import (
     Keeping,
+    Stopped,
     close_sweep,
-    kept_sweep,
+    finished_sweep,
     open_sweep,
-    sha256_of,
     sweep_config,
 )
 from jaxsynth.system import ENCODER, GENERATOR, make_encoder
@@ -131,7 +129,13 @@ def evaluate_prior(
     photographs = functools.cache(functools.partial(_photographs, run, say))
     side = networks[GENERATOR].info.config.size
     digests = {role: record["sha256"] for role, record in run.records.items()}
-    keeping = Keeping(run.out, run.resume, run.save_seconds, asked_to_stop, run.progress)
+    keeping = Keeping(
+        run.out,
+        resume=run.resume,
+        save_seconds=run.save_seconds,
+        progress=run.progress,
+        asked_to_stop=asked_to_stop,
+    )
 
     @functools.cache
     def reconstructions() -> np.ndarray:
@@ -139,11 +143,11 @@ def evaluate_prior(
         return reconstruct(pair, images.images[images.rows])
 
     def results(name: str) -> Results:
-        return kept_sweep(keeping, name, plans[name])
+        return finished_sweep(keeping, name, plans[name], _config(run, name, *sweeps[name]))
 
     runs = {name: of for name, (of, _) in sweeps.items()}
     work = Work(networks, pair, baseline, runs, results, photographs, reconstructions)
-    with locked(run.out):
+    with lock(run.out):
         done = earlier_records(run.out, digests, run.resume, run.overwrite)
         left = [name for name in run.groups if not _is_finished(run, name, done, sweeps)]
         if set(left) & set(_WITH_PHOTOGRAPHS):

@@ -17,12 +17,12 @@ from jaxsynth.maximize import Run
 from jaxsynth.models.network import Network
 from jaxsynth.report.digest import Digest
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
-from jaxsynth.report.image_files import IMAGES, image_name
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.rows import captions, is_non_finite, score_lines, scores
 from jaxsynth.report.sheet import CONTACT_SHEET, PAGE_TILES, DrawTile, Tile, contact_sheet, layout
 from jaxsynth.report.tables import column_order, format_value, write_csv
-from jaxsynth.runs.folder import read_last_image
+from jaxsynth.runs.checkpoint import read_image_of
+from jaxsynth.runs.folder import IMAGES, image_name
 
 BLUR_ABOVE = 0.5  # P(NSFW) above which a picture waits for a click
 CONTENT_NOTE = (
@@ -181,7 +181,7 @@ def write_pages(
         row = rows[run]
         blur = blur_sheet and (row.get("nsfw_last") or 0) > BLUR_ABOVE
         flag = "" if row["status"] == "ok" else row["status"]
-        return Tile(to_rgb(read_last_image(folder, run), show), tuple(lines), blur, flag)
+        return Tile(to_rgb(read_image_of(folder, run), show), tuple(lines), blur, flag)
 
     write_csv(folder / "metrics.csv", rows)
     sheets = []

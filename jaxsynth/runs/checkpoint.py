@@ -1,124 +1,86 @@
-"""What a run that is under way leaves in its folder, so that nothing computed is lost.
+"""Arrays of a run's folder: its results, and the checkpoints of what is under way.
 
-  OUT/.lock                        held (flock) by the process that works on the run
-  OUT/unfinished/run00000012.safetensors        a finished chunk, whose first run is 12: the
-                                   arrays of results.safetensors for its runs
+`results.safetensors`, and each checkpoint of a finished chunk, hold (R runs, T steps, D code units,
+k recorded steps):
+
+  start_codes (R, D)             before the first update
+  codes (R, D)                   after the last update
+  best_codes (R, D)              of the highest objective met
+  recorded_codes (R, k, D)       after the steps of --record_codes
+  objective (R, T)               at the code before each update
+  objective_last, objective_best (R,)  of the last and the best image
+  activations/NETWORK/BLOB (R, T, K)   per step: a vector blob whole (K units); of a spatial blob
+                                 the units that the run weighs, in the order of its terms
+  last/NETWORK/BLOB, best/NETWORK/BLOB (R, K)  the same of the last and the best image
+  images/last, images/best (R, H, W, 3)  raw pixels, BGR, mean-subtracted
+  ended (R,)                     step that ended the run before its last, or -1
+  sound (R,)                     False if something that is not finite ended it, frozen at its last
+                                 good code; True after a zero gradient
+
+Checkpoints, all written atomically:
+
+  OUT/unfinished/run00000012.safetensors        a finished chunk, whose first run is 12
   OUT/unfinished/under_way00000016.safetensors  the chunk under way: `state/NUMBER`,
-                                   `trace/objective`, `watched/...`, `recorded/STEP`
-
-Every file is written whole or not at all. `unfinished` goes when the last page is written.
+                                 `trace/objective`, `watched/...`, `recorded/STEP`
 """
 
-import fcntl
+import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jaxsynth.ascent import Trace
+from jaxsynth.ascent import Evaluation, Trace
 from jaxsynth.chunks import Results
+from jaxsynth.disk import check_regular, whole_file
 from jaxsynth.progress import Progress
-from jaxsynth.runs.folder import (
-    GONE,
-    LOCK,
-    RESULTS,
-    STOP,
-    UNFINISHED,
-    flatten_watched,
-    results_arrays,
-    results_from_arrays,
-    unflatten_watched,
-    write_arrays,
-    write_parts,
-)
+from jaxsynth.runs.folder import GONE, RESULTS, STOP, UNFINISHED, load_arrays, write_arrays
+
+_ITEM_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "U8": 1, "BOOL": 1}
+_PLAIN = ("codes", "best_codes", "recorded_codes", "objective", "ended", "sound")
+Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: array}}
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps every other process off the folder until the block ends; makes it if need be, and
-    takes it away again if nothing was written into it.
-
-    The lock is the kernel's and ends with the process, however that ends.
-
-    Raises:
-      ValueError: if another process holds it.
-    """
-    path, made = folder / LOCK, not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ValueError(f"output folder {folder} cannot be used: {error.strerror}") from None
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
-            os.close(handle)
-            raise ValueError(
-                f"output folder {folder} is in use by another process (number {holder}): wait for "
-                "it, or choose another --out"
-            ) from None
-        if _same_file(handle, path):  # its last holder may have deleted it in between
-            break
-        os.close(handle)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.truncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-        if made:
-            with suppress(OSError):  # something was written
-                folder.rmdir()
-
-
-def _same_file(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def is_kept(folder: Path, first: int) -> bool:
-    """Whether the folder keeps the finished chunk whose first run is `first`."""
+def is_finished(folder: Path, first: int) -> bool:
+    """Whether the folder has the finished chunk whose first run is `first`."""
     return _chunk(folder, first).is_file()
 
 
 def save_chunk(folder: Path, first: int, chunk: Results, start_codes: np.ndarray) -> None:
-    """Keeps a finished chunk, whose first run is `first` and whose runs started from these codes;
-    what was kept of it while it was under way goes."""
-    write_arrays(_chunk(folder, first), results_arrays(chunk, start_codes))
+    """Save a finished chunk, whose first run is `first`; its checkpoint under way goes.
+
+    `start_codes` (R, D) are what its runs started from.
+    """
+    write_arrays(_chunk(folder, first), _to_arrays(chunk, start_codes))
     _under_way(folder, first).unlink(missing_ok=True)
 
 
 def load_chunk(folder: Path, first: int) -> Results:
-    """A finished chunk.
+    """Load a finished chunk.
 
     Raises:
       ValueError: if its file is damaged.
     """
-    return results_from_arrays(load_kept(_chunk(folder, first)))
+    return _from_arrays(load_arrays(_chunk(folder, first)))
 
 
 def save_progress(folder: Path, first: int, progress: Progress) -> None:
-    """Keeps the state of the chunk whose first run is `first`."""
+    """Save the state of the chunk whose first run is `first`."""
     arrays = {f"state/{i:03d}": leaf for i, leaf in enumerate(progress.state)}
     arrays |= {"trace/objective": progress.trace.objective}
-    arrays |= flatten_watched("watched", progress.trace.watched)
+    arrays |= _flat("watched", progress.trace.watched)
     arrays |= {f"recorded/{step}": codes for step, codes in progress.recorded.items()}
     write_arrays(_under_way(folder, first), arrays)
 
 
 def load_progress(folder: Path, first: int) -> Progress | None:
-    """The state of the chunk whose first run is `first`, or None if none was kept.
+    """Load the state of the chunk whose first run is `first`, or None if none was saved.
 
     Raises:
       ValueError: if the file is damaged.
@@ -126,26 +88,23 @@ def load_progress(folder: Path, first: int) -> Progress | None:
     path = _under_way(folder, first)
     if not path.is_file():
         return None
-    arrays = load_kept(path)
+    arrays = load_arrays(path)
+    recorded = [name for name in arrays if name.startswith("recorded/")]
     return Progress(
         state=[arrays[name] for name in sorted(arrays) if name.startswith("state/")],
-        trace=Trace(arrays["trace/objective"], unflatten_watched(arrays, "watched")),
-        recorded={
-            int(name.removeprefix("recorded/")): value
-            for name, value in arrays.items()
-            if name.startswith("recorded/")
-        },
+        trace=Trace(arrays["trace/objective"], _nested(arrays, "watched")),
+        recorded={int(name.removeprefix("recorded/")): arrays[name] for name in recorded},
     )
 
 
 def join_chunks(folder: Path) -> None:
-    """Writes results.safetensors from the finished chunks, one array of one chunk in memory."""
+    """Write results.safetensors from the finished chunks, one array of one chunk in memory."""
     paths = sorted((folder / UNFINISHED).glob("run*.safetensors"))
-    write_parts(folder / RESULTS, paths)
+    _join_files(folder / RESULTS, paths)
 
 
 def ask_all_to_stop(folder: Path) -> None:
-    """Tells the other processes of this run, see `all_asked_to_stop`."""
+    """Tell the other processes of this run, see `all_asked_to_stop`."""
     with suppress(OSError):
         (folder / UNFINISHED / STOP).touch()
 
@@ -156,12 +115,59 @@ def all_asked_to_stop(folder: Path) -> bool:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """The run is done, its results and pages are written: what was kept goes at once, so that a
-    kill leaves no half of it to be computed again."""
+    """Remove all checkpoints of a finished run at once, so that a kill leaves no half of them."""
     shutil.rmtree(folder / GONE, ignore_errors=True)
     with suppress(FileNotFoundError):
         os.rename(folder / UNFINISHED, folder / GONE)
     shutil.rmtree(folder / GONE, ignore_errors=True)
+
+
+# --- what a folder holds --------------------------------------------------------------------------
+
+
+def read_arrays(folder: str | Path) -> Results:
+    """Read the results of a finished run.
+
+    Raises:
+      ValueError: if the folder holds no readable results.
+    """
+    path = Path(folder) / RESULTS
+    try:
+        return _from_arrays(safetensors.numpy.load_file(path))
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} holds no readable results: {error}") from None
+
+
+def read_image_of(folder: Path, run: int, which: str = "last") -> np.ndarray:
+    """Read one run's image (H, W, 3) from results.safetensors, in the generator's units."""
+    with safetensors.safe_open(folder / RESULTS, framework="np") as file:
+        return file.get_slice(f"images/{which}")[run]
+
+
+def read_codes(path: str | Path) -> np.ndarray:
+    """Read codes from a .npy file, or the final codes of an earlier run's results.safetensors.
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    what = f"FILE.npy or an earlier run's {RESULTS}"
+    check_regular(path, f"start codes {str(path)!r}", what)
+    try:
+        if str(path).endswith(".safetensors"):
+            with safetensors.safe_open(path, framework="np") as file:
+                return file.get_tensor("codes")
+        codes = np.load(path, allow_pickle=False)
+        if isinstance(codes, np.ndarray):
+            return codes
+        why = "an archive of several arrays"
+    except OSError as error:
+        why = error.strerror or str(error)
+    except (ValueError, EOFError, safetensors.SafetensorError):
+        why = "damaged, or of another kind"
+    raise ValueError(f"start codes {str(path)!r}: {why}; expected {what}")
+
+
+# --- names ----------------------------------------------------------------------------------------
 
 
 def _chunk(folder: Path, first: int) -> Path:
@@ -172,15 +178,71 @@ def _under_way(folder: Path, first: int) -> Path:
     return folder / UNFINISHED / f"under_way{first:08d}.safetensors"
 
 
-def load_kept(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a file that a run under way has kept.
+def _to_arrays(chunk: Results, start_codes: np.ndarray) -> dict[str, np.ndarray]:
+    arrays = {"start_codes": start_codes} | {name: getattr(chunk, name) for name in _PLAIN}
+    arrays |= _flat("activations", chunk.watched)
+    for which in ("last", "best"):
+        seen = getattr(chunk, which)
+        arrays |= {f"objective_{which}": seen.objective, f"images/{which}": seen.image}
+        arrays |= _flat(which, seen.watched)
+    return arrays
 
-    Raises:
-      ValueError: if it is damaged, with the way out.
-    """
+
+def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
     try:
-        return safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): delete it, and --resume computes it again"
-        ) from None
+        looks = {
+            which: Evaluation(
+                arrays[f"objective_{which}"], _nested(arrays, which), arrays[f"images/{which}"]
+            )
+            for which in ("last", "best")
+        }
+        plain = {name: arrays[name] for name in _PLAIN}
+    except KeyError as missing:
+        raise ValueError(f"array {missing} is missing") from None
+    return Results(**plain, watched=_nested(arrays, "activations"), **looks)
+
+
+def _flat(prefix: str, watched: Watched) -> dict[str, np.ndarray]:
+    """{network: {blob: array}} -> {PREFIX/NETWORK/BLOB: array}."""
+    return {
+        f"{prefix}/{role}/{blob}": values
+        for role, blobs in watched.items()
+        for blob, values in blobs.items()
+    }
+
+
+def _nested(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, dict[str, np.ndarray]]:
+    watched: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in arrays.items():
+        first, _, rest = name.partition("/")
+        role, _, blob = rest.partition("/")
+        if first == prefix:
+            watched.setdefault(role, {})[blob] = values
+    return watched
+
+
+def _join_files(path: Path, parts: Sequence[Path]) -> None:
+    """Join safetensors files of the same arrays along their first axis, atomically.
+
+    One array of one file is in memory at a time, which safetensors' own writer cannot do.
+    """
+    shapes: dict[str, list[tuple[str, list[int]]]] = {}
+    for part in parts:  # one open file at a time: there may be thousands
+        with safetensors.safe_open(part, framework="np") as file:
+            for name in list(file.keys()):
+                slice_ = file.get_slice(name)
+                shapes.setdefault(name, []).append((slice_.get_dtype(), slice_.get_shape()))
+    header, end = {}, 0
+    for name, found in shapes.items():
+        kind, shape = found[0][0], [sum(s[0] for _, s in found), *found[0][1][1:]]
+        size = math.prod(shape) * _ITEM_SIZES[kind]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with whole_file(path) as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for name in header:
+            for part in parts:
+                with safetensors.safe_open(part, framework="np") as file:
+                    out.write(np.ascontiguousarray(file.get_tensor(name)).data)

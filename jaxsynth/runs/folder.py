@@ -1,61 +1,142 @@
-"""The folder that a run leaves behind: config.json, results.safetensors, images.
+"""The folder of a run: its files, its lock, and whether two runs are the same.
 
-Arrays of `results.safetensors` (R runs, T steps, D code units, k recorded steps):
+  OUT/.lock                     held (flock) by the process that works on the run
+  OUT/config.json               what was asked for, versions, device
+  OUT/results.safetensors       every array, see `jaxsynth.runs.checkpoint`
+  OUT/images/run00012_last.png  pictures
+  OUT/unfinished/               checkpoints, until the last page is written
 
-  start_codes (R, D)             before the first update
-  codes (R, D)                   after the last update
-  best_codes (R, D)              of the highest objective met
-  recorded_codes (R, k, D)       after the steps of --record_codes
-  objective (R, T)               at the code before each update
-  objective_last, objective_best (R,)  of the last and the best image
-  activations/NETWORK/BLOB (R, T, K)   per step: a vector blob whole (K units); of a spatial blob
-                                 the units that the run weighs, in the order of its terms
-  last/NETWORK/BLOB, best/NETWORK/BLOB (R, K)  the same of the last and the best image
-  images/last, images/best (R, H, W, 3)  raw pixels, BGR, mean-subtracted
-  ended (R,)                     step that ended the run before its last, or -1
-  sound (R,)                     False if something that is not finite ended it, frozen at its last
-                                 good code; True after a zero gradient
+Every file is written atomically.
 """
 
+import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from jaxsynth.ascent import Evaluation
-from jaxsynth.chunks import Results
-from jaxsynth.disk import check_regular, whole_file, write_whole
+from jaxsynth.disk import check_regular, write_whole
 from jaxsynth.version import VERSION
 
-RESULTS = "results.safetensors"
-CONFIG = "config.json"
+RESULTS, CONFIG, METRICS = "results.safetensors", "config.json", "metrics.csv"
+UNFINISHED = "unfinished"
 LOCK = ".lock"
-STOP = "stop"  # in there, where a process of several has stopped
-GONE = ".unfinished.part"  # the same on its way out, of a run that is finished
-UNFINISHED = "unfinished"  # what a run under way keeps, see `jaxsynth.runs.checkpoint`
-_ITEM_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "U8": 1, "BOOL": 1}
-_TABLE = ("csv", "md", "json")
-_OURS = (RESULTS, CONFIG, "metrics.csv", "report.html", "traces.png", "contact_sheet.png")
-_OURS += ("strip.png", "atlas_*.png", "images/run*.png")
-_OURS += tuple(f"{stem}.{kind}" for stem in ("balances", "precision") for kind in _TABLE)
-_OURS += (f"{UNFINISHED}/run*.safetensors", f"{UNFINISHED}/under_way*.safetensors")
-_OURS += (f"{UNFINISHED}/.*.part", f"{UNFINISHED}/{STOP}", "images/.*.part", ".*.part")
+STOP = "stop"  # in UNFINISHED, where a process of several has stopped
+GONE = ".unfinished.part"  # UNFINISHED on its way out
+IMAGES = {"none": (), "best": ("best",), "all": ("last", "best")}  # choice -> a run's image files
+_PART = ".*.part"  # what a killed process was writing
+_PAGES = ("report.html", "traces.png", "contact_sheet.png", "strip.png", "atlas_*.png")
+_TABLES = tuple(f"{s}.{k}" for s in ("balances", "precision") for k in ("csv", "md", "json"))
+_CHECKPOINTS = ("run*.safetensors", "under_way*.safetensors", _PART, STOP)
+_OURS = (RESULTS, CONFIG, METRICS, *_PAGES, *_TABLES, _PART, "images/run*.png", f"images/{_PART}")
+_OURS += ("inputs/array-*.npy", "parts.json", "parts/*.safetensors", f"parts/{_PART}")
+_OURS += tuple(f"{UNFINISHED}/{name}" for name in _CHECKPOINTS)
+
+# Parts of config.json in which a resumed run must agree, and what messages call them.
+_DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "images", "chunk_runs", "runs")
+_CALLED = {"chunk_runs": "runs a chunk (--batch times the devices)"}
 
 
-def prepare_folder(path: str | Path, overwrite: bool) -> Path:
-    """Makes the output folder.
+def image_name(run: int, which: str) -> str:
+    """Give the path of a run's image in its folder; `which` is `last` or `best`."""
+    return f"images/run{run:05d}_{which}.png"
 
-    With `overwrite`, files of an earlier run in it are deleted; others are left alone.
+
+# --- the lock -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep every other process off the folder until the block ends.
+
+    The folder is made if need be, and removed again if nothing was written into it. The lock is the
+    kernel's and ends with the process, however that ends. Where the file system has no locks, one
+    line on stderr says so and the work goes on without.
+
+    Raises:
+      ValueError: if another process holds it, or the folder cannot be used.
+    """
+    made = not folder.exists()
+    handle = None
+    try:
+        handle = _locked_handle(folder)
+        yield
+    finally:
+        if handle is not None:
+            (folder / LOCK).unlink(missing_ok=True)
+            os.close(handle)
+        if made:
+            with suppress(OSError):  # something was written
+                folder.rmdir()
+
+
+def _locked_handle(folder: Path) -> int:
+    path = folder / LOCK
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        try:
+            _flock(handle, folder)
+        except BaseException:
+            os.close(handle)
+            raise
+        if _same_file(handle, path):  # its last holder may have deleted it in between
+            os.truncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
+            return handle
+        os.close(handle)
+
+
+def _flock(handle: int, folder: Path) -> None:
+    import fcntl  # POSIX only
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+        raise ValueError(
+            f"output folder {folder} is in use by another process (number {holder}): wait for it, "
+            "or choose another --out"
+        ) from None
+    except OSError as error:
+        why = f"the file system of {folder} has no locks ({error.strerror})"
+        print(f"{why}: start no second process with this folder", file=sys.stderr)
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _unusable(folder: Path, error: OSError) -> ValueError:
+    return ValueError(f"output folder {folder} cannot be used: {error.strerror}")
+
+
+# --- making it ready ------------------------------------------------------------------------------
+
+
+def prepare(path: str | Path, overwrite: bool, more: Sequence[str] = ()) -> Path:
+    """Make an output folder.
+
+    Args:
+      path: where.
+      overwrite: delete the files of an earlier run in it; others are left alone.
+      more: patterns of further files that belong to the run.
 
     Raises:
       ValueError: if it holds anything and `overwrite` is not set, or cannot be written.
@@ -65,17 +146,17 @@ def prepare_folder(path: str | Path, overwrite: bool) -> Path:
         if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
             if not overwrite:
                 raise ValueError(occupied(folder))
-            clear_folder(folder)
+            clear(folder, more)
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "no permission to write")
     except OSError as error:
-        raise ValueError(f"output folder {folder} cannot be used: {error.strerror}") from None
+        raise _unusable(folder, error) from None
     return folder
 
 
 def occupied(folder: Path) -> str:
-    """Why a folder that is not empty is refused, and the way out."""
+    """Say why a folder that is not empty is refused, and the way out."""
     if (folder / UNFINISHED).is_dir():
         return (
             f"output folder {folder} holds a run that was stopped: the same command with --resume "
@@ -84,39 +165,158 @@ def occupied(folder: Path) -> str:
     return f"output folder {folder} is not empty: choose another --out, or --overwrite"
 
 
-def clear_folder(folder: Path) -> None:
-    """Deletes what a run has written there, and the folder if nothing else is in it."""
-    for part in [path for path in folder.glob(f"{UNFINISHED}/*") if path.is_dir()]:
-        clear_folder(part)  # of one of several sweeps, see `jaxsynth.runs.sweeps`
+def clear(folder: Path, more: Sequence[str] = ()) -> None:
+    """Delete what a run has written there, and the folder if nothing else is in it."""
+    for sweep in [path for path in folder.glob(f"{UNFINISHED}/*") if path.is_dir()]:
+        clear(sweep)  # one of several sweeps, see `jaxsynth.runs.keep`
     shutil.rmtree(folder / GONE, ignore_errors=True)
-    for old in [path for pattern in _OURS for path in folder.glob(pattern)]:
+    for old in {path for pattern in (*_OURS, *more) for path in folder.glob(pattern)}:
         old.unlink()
-    for left in (folder / UNFINISHED, folder / "images", folder):
+    for left in (*(folder / name for name in (UNFINISHED, "images", "inputs", "parts")), folder):
         if left.is_dir() and not any(left.iterdir()):
             left.rmdir()
 
 
-def read_codes(path: str | Path) -> np.ndarray:
-    """Codes of a .npy file, or the final codes of an earlier run's results.safetensors.
+def open_run(
+    folder: Path, config: Mapping[str, Any], resume: bool = False, overwrite: bool = False
+) -> dict[str, Any] | None:
+    """Make the folder ready for a run of this config, or for what is left of it.
+
+    Returns:
+      The folder's config: an unfinished run's own. None if `resume` is set and the run is finished.
 
     Raises:
-      ValueError: if it is neither.
+      ValueError: if the folder holds another run, or this one and `resume` is not set.
     """
-    what = f"FILE.npy or an earlier run's {RESULTS}"
-    check_regular(path, f"start codes {str(path)!r}", what)
+    unfinished, finished = (folder / UNFINISHED).is_dir(), (folder / RESULTS).is_file()
+    if resume and (folder / CONFIG).is_file() and (unfinished or finished):
+        saved = read_config(folder)
+        check_same(folder, saved, config)
+        (folder / UNFINISHED / STOP).unlink(missing_ok=True)
+        return saved if unfinished else None
+    prepare(folder, overwrite or (resume and (unfinished or barely_begun(folder))))
+    (folder / UNFINISHED).mkdir()
+    write_config(folder, config)
+    return read_config(folder)
+
+
+def barely_begun(folder: Path) -> bool:
+    """Whether a run was killed here before it wrote its config."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return names <= {LOCK}
+
+
+# --- is this the same run? ------------------------------------------------------------------------
+
+
+def check_same(
+    folder: Path,
+    saved: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    parts: Sequence[str] = _DECISIVE,
+) -> None:
+    """Check that two configs agree in these parts.
+
+    Raises:
+      ValueError: one line that names the first difference and the saved run's own command.
+    """
+    asked = as_json({part: asked.get(part) for part in parts})
+    for part in parts:
+        found = first_difference(part, saved.get(part), asked[part])
+        if found is not None:
+            what, old, new = found
+            raise ValueError(
+                f"output folder {folder} holds a run with {_CALLED.get(what, what)} {_short(old)}, "
+                f"not {_short(new)}: resume it with its own command ({saved.get('command')}), or "
+                "choose another --out"
+            )
+
+
+def first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
+    """Give the name and values of the first leaf in which two JSON values differ, or None."""
+    if old == new:
+        return None
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs = ((f"{name} {key}", old.get(key), new.get(key)) for key in {**old, **new})
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = ((f"{name} {i}", *pair) for i, pair in enumerate(zip(old, new, strict=True)))
+    elif isinstance(old, list) and isinstance(new, list):
+        return f"number of {name}", len(old), len(new)
+    else:
+        return name, old, new
+    return next(filter(None, (first_difference(*pair) for pair in pairs)), None)
+
+
+def fingerprint(config: Mapping[str, Any]) -> int:
+    """Give a number below 2^28 that two configs share if they agree in what decides a run."""
+    return int(sha256_of({part: config.get(part) for part in _DECISIVE})[:7], 16)
+
+
+def sha256_of(config: Any) -> str:
+    """Hash everything in a config, or any other JSON value, but the command."""
+    plain = config
+    if isinstance(config, Mapping):
+        plain = {name: value for name, value in config.items() if name != "command"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def as_json(value: Any) -> Any:
+    """Give a value as JSON reads it back: tuples are lists, keys are text."""
+    return json.loads(json.dumps(value))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json: what was asked for, versions and device."""
+    full = dict(config) | {"versions": versions(), "device": this_device()}
+    write_whole(folder / CONFIG, json.dumps(full, indent=1).encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json.
+
+    Raises:
+      ValueError: if the folder has no readable config.json.
+    """
+    path = folder / CONFIG
+    check_regular(path, str(path), "the config.json of a run")
     try:
-        if str(path).endswith(".safetensors"):
-            with safetensors.safe_open(path, framework="np") as file:
-                return file.get_tensor("codes")
-        codes = np.load(path, allow_pickle=False)
-        if isinstance(codes, np.ndarray):
-            return codes
-        why = "an archive of several arrays"
-    except OSError as error:
-        why = error.strerror or str(error)
-    except (ValueError, EOFError, safetensors.SafetensorError):
-        why = "damaged, or of another kind"
-    raise ValueError(f"start codes {str(path)!r}: {why}; expected {what}")
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not the config.json of a run: expected an object, {{...}}")
+    return config
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a safetensors file atomically."""
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_whole(path, safetensors.numpy.save(plain))
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a checkpoint's arrays.
+
+    Raises:
+      ValueError: if the file is damaged, with the way out.
+    """
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): delete it, and --resume computes it again"
+        ) from None
+
+
+# --- the machine ----------------------------------------------------------------------------------
 
 
 def versions() -> dict[str, str]:
@@ -145,150 +345,7 @@ def machine_line(more: Mapping[str, str] | None = None) -> str:
     return f"* {hardware()}; {packages}"
 
 
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes config.json: what was asked for, versions and device."""
-    full = dict(config) | {"versions": versions(), "device": this_device()}
-    write_whole(folder / CONFIG, json.dumps(full, indent=1).encode())
-
-
 def this_device() -> dict[str, str]:
     """Platform and kind of the first device, as config.json has them."""
     device = jax.devices()[0]
     return {"platform": device.platform, "kind": device.device_kind}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Inverse of `write_config`.
-
-    Raises:
-      ValueError: if the folder has no readable config.json.
-    """
-    path = folder / CONFIG
-    check_regular(path, str(path), "the config.json of a run")
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not the config.json of a run: expected an object, {{...}}")
-    return config
-
-
-def read_results(folder: str | Path) -> Results:
-    """What a run has left in its folder.
-
-    Raises:
-      ValueError: if the folder holds no readable results.
-    """
-    path = Path(folder) / RESULTS
-    try:
-        return results_from_arrays(safetensors.numpy.load_file(path))
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} holds no readable results: {error}") from None
-
-
-def read_last_image(folder: Path, run: int) -> np.ndarray:
-    """Raw pixels (H, W, 3) of a run's last image in results.safetensors; nothing else is read."""
-    with safetensors.safe_open(folder / RESULTS, framework="np") as file:
-        return file.get_slice("images/last")[run]
-
-
-def results_arrays(results: Results, start_codes: np.ndarray) -> dict[str, np.ndarray]:
-    """Runs by the names of results.safetensors, which are in this module's docstring."""
-    arrays = {
-        "start_codes": start_codes,
-        "codes": results.codes,
-        "best_codes": results.best_codes,
-        "recorded_codes": results.recorded_codes,
-        "objective": results.objective,
-        "objective_last": results.last.objective,
-        "objective_best": results.best.objective,
-        "images/last": results.last.image,
-        "images/best": results.best.image,
-        "ended": results.ended,
-        "sound": results.sound,
-    }
-    arrays |= flatten_watched("activations", results.watched)
-    arrays |= flatten_watched("last", results.last.watched)
-    return arrays | flatten_watched("best", results.best.watched)
-
-
-def results_from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
-    """Inverse of `results_arrays`.
-
-    Raises:
-      ValueError: if an array is missing.
-    """
-    try:
-        return _results(arrays)
-    except KeyError as missing:
-        raise ValueError(f"array {missing} is missing") from None
-
-
-def _results(arrays: Mapping[str, np.ndarray]) -> Results:
-    looks = {
-        which: Evaluation(
-            arrays[f"objective_{which}"],
-            unflatten_watched(arrays, which),
-            arrays[f"images/{which}"],
-        )
-        for which in ("last", "best")
-    }
-    plain = ("codes", "best_codes", "recorded_codes", "objective", "ended", "sound")
-    watched = unflatten_watched(arrays, "activations")
-    return Results(**{k: arrays[k] for k in plain}, watched=watched, **looks)
-
-
-def flatten_watched(
-    prefix: str, watched: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """{network: {blob: array}} -> {PREFIX/NETWORK/BLOB: array}."""
-    return {
-        f"{prefix}/{role}/{blob}": values
-        for role, blobs in watched.items()
-        for blob, values in blobs.items()
-    }
-
-
-def unflatten_watched(
-    arrays: Mapping[str, np.ndarray], prefix: str
-) -> dict[str, dict[str, np.ndarray]]:
-    """Inverse of `flatten_watched`; other arrays are passed over."""
-    watched: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in arrays.items():
-        first, _, rest = name.partition("/")
-        role, _, blob = rest.partition("/")
-        if first == prefix:
-            watched.setdefault(role, {})[blob] = values
-    return watched
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a safetensors file whole or not at all."""
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_whole(path, safetensors.numpy.save(plain))
-
-
-def write_parts(path: Path, parts: Sequence[Path]) -> None:
-    """Joins safetensors files of the same arrays along their first axis, one array of one part in
-    memory, whole or not at all."""
-    shapes: dict[str, list[tuple[str, list[int]]]] = {}
-    for part in parts:  # one open file at a time: there may be thousands
-        with safetensors.safe_open(part, framework="np") as file:
-            for name in list(file.keys()):
-                slice_ = file.get_slice(name)
-                shapes.setdefault(name, []).append((slice_.get_dtype(), slice_.get_shape()))
-    header, end = {}, 0
-    for name, found in shapes.items():
-        kind, shape = found[0][0], [sum(s[0] for _, s in found), *found[0][1][1:]]
-        size = math.prod(shape) * _ITEM_SIZES[kind]
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with whole_file(path) as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for name in header:
-            for part in parts:
-                with safetensors.safe_open(part, framework="np") as file:
-                    out.write(np.ascontiguousarray(file.get_tensor(name)).data)

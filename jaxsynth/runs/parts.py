@@ -1,0 +1,124 @@
+"""Finished parts of a longer job, each known by what it was made of.
+
+  OUT/STEM.json              {name: {"command", "made_of", "value"}}, rewritten after every part
+  OUT/STEM/NAME.safetensors  a part's arrays, if it has any
+  OUT/unfinished/SWEEP       sweeps under way, see `jaxsynth.runs.keep`
+
+A resumed job computes no part twice, and takes none that was made of something else.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from jaxsynth.disk import write_whole
+from jaxsynth.runs.folder import (
+    UNFINISHED,
+    as_json,
+    barely_begun,
+    check_same,
+    load_arrays,
+    prepare,
+    write_arrays,
+)
+
+
+class Parts:
+    """The parts of one job in its folder, which the caller has locked."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        command: str,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        stem: str = "parts",
+        files: Sequence[str] = (),
+    ):
+        """Make the folder ready, or read what is there.
+
+        Args:
+          folder: the job's.
+          command: of the job; it is named where another one's parts are found.
+          resume: continue what is there.
+          overwrite: replace what is there.
+          stem: names the file and the folder of the parts.
+          files: patterns of the job's further files, which `overwrite` deletes.
+
+        Raises:
+          ValueError: if the folder holds anything and neither flag says what to do, or is damaged.
+        """
+        self.folder, self._command, self._stem = Path(folder), command, stem
+        begun = (self.folder / UNFINISHED).is_dir() or self._index.is_file()
+        if not (resume and begun):
+            more = (f"{stem}.json", f"{stem}/*.safetensors", f"{stem}/.*.part", *files)
+            prepare(self.folder, overwrite or (resume and barely_begun(self.folder)), more)
+        self._found = self._read()
+
+    @property
+    def _index(self) -> Path:
+        return self.folder / f"{self._stem}.json"
+
+    def done(self, name: str, made_of: Mapping[str, Any]) -> bool:
+        """Whether the part is finished.
+
+        `made_of` is JSON: everything that decides the part.
+
+        Raises:
+          ValueError: if a part of this name was made of something else.
+        """
+        if name not in self._found:
+            return False
+        record = self._found[name]
+        saved = {"command": record["command"], name: record["made_of"]}
+        check_same(self.folder, saved, {name: made_of}, [name])
+        return True
+
+    def value(self, name: str) -> Any:
+        """Give the value of a finished part."""
+        return self._found[name]["value"]
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Load the arrays of a finished part.
+
+        Raises:
+          ValueError: if the file is damaged.
+        """
+        return load_arrays(self._file(name))
+
+    def save(
+        self,
+        name: str,
+        made_of: Mapping[str, Any],
+        value: Any = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Save a finished part: first its arrays, then its line in the index."""
+        if arrays is not None:
+            self._file(name).parent.mkdir(exist_ok=True)
+            write_arrays(self._file(name), arrays)
+        record = {"command": self._command, "made_of": as_json(made_of), "value": as_json(value)}
+        self._found[name] = record
+        write_whole(self._index, json.dumps(self._found, indent=1).encode())
+
+    def names(self) -> list[str]:
+        """Give the names of all finished parts, in the order of their saving."""
+        return list(self._found)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / self._stem / f"{quote(name, safe='+@,')}.safetensors"
+
+    def _read(self) -> dict[str, Any]:
+        path = self._index
+        try:
+            found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+            for record in found.values():
+                record["command"], record["made_of"], record["value"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} cannot be read ({error!r}): delete it") from None
+        return found

@@ -1,0 +1,110 @@
+"""One run by several processes, on one machine or many: JAX's own distributed runtime.
+
+Every process computes whole chunks of its own, on its own devices, into the same folder; process 0
+makes the folder ready and writes the pages. The folder must be on a file system that all share.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+_WAIT = 300  # seconds for the others to come
+
+
+class Processes(NamedTuple):
+    """How many share the run, and which one this is."""
+
+    index: int
+    count: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one makes the folder ready and writes the pages."""
+        return self.index == 0
+
+
+ALONE = Processes(0, 1)
+
+
+def join_processes(
+    coordinator: str | None = None,
+    count: int | None = None,
+    index: int | None = None,
+    distributed: bool = False,
+) -> Processes:
+    """Join the others, before anything has touched a device; alone without arguments.
+
+    Args:
+      coordinator: HOST:PORT of process 0.
+      count: how many processes share the run.
+      index: the number of this one, from 0.
+      distributed: the cluster's manager (Slurm, Open MPI, Kubernetes, a TPU pod) says all that.
+
+    Raises:
+      ValueError: if the arguments do not go together, or the others cannot be found.
+    """
+    given = {"coordinator": coordinator, "num_processes": count, "process_id": index}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 3 and not distributed:
+        return ALONE
+    if missing and not distributed:
+        absent, together = (", ".join(f"--{n}" for n in names) for names in (missing, given))
+        raise ValueError(f"{absent} missing: {together} go together")
+    if not missing and index >= count:
+        raise ValueError(
+            f"--process_id={index}: expected 0 to {count - 1}, as --num_processes={count}"
+        )
+    if coordinator and not re.fullmatch(r".+:\d+", coordinator):
+        raise ValueError(f"--coordinator={coordinator}: expected HOST:PORT")
+    try:
+        jax.distributed.initialize(coordinator, count, index, initialization_timeout=_WAIT)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the processes of this run did not find each other ({error}): without a cluster's "
+            "manager give --coordinator, --num_processes and --process_id"
+        ) from None
+    return Processes(jax.process_index(), jax.process_count())
+
+
+def chosen_devices(count: int | None = None) -> tuple[jax.Device, ...]:
+    """Give the first `count` devices of this machine, by default all.
+
+    Raises:
+      ValueError: if there are fewer.
+    """
+    found = tuple(jax.local_devices())
+    if count and count > len(found):
+        raise ValueError(f"--devices={count}: there are {len(found)} here")
+    return found[:count]
+
+
+def agree(processes: Processes, value: int) -> int:
+    """Give process 0's value, once every process has called this."""
+    if processes.count == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return int(_answered(multihost_utils.broadcast_one_to_all, np.int32(value)))
+
+
+def any_of(processes: Processes, flag: bool) -> bool:
+    """Whether the flag is set in any process, once every process has called this."""
+    if processes.count == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(_answered(multihost_utils.process_allgather, np.bool_(flag))))
+
+
+def _answered(ask_all: Callable[[np.generic], np.ndarray], word: np.generic) -> np.ndarray:
+    try:
+        return ask_all(word)
+    except RuntimeError as error:
+        why = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"a process of this run does not answer ({why}): it has ended, or refused its flags "
+            "and says why"
+        ) from None
