@@ -2,23 +2,61 @@
 
 import logging
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
-from absl import app, flags
+from absl import app
+from absl import flags as absl_flags
 
+from experiments import flags
 from experiments.heap import keep_memory
+from jaxsynth.inputs import printable
 from jaxsynth.parts import is_out_of_memory
-from jaxsynth.report.tables import printable
+from jaxsynth.runs.keep import Stopped
+
+_RESUME = "the same command with --resume goes on"
+
+
+def run_experiment(main: Callable[..., int | None], kind: type, argv: Any = None) -> NoReturn:
+    """Call `main` with the flags that a dataclass has, and exit with what it returns.
+
+    Args:
+      main: takes the flags; with `kind.TAKES_WORDS` also the words that are no flags.
+      kind: a dataclass of flags, see `experiments.flags`. WITHOUT names those without an effect
+        here, WHY says so. Its fields `name` and `typed`, if any, get the launcher's name and the
+        flags that were typed.
+      argv: the command line; by default this process's.
+    """
+    without, fields = getattr(kind, "WITHOUT", ()), kind.__dataclass_fields__
+    name = Path(main.__code__.co_filename).stem
+    flags.define(kind, without)
+
+    def read_and_run(rest: Sequence[str]) -> int | None:
+        if rest[1:] and not getattr(kind, "TAKES_WORDS", False):
+            raise ValueError(f"unexpected argument {rest[1]!r}: {name} takes flags only (--help)")
+        typed = flags.typed()
+        for flag in without:
+            if flag in typed:
+                raise ValueError(
+                    f"--{flag} has no effect in {name}, {kind.WHY}: leave it away (--help lists "
+                    "the flags that have one)"
+                )
+        given = {"name": name, "typed": typed}
+        settings = flags.read(kind, **{key: given[key] for key in given if key in fields})
+        return main(settings, rest[1:]) if getattr(kind, "TAKES_WORDS", False) else main(settings)
+
+    run_main(read_and_run, argv)
 
 
 def run_main(
     main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None
 ) -> NoReturn:
-    """Parses the flags, calls `main(argv)` with what is left, and exits with what it returns.
+    """Parse the flags, call `main(argv)` with what is left, and exit with what it returns.
 
     The process keeps the memory it gives back (`keep_memory`).
 
@@ -52,44 +90,97 @@ def run_main(
 
 
 def keep_compiled(cache: Path) -> None:
-    """Compiled programs, small ones too, are kept below this folder: another process that needs the
-    same ones compiles nothing. To be called before anything is compiled."""
+    """Keep compiled programs, small ones too, below this folder for other processes.
+
+    To be called before anything is compiled.
+    """
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def command_line(name: str, package: str = "experiments") -> str:
-    """The command as it was typed."""
-    return shlex.join(["python", "-m", f"{package}.{name}", *sys.argv[1:]])
+    """Return the command as it was typed."""
+    words = sys.argv[0].split()
+    start = words if words[:1] == ["jaxsynth"] else ["python", "-m", f"{package}.{name}"]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def check_flags_only(name: str, argv: Sequence[str]) -> None:
-    """Raises ValueError for a word on the command line that is no flag."""
+    """Raise ValueError for a word on the command line that is no flag."""
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}: {name} takes flags only")
 
 
 def parse_some_of(flag: str, values: Sequence[str], known: Sequence[str]) -> list[str]:
-    """What a list flag names, each once; ValueError unless it is some of what is known."""
+    """Return what a list flag names, each once; ValueError unless it is some of what is known."""
     if not values or not set(values) <= set(known):
         raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
     return list(dict.fromkeys(values))
 
 
 def parse_counts(flag: str, values: Sequence[str], expected: str) -> list[int]:
-    """A list flag's numbers from 1 up, each once; `expected` says in an error what it takes, as in
-    `numbers such as 1,8`.
+    """Return a list flag's numbers from 1 up, each once.
 
     Raises:
-      ValueError: if there is none, or one is no such number.
+      ValueError: if there is none, or one is no such number; `expected` says what it takes.
     """
     if not values or not all(value.isdecimal() and int(value) > 0 for value in values):
         raise ValueError(f"--{flag}={','.join(values)}: expected {expected}")
     return list(dict.fromkeys(int(value) for value in values))
 
 
+class Stop:
+    """Whether a signal has asked to stop, and which one."""
+
+    signal = 0
+
+    def asked(self) -> bool:
+        """Return whether one has."""
+        return self.signal != 0
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[Stop]:
+    """Wrap work that is saved in `out`: what ends it early is one line that tells how to resume.
+
+    Raises:
+      SystemExit: with 128 + signal, where it was stopped.
+      ValueError: where the disk failed.
+    """
+    with stop_signals() as stop:
+        try:
+            yield stop
+        except Stopped as stopped:
+            print(f"stopped: {stopped}; {_RESUME}", file=sys.stderr)
+            sys.exit(128 + (stop.signal or signal.SIGTERM))
+        except OSError as error:
+            raise ValueError(
+                f"{error.filename or out}: {error.strerror or error}; what is finished is kept in "
+                f"{out}: mend that, then {_RESUME}"
+            ) from None
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """While the block runs, a first SIGINT or SIGTERM only asks; a second one interrupts."""
+    stop = Stop()
+
+    def ask(number: int, _frame: object) -> None:
+        if stop.asked():
+            raise KeyboardInterrupt
+        stop.signal = number
+        print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _memory_advice(error: MemoryError | RuntimeError) -> str:
-    """The way out of an error that says that memory is full; "" for another one."""
+    """Tell the way out of an error that says that memory is full; "" for another one."""
     if isinstance(error, MemoryError):
         return (
             f"out of memory on the host ({error or 'no more'}): a smaller --batch needs less, with "
@@ -105,8 +196,8 @@ def _memory_advice(error: MemoryError | RuntimeError) -> str:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(list(argv))
-    except flags.Error as error:
+        return absl_flags.FLAGS(list(argv))
+    except absl_flags.Error as error:
         sys.exit(_refuse(f"{error} (--help lists the flags)"))
     except SystemExit:
         sys.exit(0)  # the help flags print and leave; that is no failure

@@ -10,6 +10,7 @@ from typing import Any
 
 MOST_SEEDS = 1_000_000
 _FEW = 8  # options that an error lists in full
+_NO_RULES = {"among": None, "low": None, "above": None, "high": None, "expected": ""}
 
 
 def near(name: str, options: Collection[str]) -> str:
@@ -133,8 +134,8 @@ def option(
       high: The largest number that it may be.
       expected: What an error says of a good value, instead of what the bounds say.
     """
-    metadata = {"help": help, "among": among, "low": low, "above": above, "high": high}
-    return dataclasses.field(default=default, metadata=metadata | {"expected": expected})
+    rules = {"among": among, "low": low, "above": above, "high": high, "expected": expected}
+    return dataclasses.field(default=default, metadata={"help": help} | rules)
 
 
 def check_options(settings: Any, what: str) -> None:
@@ -149,13 +150,19 @@ def check_options(settings: Any, what: str) -> None:
         value = getattr(settings, field.name)
         if "help" not in field.metadata or (value is None and field.default is None):
             continue
-        if not _is_good(field, value):
-            expected = field.metadata["expected"] or _expected(field)
+        if expected := refusal(field, value):
             raise ValueError(f"{what}: {field.name} is {value!r}, expected {expected}")
 
 
+def refusal(field: dataclasses.Field, value: Any) -> str:
+    """Return what is expected of a field instead of a value; nothing if the value is good."""
+    if _is_good(field, value):
+        return ""
+    return field.metadata.get("expected") or _expected(field)
+
+
 def _is_good(field: dataclasses.Field, value: Any) -> bool:
-    rules = field.metadata
+    rules = _NO_RULES | field.metadata
     if rules["among"] is not None:
         values = value if isinstance(value, tuple) else (value,)
         return all(callable(v) or v in rules["among"] for v in values)
@@ -176,7 +183,7 @@ def _is_good(field: dataclasses.Field, value: Any) -> bool:
 
 
 def _expected(field: dataclasses.Field) -> str:
-    rules = field.metadata
+    rules = _NO_RULES | field.metadata
     if rules["among"] is not None:
         return f"one of {', '.join(rules['among'])}"
     bounds = [
