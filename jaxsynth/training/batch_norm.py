@@ -1,10 +1,8 @@
-"""Batch norm into plain weights, and back: what a trained scene network is shipped as, and how
-shipped weights become the start of further training.
+"""Batch norm into plain weights: what a trained judge is shipped as.
 
 y = (Wx + b - m) / s * g + c with s = sqrt(v + eps) is the plain layer W g / s, (b - m) g / s + c.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,42 +31,3 @@ def fold_batch_norm(params: Any, batch_stats: Any, first: str) -> dict[str, jax.
         out[f"{name}/bias"] = shifted + flat[f"{name}_bn/bias"]
     out[f"{first}/kernel"] = out[f"{first}/kernel"] / INPUT_SCALE
     return out
-
-
-def unfold_batch_norm(
-    params: Mapping[str, jax.Array],
-    outputs: Callable[[jax.Array], Mapping[str, jax.Array]],
-    inputs: Iterable[jax.Array],
-    normed: Sequence[str],
-) -> tuple[Any, Any]:
-    """Inverse of `fold_batch_norm`: trees (params, batch_stats) of the same function.
-
-    Each layer's batch norm takes the statistics of its outputs over `inputs` and puts them back.
-    Kernels get the size of fresh ones (variance 1 / fan-in), so that a step size means the same.
-
-    Args:
-      params: flat parameters of the plain network.
-      outputs: x (B, H, W, 3) -> the normed layers' outputs `{name}_pre`, (B, ..., C).
-      inputs: batches of raw inputs, one at least.
-      normed: the layers that have batch norm in training; the first one sees the image.
-    """
-    out = dict(params)
-    out[f"{normed[0]}/kernel"] = params[f"{normed[0]}/kernel"] * INPUT_SCALE
-    stats: dict[str, jax.Array] = {}
-    moments = [_moments(outputs(x)) for x in inputs]
-    for name in normed:
-        mean = jnp.stack([m[name][0] for m in moments]).mean(0)
-        var = jnp.stack([m[name][1] for m in moments]).mean(0) - mean**2
-        kernel = out[f"{name}/kernel"]
-        size = jnp.sqrt(kernel[..., 0].size * jnp.mean(kernel**2))
-        out[f"{name}/kernel"], out[f"{name}/bias"] = kernel / size, params[f"{name}/bias"] / size
-        out[f"{name}_bn/scale"], out[f"{name}_bn/bias"] = jnp.sqrt(var + NORM_EPSILON), mean
-        stats[f"{name}_bn/mean"], stats[f"{name}_bn/var"] = mean / size, var / size**2
-    return tuple(traverse_util.unflatten_dict(tree, sep="/") for tree in (out, stats))
-
-
-@jax.jit
-def _moments(outputs: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Name -> mean and mean square of each channel."""
-    rows = {k.removesuffix("_pre"): v.reshape(-1, v.shape[-1]) for k, v in outputs.items()}
-    return {name: (v.mean(0), (v**2).mean(0)) for name, v in rows.items()}

@@ -9,11 +9,17 @@ import numpy as np
 from flax import traverse_util
 
 
-def initial_variables(module: nn.Module, seed: int, *inputs: tuple[int, ...]) -> dict[str, Any]:
-    """The module's variables for inputs of these shapes: kernels N(0, 1 / fan-in) (LeCun et al.
-    1998), spectral normalisation's vectors N(0, 1), scales, variances and sigmas 1, everything
-    else 0."""
-    x = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs]
+def initial_variables(module: nn.Module, seed: int, *inputs: Any) -> dict[str, Any]:
+    """The module's variables for inputs of these shapes, or lists of shapes.
+
+    Kernels are N(0, 1 / fan-in) (LeCun et al. 1998), spectral normalisation's vectors N(0, 1);
+    scales, variances and sigmas are 1, everything else 0.
+    """
+    x = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+        inputs,
+        is_leaf=lambda shape: isinstance(shape, tuple) and isinstance(shape[0], int),
+    )
     shapes = traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), *x))
     rng = np.random.default_rng(seed)
     return traverse_util.unflatten_dict(

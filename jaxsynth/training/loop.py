@@ -27,7 +27,7 @@ StepFn = Callable[..., tuple[State, Metrics]]
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """Exactly one of `minutes`, `epochs` and `images` is positive: the budget, all parts together."""
+    """Exactly one of `minutes`, `epochs` and `images` is positive: the budget, over all resumes."""
 
     out: Path
     batch: int = 32

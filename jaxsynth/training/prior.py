@@ -78,7 +78,7 @@ def init_prior(params: Any, adversary: Adversary, training: PriorTraining) -> Pr
     """The state before the first step."""
     return PriorState(
         params,
-        params,
+        jax.tree.map(jnp.copy, params),
         _generator_optimizer(training).init(params),
         adversary,
         _adversary_optimizer(training).init(adversary.params),

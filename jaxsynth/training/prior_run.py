@@ -35,6 +35,7 @@ from jaxsynth.system import view
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
+from jaxsynth.training.initial import initial_variables
 from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.precision import cast
 from jaxsynth.training.prior import (
@@ -221,12 +222,12 @@ def _parts(config: GridGeneratorConfig, encoding: _Encoding, run: PriorRun) -> P
 
 def _first_state(config, encoding, parts, run, train) -> tuple[PriorState, dict[str, Any]]:
     generator = make_module(config, conv=training_conv())
-    key = jax.random.key(run.loop.seed)
-    params = jax.jit(generator.init)(key, jnp.zeros((1, config.code)))["params"]
+    params = initial_variables(generator, run.loop.seed, (1, config.code))["params"]
     kernel, bias = encoding.whitening.colour
     params["colour"] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
     seen = parts.encode(encoding.params, to_input(jnp.asarray(train.images[:2])))
-    adversary, projections = init_adversary(run.loop.seed, [seen[n] for n in run.layers])
+    shapes = [seen[name].shape for name in run.layers]
+    adversary, projections = init_adversary(run.loop.seed, shapes)
     frozen = {"encoder": encoding.params, "projections": projections}
     return init_prior(params, adversary, run.training), frozen
 

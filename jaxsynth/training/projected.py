@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxsynth.models.layers import leaky_relu
 from jaxsynth.training.convolution import training_conv
+from jaxsynth.training.initial import initial_variables
 
 _CHANNELS = 64  # of the mixed features
 _WIDEST = 128
@@ -37,11 +38,11 @@ class _Mix(nn.Module):
     def __call__(self, features: Sequence[jax.Array]) -> list[jax.Array]:
         made, coarser = [], None
         for i, x in reversed(list(enumerate(features))):
-            x = nn.Dense(_CHANNELS, use_bias=False, kernel_init=_KEEP, name=f"project{i}")(x)
+            x = nn.Dense(_CHANNELS, use_bias=False, name=f"project{i}")(x)
             if coarser is not None:
                 shape = (*x.shape[:3], coarser.shape[-1])
                 x = (x + jax.image.resize(coarser, shape, "nearest")) * 0.7
-            coarser = _conv(_CHANNELS, 3, 1, f"mix{i}", use_bias=False, kernel_init=_KEEP)(x)
+            coarser = _conv(_CHANNELS, 3, 1, f"mix{i}", use_bias=False)(x)
             made.insert(0, coarser)
         return made
 
@@ -69,9 +70,6 @@ class _Heads(nn.Module):
         return [_Head(name=f"head{i}")(x, update) for i, x in enumerate(mixed)]
 
 
-_KEEP = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-
-
 def _conv(features: int, kernel: int, stride: int, name: str, **kwargs: Any) -> nn.Conv:
     return nn.Conv(
         features,
@@ -84,12 +82,12 @@ def _conv(features: int, kernel: int, stride: int, name: str, **kwargs: Any) -> 
     )
 
 
-def init_adversary(seed: int, features: Sequence[jax.Array]) -> tuple[Adversary, Any]:
-    """Fresh heads for features of these shapes, and the fixed projections."""
-    key = jax.random.key(seed)
-    mixed, variables = jax.jit(_Mix().init_with_output)(jax.random.fold_in(key, 1), features)
-    heads = jax.jit(_Heads().init)(jax.random.fold_in(key, 2), mixed)
-    return Adversary(heads["params"], heads["batch_stats"]), variables["params"]
+def init_adversary(seed: int, shapes: Sequence[tuple[int, ...]]) -> tuple[Adversary, Any]:
+    """Fresh heads for features of these shapes (B, s, s, C), and the fixed projections."""
+    projections = initial_variables(_Mix(), seed + 1, shapes)["params"]
+    mixed = [(*shape[:3], _CHANNELS) for shape in shapes]
+    heads = initial_variables(_Heads(), seed + 2, mixed)
+    return Adversary(heads["params"], heads["batch_stats"]), projections
 
 
 def mix(projections: Any, features: Sequence[jax.Array]) -> list[jax.Array]:

@@ -1,4 +1,4 @@
-"""Training of a scene network, with batch norm that is folded away at the end.
+"""Training of a judge from fresh weights, with batch norm that is folded away at the end.
 
 Cross-entropy with label smoothing, SGD with Nesterov momentum, weight decay on kernels, a short
 warm-up and a cosine schedule. Inputs are BGR, mean-subtracted, (B, H, W, 3); pure functions.
@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsynth.models.alexnet import AlexNetConfig
 from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.network import Config, logits_blob, make_module
+from jaxsynth.models.network import logits_blob, make_module
+from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.training.augment import random_colours, random_crop_flip
 from jaxsynth.training.batch_norm import INPUT_SCALE, NORM_EPSILON
 from jaxsynth.training.convolution import training_conv
@@ -37,7 +37,7 @@ class SceneTraining:
 
     Attributes:
       rate: peak step size for the loop's batch.
-      decay: of the kernels. smoothing: of the labels. dropout: on an AlexNet's dense layers.
+      decay: of the kernels. smoothing: of the labels.
       warm_up: share of the run in which the rate rises.
       min_scale: shortest side of a random crop, as a share of the picture's.
       colour: strength of random brightness, contrast and saturation, 0..1.
@@ -47,43 +47,33 @@ class SceneTraining:
     momentum: float = 0.9
     decay: float = 5e-4
     smoothing: float = 0.05
-    dropout: float = 0.1
     warm_up: float = 0.03
     min_scale: float = 0.75
     colour: float = 0.0
 
 
-def scene_module(config: Config, train: bool, dropout: float = 0.0) -> nn.Module:
-    """The module with batch norm before each ReLU (and dropout on an AlexNet's dense layers)."""
-    hidden = {name for name, _ in config.dense} if isinstance(config, AlexNetConfig) else set()
+def scene_module(config: ResNetConfig, train: bool) -> nn.Module:
+    """The module with batch norm before each ReLU."""
 
     def norm(name: str):
-        layer = nn.BatchNorm(
+        return nn.BatchNorm(
             use_running_average=not train, momentum=0.98, epsilon=NORM_EPSILON, name=f"{name}_bn"
         )
-        if train and dropout > 0 and name in hidden:
-            drop = nn.Dropout(dropout, deterministic=False, name=f"{name}_drop")
-            return lambda x: drop(layer(x))
-        return layer
 
     return make_module(config, norm=norm, conv=training_conv())
 
 
-def init_scene(seed: int, config: Config, training: SceneTraining) -> SceneState:
+def init_scene(seed: int, config: ResNetConfig, training: SceneTraining) -> SceneState:
     """Fresh weights and an empty optimiser."""
     shape = (1, config.size, config.size, 3)
     variables = initial_variables(scene_module(config, train=False), seed, shape)
-    return warm_scene(variables["params"], variables["batch_stats"], training)
-
-
-def warm_scene(params: Any, batch_stats: Any, training: SceneTraining) -> SceneState:
-    """Given weights (see `unfold_batch_norm`) and an empty optimiser."""
+    params, batch_stats = variables["params"], variables["batch_stats"]
     return SceneState(params, batch_stats, _optimiser(training).init(params))
 
 
 @partial(network_jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def scene_step(
-    config: Config,
+    config: ResNetConfig,
     training: SceneTraining,
     activations: str,
     state: SceneState,
@@ -98,16 +88,14 @@ def scene_step(
     activations: `float32` or `bfloat16`; weights, batch statistics and the loss stay float32.
     """
     del frozen
-    crop_key, colour_key, drop_key = jax.random.split(key, 3)
+    crop_key, colour_key = jax.random.split(key)
     x = random_crop_flip(crop_key, rgb, config.size, training.min_scale)
     x = random_colours(colour_key, x, training.colour) / INPUT_SCALE
-    module = scene_module(config, train=True, dropout=training.dropout)
+    module = scene_module(config, train=True)
 
     def loss_fn(params):
         variables = {"params": cast(params, activations), "batch_stats": state.batch_stats}
-        out, new = module.apply(
-            variables, cast(x, activations), rngs={"dropout": drop_key}, mutable=["batch_stats"]
-        )
+        out, new = module.apply(variables, cast(x, activations), mutable=["batch_stats"])
         logits = out[logits_blob(config)].astype(jnp.float32)
         loss, accuracy = label_loss(logits, labels, training.smoothing)
         return loss, (new["batch_stats"], accuracy)
@@ -128,13 +116,6 @@ def label_loss(
     return loss, (logits.argmax(-1) == labels).mean()
 
 
-def following_prediction(logits: jax.Array, wanted: jax.Array, temperature: float) -> jax.Array:
-    """Cross-entropy of predictions (B, C) to those of `wanted`, which gets no gradient; a
-    temperature below 1 sharpens those."""
-    sharp = jax.lax.stop_gradient(jax.nn.softmax(wanted / temperature))
-    return optax.softmax_cross_entropy(logits, sharp).mean()
-
-
 def schedule(progress: jax.Array, warm_up: float) -> jax.Array:
     """Linear from 0 to 1 over `warm_up` of the run, then a half cosine to 0."""
     rest = (progress - warm_up) / (1.0 - warm_up)
@@ -149,7 +130,7 @@ def moving_average(average: Any, params: Any, decay: float, step: jax.Array) -> 
 
 
 @partial(network_jit, static_argnums=0)
-def normed_logits(config: Config, state: SceneState, x: jax.Array) -> jax.Array:
+def normed_logits(config: ResNetConfig, state: SceneState, x: jax.Array) -> jax.Array:
     """Logits (B, classes) of the network as trained, batch norm with its running statistics."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return scene_module(config, train=False).apply(variables, x / INPUT_SCALE)[logits_blob(config)]

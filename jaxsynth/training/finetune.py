@@ -1,0 +1,117 @@
+"""Fine-tuning of a classifier on other categories: a fresh last layer, most others trained on.
+
+Cross-entropy with label smoothing on random crops, mirrored and with changed colours; Adam with a
+warm-up and a cosine schedule; a moving average of the weights is what is used. Batch norm is folded
+already, and stays so.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import Config, Params, logits_blob, make_apply
+from jaxsynth.training.augment import random_colours, random_crop_flip
+from jaxsynth.training.precision import cast
+from jaxsynth.training.scene import label_loss, moving_average, schedule
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Settings of optimizer and augmentation.
+
+    Attributes:
+      rate: peak step size of Adam; that of the fresh layer is `head` times as large.
+      decay: of the kernels, as a share of the step size.
+      smoothing: of the labels. warm_up: share of the run in which the rate rises.
+      min_scale: shortest side of a random crop, as a share of the picture's.
+      colour: strength of random brightness, contrast and saturation, 0 to 1.
+      average: weight of the past in the moving average, a step.
+      freeze: patterns of the parameters that stay as they are. Depthwise kernels have few weights
+        and the slowest gradients; the first blocks see edges and textures.
+    """
+
+    rate: float = 4e-4
+    head: float = 5.0
+    decay: float = 0.02
+    smoothing: float = 0.1
+    warm_up: float = 0.03
+    min_scale: float = 0.6
+    colour: float = 0.2
+    average: float = 0.999
+    freeze: tuple[str, ...] = ("conv_stem/*", "block[0-4]_*", "*_depthwise/kernel")
+
+
+class FineTuned(NamedTuple):
+    """What a checkpoint holds: the trained parameters, flat; `average` is what is used."""
+
+    params: Params
+    average: Params
+    opt: optax.OptState
+    step: jax.Array
+
+
+def split_params(params: Params, freeze: tuple[str, ...]) -> tuple[Params, Params]:
+    """(trained, frozen) parameters."""
+    frozen = {k: v for k, v in params.items() if any(fnmatch(k, pattern) for pattern in freeze)}
+    return {k: v for k, v in params.items() if k not in frozen}, frozen
+
+
+def init_finetuned(trained: Params, config: Config, training: FineTuning) -> FineTuned:
+    """The state before the first step."""
+    opt = _optimizer(config, training).init(trained)
+    return FineTuned(trained, jax.tree.map(jnp.copy, trained), opt, jnp.int32(0))
+
+
+@partial(network_jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def finetune_step(
+    config: Config, training: FineTuning, activations: str, state: FineTuned, *batch
+) -> tuple[FineTuned, dict[str, jax.Array]]:
+    """One step.
+
+    batch: frozen parameters, rgb (B, S, S, 3) uint8, labels (B,) int32, a key, progress 0 to 1.
+    """
+    frozen, rgb, labels, key, progress = batch
+    keys = jax.random.split(key)
+    x = random_crop_flip(keys[0], rgb, config.size, training.min_scale)
+    x = random_colours(keys[1], x, training.colour)
+    apply = jax.vmap(make_apply(config), (None, 0))
+
+    def loss_fn(params):
+        made = apply(cast(params | frozen, activations), cast(x, activations))
+        return label_loss(made[logits_blob(config)], labels, training.smoothing)
+
+    (loss, right), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt = _optimizer(config, training).update(grads, state.opt, state.params)
+    rate = training.rate * schedule(progress, training.warm_up)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    average = moving_average(state.average, params, training.average, state.step)
+    metrics = {"loss": loss, "batch top-1": right}
+    return FineTuned(params, average, opt, state.step + 1), metrics
+
+
+@partial(network_jit, static_argnums=0)
+def finetuned_logits(config: Config, params: Params, x: jax.Array) -> jax.Array:
+    """Logits (B, classes) of images (B, S, S, 3), BGR, mean-subtracted."""
+    return jax.vmap(make_apply(config), (None, 0))(params, x)[logits_blob(config)]
+
+
+def _optimizer(config: Config, training: FineTuning) -> optax.GradientTransformation:
+    """Without the step size, which follows the run's progress."""
+    head = f"{logits_blob(config)}/"
+
+    def scale_head(updates, _):
+        return {k: training.head * u if k.startswith(head) else u for k, u in updates.items()}
+
+    return optax.chain(
+        optax.scale_by_adam(0.9, 0.99),
+        optax.add_decayed_weights(
+            training.decay, mask=lambda tree: {k: v.ndim > 1 for k, v in tree.items()}
+        ),
+        optax.stateless(scale_head),
+    )

@@ -1,0 +1,247 @@
+"""The generator's trainer and fine-tuning, on tiny networks and a handful of synthetic pictures."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from test_training import CLASSES, data  # noqa: F401
+
+from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
+from jaxsynth.models.layers import depthwise_conv
+from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
+from jaxsynth.models.weights import load_network, save_network
+from jaxsynth.porting.efficientnet import convert_efficientnet
+from jaxsynth.training.loop import LoopConfig
+from jaxsynth.training.prior import PriorTraining, other_codes
+from jaxsynth.training.prior_run import PriorRun, train_prior
+from jaxsynth.training.scene_run import SceneRun, train_scene
+from jaxsynth.training.whitening import measure_whitening
+
+LITE = EfficientNetConfig(
+    size=32,
+    classes=5,
+    stem=4,
+    stages=(Stage(1, 3, 2, 1, 6), Stage(2, 5, 2, 2, 8)),
+    head=10,
+)
+
+
+def _state_dict(rng) -> dict[str, np.ndarray]:
+    """Random weights of `LITE` under PyTorch's names, batch norm apart."""
+    arrays = {}
+
+    def conv(name, norm, out, into, k):
+        arrays[f"{name}.weight"] = rng.normal(size=(out, into, k, k)) / k
+        arrays[f"{norm}.weight"] = rng.uniform(0.5, 1.5, out)
+        arrays[f"{norm}.bias"] = rng.normal(size=out)
+        arrays[f"{norm}.running_mean"] = rng.normal(size=out)
+        arrays[f"{norm}.running_var"] = rng.uniform(0.5, 2, out)
+
+    conv("_conv_stem", "_bn0", 4, 3, 3)
+    for n, (into, wide, out, k) in enumerate([(4, 4, 6, 3), (6, 12, 8, 5), (8, 16, 8, 5)]):
+        block = f"_blocks.{n}"
+        if wide != into:
+            conv(f"{block}._expand_conv", f"{block}._bn0", wide, into, 1)
+        conv(f"{block}._depthwise_conv", f"{block}._bn1", wide, 1, k)
+        conv(f"{block}._project_conv", f"{block}._bn2", out, wide, 1)
+    conv("_conv_head", "_bn1", 10, 8, 1)
+    arrays["_fc.weight"], arrays["_fc.bias"] = rng.normal(size=(5, 10)), rng.normal(size=5)
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory) -> Path:
+    """A file of a tiny EfficientNet."""
+    path = tmp_path_factory.mktemp("trunk") / "lite.safetensors"
+    params = convert_efficientnet(LITE, _state_dict(np.random.default_rng(0)))
+    save_network(path, build_network(NetworkInfo("lite", LITE), params))
+    return path
+
+
+def _same_conv(x, kernel, stride, groups=1):
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size, kernel, stride", [(8, 3, 1), (7, 5, 1), (8, 3, 2), (9, 5, 2)])
+def test_depthwise_conv_and_its_gradients_are_those_of_lax(size, kernel, stride):
+    x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+    weights = jax.random.normal(jax.random.key(1), (kernel, kernel, 3))
+
+    def ours(x, weights):
+        return jnp.sum(jnp.sin(depthwise_conv(x, weights, stride)))
+
+    def theirs(x, weights):
+        return jnp.sum(jnp.sin(_same_conv(x, weights[:, :, None], stride, 3)))
+
+    made, expected = (jax.value_and_grad(f, (0, 1))(x, weights) for f in (ours, theirs))
+    for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_state_dict_computes_what_its_layers_do():
+    """Batch norm apart, as PyTorch has it, against the folded network."""
+    arrays = {k: np.float32(v) for k, v in _state_dict(np.random.default_rng(1)).items()}
+    rgb = np.random.default_rng(2).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
+
+    def conv(x, name, norm, stride=1, groups=1):
+        y = _same_conv(x, arrays[f"{name}.weight"].transpose(2, 3, 1, 0), stride, groups)
+        a = {k: arrays[f"{norm}.{k}"] for k in ("weight", "bias", "running_mean", "running_var")}
+        scale = a["weight"] / np.sqrt(a["running_var"] + 1e-3)
+        return (y - a["running_mean"]) * scale + a["bias"]
+
+    relu6 = lambda x: jnp.clip(x, 0, 6)  # noqa: E731
+    x = relu6(conv((rgb - 127) / 128, "_conv_stem", "_bn0", 2))
+    for n, (stride, skip) in enumerate([(2, False), (2, False), (1, True)]):
+        block, before = f"_blocks.{n}", x
+        if f"{block}._expand_conv.weight" in arrays:
+            x = relu6(conv(x, f"{block}._expand_conv", f"{block}._bn0"))
+        x = relu6(conv(x, f"{block}._depthwise_conv", f"{block}._bn1", stride, x.shape[-1]))
+        x = conv(x, f"{block}._project_conv", f"{block}._bn2")
+        x = before + x if skip else x
+    pooled = relu6(conv(x, "_conv_head", "_bn1")).mean((1, 2))
+    expected = pooled @ arrays["_fc.weight"].T + arrays["_fc.bias"]
+
+    image = jnp.asarray(rgb[0, ..., ::-1] - np.array([104, 117, 123], np.float32))
+    made = make_apply(LITE)(convert_efficientnet(LITE, arrays), image)
+    np.testing.assert_allclose(made["logits"], expected[0], rtol=2e-4, atol=2e-4)
+    with pytest.raises(ValueError, match=r"_fc\.bias is missing"):
+        convert_efficientnet(LITE, {k: v for k, v in arrays.items() if k != "_fc.bias"})
+
+
+def test_a_whitened_code_has_no_correlations_and_goes_back():
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(2 * 2 * 6, 2 * 2 * 6))
+    features = (rng.normal(size=(4000, 2 * 2 * 6)) @ mix).reshape(-1, 2, 2, 6) + 3
+    batches = lambda: [(features[i : i + 500], None, 500) for i in range(0, 4000, 500)]  # noqa: E731
+    made = measure_whitening(lambda x: jnp.asarray(x), batches, channels=4)
+    components = features @ made.project[0] + made.project[1]
+    code = components.reshape(4000, -1) @ made.whiten[0] + made.whiten[1]
+    np.testing.assert_allclose(code.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(code.T), np.eye(16), atol=2e-2)
+    back = code @ made.colour[0] + made.colour[1]
+    np.testing.assert_allclose(back, components.reshape(4000, -1), atol=1e-2)
+    assert 0.5 < made.explained < 1
+    with pytest.raises(ValueError, match="fewer than the code's 9"):
+        measure_whitening(lambda x: jnp.asarray(x), batches, channels=9)
+
+
+def test_other_codes_are_no_photographs_and_depend_on_the_key():
+    z = jax.random.normal(jax.random.key(0), (6, 40))
+    made = other_codes(jax.random.key(1), z, 4)
+    assert made.shape == (4, 40)
+    nearest = jnp.abs(made[:, None] - z[None]).mean(-1).min(-1)
+    assert float(nearest.min()) > 0.05
+    mixed = made[1::2]  # each lies in the plane of two photographs' codes
+    for one in mixed:
+        fits = [
+            jnp.linalg.lstsq(z[jnp.array([i, j])].T, one)[1].sum()
+            for i in range(6)
+            for j in range(i)
+        ]
+        assert min(map(float, fits)) < 1e-6
+    assert not np.array_equal(made, other_codes(jax.random.key(2), z, 4))
+
+
+def _run(data, trunk, tmp_path, **loop):  # noqa: F811
+    config = LoopConfig(
+        out=tmp_path / "run", **({"batch": 6, "report_steps": 1, "images": 60} | loop)
+    )
+    return PriorRun(
+        data=data,
+        cache=tmp_path / "cache",
+        loop=config,
+        encoder=str(trunk),
+        blob="block2",
+        layers=("block0", "block1", "block2"),
+        channels=4,
+        size=32,
+        width=4,
+        training=PriorTraining(adversary_start=24, warmup=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def prior(data, trunk, tmp_path_factory):  # noqa: F811
+    """A generator trained for ten steps, the metrics, and what the run said."""
+    tmp_path, lines = tmp_path_factory.mktemp("prior"), []
+    path, metrics = train_prior(_run(data, trunk, tmp_path), lines.append)
+    return path, metrics, lines
+
+
+def test_the_generator_learns_and_its_files_load(prior):
+    path, metrics, lines = prior
+    steps = [line for line in lines if "img/s" in line]
+    features = [float(line.split("features ")[1].split()[0]) for line in steps]
+    assert np.mean(features[-3:]) < np.mean(features[:3])
+    assert "adversary" not in steps[2] and "adversary" in steps[5]
+    assert np.isfinite(list(metrics.values())).all()
+    generator, encoder = (
+        load_network(path),
+        load_network(path.with_name("pocket_encoder.safetensors")),
+    )
+    code = encoder.apply(encoder.params, jnp.zeros((32, 32, 3)))["code"]
+    image = generator.apply(generator.params, code)["image"]
+    assert code.shape == (64,) and image.shape == (32, 32, 3)
+    rgb = np.asarray(image) + np.array([104, 117, 123])
+    assert rgb.min() >= 0 and rgb.max() <= 255
+    assert generator.info.encoder_blob == "code" and generator.code.lower[0] == -3
+    assert (path.parent / "samples.png").is_file()
+
+
+def test_a_resumed_generator_has_the_same_weights(data, trunk, tmp_path, prior):  # noqa: F811
+    say = lambda line: None  # noqa: E731
+    train_prior(_run(data, trunk, tmp_path, max_steps=6), say)
+    path, _ = train_prior(_run(data, trunk, tmp_path), say)
+    resumed, whole = load_network(path), load_network(prior[0])
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(value, resumed.params[name], err_msg=name)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"blob": "block9"}, "no blob 'block9'"),
+    ({"layers": ("conv9",)}, "no blob 'conv9'"),
+    ({"size": 36}, "expected that side doubled any number of times"),
+    ({"channels": 40}, "fewer than the code's 40"),
+])  # fmt: skip
+def test_a_generator_that_cannot_be_is_refused(data, trunk, tmp_path, change, message):  # noqa: F811
+    with pytest.raises(ValueError, match=message):
+        train_prior(dataclasses.replace(_run(data, trunk, tmp_path), **change), lambda line: None)
+
+
+def test_fine_tuning_learns_and_freezes(data, trunk, tmp_path):  # noqa: F811
+    run = SceneRun(
+        data=data,
+        cache=tmp_path / "cache",
+        loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=20, report_steps=1),
+        trunk=str(trunk),
+        size=32,
+    )
+    lines = []
+    path, _ = train_scene(run, lines.append)
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines if "img/s" in line]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    made, before = load_network(path), load_network(trunk)
+    assert made.labels == CLASSES and set(made.params) == set(param_shapes(made.info.config))
+    frozen = [name for name in made.params if name.startswith(("conv_stem", "block"))]
+    for name in frozen:  # blocks 0 to 4: all that the tiny trunk has
+        np.testing.assert_allclose(made.params[name], before.params[name], rtol=1e-3, atol=1e-4)
+    assert not np.array_equal(made.params["conv_head/kernel"], before.params["conv_head/kernel"])
+
+
+def test_a_trunk_of_another_size_is_refused(data, tmp_path):  # noqa: F811
+    from tiny import save_tiny_networks  # the tiny AlexNet's dense layer fits one size only
+
+    save_tiny_networks(tmp_path)
+    run = SceneRun(
+        data=data, cache=tmp_path / "cache", trunk=str(tmp_path / "tiny_places.safetensors"),
+        loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=1), size=32,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="does not take images of side 32"):
+        train_scene(run, lambda line: None)
