@@ -1,13 +1,12 @@
-r"""Trains the pocket scene network, or the judge, and exports it, batch norm folded.
+r"""Trains the pocket scene network, or the judge, and exports it.
 
-  python -m experiments.train_places --data=DIR --minutes=60 --out=out/places
-  python -m experiments.train_places --data=DIR --start=pocket_places --minutes=60
-  python -m experiments.train_places --data=DIR --network=pocket_judge --seed=1 --min_scale=0.5 \
-    --colour=0.3 --minutes=15
+  python -m experiments.train_places --data=DIR --images=600000 --out=out/places
+  python -m experiments.train_places --data=DIR --network=pocket_judge --seed=1 --images=600000
 
-DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per class inside) or class folders. The same
-command resumes a run that was stopped. Writes OUT/NETWORK.safetensors. Two CPU cores see 100 to 250
-images a second; 39 minutes reached a top-1 of 27.6 % on MiniPlaces, 56 more 38.3 %.
+The scene network is another classifier (--trunk), fine-tuned with a fresh last layer; the judge is a
+residual network from fresh weights. DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per class
+inside) or class folders. The same command resumes a run that was stopped. Writes
+OUT/NETWORK.safetensors.
 """
 
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from absl import flags
 
 from experiments import train_flags
 from experiments.launch import run_main
+from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.scene import SceneTraining
 from jaxsynth.training.scene_run import JUDGE, PLACES, SceneRun, train_scene
 
@@ -23,36 +23,35 @@ flags.adopt_module_key_flags(train_flags)
 _NETWORK = flags.DEFINE_enum(
     "network", PLACES, [PLACES, JUDGE], "The scene network, or one of another kind that judges."
 )
-_SIZE = flags.DEFINE_integer("size", 64, "Image side in pixels, a multiple of 16.")
-_WIDTH = flags.DEFINE_integer("width", 24, "Channels of the first layer.", lower_bound=1)
-_CODE = flags.DEFINE_integer("code", 512, "Units of fc6.", lower_bound=1)
-_RATE = flags.DEFINE_float("rate", SceneTraining.rate, "Peak step size.")
-_DECAY = flags.DEFINE_float("decay", SceneTraining.decay, "Weight decay on kernels.")
-_SMOOTHING = flags.DEFINE_float("smoothing", SceneTraining.smoothing, "Label smoothing.")
-_DROPOUT = flags.DEFINE_float("dropout", SceneTraining.dropout, "Dropout on fc6.")
-_MIN_SCALE = flags.DEFINE_float(
-    "min_scale", SceneTraining.min_scale, "Shortest side of a random crop, as a share."
-)
+_TRUNK = flags.DEFINE_string("trunk", SceneRun.trunk, "Classifier that is fine-tuned.")
+_SIZE = flags.DEFINE_integer("size", SceneRun.size, "Image side in pixels, a multiple of 16.")
+_WIDTH = flags.DEFINE_integer("width", SceneRun.width, "Channels of the judge's first layer.")
+_RATE = flags.DEFINE_float("rate", None, "Peak step size.")
+_DECAY = flags.DEFINE_float("decay", None, "Weight decay on kernels.")
+_SMOOTHING = flags.DEFINE_float("smoothing", None, "Label smoothing.")
+_MIN_SCALE = flags.DEFINE_float("min_scale", None, "Shortest side of a random crop, as a share.")
 _COLOUR = flags.DEFINE_float(
-    "colour", SceneTraining.colour, "Strength of random brightness, contrast and saturation, 0..1."
+    "colour", None, "Strength of random brightness, contrast and saturation, 0..1."
 )
+_FREEZE = flags.DEFINE_list("freeze", None, "Patterns of the trunk's parameters that stay.")
 
 
 def main(argv: Sequence[str]) -> int:
+    common = train_flags.read_common("train_places", argv)
+    if start := common.pop("start"):
+        raise ValueError(f"--start={start}: give --trunk, the classifier that is fine-tuned")
+    flags_of = {"rate": _RATE, "decay": _DECAY, "smoothing": _SMOOTHING}
+    flags_of |= {"min_scale": _MIN_SCALE, "colour": _COLOUR}
+    given = {name: flag.value for name, flag in flags_of.items() if flag.value is not None}
+    freeze = {} if _FREEZE.value is None else {"freeze": tuple(_FREEZE.value)}
     run = SceneRun(
-        **train_flags.read_common("train_places", argv),
+        **common,
         network=_NETWORK.value,
+        trunk=_TRUNK.value,
         size=_SIZE.value,
         width=_WIDTH.value,
-        code=_CODE.value,
-        training=SceneTraining(
-            rate=_RATE.value,
-            decay=_DECAY.value,
-            smoothing=_SMOOTHING.value,
-            dropout=_DROPOUT.value,
-            min_scale=_MIN_SCALE.value,
-            colour=_COLOUR.value,
-        ),
+        tuning=FineTuning(**given, **freeze),
+        training=SceneTraining(**given),
     )
     train_flags.tell_result(*train_scene(run, train_flags.say))
     return 0
