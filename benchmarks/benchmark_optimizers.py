@@ -12,7 +12,7 @@ rate is at an end of the sweep; then it runs from the reported seeds. All start 
 in the same box. A budget is in forward passes; a gradient counts by its measured time. The judge, a
 scene network that no objective knows, looks at the images of the best codes. Optimizers (names,
 globs, optax:NAME, variants such as goh+raw+cosine, or cma_es+40 for a population of 40) are rows of
-benchmarks/study/optimizers.py, objectives (names, globs, or terms joined by &) of
+jaxsynth/optimizers.py, objectives (names, globs, or terms joined by &) of
 benchmarks/study/problems.py.
 
 --batch is codes per evaluation (32 on CPU, 512 on accelerators), at least a population. All of it
@@ -32,11 +32,9 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from benchmarks.study.optimizers import OPTIMIZERS, choose_optimizers, make_optimizer
 from benchmarks.study.problems import OBJECTIVES, Objective, choose_objectives
-from benchmarks.study.protocol import PRIOR
 from benchmarks.study.run import benchmark
-from benchmarks.study.setting import BenchmarkRun, check_budgets
+from benchmarks.study.setting import BenchmarkRun, check_budgets, choose_optimizers
 from experiments import run_flags
 from experiments.common import encoder_name, load_networks
 from experiments.launch import command_line, run_main
@@ -45,6 +43,7 @@ from jaxsynth.evaluation.looks import label_units
 from jaxsynth.maximize import PLACES
 from jaxsynth.models.network import Network, is_generator
 from jaxsynth.models.weights import file_record, load_network
+from jaxsynth.optimizers import OPTIMIZERS, PRIOR, make_optimizer
 from jaxsynth.runs.folder import lock
 from jaxsynth.runs.keep import Stopped
 from jaxsynth.system import ENCODER
@@ -116,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
             f"--tune_seeds={_TUNE.value}: {min(common)} is among the reported --seeds: expected "
             "other ones"
         )
-    needs_encoder = any(make_optimizer(name).kind == PRIOR for name in names)
+    needs_encoder = any(make_optimizer(name).asks == PRIOR for name in names)
     networks = load_networks(settings, needs_encoder)
     objectives = choose_objectives(_OBJECTIVES.value, networks)
     judge = load_network(_JUDGE.value)

@@ -1,24 +1,23 @@
-"""Recipes: how a code climbs. Start, gradient step, decay, box, all by name or by hand.
+"""Recipes: the start of a code, its gradient step, decay and box, by name or by hand.
 
 Sources: `goh` is Goh 2016 ("Image Synthesis from Yahoo's open_nsfw"); `dgn_am` is Nguyen et al.
-2016 as their `act_max.py` runs it; `cnnpref` is Kamitani Lab's generator descent. `adam` is ours,
-and so is `pocket`: `goh` in fewer and smaller steps, as larger ones drive the pocket generator's
-pixels far out of range, with a prior term (Nguyen et al. 2017, "Plug & play generative networks");
-an independent judge chose it (BUILD_NOTES.md). `jitter` is from Olah et al. 2017 ("Feature
-visualization").
-Steps ascend: optimizers are given the gradient of -objective.
+2016 as their `act_max.py` runs it; `cnnpref` is Kamitani Lab's generator descent. `adam` and
+`pocket` are ours: `pocket` is `goh` in fewer and smaller steps, as larger ones drive the pocket
+generator's pixels far out of range, with a prior term (Nguyen et al. 2017, "Plug & play generative
+networks"); an independent judge chose it (BUILD_NOTES.md). `jitter` is from Olah et al. 2017
+("Feature visualization"). Steps ascend: optimizers are given the gradient of -objective.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxsynth.models.network import CodeStats
+from jaxsynth.inputs import check_name, check_options, near, option
 
 STARTS = ("normal", "clipped_normal", "positive10", "code")
 BOXES = ("upper", "unit", "none")
@@ -32,47 +31,76 @@ SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
         0.0, start, max(1, steps // 10), max(2, steps), end
     ),
 }
+_BLOCK = 64  # seeds drawn at once, so that every read runs the same compiled programs
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a trajectory but the objective. Static under jit.
+    """Everything that decides a trajectory but the objective. Static under jit."""
 
-    Attributes:
-      steps: number of updates T; 0 only looks at the start codes.
-      optimizer: name of an optax optimizer that takes a learning rate (`sgd`, `adam`, `lion`...).
-      optimizer_args: its further arguments as (name, value) pairs.
-      normalize: divide the gradient by its mean absolute value before the optimizer.
-      schedule: a name in `SCHEDULES`, or an optax schedule (step -> rate), which then ignores
-        `lr_start` and `lr_end`; `linear` is lr_start + (lr_end - lr_start) * t / T.
-      decay: factor on the code at every step, `decay_when` "before" or "after" the projection.
-      box: projection after each step: `upper` [0, upper bound per unit], `unit` [-1, 1], `none`.
-      start: `normal` N(0, 1); `clipped_normal` the same projected; `positive10` 10 max(N(0, 1), 0);
-        `code` mean + sigma N(0, 1) projected, with the statistics of the generator's own code.
-      last_image: which image is the run's last: of the `final` code, or of the `last_forward` pass
-        (the code before the final update, as DGN-AM reports it).
-      prior: pull towards codes that the generator's encoder E gives back, 0 to 1: every update of a
-        code z adds prior * (E(G(z)) - z), before the projection. 0 needs no encoder.
-      jitter: at every step the classifiers see the image moved by up to so many of its pixels along
-        each axis, borders replicated, by another random offset. Finished images are judged as they
-        are; the objective and activations recorded on the way, and the best code that is chosen by
-        them, are of the moved images.
-    """
-
-    steps: int = 300
-    optimizer: str = "sgd"
-    optimizer_args: tuple[tuple[str, float], ...] = ()
-    normalize: bool = True
-    schedule: str | optax.Schedule = "linear"
-    lr_start: float = 1.0
-    lr_end: float = 1e-10
-    decay: float = 1.0
-    decay_when: str = "after"
-    box: str = "upper"
-    start: str = "clipped_normal"
-    last_image: str = "final"
-    prior: float = 0.0
-    jitter: int = 0
+    steps: int = option(
+        300,
+        "Number of updates; 0 only looks at the start codes.",
+        low=0,
+        expected="0 (only look at the start codes) or more",
+    )
+    optimizer: str = option(
+        "sgd", "Name of an optax optimizer that takes a learning rate, such as sgd, adam or lion."
+    )
+    optimizer_args: tuple[tuple[str, float], ...] = option(
+        (), "Its arguments but the rate, such as momentum=0.9,nesterov=1."
+    )
+    normalize: bool = option(
+        True, "Divide the gradient by its mean absolute value before the optimizer."
+    )
+    schedule: str | optax.Schedule = option("linear", "Step size over time.", among=SCHEDULES)
+    lr_start: float = option(
+        1.0, "Step size at the first update.", above=0, expected="a positive number"
+    )
+    lr_end: float = option(
+        1e-10, "Step size that the schedule ends in.", low=0, expected="a number from 0 up"
+    )
+    decay: float = option(
+        1.0, "Factor on the code at every step.", above=0, high=1, expected="in (0, 1]"
+    )
+    decay_when: str = option(
+        "after",
+        "Decay before or after the projection.",
+        among=("before", "after"),
+        expected="'before' or 'after'",
+    )
+    box: str = option(
+        "upper",
+        "Projection after each step: the generator's bounds per unit (from 0 up unless it has "
+        "lower ones), [-1, 1], or none.",
+        among=BOXES,
+    )
+    start: str = option(
+        "clipped_normal",
+        "Start codes, drawn by seed: N(0, 1), the same projected, 10 max(N(0, 1), 0), or `code`, "
+        "like those of the generator's training images, by their mean and sigma.",
+        among=STARTS,
+    )
+    last_image: str = option(
+        "final",
+        "The run's last image: of the final code, or of the last forward pass (the code before the "
+        "final update, as DGN-AM reports it).",
+        among=LAST_IMAGES,
+    )
+    prior: float = option(
+        0.0,
+        "Pull towards E(G(z)) at every step, E the generator's encoder: 0 to 1. Every update of a "
+        "code z adds prior * (E(G(z)) - z), before the projection; 0 needs no encoder.",
+        low=0,
+        high=1,
+        expected="in [0, 1]",
+    )
+    jitter: int = option(
+        0,
+        "At every step the classifiers see the image moved by up to so many pixels.",
+        low=0,
+        expected="a whole number of pixels from 0 up",
+    )
 
 
 RECIPES: dict[str, Recipe] = {
@@ -95,6 +123,61 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def make_recipe(base: str | Recipe, **changes: Any) -> Recipe:
+    """Make a recipe from one, or from the name of one, with some of its fields changed.
+
+    Another optimizer starts without the arguments of the one before.
+
+    Raises:
+      ValueError: For a name that is no recipe or no field, with the near ones.
+    """
+    if isinstance(base, str):
+        check_name("recipe", base, RECIPES)
+        base = RECIPES[base]
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    for name in changes:
+        if name not in fields:
+            raise ValueError(f"recipe: {name!r} is no setting of one{near(name, fields)}")
+    if "optimizer" in changes:
+        changes = {"optimizer_args": ()} | changes
+    return dataclasses.replace(base, **changes)
+
+
+def goh(**changes: Any) -> Recipe:
+    """Make the recipe of Goh 2016, with some of its fields changed."""
+    return make_recipe("goh", **changes)
+
+
+def pocket(**changes: Any) -> Recipe:
+    """Make the recipe of the pocket generator, with some of its fields changed."""
+    return make_recipe("pocket", **changes)
+
+
+def pocket_image(**changes: Any) -> Recipe:
+    """Make the recipe that leads the pocket generator away from a photograph."""
+    return make_recipe("pocket_image", **changes)
+
+
+def dgn_am(**changes: Any) -> Recipe:
+    """Make the recipe of Nguyen et al. 2016, with some of its fields changed."""
+    return make_recipe("dgn_am", **changes)
+
+
+def dgn_am_image(**changes: Any) -> Recipe:
+    """Make the recipe of Nguyen et al. 2016 in the small steps that a photograph needs."""
+    return make_recipe("dgn_am_image", **changes)
+
+
+def cnnpref(**changes: Any) -> Recipe:
+    """Make the recipe of Kamitani Lab, with some of its fields changed."""
+    return make_recipe("cnnpref", **changes)
+
+
+def adam(**changes: Any) -> Recipe:
+    """Make the recipe of Adam on the raw gradient, with some of its fields changed."""
+    return make_recipe("adam", **changes)
+
+
 class Box(NamedTuple):
     """Bounds of the code, each (D,); infinite where there is none."""
 
@@ -102,11 +185,20 @@ class Box(NamedTuple):
     upper: jax.Array
 
 
-def make_box(recipe: Recipe, size: int, upper: np.ndarray | None, dtype) -> Box:
-    """The box that a recipe asks for, for codes of `size` units.
+def make_box(
+    recipe: Recipe, size: int, upper: np.ndarray | None, dtype, lower: np.ndarray | None = None
+) -> Box:
+    """Make the box that a recipe asks for.
+
+    Args:
+      recipe: Names the box.
+      size: Units of the code.
+      upper: The generator's upper bounds (D,), if it has any.
+      dtype: Of the codes.
+      lower: Its lower bounds (D,), 0 if it has none.
 
     Raises:
-      ValueError: if the recipe needs the generator's upper bounds and there are none.
+      ValueError: If the recipe needs the generator's upper bounds and there are none.
     """
     if recipe.box == "none":
         return Box(jnp.full(size, -jnp.inf, dtype), jnp.full(size, jnp.inf, dtype))
@@ -117,64 +209,40 @@ def make_box(recipe: Recipe, size: int, upper: np.ndarray | None, dtype) -> Box:
             "the generator's file has no code bounds and box 'upper' needs them: port it again "
             "with --bounds=FILE (act_range/3x/fc6.txt), or choose --box=unit or --box=none"
         )
-    return Box(jnp.zeros(size, dtype), jnp.asarray(upper, dtype))
+    low = jnp.zeros(size, dtype) if lower is None else jnp.asarray(lower, dtype)
+    return Box(low, jnp.asarray(upper, dtype))
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raises ValueError naming the first field of a recipe that cannot work."""
-    rules = [
-        ("steps", recipe.steps >= 0, "0 (only look at the start codes) or more"),
-        ("decay_when", recipe.decay_when in ("before", "after"), "'before' or 'after'"),
-        ("box", recipe.box in BOXES, f"one of {', '.join(BOXES)}"),
-        ("start", recipe.start in STARTS, f"one of {', '.join(STARTS)}"),
-        (
-            "last_image",
-            recipe.last_image in LAST_IMAGES,
-            f"one of {', '.join(LAST_IMAGES)}",
-        ),
-        ("lr_start", np.isfinite(recipe.lr_start) and recipe.lr_start > 0, "a positive number"),
-        ("lr_end", np.isfinite(recipe.lr_end) and recipe.lr_end >= 0, "a number from 0 up"),
-        ("decay", 0 < recipe.decay <= 1, "in (0, 1]"),
-        ("prior", 0 <= recipe.prior <= 1, "in [0, 1]"),
-        (
-            "jitter",
-            isinstance(recipe.jitter, int) and recipe.jitter >= 0,
-            "a whole number of pixels from 0 up",
-        ),
-        (
-            "schedule",
-            callable(recipe.schedule) or recipe.schedule in SCHEDULES,
-            f"one of {', '.join(SCHEDULES)}",
-        ),
-    ]
-    for field, good, expected in rules:
-        if not good:
-            raise ValueError(f"recipe: {field} is {getattr(recipe, field)!r}, expected {expected}")
+    """Raise ValueError naming the first field of a recipe that cannot work."""
+    check_options(recipe, "recipe")
     if recipe.schedule in ("cosine", "exponential", "warmup_cosine") and recipe.lr_end == 0:
         raise ValueError(f"recipe: schedule {recipe.schedule!r} needs an lr_end above 0")
+    check_transform(make_transform(recipe), f"optimizer {recipe.optimizer!r}")
+
+
+def check_transform(transform: optax.GradientTransformation, what: str) -> None:
+    """Raise ValueError if a transformation needs more than gradients; tried on shapes only."""
     code = jax.ShapeDtypeStruct((2,), jnp.float32)
     try:
-        transform = make_transform(recipe)  # tried on shapes only: nothing compiles
         jax.eval_shape(lambda code: transform.update(code, transform.init(code), code), code)
     except TypeError as error:
         raise ValueError(
-            f"optimizer {recipe.optimizer!r} needs more than gradients ({error}): choose one such "
+            f"{what} needs more than gradients ({error}): choose one such "
             "as sgd, adam, rmsprop, lion"
         ) from None
 
 
 def make_transform(recipe: Recipe) -> optax.GradientTransformation:
-    """The recipe's optax chain, from the gradient of -objective to an update of the code.
+    """Make the optax chain of a recipe, from the gradient of -objective to an update of the code.
 
     Raises:
-      ValueError: if optax has no such optimizer, or it does not take these arguments.
+      ValueError: If optax has no such optimizer, or it does not take these arguments.
     """
-    schedule = recipe.schedule
-    if isinstance(schedule, str):
-        schedule = SCHEDULES[schedule](recipe.lr_start, recipe.lr_end, max(1, recipe.steps))
     make = getattr(optax, recipe.optimizer, None)
+    schedule = _precise(schedule_of(recipe))
     try:
-        optimizer = make(learning_rate=_precise(schedule), **dict(recipe.optimizer_args))
+        optimizer = make(learning_rate=schedule, **dict(recipe.optimizer_args))
         optimizer.init, optimizer.update  # noqa: B018
     except (TypeError, AttributeError) as error:
         given = ", ".join(f"{k}={v}" for k, v in recipe.optimizer_args)
@@ -182,27 +250,40 @@ def make_transform(recipe: Recipe) -> optax.GradientTransformation:
             f"optimizer {recipe.optimizer!r} ({given}): expected the name of an optax optimizer "
             f"that takes a learning_rate, such as sgd, adam, rmsprop, lion ({error})"
         ) from None
-    return optax.chain(_normalise() if recipe.normalize else optax.identity(), optimizer)
+    return optax.chain(normalise() if recipe.normalize else optax.identity(), optimizer)
+
+
+def schedule_of(recipe: Recipe) -> optax.Schedule:
+    """Return the step size of a recipe by the number of the step."""
+    if callable(recipe.schedule):
+        return recipe.schedule
+    return SCHEDULES[recipe.schedule](recipe.lr_start, recipe.lr_end, max(1, recipe.steps))
 
 
 def _precise(schedule: optax.Schedule) -> optax.Schedule:
-    """Gives the schedule a floating-point step: an int32 one divides in float32 even under x64."""
+    """Give the schedule a floating-point step: an int32 one divides in float32 even under x64."""
     return lambda count: schedule(jnp.asarray(count, jnp.result_type(float)))
 
 
-def _normalise() -> optax.GradientTransformation:
-    """g -> g / mean |g|, without an epsilon (a saturated softmax has gradients of 1e-13)."""
+def normalise() -> optax.GradientTransformation:
+    """Make g -> g / mean |g|, without an epsilon (a saturated softmax has gradients of 1e-13)."""
     return optax.stateless_with_tree_map(lambda g, _: g / jnp.abs(g).mean())
 
 
 def start_codes(
-    recipe: Recipe, box: Box, root: jax.Array, seeds: np.ndarray, code: CodeStats | None = None
+    recipe: Recipe, box: Box, root: jax.Array, seeds: np.ndarray, code: Any = None
 ) -> jax.Array:
-    """Start codes (R, D), one per seed, each a function of (root key, its seed) alone.
+    """Draw start codes (R, D), one per seed, each a function of (root key, its seed) alone.
+
+    Args:
+      recipe: Names the distribution.
+      box: Bounds that codes are projected into.
+      root: Key that every seed is folded into.
+      seeds: (R,) unsigned integers.
+      code: Statistics of the generator's code (`mean`, `sigma`), if it has any.
 
     Raises:
-      ValueError: if the recipe needs the statistics `code` of the generator's code and there are
-        none.
+      ValueError: If the recipe needs those statistics and there are none.
     """
     size, dtype = box.upper.shape[0], box.upper.dtype
     if recipe.start == "code" and (code is None or code.mean is None or code.sigma is None):
@@ -222,3 +303,30 @@ def start_codes(
         return 10.0 * jnp.maximum(z, 0.0) if recipe.start == "positive10" else z
 
     return jax.vmap(draw)(jnp.asarray(seeds, jnp.uint32))
+
+
+class StartCodes:
+    """Start codes of many seeds that are never in memory at once.
+
+    Reads like an array (R, D): a number, a slice or an array of numbers gives rows, drawn anew.
+
+    Attributes:
+      shape: (R, D).
+      dtype: Of the codes.
+    """
+
+    def __init__(
+        self, draw: Callable[[np.ndarray], jax.Array], seeds: np.ndarray, size: int, dtype: np.dtype
+    ):
+        """Draw with `draw`: seeds (B,) to codes (B, size), each a function of its seed alone."""
+        self._draw, self._seeds = draw, seeds
+        self.shape, self.dtype = (len(seeds), size), dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        seeds = np.atleast_1d(self._seeds[rows])
+        blocks = np.pad(seeds, (0, -len(seeds) % _BLOCK), mode="edge").reshape(-1, _BLOCK)
+        codes = np.concatenate([np.asarray(self._draw(block), self.dtype) for block in blocks])
+        return codes[0] if np.ndim(self._seeds[rows]) == 0 else codes[: len(seeds)]

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from in_process import run_cases
@@ -18,14 +17,12 @@ from tiny import random_params, save_tiny_networks, tiny_networks
 from benchmarks.study import cells, folder, statistics, summary, tuning
 from benchmarks.study import run as benchmark_run
 from benchmarks.study.climb import Found, Runs, climb, steps_within
-from benchmarks.study.gradient import project
-from benchmarks.study.optimizers import FREE, OPTIMIZERS, choose_optimizers, make_optimizer
 from benchmarks.study.problems import OBJECTIVES, choose_objectives, make_groups
-from benchmarks.study.protocol import GRADIENT, PRIOR, VALUE, How, Seen
 from benchmarks.study.run import benchmark
-from benchmarks.study.setting import BenchmarkRun
+from benchmarks.study.setting import BenchmarkRun, choose_optimizers
 from jaxsynth.models.weights import save_network
-from jaxsynth.recipes import RECIPES, Box, make_box, start_codes
+from jaxsynth.optimizers import GRADIENT, OPTIMIZERS, PRIOR, VALUE, by_name, make_optimizer
+from jaxsynth.recipes import RECIPES, make_box, start_codes
 
 COSTS = {VALUE: 1.0, GRADIENT: 2.0, PRIOR: 3.0}
 RNG = np.random.default_rng(0)
@@ -107,166 +104,7 @@ def test_agreement_counts_equal_ranks_as_agreement_and_is_none_of_one():
     assert statistics.rank_agreement(saturated[:1]) is None
 
 
-# --- optimizers -----------------------------------------------------------------------------------
-
-_BOX = Box(jnp.zeros(6), jnp.full(6, 4.0))
-_START = jnp.array([0.0, 0.5, 0.0, 1.0, 0.2, 0.0])
-_TOP = jnp.array([3.0, 2.0, 0.0, 1.0, 3.5, 5.0])  # its last unit lies outside the box
-
-
-def _hill(code):
-    return -((code - _TOP) ** 2 * jnp.arange(1.0, 7.0)).sum()
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_climbs_a_hill_inside_the_box(name):
-    """A tenth of the way is what the weakest, random search, makes in 25 generations."""
-    optimizer, steps = make_optimizer(name), 25 if make_optimizer(name).kind == VALUE else 60
-    rate = 0.1 if name == "goh+raw" else optimizer.rate
-    how = How(_START, jnp.float32(rate), jax.random.key(3), jnp.float32(steps), _BOX)
-
-    def one(state, step):
-        asked, state = optimizer.ask(how, step, state)
-        codes = project(_BOX, asked)
-        value = jax.vmap(_hill)(codes)
-        told = () if optimizer.kind == VALUE else (jax.vmap(jax.grad(_hill))(codes),)
-        told += (jnp.zeros_like(codes),) if optimizer.kind == PRIOR else ()
-        return optimizer.tell(how, step, state, codes, Seen(value, *told)), (asked, value)
-
-    run = jax.jit(lambda: jax.lax.scan(one, optimizer.init(how), jnp.arange(steps) * 1.0)[1])
-    asked, values = run()
-    assert asked.shape == (steps, optimizer.population, 6) and np.isfinite(asked).all()
-    if optimizer.kind != VALUE:  # what is told gradients proposes nothing outside
-        np.testing.assert_array_equal(asked, project(_BOX, asked))
-    top = _hill(project(_BOX, _TOP))
-    made = (np.max(values) - _hill(_START)) / (top - _hill(_START))
-    told = 0.9 if optimizer.kind != VALUE else 0.1 if name == "random" else 0.5
-    assert told < made <= 1 + 1e-6
-
-
-def test_cma_es_keeps_pace_with_its_reference():
-    """evosax's CMA-ES and pycma, from the same start with the same spread and population."""
-    cma = pytest.importorskip("cma", reason="the reference needs pip install 'jaxsynth[bench]'")
-    generations, population = 60, make_optimizer("cma_es").population
-    theirs = cma.CMAEvolutionStrategy(
-        list(np.asarray(_START, float)), 1.0, {"popsize": population, "seed": 1, "verbose": -9}
-    )
-    slope = jnp.asarray(_TOP).at[-1].set(3.0)  # inside: both without a bound to meet
-
-    def loss(code):
-        return ((code - slope) ** 2 * 10.0 ** jnp.linspace(0, 3, 6)).sum()
-
-    losses = jax.jit(jax.vmap(loss))
-    for _ in range(generations):
-        asked = theirs.ask()
-        theirs.tell(asked, [float(v) for v in losses(jnp.asarray(np.array(asked)))])
-
-    wide = Box(jnp.full(6, -50.0), jnp.full(6, 50.0))
-    optimizer = make_optimizer("cma_es")
-    how = How(_START, jnp.float32(1.0), jax.random.key(1), jnp.float32(generations), wide)
-
-    def one(state, step):
-        codes, state = optimizer.ask(how, step, state)
-        value = -losses(codes)
-        return optimizer.tell(how, step, state, codes, Seen(value)), value.max()
-
-    run = jax.jit(lambda: jax.lax.scan(one, optimizer.init(how), jnp.arange(generations) * 1.0)[1])
-    ours, first = -float(run().max()), float(loss(_START))
-    made = [np.log10(first / max(end, 1e-9)) for end in (ours, theirs.result.fbest)]
-    assert made[0] > 0.6 * made[1] > 0.5  # orders of magnitude that either has climbed
-
-
-def test_names_are_rows_globs_and_variants():
-    assert choose_optimizers(["goh", "*cma*", "goh"])[0] == "goh"
-    assert len(choose_optimizers(["*cma*"])) == 3
-    assert choose_optimizers(["optax:adamw", "adam+raw+cosine"]) == (
-        "optax:adamw", "adam+raw+cosine"
-    )  # fmt: skip
-    assert set(choose_optimizers(["*"])) == set(OPTIMIZERS)
-    assert make_optimizer("pocket").rates((0.1, 1.0)) == (RECIPES["pocket"].lr_start,)
-    low, high = make_optimizer("goh+raw").rates((0.1, 1.0))
-    assert high / low == pytest.approx(100)
-
-
-@pytest.mark.parametrize("name, said", [
-    ("adm", "did you mean adam"),
-    ("adam+cosin", "did you mean cosine"),
-    ("lbfgs+raw", "'lbfgs' has no variants, unlike goh,"),
-    ("optax:polyak_sgd", "learning_rate"),
-    ("optax:nothing", "expected the name of an optax optimizer"),
-    ("cma_es+raw", "after 'cma_es\\+', an even number from 4 up, as in cma_es\\+40"),
-    ("de+2", "an even number from 4 up"),
-    ("ga+15", "an even number from 4 up"),
-    ("ga+040", "an even number from 4 up"),
-    ("ga+16", "is the row 'ga' itself"),
-    ("xdream+40", "did you mean xdream_ga"),
-    ("pocket+40", "'pocket' has no variants"),
-    ("goh+40", "only gradient-free rows have a population"),
-])  # fmt: skip
-def test_unknown_optimizers_are_refused(name, said):
-    with pytest.raises(ValueError, match=said):
-        choose_optimizers([name])
-
-
-@pytest.mark.parametrize("population", [4, 40])
-@pytest.mark.parametrize("name", FREE)
-def test_gradient_free_rows_take_another_population(name, population):
-    variant = f"{name}+{population}"
-    assert choose_optimizers([variant]) == (variant,)
-    optimizer = make_optimizer(variant)
-    assert (optimizer.population, optimizer.rate) == (population, make_optimizer(name).rate)
-    how = How(_START, jnp.float32(0.5), jax.random.key(0), jnp.float32(3), _BOX)
-
-    def one(state, step):
-        codes, state = optimizer.ask(how, step, state)
-        value = jax.vmap(_hill)(codes)
-        return optimizer.tell(how, step, state, codes, Seen(value)), codes
-
-    run = jax.jit(lambda: jax.lax.scan(one, optimizer.init(how), jnp.arange(3) * 1.0)[1])
-    codes = run()
-    assert codes.shape == (3, population, 6) and np.isfinite(codes).all()
-    assert not (codes[1] == codes[2]).all()
-
-
-def _xdream_generation(value):
-    """Codes (400, 2000) of the first generation, sigma 0.5, and what follows of these values."""
-    optimizer, start = make_optimizer("xdream_ga+400"), jnp.zeros(2000)
-    how = How(
-        start, jnp.float32(0.5), jax.random.key(0), jnp.float32(10), Box(start - 9, start + 9)
-    )
-    codes, state = optimizer.ask(how, jnp.float32(0), optimizer.init(how))
-    assert float(codes[1:].std()) == pytest.approx(0.5, rel=0.02)
-    told = optimizer.tell(how, jnp.float32(0), state, codes, Seen(jnp.asarray(value, jnp.float32)))
-    return np.asarray(codes), np.asarray(told[:100]), np.asarray(told[100:])
-
-
-def _parents(codes, children):
-    """(children, codes): the share of a child's units that are a code's."""
-    return np.array([(child == codes).mean(1) for child in children])
-
-
-def test_xdream_ga_keeps_the_best_quarter_and_mutates_a_quarter_of_mixed_units():
-    codes, survivors, children = _xdream_generation(np.arange(400.0)[::-1])
-    np.testing.assert_array_equal(survivors, codes[:100])
-    shares = np.sort(_parents(codes, children), axis=1)[:, ::-1]
-    assert np.median(shares[:, 0]) == pytest.approx(0.75 * 0.75, abs=0.02)
-    assert np.median(shares[:, 1]) == pytest.approx(0.75 * 0.25, abs=0.02)
-    mutated = ~np.array([(child == codes).any(0) for child in children])
-    assert mutated.mean() == pytest.approx(0.25, abs=0.01)
-    sigma = children[mutated].std()  # a unit of sigma 0.5, moved by 0.75 as much
-    assert sigma == pytest.approx(0.5 * np.hypot(1, 0.75), rel=0.05)
-
-
-def test_xdream_ga_draws_parents_by_value_and_passes_over_what_is_not_finite():
-    """Half the codes are worth 1, half 0: sigma is 0.5, so 1 is drawn e times as often as 0."""
-    value = np.arange(400) % 2 * 1.0
-    codes, _, children = _xdream_generation(value)
-    first = _parents(codes, children).argmax(1)
-    assert value[first].mean() == pytest.approx(np.e / (np.e + 1), abs=0.08)  # sd 0.026
-    broken = np.where(np.arange(400) == 3, np.nan, value)
-    codes, survivors, children = _xdream_generation(broken)
-    assert np.isfinite(survivors).all() and (survivors != codes[3]).any(1).all()
-    assert len(set(_parents(codes, children).argmax(1))) > 100
+# --- objectives ---------------------------------------------------------------------------------
 
 
 def test_a_new_row_is_one_line(monkeypatch):
@@ -568,15 +406,15 @@ def test_a_row_that_changed_is_refused(begun, monkeypatch):
     begun()
     before = OPTIMIZERS["random"]
     monkeypatch.setitem(OPTIMIZERS, "random", lambda *args: before(*args)._replace(rate=7.0))
-    make_optimizer.cache_clear()
+    by_name.cache_clear()
     with pytest.raises(ValueError, match=r"random with population and rates .* has changed"):
         begun(optimizers=("goh", "random"))
     monkeypatch.setitem(OPTIMIZERS, "random", lambda *args: before(*args)._replace(population=8))
-    make_optimizer.cache_clear()
+    by_name.cache_clear()
     with pytest.raises(ValueError, match=r"rates \[16.0, .* not \[8.0, .* has changed"):
         begun(factors=(0.5, 1.0))
     monkeypatch.undo()
-    make_optimizer.cache_clear()
+    by_name.cache_clear()
     assert not begun()[1]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.study.climb import Costs, Found, Runs, climb, start_values, step_cost
 from benchmarks.study.problems import Group, part_of
-from benchmarks.study.protocol import Optimizer
+from jaxsynth.optimizers import Optimizer
 from jaxsynth.recipes import RECIPES, Box, start_codes
 
 START = RECIPES["goh"]  # every optimizer starts from N(0, 1) clipped to the box

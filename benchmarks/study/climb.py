@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.study.gradient import project
 from benchmarks.study.problems import Group
-from benchmarks.study.protocol import PRIOR, VALUE, How, Optimizer, Seen, State
 from jaxsynth.balance import value_and_gradient
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import Params
+from jaxsynth.optimizers import PRIOR, VALUE, Optimizer, Seen, Setting, State, project
 from jaxsynth.parts import share_rows
 from jaxsynth.recipes import Box
 from jaxsynth.system import ENCODER, GENERATOR, System, encode, objective, params_of
@@ -48,11 +47,11 @@ class Found(NamedTuple):
 
 def step_cost(optimizer: Optimizer, costs: Costs) -> float:
     """Forward passes that a step is charged."""
-    return optimizer.population * costs[optimizer.kind]
+    return optimizer.population * costs[optimizer.asks]
 
 
 def steps_within(optimizer: Optimizer, costs: Costs, budget: float) -> int:
-    """How many steps a budget of forward passes pays for.
+    """Setting many steps a budget of forward passes pays for.
 
     Raises:
       ValueError: if it is none.
@@ -117,14 +116,14 @@ def _climb_chunk(optimizer, group, runs: Runs, box, costs, steps, marks, batch, 
     width = len(runs.seeds) * optimizer.population
     place = np.minimum(np.arange(share_rows(batch)), width - 1) // optimizer.population
     weights = jax.tree.map(lambda leaf: leaf[place], runs.weights)
-    params = params_for(group, optimizer.kind)
+    params = params_for(group, optimizer.asks)
     start = start_values(group, runs, batch)
     how = _how(runs, jnp.float32(steps), box)
     state, best = _init(optimizer, how), _Best(jnp.asarray(start), how.start)
     trace = []
     for step in range(steps):
         codes, state = _ask(optimizer, len(place), how, jnp.float32(step), state)
-        seen = see(group.system, optimizer.kind, params, weights, codes)
+        seen = see(group.system, optimizer.asks, params, weights, codes)
         state, best = _tell(optimizer, how, jnp.float32(step), state, codes, seen, best)
         trace.append(best.value)
         on_step()
@@ -177,22 +176,22 @@ def see(system: System, kind: str, params, weights, codes: jax.Array) -> Seen:
 
 
 @jax.jit
-def _how(runs: Runs, steps: jax.Array, box: Box) -> How:
+def _how(runs: Runs, steps: jax.Array, box: Box) -> Setting:
     root = jax.random.key(_NOISE_ROOT)
     keys = jax.vmap(lambda seed: jax.random.fold_in(root, seed))(runs.seeds)
-    return How(runs.starts, runs.rates, keys, steps, box)
+    return Setting(runs.starts, runs.rates, keys, steps, box)
 
 
-_RUN_AXES = How(start=0, rate=0, key=0, steps=None, box=None)
+_RUN_AXES = Setting(start=0, rate=0, key=0, steps=None, box=None)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _init(optimizer: Optimizer, how: How) -> State:
+def _init(optimizer: Optimizer, how: Setting) -> State:
     return jax.vmap(optimizer.init, (_RUN_AXES,))(how)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _ask(optimizer: Optimizer, rows: int, how: How, step: jax.Array, state: State):
+def _ask(optimizer: Optimizer, rows: int, how: Setting, step: jax.Array, state: State):
     """Codes of all runs one below the other, inside the box, (rows, D); the last is repeated."""
     codes, state = jax.vmap(optimizer.ask, (_RUN_AXES, None, 0))(how, step, state)
     flat = project(how.box, codes).reshape(-1, codes.shape[-1])
@@ -201,7 +200,13 @@ def _ask(optimizer: Optimizer, rows: int, how: How, step: jax.Array, state: Stat
 
 @functools.partial(jax.jit, static_argnums=0)
 def _tell(
-    optimizer: Optimizer, how: How, step: jax.Array, state: State, codes, seen: Seen, best: _Best
+    optimizer: Optimizer,
+    how: Setting,
+    step: jax.Array,
+    state: State,
+    codes,
+    seen: Seen,
+    best: _Best,
 ) -> tuple[State, _Best]:
     count = best.value.shape[0] * optimizer.population
 

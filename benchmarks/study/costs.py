@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.speed.timing import time_in_turn
 from benchmarks.study.climb import Costs, params_for, see
 from benchmarks.study.problems import Group
-from benchmarks.study.protocol import KINDS, VALUE
+from jaxsynth.optimizers import ASKS, VALUE
 from jaxsynth.parts import share_rows
 
 
@@ -27,7 +27,7 @@ def measured_costs(group: Group, kinds: Sequence[str], starts: np.ndarray, batch
         given = (group.system, kind, params_for(group, kind), weights, codes)
         return lambda: jax.block_until_ready(see(*given))
 
-    wanted = [kind for kind in KINDS if kind == VALUE or kind in kinds]
+    wanted = [kind for kind in ASKS if kind == VALUE or kind in kinds]
     timings = time_in_turn({kind: call(kind) for kind in wanted}, repeats=15, budget=20.0)
     shortest = {kind: timing.seconds.min() for kind, timing in timings.items()}
     return {kind: float(seconds / shortest[VALUE]) for kind, seconds in shortest.items()}

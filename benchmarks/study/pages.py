@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from benchmarks.study.protocol import VALUE
 from benchmarks.study.summary import SOLVED, TOP, Compared, Names, Outcome
+from jaxsynth.optimizers import VALUE
 from jaxsynth.report.pages import BLUR_ABOVE
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB
 from jaxsynth.report.sheet import Tile, contact_sheet

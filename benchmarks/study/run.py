@@ -10,13 +10,12 @@ import numpy as np
 from benchmarks.study import cells, folder, output, tuning
 from benchmarks.study.climb import Costs, step_cost, steps_within
 from benchmarks.study.costs import measured_costs
-from benchmarks.study.optimizers import make_optimizer
 from benchmarks.study.problems import Group, Objective, make_groups
-from benchmarks.study.protocol import Optimizer
 from benchmarks.study.setting import BenchmarkRun, check_budgets, describe, given_costs
 from benchmarks.study.summary import Names, Outcome
 from jaxsynth.evaluation.looks import label_units
 from jaxsynth.models.network import Network
+from jaxsynth.optimizers import Optimizer, make_optimizer
 from jaxsynth.recipes import make_box
 from jaxsynth.system import GENERATOR
 
@@ -49,14 +48,14 @@ def benchmark(
     ordered = [o for group in groups for o in group.objectives]
     names = Names(
         optimizers=run.optimizers,
-        kinds=tuple(make_optimizer(name).kind for name in run.optimizers),
+        kinds=tuple(make_optimizer(name).asks for name in run.optimizers),
         objectives=tuple(o.name for o in ordered),
         scenes=tuple(i for i, o in enumerate(ordered) if o.scene),
     )
     units = label_units([ordered[i].scene for i in names.scenes], judge)
     generator = networks[GENERATOR]
-    upper = generator.code.upper if generator.code is not None else None
-    box = make_box(cells.START, generator.input_shape[0], upper, np.float32)
+    upper, lower = (generator.code.upper, generator.code.lower) if generator.code else (None, None)
+    box = make_box(cells.START, generator.input_shape[0], upper, np.float32, lower)
     config = describe(run, names, ordered)
     before = folder.read_earlier(run.out, config, run.resume, run.overwrite)
     work = cells.Work(box, run.batch, on_step)

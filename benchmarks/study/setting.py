@@ -1,15 +1,22 @@
 """What a benchmark is asked for, and what of it cannot be had."""
 
 import dataclasses
+import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.study.climb import Costs, check_batch, steps_within
-from benchmarks.study.optimizers import make_optimizer
 from benchmarks.study.problems import Objective
-from benchmarks.study.protocol import GRADIENT, PRIOR, VALUE
 from benchmarks.study.summary import Names
+from jaxsynth.optimizers import (
+    GRADIENT,
+    OPTIMIZERS,
+    PRIOR,
+    VALUE,
+    check_optimizer_name,
+    make_optimizer,
+)
 from jaxsynth.terms import Term
 
 
@@ -41,6 +48,24 @@ class BenchmarkRun:
     records: Mapping[str, Any]
     resume: bool
     overwrite: bool
+
+
+def choose_optimizers(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Find names of optimizers by name, glob or variant, in the order asked for, each once.
+
+    Raises:
+      ValueError: Naming what is wrong, with the nearest names.
+    """
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = [name for name in OPTIMIZERS if fnmatch.fnmatchcase(name, pattern)]
+        if not found:
+            check_optimizer_name(pattern)
+            found = [pattern]
+        chosen |= dict.fromkeys(found)
+    if not chosen:
+        raise ValueError("no optimizer named: give names or globs such as 'adam' or 'c*'")
+    return tuple(chosen)
 
 
 def check_budgets(run: BenchmarkRun, costs: Costs | None = None) -> None:

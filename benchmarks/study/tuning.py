@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.study.cells import Work, climb_all
 from benchmarks.study.climb import Costs
 from benchmarks.study.problems import Group, part_of
-from benchmarks.study.protocol import Optimizer
+from jaxsynth.optimizers import Optimizer
 
 
 class Tuned(NamedTuple):
