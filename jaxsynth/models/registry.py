@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxsynth.images import CAFFE, Preprocess
 from jaxsynth.models.base import (
-    CAFFE,
     Classifier,
     Code,
     Generator,
     Info,
-    Preprocess,
     check_logits,
 )
 from jaxsynth.models.network import (

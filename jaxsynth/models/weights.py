@@ -20,6 +20,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jaxsynth.disk import file_sha256
+from jaxsynth.environment import cache_dir
 from jaxsynth.inputs import near
 from jaxsynth.models.network import (
     CodeStats,
@@ -30,7 +32,7 @@ from jaxsynth.models.network import (
     info_to_json,
     is_generator,
 )
-from jaxsynth.porting.port import file_sha256, port
+from jaxsynth.porting.port import port
 
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.jsonl"
@@ -162,11 +164,6 @@ def check_output(path: str | Path) -> Path:
     if path.is_dir():
         raise ValueError(f"{path} is a folder, expected a file to write")
     return path
-
-
-def cache_dir() -> Path:
-    """Where ported originals go by default: $JAXSYNTH_CACHE, else ~/.cache/jaxsynth."""
-    return Path(os.environ.get("JAXSYNTH_CACHE") or Path.home() / ".cache" / "jaxsynth")
 
 
 def file_record(name_or_path: str | Path) -> dict[str, str]:

