@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.speed.measured import COMPILED, TORCH, Limits, Measured
+from benchmarks.speed.compare import COMPILED, TORCH, Limits, Measured
 from benchmarks.speed.table import second_rows, speed_rows
 from benchmarks.speed_cases import (
     CASES,

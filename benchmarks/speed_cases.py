@@ -14,8 +14,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.speed.cases import Case, network_case, random_network, trio_case
-from benchmarks.speed.compare import check_agreement, machine_limits, measure, peer_versions
-from benchmarks.speed.measured import Limits, Measured
+from benchmarks.speed.compare import (
+    Limits,
+    Measured,
+    check_agreement,
+    machine_limits,
+    measure,
+    peer_versions,
+)
 from experiments.heap import keep_memory
 from experiments.launch import keep_compiled
 from jaxsynth.maximize import NSFW, PLACES

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -20,15 +19,12 @@ from launching import ROOT, run, start
 from tiny import tiny_networks
 
 from benchmarks.speed.cases import inputs, network_case, random_network, trio_case
-from benchmarks.speed.compare import check_agreement
-from benchmarks.speed.measured import OURS, Limits, Measured
-from benchmarks.speed.profile import REST, profile_rows, read_program
+from benchmarks.speed.compare import OURS, Limits, Measured, check_agreement
 from benchmarks.speed.table import commit_rows, second_rows, speed_rows
 from benchmarks.speed.timing import ratio, summarise, time_in_turn
 from benchmarks.speed.work import forward_operations, step_operations
 from benchmarks.speed_cases import in_own_process
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.network import KNOWN_CONFIGS, make_module
+from jaxsynth.models.network import KNOWN_CONFIGS
 
 
 def _networks():
@@ -110,61 +106,10 @@ def test_the_table_says_what_was_measured():
     assert [r["seconds"] for r in second_rows([one])] == [0.1, 0.2, 0.4, 0.2, 0.2, 1.2]
 
 
-@pytest.mark.parametrize("role", ["nsfw", "places"])
-def test_a_profile_counts_a_program_by_network_pass_and_kind(role):
-    """A forward pass is the layer table's arithmetic, whatever forms its layers have.
-
-    Of one run XLA does not say what its dense layers' products come from.
-    """
-    network, batch = tiny_networks()[role], 3
-    case = network_case(network)
-    module = type(make_module(network.info.config)).__name__
-    x = jnp.asarray(inputs(network.info.config, batch))
-    compiled = network_jit(case.step).jitted().lower(case.params, x).compile()
-    program = read_program(compiled.as_text(), [module])
-    work: dict = defaultdict(float)
-    for one in program.values():
-        work[one.network, one.back] += one.operations
-        assert (one.operations > 0) == (one.kind != REST) and one.bytes > 0
-    forward = batch * forward_operations(network.info.config)
-    assert work[module, False] == pytest.approx(forward, rel=1e-6)
-    assert 0.5 * forward < work[module, True] < 4 * forward  # by the forms that layers have
-    assert sum(work.values()) < work[module, False] + work[module, True] + 0.01 * forward
-
-    seconds = dict.fromkeys(program, 0.001) | {"of another program": 1.0}
-    *rows, whole = profile_rows(program, seconds, {module: "tiny"}, Limits(1e9, 1e9))
-    assert {row["network"] for row in rows} <= {"tiny", "between", "not said"}
-    assert sum(row["operations"] for row in rows) == whole["operations"] == len(program)
-    assert float(whole["ms"]) == pytest.approx(len(program), abs=0.1)
-    assert float(whole["floor: arithmetic, ms"]) == pytest.approx(
-        1e3 * sum(work.values()) / 1e9, abs=0.1
-    )
-
-
-def test_a_profile_without_the_steps_operations_is_refused():
-    with pytest.raises(ValueError, match="none of the step's operations"):
-        profile_rows({}, {"of another program": 1.0}, {}, Limits(1e9, 1e9))
-
-
 def _script(name: str, *flags: str) -> subprocess.CompletedProcess:
     """One of benchmarks/, which are not launchers of the package."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def test_the_profiler_sees_a_step(tmp_path):
-    args = ["--case=pocket_places", "--batch=1", "--steps=2", f"--out={tmp_path}"]
-    done = _script("profile", *args)
-    assert done.returncode == 0, done.stderr
-    *rows, whole = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (tmp_path / "profile.md").read_text().splitlines()
-        if line.startswith("| ")
-    ][2:]
-    assert {"pocket_places", "not said"} <= {row[0] for row in rows}
-    assert whole[0] == "all" and float(whole[4]) > 0 and whole[5] == "100%"
-    assert sum(int(row[3]) for row in rows) == int(whole[3])
-    assert (tmp_path / "profile.md").read_text().strip() in done.stdout
 
 
 def test_commits_are_compared_by_their_lowest_medians():

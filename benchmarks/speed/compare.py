@@ -6,21 +6,52 @@ An edge module: it holds the clock.
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.speed.cases import Case, inputs, step_params
-from benchmarks.speed.measured import COMPILED, OURS, TORCH, Limits, Measured
-from benchmarks.speed.timing import time_in_turn
+from benchmarks.speed.timing import Timing, time_in_turn
 from benchmarks.speed.work import parameter_bytes, step_operations
 from jaxsynth.models.cpu_convolution import compiler_options, network_jit
 from jaxsynth.models.network import Network
 
+OURS, TORCH, COMPILED = "jaxsynth", "torch", "torch.compile"  # runners
 AGREEMENT = 1e-3  # largest relative difference of the gradients that is taken for the same
 _REHEARSALS = 5
+
+
+class Limits(NamedTuple):
+    """The machine's own: operations a second of a large matrix product, bytes a second copied."""
+
+    operations: float
+    bytes: float
+
+
+class Measured(NamedTuple):
+    """One case at one batch.
+
+    Attributes:
+      case, batch, precision: What was timed.
+      operations: Of the whole batch.
+      moved: Bytes that XLA says a step reads and writes.
+      memory: Bytes of its buffers and of what is derived from the weights.
+      first: Seconds of the first call, which compiles, or finds the program in the cache on disk.
+      timings: By runner.
+      agreement: Relative difference of gradients in float64, or None without PyTorch.
+    """
+
+    case: str
+    batch: int
+    precision: str
+    operations: float
+    moved: float
+    memory: float
+    first: float
+    timings: dict[str, Timing]
+    agreement: float | None = None
 
 
 def machine_limits(precision: str) -> Limits:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.speed.measured import OURS, Limits, Measured
+from benchmarks.speed.compare import OURS, Limits, Measured
 from benchmarks.speed.timing import Timing, ratio
 
 
