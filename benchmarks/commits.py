@@ -24,8 +24,8 @@ from benchmarks.speed.table import commit_rows
 from benchmarks.speed_cases import CASES
 from experiments.launch import check_flags_only, command_line, parse_counts, parse_some_of, run_main
 from jaxsynth.disk import write_whole
+from jaxsynth.environment import machine_line
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.runs.folder import machine_line
 
 _COMMITS = flags.DEFINE_list("commits", None, "Commits, the one to compare with first.")
 _CASES = flags.DEFINE_list("cases", list(CASES), f"Some of {', '.join(CASES)}.")

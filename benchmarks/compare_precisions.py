@@ -23,10 +23,10 @@ from experiments.common import load_networks
 from experiments.launch import command_line, run_main
 from experiments.objectives import nsfw_runs, scene_runs
 from jaxsynth.chunks import Results, join
+from jaxsynth.environment import machine_line
 from jaxsynth.images import to_rgb
 from jaxsynth.maximize import NSFW, PLACES, Run, Sweep, execute, plan
 from jaxsynth.models.network import Network
-from jaxsynth.runs.folder import machine_line
 from jaxsynth.system import ENCODER, GENERATOR
 from jaxsynth.terms import choose_units
 

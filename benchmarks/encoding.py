@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from jaxsynth.environment import hardware
 from jaxsynth.images import BGR_MEAN
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.runs.folder import hardware
 from jaxsynth.runs.keep import image_writer
 
 _SHOWN = 160  # side of a picture on the sheet

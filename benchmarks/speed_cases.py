@@ -24,11 +24,11 @@ from benchmarks.speed.compare import (
 )
 from experiments.heap import keep_memory
 from experiments.launch import keep_compiled
+from jaxsynth.environment import machine_line
 from jaxsynth.maximize import NSFW, PLACES
 from jaxsynth.models.network import Network
 from jaxsynth.models.weights import cache_dir, load_network
 from jaxsynth.parts import is_out_of_memory
-from jaxsynth.runs.folder import machine_line
 from jaxsynth.system import GENERATOR
 
 _FULL = {GENERATOR: "dgn_fc6", NSFW: "open_nsfw", PLACES: "places205"}

@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from jaxsynth.environment import this_device
 from jaxsynth.runs.folder import (
     CONFIG,
     LOCK,
     load_arrays,
     read_config,
-    this_device,
     write_arrays,
     write_config,
 )

@@ -13,6 +13,7 @@ from benchmarks.study.problems import Objective
 from benchmarks.study.setting import BenchmarkRun, describe
 from benchmarks.study.summary import Names, Outcome
 from jaxsynth.disk import write_whole
+from jaxsynth.environment import machine_line
 from jaxsynth.evaluation.figures import saturated_share
 from jaxsynth.evaluation.looks import judge_ranks, look, padded_batches
 from jaxsynth.images import to_rgb, write_png
@@ -22,7 +23,7 @@ from jaxsynth.models.network import Network
 from jaxsynth.picture import draw
 from jaxsynth.report.pages import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.tables import format_markdown, format_table, write_metrics
-from jaxsynth.runs.folder import machine_line, write_arrays
+from jaxsynth.runs.folder import write_arrays
 from jaxsynth.system import GENERATOR, System, make_system
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.chunks import Results
+from jaxsynth.environment import hardware, versions
 from jaxsynth.evaluation import groups
 from jaxsynth.evaluation.folder import (
     TABLE,
@@ -30,7 +31,7 @@ from jaxsynth.evaluation.groups import JUDGE, Group, Work
 from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
 from jaxsynth.maximize import NSFW, PLACES, Plan, Run, Sweep, plan
 from jaxsynth.models.network import Network
-from jaxsynth.runs.folder import hardware, lock, sha256_of, versions
+from jaxsynth.runs.folder import lock, sha256_of
 from jaxsynth.runs.keep import (
     Keeping,
     Stopped,

@@ -10,10 +10,8 @@ Every file is written atomically.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import safetensors.numpy
 
-from jaxsynth.disk import check_regular, write_whole
-from jaxsynth.version import VERSION
+from jaxsynth.disk import check_regular, write_atomic
+from jaxsynth.environment import this_device, versions
 
 RESULTS, CONFIG, METRICS = "results.safetensors", "config.json", "metrics.csv"
 UNFINISHED = "unfinished"
@@ -276,7 +273,7 @@ def _short(value: Any) -> str:
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write config.json: what was asked for, versions and device."""
     full = dict(config) | {"versions": versions(), "device": this_device()}
-    write_whole(folder / CONFIG, json.dumps(full, indent=1).encode())
+    write_atomic(folder / CONFIG, json.dumps(full, indent=1).encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -299,7 +296,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a safetensors file atomically."""
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_whole(path, safetensors.numpy.save(plain))
+    write_atomic(path, safetensors.numpy.save(plain))
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -314,38 +311,3 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path} cannot be read ({error}): delete it, and --resume computes it again"
         ) from None
-
-
-# --- the machine ----------------------------------------------------------------------------------
-
-
-def versions() -> dict[str, str]:
-    """Of this package, Python, and what decides the numbers."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
-    found = {package: importlib.metadata.version(package) for package in packages}
-    return {"jaxsynth": VERSION, "python": platform.python_version()} | found
-
-
-def hardware() -> str:
-    """The accelerators' kind, or how many CPUs of which model."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return f"{jax.device_count()} x {device.device_kind}"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{os.cpu_count()} x {model}"
-
-
-def machine_line(more: Mapping[str, str] | None = None) -> str:
-    """A Markdown item: the hardware, and the versions with those of `more` packages."""
-    packages = ", ".join(f"{name} {number}" for name, number in (versions() | (more or {})).items())
-    return f"* {hardware()}; {packages}"
-
-
-def this_device() -> dict[str, str]:
-    """Platform and kind of the first device, as config.json has them."""
-    device = jax.devices()[0]
-    return {"platform": device.platform, "kind": device.device_kind}
