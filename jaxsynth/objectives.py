@@ -190,8 +190,8 @@ def as_objective(given: Any) -> Objective:
 class Targets:
     """The objectives of a model: a mixin of classifiers and generators.
 
-    A model has `role` (the word that it goes by), `shapes` ({blob: shape}), and, if it is a
-    classifier, `labels` and `logits` (the name of that blob, or nothing to find it).
+    A model has `role` (the word that it goes by) and `shapes` ({blob: shape}); a classifier has
+    `labels` and `logits` (the name of that blob, or None).
     """
 
     def logit(self, label: str | int) -> Objective:
@@ -348,26 +348,18 @@ def layer_units(
 def logits_blob(model: Any) -> str:
     """Return the name of a classifier's logits.
 
-    Where the classifier does not say, it is its last vector with a number per label, else its last
-    vector.
-
     Raises:
-      ValueError: If the model is a generator or has no vector.
+      ValueError: If the model has none.
     """
-    if not hasattr(model, "labels"):
-        raise ValueError(f"{model.role} is a generator and has no classes: name a blob and a unit")
-    if getattr(model, "logits", ""):
-        return model.logits
-    vectors = {b: s[0] for b, s in model.shapes.items() if len(s) == 1 and b not in LABELLED}
-    fitting = [blob for blob, size in vectors.items() if size == len(model.labels)]
-    if not vectors:
-        raise ValueError(f"{model.role} has no vector of logits: expected one among its blobs")
-    return (fitting or list(vectors))[-1]
+    if not getattr(model, "logits", None):
+        raise ValueError(f"{model.role} has no classes: name a blob and a unit instead")
+    return model.logits
 
 
 def is_class_blob(model: Any, blob: str) -> bool:
     """Whether a blob's units are the classes of a classifier."""
-    return hasattr(model, "labels") and (blob in LABELLED or blob == logits_blob(model))
+    logits = getattr(model, "logits", None)
+    return bool(logits) and blob in (logits, *LABELLED)
 
 
 def labels_of(model: Any, blob: str) -> tuple[str, ...]:

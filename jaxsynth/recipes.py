@@ -280,13 +280,15 @@ def start_codes(
       box: Bounds that codes are projected into.
       root: Key that every seed is folded into.
       seeds: (R,) unsigned integers.
-      code: Statistics of the generator's code (`mean`, `sigma`), if it has any.
+      code: Statistics of the generator's code, if it has any: `mean`, and `factor` or `sigma`.
 
     Raises:
       ValueError: If the recipe needs those statistics and there are none.
     """
     size, dtype = box.upper.shape[0], box.upper.dtype
-    if recipe.start == "code" and (code is None or code.mean is None or code.sigma is None):
+    factor = getattr(code, "factor", None)
+    spread = factor if factor is not None else getattr(code, "sigma", None)
+    if recipe.start == "code" and (spread is None or code.mean is None):
         raise ValueError(
             "the generator's file has no mean and sigma of its code and start 'code' needs them: "
             "take a generator of experiments.train_generator, which measures them, or choose "
@@ -295,9 +297,12 @@ def start_codes(
 
     def draw(seed):
         # Drawn in float32 whatever the precision: a seed is the same start in both.
-        z = jax.random.normal(jax.random.fold_in(root, seed), (size,), jnp.float32).astype(dtype)
+        count = size if recipe.start != "code" or factor is None else factor.shape[1]
+        z = jax.random.normal(jax.random.fold_in(root, seed), (count,), jnp.float32).astype(dtype)
         if recipe.start == "code":
-            z = jnp.asarray(code.mean, dtype) + jnp.asarray(code.sigma, dtype) * z
+            scaled = jnp.asarray(spread, dtype)
+            scaled = scaled * z if factor is None else scaled @ z
+            z = jnp.asarray(code.mean, dtype) + scaled
         if recipe.start in ("clipped_normal", "code"):
             return optax.projections.projection_box(z, box.lower, box.upper)
         return 10.0 * jnp.maximum(z, 0.0) if recipe.start == "positive10" else z

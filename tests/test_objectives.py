@@ -182,15 +182,12 @@ def test_functions_read_classifiers_and_have_no_text():
     assert as_objective(mine) == as_objective(mine) != as_objective(lambda acts: 0.0)
 
 
-def test_logits_are_found():
-    shapes = {"a": (4,), "b": (3,), "c": (4,), "map": (2, 2, 3), "prob": (4,)}
-    assert objectives.logits_blob(Model("x", shapes, ("p", "q", "r", "s"), "")) == "c"
-    assert objectives.logits_blob(Model("x", shapes, ("p", "q", "r"), "")) == "b"
-    assert objectives.logits_blob(Model("x", shapes, (), "")) == "c"
-    with pytest.raises(ValueError, match="no vector of logits"):
-        objectives.logits_blob(Model("x", {"map": (2, 2, 3)}, (), ""))
-    with pytest.raises(ValueError, match="generator and has no classes"):
-        GENERATOR.logit(0)
+def test_models_without_classes_have_no_logits():
+    reader = Model("encoder", SHAPES["places"], (), None)
+    assert reader.unit("fc8", 3).terms[0].unit is None
+    for model in (GENERATOR, reader):
+        with pytest.raises(ValueError, match="has no classes"):
+            model.logit(0)
 
 
 def test_layer_units_are_before_their_relu():

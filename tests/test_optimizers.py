@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.study.setting import choose_optimizers
 from jaxsynth import gradient_free, optimizers, recipes
+from jaxsynth.models.base import Code
 from jaxsynth.optimizers import (
     FREE,
     OPTIMIZERS,
@@ -258,6 +259,16 @@ def test_recipes_are_changed_by_field():
         recipes.goh(stepz=1)
     with pytest.raises(ValueError, match="did you mean pocket"):
         make_recipe("pocke")
+
+
+def test_start_codes_have_the_covariance_of_the_factor():
+    mean, factor = np.array([1.0, -2.0, 0.5]), np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.5]])
+    code = Code(np.full(3, 9.0), mean=mean, sigma=np.ones(3), factor=factor)
+    recipe = recipes.goh(start="code", box="none")
+    box = make_box(recipe, 3, None, np.float32)
+    codes = recipes.start_codes(recipe, box, jax.random.key(0), np.arange(4000), code)
+    np.testing.assert_allclose(codes.mean(0), mean, atol=0.15)
+    np.testing.assert_allclose(np.cov(codes.T), factor @ factor.T, atol=0.3)
 
 
 def test_a_box_may_have_lower_bounds():
