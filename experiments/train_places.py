@@ -3,9 +3,9 @@ r"""Trains the pocket scene network, or the judge, and exports it.
   python -m experiments.train_places --data=DIR --images=600000 --out=out/places
   python -m experiments.train_places --data=DIR --network=pocket_judge --seed=1 --images=600000
 
-The scene network is another classifier (--trunk), fine-tuned with a fresh last layer; the judge is a
-residual network from fresh weights. DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per class
-inside) or class folders. The same command resumes a run that was stopped. Writes
+The scene network is another classifier (--trunk), fine-tuned with a fresh last layer; the judge is
+a residual network from fresh weights. DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per
+class inside) or class folders. The same command resumes a run that was stopped. Writes
 OUT/NETWORK.safetensors.
 """
 

@@ -15,6 +15,7 @@ from jaxsynth.models.layers import depthwise_conv
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.efficientnet import convert_efficientnet
+from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.prior import PriorTraining, other_codes
 from jaxsynth.training.prior_run import PriorRun, train_prior
@@ -35,10 +36,10 @@ def _state_dict(rng) -> dict[str, np.ndarray]:
     arrays = {}
 
     def conv(name, norm, out, into, k):
-        arrays[f"{name}.weight"] = rng.normal(size=(out, into, k, k)) / k
-        arrays[f"{norm}.weight"] = rng.uniform(0.5, 1.5, out)
-        arrays[f"{norm}.bias"] = rng.normal(size=out)
-        arrays[f"{norm}.running_mean"] = rng.normal(size=out)
+        arrays[f"{name}.weight"] = rng.normal(size=(out, into, k, k)) / (k * into**0.5)
+        arrays[f"{norm}.weight"] = rng.uniform(1.5, 2.5, out)
+        arrays[f"{norm}.bias"] = 0.3 * rng.normal(size=out)
+        arrays[f"{norm}.running_mean"] = 0.1 * rng.normal(size=out)
         arrays[f"{norm}.running_var"] = rng.uniform(0.5, 2, out)
 
     conv("_conv_stem", "_bn0", 4, 3, 3)
@@ -222,6 +223,7 @@ def test_fine_tuning_learns_and_freezes(data, trunk, tmp_path):  # noqa: F811
         loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=20, report_steps=1),
         trunk=str(trunk),
         size=32,
+        tuning=FineTuning(rate=0.003, colour=0, smoothing=0, freeze=("conv_stem/*", "*wise/kernel")),
     )
     lines = []
     path, _ = train_scene(run, lines.append)
@@ -229,8 +231,9 @@ def test_fine_tuning_learns_and_freezes(data, trunk, tmp_path):  # noqa: F811
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     made, before = load_network(path), load_network(trunk)
     assert made.labels == CLASSES and set(made.params) == set(param_shapes(made.info.config))
-    frozen = [name for name in made.params if name.startswith(("conv_stem", "block"))]
-    for name in frozen:  # blocks 0 to 4: all that the tiny trunk has
+    frozen = [name for name in made.params if name.startswith("conv_stem") or "wise/kernel" in name]
+    assert len(frozen) == 5
+    for name in frozen:
         np.testing.assert_allclose(made.params[name], before.params[name], rtol=1e-3, atol=1e-4)
     assert not np.array_equal(made.params["conv_head/kernel"], before.params["conv_head/kernel"])
 
