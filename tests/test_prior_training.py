@@ -223,7 +223,9 @@ def test_fine_tuning_learns_and_freezes(data, trunk, tmp_path):  # noqa: F811
         loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=20, report_steps=1),
         trunk=str(trunk),
         size=32,
-        tuning=FineTuning(rate=0.003, colour=0, smoothing=0, freeze=("conv_stem/*", "*wise/kernel")),
+        tuning=FineTuning(
+            rate=0.003, colour=0, smoothing=0, freeze=("conv_stem/*", "*wise/kernel")
+        ),
     )
     lines = []
     path, _ = train_scene(run, lines.append)
