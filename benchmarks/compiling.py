@@ -21,9 +21,8 @@ import jax
 from benchmarks.speed.cases import inputs, step_params
 from benchmarks.speed_cases import make_case
 from experiments.launch import keep_compiled
-from jaxsynth.environment import machine_line
+from jaxsynth.environment import cache_dir, machine_line
 from jaxsynth.models.cpu_convolution import compiler_options, network_jit
-from jaxsynth.models.weights import cache_dir
 from jaxsynth.report.tables import format_markdown
 
 _BATCH = 8

@@ -24,10 +24,10 @@ from benchmarks.speed.compare import (
 )
 from experiments.heap import keep_memory
 from experiments.launch import keep_compiled
-from jaxsynth.environment import machine_line
+from jaxsynth.environment import cache_dir, machine_line
 from jaxsynth.maximize import NSFW, PLACES
 from jaxsynth.models.network import Network
-from jaxsynth.models.weights import cache_dir, load_network
+from jaxsynth.models.weights import load_network
 from jaxsynth.parts import is_out_of_memory
 from jaxsynth.system import GENERATOR
 

@@ -14,10 +14,11 @@ from experiments.continuing import going_on
 from experiments.launch import command_line, keep_compiled
 from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
+from jaxsynth.environment import cache_dir
 from jaxsynth.images import preprocess, read_image
 from jaxsynth.maximize import PLACES, Plan, Run, check_roles, encode, plan
 from jaxsynth.models.network import Network, logits_blob
-from jaxsynth.models.weights import cache_dir, file_record, load_encoder, load_network, read_info
+from jaxsynth.models.weights import file_record, load_encoder, load_network, read_info
 from jaxsynth.porting.port import file_sha256
 from jaxsynth.report.digest import digest, join_digests
 from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures

@@ -12,9 +12,11 @@ import dataclasses
 from pathlib import Path
 
 from experiments.launch import run_experiment
+from jaxsynth.environment import cache_dir
 from jaxsynth.inputs import option
-from jaxsynth.models.weights import SUFFIX, cache_dir, check_output, save_network
-from jaxsynth.porting.caffe_layout import Row
+from jaxsynth.models.names import SUFFIX
+from jaxsynth.models.weights import check_output, save_network
+from jaxsynth.porting.caffe import Row
 from jaxsynth.porting.port import ORIGINALS, port
 from jaxsynth.report.tables import format_table
 

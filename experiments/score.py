@@ -16,7 +16,8 @@ from absl import flags
 
 from experiments.launch import keep_compiled, run_main
 from jaxsynth.disk import list_images
-from jaxsynth.models.weights import cache_dir, load_network
+from jaxsynth.environment import cache_dir
+from jaxsynth.models.weights import load_network
 from jaxsynth.report.tables import format_table, printable, write_csv
 from jaxsynth.scoring import Score, score_images
 

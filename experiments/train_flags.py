@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags, logging
 
 from experiments.launch import check_flags_only, keep_compiled
-from jaxsynth.models.weights import cache_dir
+from jaxsynth.environment import cache_dir
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.precision import ACTIVATIONS, default_activations
 

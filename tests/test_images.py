@@ -14,8 +14,8 @@ from PIL import Image
 
 from jaxsynth.disk import list_images
 from jaxsynth.images import BGR_MEAN, preprocess, read_image, to_rgb, write_png
+from jaxsynth.models.alexnet import pocket_places
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
-from jaxsynth.models.pocket import pocket_places
 from jaxsynth.models.weights import load_network
 from jaxsynth.scoring import score_images
 

@@ -25,10 +25,9 @@ from reference import (
 )
 
 import jaxsynth
-from jaxsynth.models.alexnet import PLACES205
-from jaxsynth.models.generator import DGN_FC6
+from jaxsynth.models.alexnet import PLACES205, pocket_places
+from jaxsynth.models.generator import DGN_FC6, pocket_generator
 from jaxsynth.models.network import activation_shapes, is_generator, make_apply, param_shapes
-from jaxsynth.models.pocket import pocket_generator, pocket_places
 from jaxsynth.models.resnet import OPEN_NSFW
 from jaxsynth.porting.port import port
 

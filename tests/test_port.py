@@ -25,12 +25,11 @@ from reference import (
 )
 
 import jaxsynth
-from jaxsynth.models import weights
+from jaxsynth.models import names, weights
+from jaxsynth.models.generator import pocket_generator
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
-from jaxsynth.models.pocket import pocket_generator
 from jaxsynth.models.resnet import OPEN_NSFW
-from jaxsynth.porting.caffe_layout import fold_batch_norm
-from jaxsynth.porting.caffemodel import read_caffemodel
+from jaxsynth.porting.caffe import fold_batch_norm, read_caffemodel
 from jaxsynth.porting.onnx_source import read_open_nsfw
 from jaxsynth.porting.port import parse_labels, port
 
@@ -437,9 +436,9 @@ def test_a_description_that_does_not_fit_is_refused(tmp_path):
 # ---------------------------------------------------------------------------- names and the cache
 def test_ported_names_are_found_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXSYNTH_CACHE", str(tmp_path / "cache"))
-    weights.save_network(weights.cache_dir() / "places205.safetensors", tiny_network(tmp_path))
+    weights.save_network(names.cache_dir() / "places205.safetensors", tiny_network(tmp_path))
     assert jaxsynth.load_network("places205").name == "places205"
-    assert {"open_nsfw", "places205"} <= set(weights.available_networks())
+    assert {"open_nsfw", "places205"} <= set(names.available_networks())
 
 
 def test_open_nsfw_is_ported_once_also_by_two_at_a_time(tmp_path, monkeypatch):
@@ -447,7 +446,7 @@ def test_open_nsfw_is_ported_once_also_by_two_at_a_time(tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(jaxsynth.load_network, ["open_nsfw"] * 2)
     assert first.info == second.info
-    assert first.info.source_sha256 == weights.PACKAGED["open_nsfw"].sha256
+    assert first.info.source_sha256 == names.PACKAGED["open_nsfw"].sha256
     path = tmp_path / "open_nsfw.safetensors"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.jsonl", path.name]
     written = path.stat().st_mtime_ns
@@ -457,8 +456,8 @@ def test_open_nsfw_is_ported_once_also_by_two_at_a_time(tmp_path, monkeypatch):
 
 def test_another_onnx_file_in_the_package_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXSYNTH_CACHE", str(tmp_path))
-    wrong = weights.PACKAGED["open_nsfw"]._replace(sha256="0" * 64)
-    monkeypatch.setitem(weights.PACKAGED, "open_nsfw", wrong)
+    wrong = names.PACKAGED["open_nsfw"]._replace(sha256="0" * 64)
+    monkeypatch.setitem(names.PACKAGED, "open_nsfw", wrong)
     with pytest.raises(ValueError, match=rf"has sha256 864bb37b.*expected {'0' * 64}"):
         jaxsynth.load_network("open_nsfw")
     assert not list(tmp_path.iterdir())
@@ -514,7 +513,7 @@ def test_launcher_help_is_no_failure(tmp_path):
 # ---------------------------------------------------------------------------- shipped pocket pair
 @pytest.mark.parametrize("name", ["pocket_generator", "pocket_places"])
 def test_shipped_weights_load(name):
-    if name not in weights.available_networks():
+    if name not in names.available_networks():
         pytest.skip(f"{name} is not in ported_params/")
     network = jaxsynth.load_network(name)
     assert network.name == name

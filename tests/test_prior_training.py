@@ -10,8 +10,7 @@ import pytest
 from jax import lax
 from test_training import CLASSES, data  # noqa: F401
 
-from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
-from jaxsynth.models.layers import depthwise_conv
+from jaxsynth.models.efficientnet import EfficientNetConfig, Stage, depthwise_conv
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.efficientnet import convert_efficientnet

@@ -11,8 +11,8 @@ from launching import run
 from PIL import Image
 from test_arguments import make_files
 
+from jaxsynth.models.alexnet import pocket_places
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
-from jaxsynth.models.pocket import pocket_places
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import save_network
 

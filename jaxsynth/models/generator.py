@@ -132,3 +132,25 @@ DGN_FC6 = GeneratorConfig(
         Up("deconv0", "deconv", 3, 4, 2),
     ),
 )
+
+
+def pocket_generator(size: int = 64, code: int = 512, width: int = 16) -> GeneratorConfig:
+    """Shapes of the pocket generator, which inverts the post-ReLU `fc6` of the pocket scenes.
+
+    Two dense layers to (size / 16)^2, then four times upsampling + 3x3, and 3x3 to the image.
+
+    The last upsampling is bilinear: nearest neighbour there leaves a grid of two pixels.
+    """
+    side = size // 16
+    return GeneratorConfig(
+        code=code,
+        dense=(("defc6", 2 * code), ("defc5", side * side * 12 * width)),
+        seed=(side, side, 12 * width),
+        layers=(
+            Up("upconv4", "upconv", 10 * width, 3, 2),
+            Up("upconv3", "upconv", 6 * width, 3, 2),
+            Up("upconv2", "upconv", 3 * width, 3, 2),
+            Up("upconv1", "linconv", width, 3, 2),
+            Up("conv0", "upconv", 3, 3, 1),
+        ),
+    )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsynth.images import BGR_MEAN
 from jaxsynth.models.derived import Derive, derive_nothing, derive_now
 
 
@@ -27,7 +28,7 @@ SLOPE = caffe_constant(0.3)
 LRN_ALPHA = caffe_constant(1e-4)
 
 
-def _kept(y: jax.Array) -> jax.Array:
+def kept(y: jax.Array) -> jax.Array:
     """y. On CPU a barrier, which programs of `network_jit` keep, lest XLA computes y anew wherever
     it is used, or merges it with what uses it."""
     return lax.optimization_barrier(y) if jax.default_backend() == "cpu" else y
@@ -50,7 +51,7 @@ def _rectified(x: jax.Array, slope: float) -> jax.Array:
 
 def _rectified_forward(x, slope):
     """The gradient looks at the output, so x need not be kept; slope is not negative."""
-    y = _kept(jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0))
+    y = kept(jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0))
     return y, y
 
 
@@ -83,7 +84,7 @@ def _dense_forward(x, kernel):
 
 def _dense_backward(saved, dy):
     x, kernel = saved
-    dx = _kept(jnp.tensordot(kernel, dy, (1, -1)))  # (K, ...), lest the product is turned round
+    dx = kept(jnp.tensordot(kernel, dy, (1, -1)))  # (K, ...), lest the product is turned round
     return jnp.moveaxis(dx, 0, -1), jnp.einsum("...k,...f->kf", x, dy)
 
 
@@ -117,7 +118,7 @@ def _pool_forward(x, axis):
 
 
 def _pool_backward(axis, x, dy):
-    dy = _kept(dy)  # three pixels look at each value
+    dy = kept(dy)  # three pixels look at each value
     first, second, third = _windows(x, axis)
     wins_first = (first >= second) & (first >= third)
     wins_second = ~wins_first & (second >= third)
@@ -316,9 +317,6 @@ def classifier_outputs(logits: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
-
-
 def from_bgr(x: jax.Array) -> jax.Array:
     """The engine's images (..., 3), BGR and mean-subtracted -> RGB, 0 to 255."""
     return (x + jnp.asarray(BGR_MEAN, x.dtype))[..., ::-1]
@@ -327,101 +325,3 @@ def from_bgr(x: jax.Array) -> jax.Array:
 def to_bgr(rgb: jax.Array) -> jax.Array:
     """Inverse of `from_bgr`."""
     return rgb[..., ::-1] - jnp.asarray(BGR_MEAN, rgb.dtype)
-
-
-@jax.custom_vjp
-def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6); the gradient at exactly 0 and 6 is 0."""
-    return _kept(jnp.clip(x, 0, 6))
-
-
-def _relu6_forward(x):
-    y = _kept(jnp.clip(x, 0, 6))
-    return y, y
-
-
-relu6.defvjp(_relu6_forward, lambda y, dy: (jnp.where((y > 0) & (y < 6), dy, 0),))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """Filters each channel by itself: (..., H, W, C), (k, k, C) -> (..., H', W', C).
-
-    Padding is TensorFlow's SAME. Written as a sum of shifted products: XLA's grouped convolution
-    takes 6 to 22 times as long on CPU.
-    """
-    k = kernel.shape[0]
-    pads = [same_padding(n, k, stride) for n in x.shape[-3:-1]]
-    size = [-(-n // stride) for n in x.shape[-3:-1]]
-    padded = _pad_image(x, pads)
-    taps = [(i, j) for i in range(k) for j in range(k)]
-    return sum(_strided_window(padded, i, j, size, stride) * kernel[i, j] for i, j in taps)
-
-
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding of one axis: (before, after)."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
-def _depthwise_forward(x, kernel, stride):
-    return depthwise_conv(x, kernel, stride), (x, kernel)
-
-
-def _depthwise_backward(stride, saved, dy):
-    x, kernel = saved
-    return _depthwise_input_gradient(x.shape, kernel, stride, dy), _depthwise_kernel_gradient(
-        x, kernel.shape[0], stride, dy
-    )
-
-
-depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def _depthwise_input_gradient(shape, kernel, stride, dy) -> jax.Array:
-    """One sum of shifted products for each phase of the stride; phases interleave to pixels."""
-    k, (height, width) = kernel.shape[0], shape[-3:-1]
-    (top, _), (left, _) = (same_padding(n, k, stride) for n in (height, width))
-    high, wide = -(-height // stride), -(-width // stride)
-    padded = _pad_image(dy, [(k, k), (k, k)])
-
-    def phase(p, q):
-        taps = [
-            (i, j)
-            for i in range(k)
-            for j in range(k)
-            if (p + top - i) % stride == 0 and (q + left - j) % stride == 0
-        ]
-        starts = [(k + (p + top - i) // stride, k + (q + left - j) // stride) for i, j in taps]
-        windows = [_strided_window(padded, a, b, (high, wide), 1) for a, b in starts]
-        return sum(w * kernel[i, j] for w, (i, j) in zip(windows, taps, strict=True))
-
-    if stride == 1:
-        return phase(0, 0)
-    rows = [
-        jnp.stack([phase(p, q) for q in range(stride)], axis=-2) for p in range(stride)
-    ]  # of each (..., high, wide, stride, C)
-    pixels = jnp.stack(rows, axis=-4).reshape(*shape[:-3], high * stride, wide * stride, shape[-1])
-    return pixels[..., :height, :width, :]
-
-
-def _depthwise_kernel_gradient(x, k, stride, dy) -> jax.Array:
-    padded = _pad_image(x, [same_padding(n, k, stride) for n in x.shape[-3:-1]])
-    size, channels = dy.shape[-3:-1], dy.shape[-1]
-    ones = jnp.ones(dy.size // channels, dy.dtype)
-
-    def tap(i, j):
-        return ones @ (_strided_window(padded, i, j, size, stride) * dy).reshape(-1, channels)
-
-    return jnp.stack([jnp.stack([tap(i, j) for j in range(k)]) for i in range(k)])
-
-
-def _pad_image(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """Zeros around (..., H, W, C), made once however many windows look at them."""
-    return _kept(jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*pads, (0, 0)]))
-
-
-def _strided_window(x: jax.Array, top: int, left: int, size, stride: int) -> jax.Array:
-    rows = slice(top, top + stride * (size[0] - 1) + 1, stride)
-    columns = slice(left, left + stride * (size[1] - 1) + 1, stride)
-    return x[..., rows, columns, :]

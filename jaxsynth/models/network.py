@@ -7,13 +7,13 @@ of the library that applies them.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import traverse_util
 
 from jaxsynth.models.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
@@ -36,15 +36,52 @@ Config = (
     | EncoderConfig
 )
 
-_ARCHITECTURES = {
-    "generator": (Generator, GeneratorConfig),
-    "alexnet": (AlexNet, AlexNetConfig),
-    "resnet": (ResNet, ResNetConfig),
-    "efficientnet": (EfficientNet, EfficientNetConfig),
-    "grid_generator": (GridGenerator, GridGeneratorConfig),
-    "encoder": (Encoder, EncoderConfig),
+
+class Architecture(NamedTuple):
+    """What is known of a kind of network.
+
+    Attributes:
+      module, config: the flax module and its configuration.
+      output: configuration -> blob of the logits, or of a generator's image; None for neither.
+      generator: whether its input is a code.
+      rows: field of the configuration -> what makes a row of it from a JSON list.
+    """
+
+    module: type[nn.Module]
+    config: type
+    output: Callable[[Any], str | None]
+    generator: bool = False
+    rows: Mapping[str, Callable[[list], tuple]] = {}
+
+
+ARCHITECTURES = {
+    "generator": Architecture(
+        Generator,
+        GeneratorConfig,
+        lambda config: config.layers[-1].name,
+        generator=True,
+        rows={"layers": lambda row: Up(*row), "dense": tuple},
+    ),
+    "grid_generator": Architecture(
+        GridGenerator, GridGeneratorConfig, lambda config: "image", generator=True
+    ),
+    "alexnet": Architecture(
+        AlexNet,
+        AlexNetConfig,
+        lambda config: "fc8",
+        rows={"convs": lambda row: Conv(*row), "dense": tuple},
+    ),
+    "resnet": Architecture(ResNet, ResNetConfig, lambda config: "fc_nsfw", rows={"stages": tuple}),
+    "efficientnet": Architecture(
+        EfficientNet,
+        EfficientNetConfig,
+        lambda config: "logits" if config.classes else None,
+        rows={"stages": lambda row: Stage(*row)},
+    ),
+    "encoder": Architecture(
+        Encoder, EncoderConfig, lambda config: _of(config.trunk).output(config.trunk)
+    ),
 }
-_MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of which takes time
 KNOWN_CONFIGS: dict[str, Config] = {
     "dgn_fc6": DGN_FC6,
     "places205": PLACES205,
@@ -124,8 +161,18 @@ class Network(NamedTuple):
         return self.info.labels or tuple(map(str, range(self.info.config.classes)))
 
 
+def _of(config: Config) -> Architecture:
+    return ARCHITECTURES[architecture_name(config)]
+
+
+def architecture_name(config: Config) -> str:
+    """Key of a configuration in `ARCHITECTURES`."""
+    return next(key for key, known in ARCHITECTURES.items() if type(config) is known.config)
+
+
 def is_generator(config: Config) -> bool:
-    return isinstance(config, GeneratorConfig | GridGeneratorConfig)
+    """Whether the network's input is a code."""
+    return _of(config).generator
 
 
 def input_shape(config: Config) -> tuple[int, ...]:
@@ -134,24 +181,18 @@ def input_shape(config: Config) -> tuple[int, ...]:
 
 
 def logits_blob(config: Config) -> str | None:
-    """Name of a classifier's last layer before the softmax; None where a network has none."""
-    if isinstance(config, EncoderConfig):
-        config = config.trunk
-    if isinstance(config, EfficientNetConfig) and not config.classes:
-        return None
-    if isinstance(config, EfficientNetConfig):
-        return "logits"
-    return "fc_nsfw" if isinstance(config, ResNetConfig) else "fc8"
+    """Name of a classifier's last layer before the softmax; None where it has none."""
+    return None if is_generator(config) else _of(config).output(config)
 
 
 def image_blob(config: GeneratorConfig | GridGeneratorConfig) -> str:
     """Name of a generator's last layer, the image."""
-    return "image" if isinstance(config, GridGeneratorConfig) else config.layers[-1].name
+    return _of(config).output(config)
 
 
 def make_module(config: Config, **hooks: Any) -> Any:
     """The flax module of a configuration; `hooks` are its `norm` (training only) and `conv`."""
-    module_class = next(m for m, c in _ARCHITECTURES.values() if type(config) is c)
+    module_class = _of(config).module
     if module_class is EfficientNet:  # it convolves in one way only
         hooks.pop("conv", None)
     if module_class is Encoder:
@@ -276,49 +317,3 @@ def build_network(
     if problems:
         raise ValueError(f"weights do not fit network {info.network!r}: " + "; ".join(problems))
     return Network(info, make_apply(info.config), dict(params), code)
-
-
-def info_to_json(info: NetworkInfo) -> str:
-    """The description as JSON text."""
-    plain = dataclasses.asdict(info)
-    if isinstance(info.config, EncoderConfig):
-        plain["config"]["trunk"]["architecture"] = _architecture(info.config.trunk)
-    return json.dumps(plain | {"architecture": _architecture(info.config)})
-
-
-def _architecture(config: Config) -> str:
-    return next(k for k, (_, c) in _ARCHITECTURES.items() if type(config) is c)
-
-
-def info_from_json(text: str) -> NetworkInfo:
-    """Inverse of `info_to_json`.
-
-    Raises:
-      ValueError: if the text is not such a description.
-    """
-    try:
-        plain = json.loads(text)
-        config = _config_from_plain(plain.pop("architecture"), plain.pop("config"))
-        plain["labels"] = tuple(str(label) for label in plain["labels"])
-        return NetworkInfo(config=config, **plain)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"not a description of a network: {error!r}") from None
-
-
-def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:
-    _, config_class = _ARCHITECTURES[architecture]
-    if architecture == "encoder":
-        trunk = plain.pop("trunk")
-        plain["trunk"] = _config_from_plain(trunk.pop("architecture"), trunk)
-    up, conv = (lambda row: Up(*row)), (lambda row: Conv(*row))
-    stage = (lambda row: Stage(*row)) if architecture == "efficientnet" else tuple
-    rows = {"layers": up, "convs": conv, "dense": tuple, "stages": stage}
-    for key, make in rows.items():
-        if key in plain:
-            plain[key] = tuple(make(row) for row in plain[key])
-    for key in ("seed", "grid"):
-        if key in plain:
-            plain[key] = tuple(plain[key])
-    if (blocks := sum(stage[0] for stage in plain.get("stages", ()))) > _MOST_BLOCKS:
-        raise ValueError(f"{blocks} residual blocks, at most {_MOST_BLOCKS} are expected")
-    return config_class(**plain)

@@ -17,6 +17,7 @@ from jaxsynth.models.base import (
     Info,
     check_logits,
 )
+from jaxsynth.models.names import available_networks
 from jaxsynth.models.network import (
     CodeStats,
     Network,
@@ -26,7 +27,7 @@ from jaxsynth.models.network import (
     logits_blob,
     prepare_params,
 )
-from jaxsynth.models.weights import available_networks, file_record, load_network, read_info
+from jaxsynth.models.weights import file_record, load_network, read_info
 
 Model = Classifier | Generator
 SENSITIVE = ("SFW", "NSFW")  # labels of a classifier whose class 1 blurs a picture

