@@ -17,9 +17,9 @@ from absl import flags
 from experiments.launch import keep_compiled, run_main
 from jaxsynth.disk import list_images
 from jaxsynth.environment import cache_dir
-from jaxsynth.models.weights import load_network
+from jaxsynth.models.registry import load
 from jaxsynth.report.tables import format_table, printable, write_csv
-from jaxsynth.scoring import Score, score_images
+from jaxsynth.scoring import Score, score
 
 _NSFW = flags.DEFINE_string("nsfw", "open_nsfw", "NSFW network: a name or a ported file.")
 _PLACES = flags.DEFINE_string("places", "pocket_places", "Scene network: a name or a ported file.")
@@ -79,28 +79,41 @@ def _config(paths: Sequence[str]) -> ScoreConfig:
 
 
 def _score(config: ScoreConfig) -> Iterator[Score]:
-    nsfw, places = load_network(config.nsfw), load_network(config.places)
-    files = list_images(config.paths)
-    return score_images(files, nsfw, places, config.preprocess, config.top, config.batch)
+    nsfw, places = load(config.nsfw).named("nsfw"), load(config.places).named("places")
+    if nsfw.sensitive is None:
+        raise ValueError(
+            f"--nsfw={config.nsfw}: its classes are not SFW and NSFW: expected open_nsfw or a port "
+            "of it"
+        )
+    return score(
+        list_images(config.paths),
+        [nsfw, places],
+        resize={"nsfw": config.preprocess},
+        top=config.top,
+        batch=config.batch,
+    )
 
 
 def _reported(scores: Iterator[Score]) -> Iterator[Score]:
     """Passes scores on and says at once what cannot be read."""
-    for score in scores:
-        if score.error:
-            print(f"error: {printable(score.error)}", file=sys.stderr)
-        yield score
+    for row in scores:
+        if row.error:
+            print(f"error: {printable(row.error)}", file=sys.stderr)
+        yield row
 
 
 def _table_row(score: Score) -> dict[str, object]:
-    scenes = ", ".join(f"{label} {p:.2f}" for label, p in score.scenes)
-    return {"file": str(score.file), "NSFW": f"{score.nsfw:.4f}", "scenes": scenes}
+    scenes = ", ".join(f"{label} {p:.2f}" for label, p in score.values["places"])
+    nsfw = dict(score.values["nsfw"])["NSFW"]
+    return {"file": str(score.file), "NSFW": f"{nsfw:.4f}", "scenes": scenes}
 
 
 def _csv_row(score: Score, top: int) -> dict[str, object]:
-    row: dict[str, object] = {"file": str(score.file), "nsfw": score.nsfw}
+    scenes = score.values.get("places", ())
+    nsfw = dict(score.values.get("nsfw", ())).get("NSFW")
+    row: dict[str, object] = {"file": str(score.file), "nsfw": nsfw}
     for i in range(top):
-        label, p = score.scenes[i] if i < len(score.scenes) else (None, None)
+        label, p = scenes[i] if i < len(scenes) else (None, None)
         row |= {f"scene_{i + 1}": label, f"p_{i + 1}": p}
     return row | {"error": score.error}
 

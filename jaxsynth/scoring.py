@@ -1,107 +1,131 @@
-"""Scores image files: P(NSFW) by one network, the top scenes by another.
+"""Scores image files by any classifiers: the likeliest classes of each.
 
-Files are read in chunks of a fixed size, padded at the end, so that each network is compiled once.
+Files are read in batches of one size, padded at the end, so that each network is compiled once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxsynth.images import check_resize, preprocess, read_image
-from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, check_roles
+from jaxsynth.images import check_resize, read_image, resize_to
+from jaxsynth.inputs import check_name
+from jaxsynth.models.base import Activations, Classifier, Params
 from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.network import Network
+
+Classes = tuple[tuple[str, float], ...]
 
 
 class Score(NamedTuple):
-    """One file's result; `nsfw` is None and `scenes` empty if `error` says why it has none."""
+    """What classifiers say of one file.
+
+    Attributes:
+      file: The image file.
+      values: Name of a classifier -> its likeliest classes with their probabilities, the likeliest
+        first; a `sensitive` class is always among them. Empty if `error` says why.
+      error: One line.
+    """
 
     file: Path
-    nsfw: float | None
-    scenes: tuple[tuple[str, float], ...]  # (label, probability), the likeliest first
+    values: Mapping[str, Classes]
     error: str = ""
 
 
-def score_images(
-    paths: Sequence[Path],
-    nsfw: Network,
-    places: Network,
-    preprocess_name: str = "yahoo",
+def score(
+    paths: Sequence[str | Path],
+    classifiers: Sequence[Classifier],
+    *,
+    resize: str | Mapping[str, str] = "",
     top: int = 5,
     batch: int = 16,
 ) -> Iterator[Score]:
-    """Scores files one chunk after another; a bad file gives a row that says so.
+    """Score image files; a bad file gives a row that says so.
 
     Args:
-      paths: image files, see `jaxsynth.images.list_images`.
-      nsfw: two outputs, [SFW, NSFW]; its files are prepared as `preprocess_name` says.
-      places: the scene network; its files are prepared as its own `info.preprocessing` says, or
-        `simple` if that says nothing.
-      top: how many scenes a row has (at most as many as the network knows).
-      batch: files per call of the networks.
+      paths: Image files, see `jaxsynth.disk.list_images`.
+      classifiers: Who looks at them; their names differ.
+      resize: How a file reaches a classifier's size, for all of them or by name; by default as each
+        classifier says. See `jaxsynth.images.resize_to`.
+      top: How many classes a row has of each classifier (at most as many as it knows).
+      batch: Files per call of a network.
 
     Returns:
       An iterator over as many rows as paths, in their order.
 
     Raises:
-      ValueError: at once, before any file is read, for networks or options that do not fit.
+      ValueError: At once, before any file is read, for options that do not fit.
     """
-    check_roles({NSFW: nsfw, PLACES: places})
     for option, value in (("top", top), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{option} is {value}, expected 1 or more")
-    places_preprocessing = places.info.preprocessing or "simple"
-    check_resize(preprocess_name, nsfw.info.config.size)
-    check_resize(places_preprocessing, places.info.config.size)
-    return _scores(paths, nsfw, places, (preprocess_name, places_preprocessing), top, batch)
+    ways = _ways(classifiers, resize)
+    for classifier in classifiers:
+        check_resize(ways[classifier.name], classifier.size)
+    paths = [Path(path) for path in paths]
+    return _scores(paths, classifiers, ways, top, max(1, min(batch, len(paths))))
+
+
+def _ways(classifiers: Sequence[Classifier], resize: str | Mapping[str, str]) -> dict[str, str]:
+    """Name -> how a file reaches its size."""
+    ways = {c.name: c.preprocess.resize for c in classifiers}
+    if len(ways) < len(classifiers):
+        names = [c.name for c in classifiers]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"two classifiers are called {twice!r}: give one another name, classifier.named(...)"
+        )
+    if isinstance(resize, str):
+        return dict.fromkeys(ways, resize) if resize else ways
+    for name in resize:
+        check_name("resize: classifier", name, ways)
+    return ways | dict(resize)
 
 
 def _scores(
     paths: Sequence[Path],
-    nsfw: Network,
-    places: Network,
-    preprocessings: tuple[str, str],
+    classifiers: Sequence[Classifier],
+    ways: Mapping[str, str],
     top: int,
     batch: int,
 ) -> Iterator[Score]:
-    batch = max(1, min(batch, len(paths)))
-    networks = (nsfw, places)
-    functions = [_probabilities(network) for network in networks]
+    functions = [_probabilities(classifier) for classifier in classifiers]
     for start in range(0, len(paths), batch):
         chunk = paths[start : start + batch]
-        read = [_read(path, networks, preprocessings) for path in chunk]
+        read = [_read(path, classifiers, ways) for path in chunk]
         good = [inputs for inputs in read if not isinstance(inputs, str)]
-        columns = zip(*good, strict=True)  # one a network; none if no file is good
-        probs = [f(_pad(x, batch)) for f, x in zip(functions, columns, strict=False)]
-        results = zip(*probs, strict=True)
+        columns = zip(*good, strict=True)  # one a classifier; none if no file is good
+        found = [f(_pad(x, batch)) for f, x in zip(functions, columns, strict=False)]
+        results = zip(*found, strict=True)
         for path, inputs in zip(chunk, read, strict=True):
             if isinstance(inputs, str):
-                yield Score(path, None, (), error=inputs)
-            else:
-                p_nsfw, p_places = next(results)
-                scenes = _top_scenes(p_places, places.labels, top)
-                yield Score(path, float(p_nsfw[NSFW_UNIT]), scenes)
+                yield Score(path, {}, error=inputs)
+                continue
+            rows = zip(classifiers, next(results), strict=True)
+            yield Score(path, {c.name: _likeliest(c, p, top) for c, p in rows})
 
 
 def _read(
-    path: Path, networks: tuple[Network, ...], preprocessings: tuple[str, ...]
+    path: Path, classifiers: Sequence[Classifier], ways: Mapping[str, str]
 ) -> tuple[np.ndarray, ...] | str:
-    """The file as each network wants it, or why that is impossible."""
+    """The file as each classifier wants it, or why that is impossible."""
     try:
         rgb = read_image(path)
     except ValueError as error:
         return str(error)
-    pairs = zip(networks, preprocessings, strict=True)
-    return tuple(preprocess(rgb, how, network.info.config.size) for network, how in pairs)
+    return tuple(c.preprocess.to_input(resize_to(rgb, ways[c.name], c.size)) for c in classifiers)
 
 
-def _probabilities(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+def _probabilities(classifier: Classifier) -> Callable[[np.ndarray], np.ndarray]:
     """(B, H, W, 3) -> (B, classes). The weights are arguments: constants would be folded."""
-    forward = network_jit(jax.vmap(lambda p, x: network.apply(p, x)["prob"], in_axes=(None, 0)))
-    return lambda x: np.asarray(forward(network.params, x))
+    return lambda x: np.asarray(_forward(classifier.activations, classifier.params, x))
+
+
+@partial(network_jit, static_argnums=0)
+def _forward(activations: Activations, params: Params, x: jax.Array) -> jax.Array:
+    return jax.vmap(lambda one: activations(params, one)["prob"])(x)
 
 
 def _pad(inputs: Sequence[np.ndarray], batch: int) -> np.ndarray:
@@ -109,8 +133,9 @@ def _pad(inputs: Sequence[np.ndarray], batch: int) -> np.ndarray:
     return np.pad(np.stack(inputs), ((0, padding), (0, 0), (0, 0), (0, 0)))  # (batch, H, W, 3)
 
 
-def _top_scenes(
-    probs: np.ndarray, labels: Sequence[str], top: int
-) -> tuple[tuple[str, float], ...]:
-    order = np.argsort(-probs, kind="stable")[:top]
-    return tuple((labels[i] if labels else f"scene {i}", float(probs[i])) for i in order)
+def _likeliest(classifier: Classifier, p: np.ndarray, top: int) -> Classes:
+    order = np.argsort(-p, kind="stable").tolist()
+    chosen = order[:top]
+    if classifier.sensitive in order[top:]:
+        chosen.append(classifier.sensitive)
+    return tuple((classifier.class_names[i], float(p[i])) for i in chosen)

