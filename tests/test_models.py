@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import GENERATOR, LABELS, save_tiny_networks, tiny_networks
 
-from jaxsynth.images import CAFFE, Preprocess, conversion, preprocess, to_rgb
+from jaxsynth.images import CAFFE, Preprocess, conversion, preprocess, to_rgb, write_png
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.layers import log_odds, softmax
 from jaxsynth.models.network import activation_shapes
@@ -256,3 +257,10 @@ def test_unknown_names_are_told_with_the_near_ones():
     with pytest.raises(ValueError, match="did you mean pocket_places"):
         load("pocket_place")
     assert {"open_nsfw", "pocket_generator", "efficientnet_lite0"} <= set(available())
+
+
+def test_text_travels_in_a_png(tmp_path):
+    write_png(tmp_path / "x.png", RGB, {"jaxsynth": "Größe"})
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.text == {"jaxsynth": "Größe"}
+        assert (np.asarray(image) == RGB).all()

@@ -3,7 +3,7 @@
 `PLACES205` and `CAFFENET` are Caffe's single-column AlexNet with pooling before normalisation
 (Zhou et al. 2014, "Learning deep features for scene recognition"; BVLC reference CaffeNet). Blobs
 are what Caffe holds after the whole forward pass: ReLUs are in place, so `conv1` and `fc6` are
-after their ReLU. `conv1_pre` and `fc6_pre` are before it: DGN-AM climbs hidden units there (its
+after their ReLU. `conv1_pre` and `fc6_pre` are before it: DGN-AM maximises hidden units there (its
 backward pass starts at the convolution, so a silent unit has a gradient). The pocket scene network
 is the same module with another configuration.
 """
@@ -41,7 +41,14 @@ class Conv(NamedTuple):
 
 @dataclass(frozen=True)
 class AlexNetConfig:
-    """Shapes of an AlexNet. `dense` are the hidden layers with ReLU; `fc8` gives the logits."""
+    """Shapes of an AlexNet.
+
+    Attributes:
+      size: Side of the input image.
+      convs: The convolutions, in order.
+      dense: (name, units) of the hidden layers with ReLU; `fc8` after them gives the logits.
+      classes: Number of logits.
+    """
 
     size: int
     convs: tuple[Conv, ...]
@@ -50,11 +57,13 @@ class AlexNetConfig:
 
 
 class AlexNet(nn.Module):
-    """data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C).
+    """The flax module: data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C).
 
-    `norm(name)` (training only) makes the layer that stands between a convolution or hidden dense
-    layer and its ReLU; shipped weights have it folded in. `conv` replaces
-    `lax.conv_general_dilated`, and is given a `derive` (`derived`) besides.
+    Attributes:
+      config: Shapes.
+      norm: Training only; makes the layer between a convolution or hidden dense layer of a name and
+        its ReLU. Shipped weights have it folded in.
+      conv: Replaces `lax.conv_general_dilated`; it also takes a `derive` (`derived`).
     """
 
     config: AlexNetConfig
@@ -63,6 +72,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
+        """Compute every blob."""
         out = {"data": data}
         x = data
         for c in self.config.convs:

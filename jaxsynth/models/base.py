@@ -1,7 +1,7 @@
-"""What a model is: `Classifier` and `Generator`.
+"""The models that everything else works on: `Classifier` and `Generator`.
 
-Nothing here knows an architecture. A model is a pure function of its parameters and one example,
-with what a reader needs to know of it; `jaxsynth.models.registry` makes it from a weights file.
+A model is a pure function of its parameters and one example, and a few facts about it. Nothing here
+knows an architecture; `jaxsynth.models.registry` makes models from weights files.
 """
 
 import collections
@@ -29,9 +29,13 @@ class Info:
     """Where a model comes from.
 
     Attributes:
-      network: its own name, whatever it is called in a run.
-      asked, file, sha256: what `load` was given, the weights file's name and hash.
-      licence, source, notes: of the weights.
+      network: Its own name, whatever it is called in a run.
+      asked: The name or path that `load` was given.
+      file: Name of the weights file.
+      sha256: Its hash.
+      licence: Of the weights.
+      source: Of the weights.
+      notes: Anything else.
     """
 
     network: str = ""
@@ -44,7 +48,7 @@ class Info:
 
     @property
     def record(self) -> dict[str, str]:
-        """What identifies the weights, for a config file."""
+        """Identifies the weights in a config file."""
         return {"name": self.asked, "file": self.file, "sha256": self.sha256}
 
 
@@ -52,8 +56,10 @@ class Code(NamedTuple):
     """Bounds and latent statistics of a generator's code, each (D,).
 
     Attributes:
-      upper, lower: the code box; 0 is the lower bound where there is none.
-      mean, sigma: of the codes of photographs.
+      upper: Upper bounds of the code box.
+      lower: Lower bounds; None for 0.
+      mean: Mean code of photographs.
+      sigma: Their standard deviation.
       factor: (D, K), such that mean + factor @ N(0, 1) has their covariance.
     """
 
@@ -72,9 +78,9 @@ class Activations:
     model gives it. Equal for equal functions, so that jit recognises it.
 
     Attributes:
-      apply: the model's function.
-      alone: name of the blob where the function gives a bare array.
-      logits: name of the logits' blob; without it nothing is added.
+      apply: The model's function.
+      alone: Name of the blob where the function gives a bare array.
+      logits: Name of the logits' blob; without it nothing is added.
     """
 
     apply: Apply
@@ -82,7 +88,7 @@ class Activations:
     logits: str | None = None
 
     def __call__(self, params: Params, x: jax.Array) -> dict[str, jax.Array]:
-        """Computes every blob of one example."""
+        """Compute every blob of one example."""
         out = self.apply(params, x)
         if not isinstance(out, Mapping):
             if not hasattr(out, "shape"):
@@ -99,18 +105,18 @@ class Classifier(Targets):
     """A classifier; two are the same only if they are one object.
 
     Attributes:
-      apply: (params, one image (H, W, 3) in its units) -> {blob: array}, or the logits alone. It
-        must be a pure JAX function; an array's channels are its last axis.
-      params: any pytree of arrays.
-      size: side of its square input in pixels.
-      labels: one name per class.
-      preprocess: units of its input.
-      logits: blob of the logits. By default it is found: the only array, else the last vector as
+      apply: (params, one image (H, W, 3) in its units) -> {blob: array}, or the logits alone. A
+        pure JAX function; channels are an array's last axis.
+      params: Any pytree of arrays.
+      size: Side of its square input in pixels.
+      labels: One name per class.
+      preprocess: Units of its input.
+      logits: Blob of the logits. By default it is found: the only array, else the last vector as
         long as `labels`, else the last vector. None says that there is none (an encoder).
-      name: the word it goes by in terms, files and tables.
-      sensitive: the class whose probability above 0.5 blurs a picture.
-      info: where it comes from.
-      prepare: params -> params, derived once for many steps.
+      name: Its name in terms, files and tables.
+      sensitive: The class whose probability above 0.5 blurs a picture.
+      info: Where it comes from.
+      prepare: Params -> params, derived once for many steps.
     """
 
     apply: Apply
@@ -125,10 +131,10 @@ class Classifier(Targets):
     prepare: Callable[[Params], Params] | None = None
 
     def __post_init__(self):
-        """Finds the logits where they are not named.
+        """Find the logits where they are not named.
 
         Raises:
-          ValueError: if the function cannot be applied, or gives no vector.
+          ValueError: If the function cannot be applied, or gives no vector.
         """
         _check_apply(self.apply, "classifier", self.name)
         object.__setattr__(self, "labels", tuple(map(str, self.labels)))
@@ -138,7 +144,7 @@ class Classifier(Targets):
 
     @property
     def role(self) -> str:
-        """The word it goes by."""
+        """Its name in terms."""
         return self.name
 
     @property
@@ -151,7 +157,7 @@ class Classifier(Targets):
         """Blob -> shape, nothing computed.
 
         Raises:
-          ValueError: if labels and logits do not go together.
+          ValueError: If labels and logits do not go together.
         """
         shapes = _shapes(self, (self.size, self.size, 3))
         if self.logits is not None:
@@ -171,14 +177,14 @@ class Classifier(Targets):
         return tuple(names) or tuple(map(str, range(self.classes)))
 
     def named(self, name: str) -> "Classifier":
-        """The same classifier under another name."""
+        """Return the same classifier under another name."""
         return _renamed(self, name)
 
     def unit_of(self, label: str | int) -> int:
-        """Index of a class by its label or number.
+        """Return the index of a class by its label or number.
 
         Raises:
-          ValueError: if it has no such class, with the nearest labels.
+          ValueError: If it has no such class, with the nearest labels.
         """
         if isinstance(label, str):
             if self.labels.count(label) > 1:
@@ -197,10 +203,10 @@ class Classifier(Targets):
         return unit
 
     def input_of(self, rgb: np.ndarray) -> np.ndarray:
-        """Makes a picture (H, W, 3) uint8 RGB of any size its input, (size, size, 3) float32.
+        """Turn a picture (H, W, 3) uint8 RGB of any size into its input, (size, size, 3) float32.
 
         Raises:
-          ValueError: if its `preprocess.resize` gives another size.
+          ValueError: If its `preprocess.resize` gives another size.
         """
         return self.preprocess.to_input(resize_to(rgb, self.preprocess.resize, self.size))
 
@@ -218,21 +224,22 @@ class Generator(Targets):
     """A generator (prior); two are the same only if they are one object.
 
     Attributes:
-      apply: (params, one code (D,)) -> {blob: array}, or the image (H, H, 3) alone, in its units.
-        It must be a pure JAX function.
-      params: any pytree of arrays.
+      apply: (params, one code (D,)) -> {blob: array}, or the image (H, H, 3) alone, in its units. A
+        pure JAX function.
+      params: Any pytree of arrays.
       code_size: D.
-      box: bounds of every unit; `code` has them unit by unit.
-      start: a name in `recipes.STARTS`; empty for the recipe's.
-      image: blob of the image.
-      preprocess: units of its pixels.
-      name: the word it goes by in messages.
-      code: bounds and latent statistics.
-      recipe, recipe_from_image: names of the recipes that suit it, from codes and photographs.
-      encoder: the classifier whose blob `encoder_blob` is the code, or what loads it.
-      encoder_blob: that blob.
-      info: where it comes from.
-      prepare: params -> params, derived once for many steps.
+      box: Bounds of every unit; `code` has them unit by unit.
+      start: A name in `recipes.STARTS`; empty for the recipe's.
+      image: Blob of the image.
+      preprocess: Units of its pixels.
+      name: Its name in messages.
+      code: Code box and latent statistics.
+      recipe: Name of the recipe that suits it.
+      recipe_from_image: Name of the recipe that suits it from a photograph.
+      encoder: The classifier whose blob `encoder_blob` is the code, or a function that loads it.
+      encoder_blob: That blob.
+      info: Where it comes from.
+      prepare: Params -> params, derived once for many steps.
     """
 
     apply: Apply
@@ -252,10 +259,10 @@ class Generator(Targets):
     prepare: Callable[[Params], Params] | None = None
 
     def __post_init__(self):
-        """Makes a code box of plain bounds.
+        """Make a code box of plain bounds.
 
         Raises:
-          ValueError: if the function cannot be applied, or a bound does not fit.
+          ValueError: If the function cannot be applied, or a bound does not fit.
         """
         _check_apply(self.apply, "generator", self.name)
         if self.code is None and self.box is not None:
@@ -283,7 +290,7 @@ class Generator(Targets):
         """Blob -> shape, nothing computed.
 
         Raises:
-          ValueError: if none of them is a square image.
+          ValueError: If none of them is a square image.
         """
         shapes = _shapes(self, (self.code_size,))
         if self.image not in shapes:
@@ -302,16 +309,16 @@ class Generator(Targets):
         return self.shapes[self.image][0]
 
     def named(self, name: str) -> "Generator":
-        """The same generator under another name."""
+        """Return the same generator under another name."""
         return _renamed(self, name)
 
     def load_encoder(self) -> Classifier | None:
-        """Its encoder, loaded now if need be; None where it names none."""
+        """Return its encoder, loaded now if need be; None if it names none."""
         return self.encoder() if callable(self.encoder) else self.encoder
 
 
 def check_logits(classifier: Classifier, shapes: Shapes) -> None:
-    """Raises ValueError where a classifier has no such logits, or not one for each label."""
+    """Raise ValueError if a classifier has no such logits, or not one for each label."""
     name, logits, labels = classifier.name, classifier.logits, classifier.labels
     if logits not in shapes:
         hint = near(logits, shapes)
@@ -335,10 +342,10 @@ def _check_apply(apply: Any, kind: str, name: str) -> None:
 
 
 def _shapes(model: "Classifier | Generator", example: tuple[int, ...]) -> Shapes:
-    """Shapes of a model's blobs.
+    """Find the shapes of a model's blobs.
 
     Raises:
-      ValueError: one line with the function's name, if it cannot be applied to one example.
+      ValueError: One line with the function's name, if it cannot be applied to one example.
     """
     kind, function = type(model).__name__.lower(), model.apply
     called = getattr(function, "__name__", type(function).__name__)

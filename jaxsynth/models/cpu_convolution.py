@@ -1,10 +1,9 @@
-"""Convolutions in the form that is fast where they run, and the compiler's options for them.
+"""Fast convolutions on CPU: rewritten shapes, and the compiler's options for them.
 
-On accelerators both are XLA's own. On CPU XLA gives convolutions to YNNPACK, which takes up to
+On accelerators both are XLA's own. On CPU, XLA gives convolutions to YNNPACK, which takes up to
 twice as long as XLA's own code (jaxlib 0.10): `network_jit` leaves it the matrix products only. In
-bfloat16 both are alike; in float64 XLA has no fast code, and YNNPACK stays. Some shapes of these
-networks are slow all the same, and `cpu_conv` rewrites those and leaves the rest alone
-(benchmarks/README.md has what they gave):
+bfloat16 both are alike; in float64 XLA has no fast code, and YNNPACK stays. `cpu_conv` rewrites
+the shapes that are slow all the same, and leaves the rest alone (gains: benchmarks/README.md):
 
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
@@ -15,8 +14,8 @@ networks are slow all the same, and `cpu_conv` rewrites those and leaves the res
   other, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
                     after the other
 
-What is made of a kernel alone (turned for a gradient, or for phases) is asked of `derive`, so that
-it can be made once for many steps (`derived`).
+Kernels turned for a gradient or split into phases are asked of `derive`, so that they can be
+computed once for many steps (`derived`).
 
 Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F). Gradients are reverse mode only.
 """
@@ -46,7 +45,7 @@ Padding = Sequence[tuple[int, int]]
 
 
 def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
-    """`jax.jit` of a function that runs networks, with the options that are fast where it runs.
+    """Wrap a function that runs networks in `jax.jit`, with options that are fast where it runs.
 
     The backend is asked at the first call, not before. JAX takes options at the outermost jit only:
     within another one, or a gradient, this is `jax.jit`; so `network_jit(jax.grad(f))`, not
@@ -74,13 +73,16 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
 
 
 def compiler_options() -> dict[str, str] | None:
-    """What to give `jax.jit`; None where XLA needs or knows no option, and in double precision, for
-    which XLA has no fast convolution of its own."""
+    """Return the options for `jax.jit`.
+
+    None where XLA needs or knows no option, and in double precision, for which XLA has no fast
+    convolution of its own.
+    """
     return None if jax.config.jax_enable_x64 else _known_options()
 
 
 def rounds_by_place() -> bool:
-    """Whether a row of a batch may be rounded otherwise for being the last one.
+    """Tell whether a row of a batch may be rounded differently for being the last one.
 
     YNNPACK's convolutions do so, XLA's own do not (`tests/test_pocket.py`).
     """
@@ -89,7 +91,7 @@ def rounds_by_place() -> bool:
 
 @cache
 def _known_options() -> dict[str, str] | None:
-    """The most of the options that this XLA compiles with; None on accelerators."""
+    """Return as many of the options as this XLA accepts; None on accelerators."""
     if jax.default_backend() != "cpu":
         return None
     for options in (_CPU_OPTIONS, _WITHOUT_BARRIERS):
@@ -100,7 +102,7 @@ def _known_options() -> dict[str, str] | None:
 
 
 def network_conv() -> Callable[..., jax.Array] | None:
-    """What to give flax as `conv_general_dilated`: `cpu_conv` on CPU, XLA's own elsewhere."""
+    """Return flax's `conv_general_dilated`: `cpu_conv` on CPU, None (XLA's own) elsewhere."""
     return cpu_conv if jax.default_backend() == "cpu" else None
 
 
@@ -112,7 +114,7 @@ def cpu_conv(
     derive: Derive = derive_nothing,
     **kwargs,
 ) -> jax.Array:
-    """For flax's `conv_general_dilated` hook: NHWC and HWIO, whatever `dimension_numbers` says."""
+    """Convolve, as flax's `conv_general_dilated` hook: NHWC and HWIO in all cases."""
     strides, dilation = tuple(window_strides), tuple(kwargs.get("lhs_dilation") or (1, 1))
     plain = set(kwargs.get("rhs_dilation") or (1,)) == {1} and not isinstance(padding, str)
     k, square = kernel.shape[0], kernel.shape[0] == kernel.shape[1]
@@ -166,8 +168,11 @@ def _strided_forward(x, kernel, blocks, stride, pad):
 
 
 def _strided_backward(stride, pad, saved, dy):
-    """One convolution along rows of dy makes, of each row of the kernel by itself, blocks of `side`
-    pixels of a row of x: those of row i for the kernel's row r belong to row stride i + r."""
+    """Make blocks of `side` pixels of a row of x, for each row of the kernel by itself.
+
+    One convolution along rows of dy does so; those of row i for the kernel's row r belong to row
+    stride i + r.
+    """
     x, kernel, blocks = saved
     blocks = _block_kernel(kernel, stride) if blocks is None else blocks
     rows, channels, size = kernel.shape[0], kernel.shape[2], x.shape[1:3]
@@ -196,13 +201,15 @@ _strided.defvjp(_strided_forward, _strided_backward)
 
 
 def _move_down(maps: jax.Array, above: int, below: int) -> jax.Array:
-    """(B, h, ...) with so many rows of zeros above and below."""
+    """Add rows of zeros above and below: (B, h, ...) -> (B, above + h + below, ...)."""
     return jnp.pad(maps, ((0, 0), (above, below), *((0, 0),) * (maps.ndim - 2)))
 
 
 def _block_sizes(kernel: jax.Array, stride: int) -> tuple[int, int, int]:
-    """Of `_strided_backward`: step over dy, side of a block, and `reach`, how many places of dy
-    before its own a pixel is still seen from."""
+    """Return step over dy, side of a block, and `reach` of `_strided_backward`.
+
+    A pixel is still seen from `reach` places of dy before its own.
+    """
     step = 1 if kernel.shape[0] * stride * kernel.shape[2] >= _WIDE else 2
     return step, step * stride, -(-kernel.shape[0] // stride) - 1
 

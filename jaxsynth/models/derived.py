@@ -1,8 +1,8 @@
-"""What a network's steps derive from a kernel alone, made once for many steps.
+"""Arrays that depend on a kernel alone, computed once for many steps.
 
-On CPU convolutions run on kernels that are turned for the input gradient, or taken apart into
-phases (`convolution`), anew at every step. A layer asks a `Derive` for them; they are kept as
-variables of the flax module, in a collection of their own.
+On CPU, convolutions run on kernels that are turned for the input gradient or split into phases
+(`cpu_convolution`), anew at every step. A layer asks a `Derive` for them; they are variables of the
+flax module, in a collection of their own.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,25 @@ import jax
 
 DERIVED = "derived"  # the collection
 
-# derive(name, make): the array that was made before; made now, where it is to be kept; else None
+# derive(name, make): the array made before; made now, if it is to be stored; else None
 Derive = Callable[[str, Callable[[], jax.Array]], jax.Array | None]
 
 
 def derive_nothing(name: str, make: Callable[[], jax.Array]) -> None:
-    """A `Derive` where nothing is kept: whoever needs the array makes it."""
+    """Store nothing (a `Derive`): the caller makes the array itself."""
 
 
 def derive_now(derive: Derive, name: str, make: Callable[[], jax.Array]) -> jax.Array:
-    """What `derive` has, or else made now: for what the forward pass needs."""
+    """Return the stored array, or make it now, as the forward pass needs it."""
     derived = derive(name, make)
     return make() if derived is None else derived
 
 
 def derived_of(module: nn.Module, layer: str) -> Derive:
-    """A `Derive` of a layer: looks into the module's variables, and puts there what is made if the
-    module is applied with `DERIVED` mutable."""
+    """Return the `Derive` of a layer.
+
+    It reads the module's variables, and writes them if `DERIVED` is mutable.
+    """
 
     def derive(name, make):
         key = f"{layer}_{name}"
@@ -44,10 +46,10 @@ def derived_of(module: nn.Module, layer: str) -> Derive:
 
 
 def layer_conv(module: nn.Module, layer: str) -> Callable[..., jax.Array] | None:
-    """The module's hook `conv` for one of its layers."""
+    """Return the module's hook `conv` for one of its layers."""
     return None if module.conv is None else partial(module.conv, derive=derived_of(module, layer))
 
 
 def part(derive: Derive, index: int) -> Derive:
-    """For one of several parts of a layer."""
+    """Return the `Derive` of one of several parts of a layer."""
     return lambda name, make: derive(f"{name}_{index}", make)

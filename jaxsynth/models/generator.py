@@ -19,8 +19,10 @@ from jaxsynth.models.layers import SLOPE, dense, leaky_relu, upsample_conv
 
 
 class Up(NamedTuple):
-    """One spatial layer. kind `deconv` is Caffe's Deconvolution. The others convolve 3x3,
-    padding 1, at stride 2 after doubling the map: `upconv` nearest neighbour, `linconv` bilinear.
+    """One spatial layer.
+
+    Its kind `deconv` is Caffe's Deconvolution. The others convolve 3x3, padding 1, at stride 2
+    after doubling the map: `upconv` by nearest neighbour, `linconv` bilinearly.
     """
 
     name: str
@@ -33,7 +35,15 @@ class Up(NamedTuple):
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Shapes of a generator. `seed` is (height, width, channels) after the dense layers."""
+    """Shapes of a generator.
+
+    Attributes:
+      code: Length of the code.
+      dense: (name, units) of the first layers.
+      seed: (height, width, channels) of the map that the last of them becomes.
+      layers: The spatial layers; the last one gives the image.
+      slope: Of the leaky ReLUs.
+    """
 
     code: int
     dense: tuple[tuple[str, int], ...]
@@ -51,9 +61,11 @@ class GeneratorConfig:
 
 
 class Generator(nn.Module):
-    """feat (..., D) -> dict of activations; the last layer's entry is the image (..., H, W, 3).
+    """The flax module: feat (..., D) -> dict of activations, the image (..., H, W, 3) the last.
 
-    `conv` replaces `lax.conv_general_dilated`, and is given a `derive` (`derived`) besides.
+    Attributes:
+      config: Shapes.
+      conv: Replaces `lax.conv_general_dilated`; it also takes a `derive` (`derived`).
     """
 
     config: GeneratorConfig
@@ -61,6 +73,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, feat: jax.Array) -> dict[str, jax.Array]:
+        """Compute every blob."""
         config = self.config
         out = {"feat": feat}
         x = feat

@@ -1,9 +1,9 @@
 """Layers shared by the networks: dense ones, Caffe's ReLUs, pooling, response norm and softmax.
 
-All take images as (..., H, W, C) or vectors as (..., N); none looks at the leading axes.
+All take images as (..., H, W, C) or vectors as (..., N), whatever the leading axes.
 Sources: Caffe's layer definitions (pooling in ceil mode, LRN with alpha divided by the window,
-ReLU gradient 0 at exactly 0). Caffe reads its constants as float32 and widens them, so
-`caffe_constant` does the same: a float64 run then follows Caffe's double build.
+ReLU gradient 0 at exactly 0). Caffe reads its constants as float32 and widens them, and so does
+`caffe_constant`: a float64 run then follows Caffe's double build.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from jaxsynth.models.derived import Derive, derive_nothing, derive_now
 
 
 def caffe_constant(value: float) -> float:
-    """`value` rounded to float32 and widened again, as Caffe reads it from a prototxt."""
+    """Round `value` to float32 and widen it again, as Caffe reads it from a prototxt."""
     return float(np.float32(value))
 
 
@@ -29,18 +29,20 @@ LRN_ALPHA = caffe_constant(1e-4)
 
 
 def kept(y: jax.Array) -> jax.Array:
-    """y. On CPU a barrier, which programs of `network_jit` keep, lest XLA computes y anew wherever
-    it is used, or merges it with what uses it."""
+    """Return y, on CPU behind a barrier that programs of `network_jit` respect.
+
+    Without it XLA computes y anew wherever it is used, or merges it with its users.
+    """
     return lax.optimization_barrier(y) if jax.default_backend() == "cpu" else y
 
 
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0); the gradient at exactly 0 is 0, as in Caffe."""
+    """Compute max(x, 0); the gradient at exactly 0 is 0, as in Caffe."""
     return _rectified(x, 0.0)
 
 
 def leaky_relu(x: jax.Array, slope: float = SLOPE) -> jax.Array:
-    """x where x > 0, else slope * x; the gradient at exactly 0 is `slope`, as in Caffe."""
+    """Compute x where x > 0, else slope * x; the gradient at exactly 0 is `slope`, as in Caffe."""
     return _rectified(x, slope)
 
 
@@ -50,7 +52,7 @@ def _rectified(x: jax.Array, slope: float) -> jax.Array:
 
 
 def _rectified_forward(x, slope):
-    """The gradient looks at the output, so x need not be kept; slope is not negative."""
+    """Rectify; the gradient needs the output only, since slope is not negative."""
     y = kept(jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0))
     return y, y
 
@@ -63,7 +65,7 @@ _rectified.defvjp(_rectified_forward, _rectified_backward)
 
 
 def dense(features: int, name: str) -> nn.Dense:
-    """A dense layer, (..., K) -> (..., F), fast where the kernel is large and the rows are few."""
+    """Make a dense layer, (..., K) -> (..., F), fast for large kernels and few rows."""
 
     def product(x, kernel, dimension_numbers, precision):  # flax asks for x @ kernel by them
         return _dense(x, kernel)
@@ -73,8 +75,10 @@ def dense(features: int, name: str) -> nn.Dense:
 
 @jax.custom_vjp
 def _dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel, whose input gradient is kernel @ dy^T. As dy @ kernel^T it takes twice as long on
-    CPU, where the whole kernel is transposed first."""
+    """Multiply x @ kernel, with the input gradient as kernel @ dy^T.
+
+    As dy @ kernel^T it takes twice as long on CPU, where the whole kernel is transposed first.
+    """
     return x @ kernel
 
 
@@ -92,13 +96,15 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 
 def max_pool_relu(x: jax.Array) -> jax.Array:
-    """`max_pool` of x's ReLU, values and gradients, computed the other way round: a quarter of the
-    values to rectify."""
+    """Compute `max_pool(relu(x))`, values and gradients.
+
+    The pool comes first: a quarter of the values are left to rectify.
+    """
     return relu(max_pool(x))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Caffe's max pooling 3/2 without padding, in ceil mode: (..., H, W, C) -> (..., H', W', C).
+    """Apply Caffe's max pooling 3/2, no padding, ceil mode: (..., H, W, C) -> (..., H', W', C).
 
     The last window may overhang the lower and right border. First within rows, then over them: of
     equal values the first in reading order gets the gradient, as in Caffe, twenty times faster on
@@ -135,7 +141,7 @@ _pool.defvjp(_pool_forward, _pool_backward)
 
 
 def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
-    """The first, second and third values of all windows of 3 at distance 2 along an axis."""
+    """Return the first, second and third values of all windows of 3 at distance 2 on an axis."""
     size = x.shape[axis]
     out = -(-(size - 3) // 2) + 1
     slices = [lax.slice_in_dim(x, i, min(size, i + 2 * out - 1), 2, axis=axis) for i in range(3)]
@@ -151,13 +157,13 @@ def _widen(x: jax.Array, axis: int, before: int, after: int, value: float = 0) -
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """x in float32 if its precision is less: logits, probabilities and objectives are."""
+    """Widen x to float32 if its precision is less, as for logits, probabilities, objectives."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def local_response_norm(x: jax.Array, size: int = 5) -> jax.Array:
-    """Caffe's across-channel LRN, k = 1, beta = 3/4: x / (1 + alpha / size * sum of squares)^3/4.
+    """Apply Caffe's across-channel LRN: x / (1 + alpha / size * sum of squares)^3/4.
 
     `size` is odd. The power is two roots: `pow` takes four times as long on CPU.
     """
@@ -170,7 +176,7 @@ def _normed(x, size):
 
 
 def _normed_backward(size, saved, dy):
-    """One sum over neighbouring channels, where transposing the forward pass has five."""
+    """Pull back with one sum over neighbouring channels; transposing the forward pass has five."""
     x, root = saved
     dx = dy * root * jnp.sqrt(root)
     return (dx - (1.5 * LRN_ALPHA / size) * x * _channel_sum(dx * x * root * root, size),)
@@ -180,7 +186,7 @@ local_response_norm.defvjp(_normed, _normed_backward)
 
 
 def _channel_sum(x: jax.Array, size: int) -> jax.Array:
-    """Sums over `size` channels around each, (..., C) -> (..., C); outside they are 0."""
+    """Sum over `size` channels around each, (..., C) -> (..., C); outside they are 0."""
     channels, half = x.shape[-1], size // 2
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)])
     return sum(lax.slice_in_dim(padded, i, i + channels, axis=x.ndim - 1) for i in range(size))
@@ -193,7 +199,7 @@ def upsample_conv(
     conv: Callable[..., jax.Array] | None = None,
     derive: Derive = derive_nothing,
 ) -> jax.Array:
-    """Doubles x, then convolves: (B, H, W, C), (3, 3, C, F) -> (B, 2 H, 2 W, F).
+    """Double x, then convolve: (B, H, W, C), (3, 3, C, F) -> (B, 2 H, 2 W, F).
 
     `smooth` is bilinear (half-pixel centres, borders replicated), otherwise nearest neighbour
     (borders zero). Computed at the small size, in sub-pixel form: upsampling and kernel together
@@ -212,9 +218,10 @@ def upsample_phases(
     conv: Callable[..., jax.Array] | None = None,
     derive: Derive = derive_nothing,
 ) -> jax.Array:
-    """`upsample_conv` before its pixels are put in order: four phases of F channels each.
+    """Compute `upsample_conv` up to the order of its pixels: four phases of F channels each.
 
-    (B, H, W, 4 F), `smooth`; (B, H + 1, W + 1, 4 F) otherwise.
+    Returns:
+      (B, H, W, 4 F) if `smooth`, else (B, H + 1, W + 1, 4 F); see `interleave`.
     """
     taps = _BILINEAR_TAPS if smooth else _NEAREST_TAPS
     small = derive_now(derive, "phases", lambda: _phase_kernels(kernel, taps))
@@ -225,7 +232,7 @@ def upsample_phases(
 
 
 def interleave(phases: jax.Array, shift: int) -> jax.Array:
-    """Sub-pixel phases to pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F).
+    """Turn sub-pixel phases into pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F).
 
     Phase (a, b) of place (h, w) is pixel (2 h + a - shift, 2 w + b - shift).
     """
@@ -236,7 +243,7 @@ def interleave(phases: jax.Array, shift: int) -> jax.Array:
 
 
 def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
-    """The kernels of all four phases side by side: (3, 3, C, F) -> (k, k, C, 4 F).
+    """Put the kernels of all four phases side by side: (3, 3, C, F) -> (k, k, C, 4 F).
 
     Written as sums: one product with the taps is up to half of a small generator's step on CPU.
     """
@@ -246,13 +253,13 @@ def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
 
 
 def _of_phase(kernel: jax.Array, phase: Sequence, axis: int) -> jax.Array:
-    """The taps of one phase along an axis of the kernel, which is 3 and becomes k."""
+    """Make the taps of one phase along an axis of the kernel, which is 3 and becomes k."""
     parts = [lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3)]
     return jnp.stack([_weighted(parts, column) for column in zip(*phase, strict=True)], axis)
 
 
 def _weighted(parts: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
-    """Sum of `weights` times the parts; those of weight 0 are left out."""
+    """Sum `weights` times the parts; those of weight 0 are left out."""
     seen = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight]
     return sum(part if weight == 1 else weight * part for part, weight in seen)
 
@@ -269,7 +276,7 @@ _BILINEAR_TAPS = (
 
 @jax.custom_vjp
 def softmax(logits: jax.Array) -> jax.Array:
-    """Softmax over the last axis, (..., N) -> (..., N), whose gradient survives saturation.
+    """Apply softmax over the last axis, (..., N) -> (..., N); its gradient survives saturation.
 
     The usual rule p_i (w_i - sum_j w_j p_j) cancels to 0 once some p is 1 in float32. Counted from
     the weight of the likeliest class k, v = w - w_k, it is p_i (v_i - sum_j v_j p_j): the sum then
@@ -294,7 +301,7 @@ softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def log_odds(logits: jax.Array) -> jax.Array:
-    """log(p / (1 - p)) of every class, (..., N) -> (..., N); its gradient never saturates.
+    """Compute log(p / (1 - p)) of every class, (..., N) -> (..., N); no gradient saturates.
 
     The sum over the other classes is the whole sum without the class: exact enough for every class
     but the likeliest, whose own share is at most half. That one's others are summed by themselves.
@@ -309,7 +316,7 @@ def log_odds(logits: jax.Array) -> jax.Array:
 
 
 def classifier_outputs(logits: jax.Array) -> dict[str, jax.Array]:
-    """The probability family over the last axis: `prob`, `log_prob`, `log_odds`, each (..., N)."""
+    """Compute `prob`, `log_prob` and `log_odds` over the last axis, each (..., N)."""
     return {
         "prob": softmax(logits),
         "log_prob": jax.nn.log_softmax(logits, axis=-1),
@@ -318,10 +325,10 @@ def classifier_outputs(logits: jax.Array) -> dict[str, jax.Array]:
 
 
 def from_bgr(x: jax.Array) -> jax.Array:
-    """The engine's images (..., 3), BGR and mean-subtracted -> RGB, 0 to 255."""
+    """Turn images (..., 3) in Caffe's units, BGR and mean-subtracted, into RGB of 0..255."""
     return (x + jnp.asarray(BGR_MEAN, x.dtype))[..., ::-1]
 
 
 def to_bgr(rgb: jax.Array) -> jax.Array:
-    """Inverse of `from_bgr`."""
+    """Invert `from_bgr`."""
     return rgb[..., ::-1] - jnp.asarray(BGR_MEAN, rgb.dtype)

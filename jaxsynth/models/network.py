@@ -1,8 +1,9 @@
-"""What the engine knows of a network: a pure `apply`, its parameters, and what describes it.
+"""The content of a weights file: a description, parameters, and the function that they make.
 
-The architecture is rebuilt from a plain-data description (`NetworkInfo`), which travels in the
-metadata of a weights file; parameters are a flat dict path -> array (`conv1/kernel`), independent
-of the library that applies them.
+The architecture is rebuilt from a plain-data description (`NetworkInfo`) in the file's metadata.
+Parameters are a flat dict path -> array (`conv1/kernel`), independent of the library that applies
+them. `ARCHITECTURES` is the table of all kinds of networks; above this package only models
+(`jaxsynth.models.base`) are known.
 """
 
 import dataclasses
@@ -38,13 +39,14 @@ Config = (
 
 
 class Architecture(NamedTuple):
-    """What is known of a kind of network.
+    """One kind of network.
 
     Attributes:
-      module, config: the flax module and its configuration.
-      output: configuration -> blob of the logits, or of a generator's image; None for neither.
-      generator: whether its input is a code.
-      rows: field of the configuration -> what makes a row of it from a JSON list.
+      module: Its flax module.
+      config: The class of its configuration.
+      output: Configuration -> blob of the logits, or of a generator's image; None for neither.
+      generator: Whether its input is a code.
+      rows: Field of the configuration -> function from a JSON list to one row of it.
     """
 
     module: type[nn.Module]
@@ -96,14 +98,17 @@ class NetworkInfo:
     """Description of a network, all of it plain data (it is the metadata of a weights file).
 
     Attributes:
-      network: name, e.g. `places205`.
-      config: shapes, one of the three configuration classes.
-      labels: one name per unit of the last layer; empty for a generator.
-      licence, source, source_sha256: provenance of the weights.
-      preprocessing: how an image file becomes an input; see `jaxsynth.images`.
-      encoder: for a generator, the network whose blob `encoder_blob` is its code; else empty.
-      encoder_sha256: of the encoder's weights file, if known.
-      notes: anything else a reader of the file should know.
+      network: Name, e.g. `places205`.
+      config: Shapes.
+      labels: One name per unit of the last layer; empty for a generator.
+      licence: Of the weights.
+      source: Where they come from.
+      source_sha256: Hash of the original file.
+      preprocessing: How a picture reaches the input's size, see `jaxsynth.images.resize_to`.
+      encoder: For a generator, the network whose blob is its code; else empty.
+      encoder_sha256: Hash of that network's weights file, if known.
+      encoder_blob: The blob.
+      notes: Anything else that a reader of the file should know.
     """
 
     network: str
@@ -145,14 +150,17 @@ class Network(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Its name."""
         return self.info.network
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """One name per class."""
         return self.info.labels
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
         return input_shape(self.info.config)
 
     @property
@@ -166,32 +174,32 @@ def _of(config: Config) -> Architecture:
 
 
 def architecture_name(config: Config) -> str:
-    """Key of a configuration in `ARCHITECTURES`."""
+    """Return the key of a configuration in `ARCHITECTURES`."""
     return next(key for key, known in ARCHITECTURES.items() if type(config) is known.config)
 
 
 def is_generator(config: Config) -> bool:
-    """Whether the network's input is a code."""
+    """Tell whether the network's input is a code."""
     return _of(config).generator
 
 
 def input_shape(config: Config) -> tuple[int, ...]:
-    """(D,) of a generator, (H, W, 3) of a classifier."""
+    """Return the shape of one example: (D,) of a generator, (H, W, 3) of a classifier."""
     return (config.code,) if is_generator(config) else (config.size, config.size, 3)
 
 
 def logits_blob(config: Config) -> str | None:
-    """Name of a classifier's last layer before the softmax; None where it has none."""
+    """Return the blob of a classifier's logits; None where it has none."""
     return None if is_generator(config) else _of(config).output(config)
 
 
 def image_blob(config: GeneratorConfig | GridGeneratorConfig) -> str:
-    """Name of a generator's last layer, the image."""
+    """Return the blob of a generator's image."""
     return _of(config).output(config)
 
 
 def make_module(config: Config, **hooks: Any) -> Any:
-    """The flax module of a configuration; `hooks` are its `norm` (training only) and `conv`."""
+    """Make the flax module of a configuration; `hooks`: its `norm` (training only) and `conv`."""
     module_class = _of(config).module
     if module_class is EfficientNet:  # it convolves in one way only
         hooks.pop("conv", None)
@@ -202,7 +210,7 @@ def make_module(config: Config, **hooks: Any) -> Any:
 
 @functools.cache
 def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
-    """The pure function (flat params, one example) -> dict of activations.
+    """Make the pure function (flat params, one example) -> dict of activations.
 
     The same configuration gives the same function object, so jit recognises it. The parameters'
     precision is that of the arithmetic; with bfloat16 the logits and what follows are float32.
@@ -218,17 +226,16 @@ def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
 
 
 def prepared(network: Network) -> Params:
-    """Its parameters and, on CPU, what its steps derive from them alone: `derived/...`.
-
-    For many gradients of the input: the results are the same to the bit. What is prepared stays as
-    it is: gradients of kernels raise ValueError, and a kernel that is replaced is to be prepared
-    anew. Nothing is added to what is prepared already.
-    """
+    """Prepare a network's parameters for many gradients of its input: see `prepare_params`."""
     return prepare_params(network.info.config, network.params)
 
 
 def prepare_params(config: Config, params: Params) -> Params:
-    """`prepared` of the parameters of a configuration."""
+    """Add, on CPU, the arrays that steps derive from parameters alone: `derived/...`.
+
+    Results are the same to the bit. Prepared parameters are fixed: gradients of kernels raise
+    ValueError, and a kernel that is replaced must be prepared anew. Nothing is added twice.
+    """
     if any(path.startswith(f"{DERIVED}/") for path in params):
         return params
     return params | _deriver(config)(params)
@@ -249,7 +256,7 @@ def _deriver(config: Config) -> Callable[[Params], Params]:
 
 
 def _variables(params: Params) -> dict[str, Any]:
-    """Collections of the flax module: `params` and `derived`."""
+    """Make the collections of the flax module: `params` and `derived`."""
     tree = traverse_util.unflatten_dict(params, sep="/")
     derived = tree.pop(DERIVED, {})
     return {"params": _fixed(tree) if derived else tree, DERIVED: derived}
@@ -257,7 +264,7 @@ def _variables(params: Params) -> dict[str, Any]:
 
 @jax.custom_vjp
 def _fixed(params: Any) -> Any:
-    """Parameters that no gradient may be taken of: what is derived from them stays as it is."""
+    """Return parameters that refuse gradients: the arrays derived from them would not follow."""
     return params
 
 
@@ -271,19 +278,19 @@ _fixed.defvjp(lambda params: (params, None), _no_gradient)
 
 
 def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every parameter, without computing any."""
+    """Return path -> shape of every parameter, without computing any."""
     flat = traverse_util.flatten_dict(_shapes(config)[1]["params"], sep="/")
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
 def activation_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every activation of one example, without computing any."""
+    """Return name -> shape of every activation of one example, without computing any."""
     return {name: leaf.shape for name, leaf in _shapes(config)[0].items()}
 
 
 @functools.cache
 def _shapes(config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Shapes of the activations of one example, and of the variables.
+    """Find the shapes of the activations of one example, and of the variables.
 
     Raises:
       ValueError: if the description's sizes do not go together.
@@ -299,10 +306,10 @@ def _shapes(config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 def build_network(
     info: NetworkInfo, params: Mapping[str, Any], code: CodeStats | None = None
 ) -> Network:
-    """Checks the parameters against the description and puts both together.
+    """Check the parameters against the description and put both together.
 
     Raises:
-      ValueError: naming every missing, unexpected or mis-shaped parameter.
+      ValueError: Naming every missing, unexpected or mis-shaped parameter.
     """
     expected = param_shapes(info.config)
     problems = [f"{p} is missing" for p in expected if p not in params]

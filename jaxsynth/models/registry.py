@@ -1,4 +1,4 @@
-"""Models by name: what weights files and installed packages hold, and what users register."""
+"""Models by name: weights files, installed packages, and models that users register."""
 
 import dataclasses
 import functools
@@ -37,14 +37,14 @@ _made: dict[str, Callable[[], Model]] = {}
 
 
 def register(name: str, make: Callable[[], Model]) -> None:
-    """Lets `load(name)` make a model of the user's; a name that was registered before is replaced.
+    """Register a model, so that `load(name)` makes it; an earlier one of that name is replaced.
 
     Args:
-      name: letters, digits, `_`, `-` and dots.
-      make: makes the model; called at every `load`.
+      name: Letters, digits, `_` and `-`.
+      make: Makes the model; called at every `load`.
 
     Raises:
-      ValueError: if the name would be read as a file's.
+      ValueError: For another name.
     """
     if not re.fullmatch(r"[\w\-]+", name):
         raise ValueError(f"a model cannot be called {name!r}: expected letters, digits, _ and -")
@@ -52,21 +52,21 @@ def register(name: str, make: Callable[[], Model]) -> None:
 
 
 def available() -> list[str]:
-    """Names that `load` takes: registered, shipped, ported, and in installed packages."""
+    """Return the names that `load` takes: registered, shipped, ported, in installed packages."""
     return sorted({*_made, *available_networks()})
 
 
 def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
-    """Loads a model, ready for `maximize`.
+    """Load a model, ready for `maximize`.
 
     Args:
-      name: the name of a registered, shipped or ported model, a weights file (has a folder or ends
+      name: The name of a registered, shipped or ported model, a weights file (has a folder or ends
         with .safetensors), or NAME=either, which calls the model NAME.
-      dtype: of the parameters of a weights file: float32, float64 (needs JAX's x64 mode) or
+      dtype: Of the parameters of a weights file: float32, float64 (needs JAX's x64 mode) or
         bfloat16.
 
     Raises:
-      ValueError: for an unknown name, with the nearest ones, or a file that cannot be loaded.
+      ValueError: For an unknown name, with the nearest ones, or a file that cannot be loaded.
     """
     text = str(name)
     named = None if Path(text).exists() else _NAMED.fullmatch(text)
@@ -83,15 +83,15 @@ def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
 def load_encoder(
     generator: Generator, name: str | Path = "", dtype: np.dtype | type | str = ""
 ) -> Classifier:
-    """Loads the classifier whose blob is a generator's code.
+    """Load the classifier whose blob is a generator's code.
 
     Args:
-      generator: whose encoder.
-      name: as in `load`; by default the one that the generator names.
-      dtype: as in `load`; by default the generator's own.
+      generator: The generator.
+      name: As in `load`; by default the encoder that the generator names.
+      dtype: As in `load`; by default the generator's own.
 
     Raises:
-      ValueError: if there is none, or it is not the file that the generator was trained for.
+      ValueError: If there is none, or it is not the file that the generator was trained for.
     """
     wanted = generator.encoder
     if isinstance(wanted, _Encoder):
@@ -104,15 +104,15 @@ def load_encoder(
 
 
 def to_model(network: Network, name: str = "", record: dict[str, str] | None = None) -> Model:
-    """Makes a classifier or generator of what a weights file holds.
+    """Make a classifier or generator of the content of a weights file.
 
     Args:
-      network: as `load_network` gives it.
-      name: the word it goes by; by default the network's own name.
+      network: As `load_network` gives it.
+      name: The model's name; by default the network's own.
       record: "name", "file" and "sha256" of the weights file, as `file_record` gives them.
 
     Raises:
-      ValueError: if its labels are not one for each class.
+      ValueError: If its labels are not one for each class.
     """
     info, config = network.info, network.info.config
     record = record or {}
@@ -139,7 +139,7 @@ def to_model(network: Network, name: str = "", record: dict[str, str] | None = N
 
 
 def describe(name: str | Path) -> str:
-    """What a model is, in one line; of a weights file only the description is read."""
+    """Describe a model in one line; only the description of a weights file is read."""
     if str(name) in _made:
         model = load(name)
         kind = "generator" if isinstance(model, Generator) else "classifier"
@@ -187,7 +187,7 @@ def _generator(network: Network, shared: dict[str, Any]) -> Generator:
 
 @dataclasses.dataclass(frozen=True)
 class _Encoder:
-    """Loads the encoder that a generator's file names, when it is needed."""
+    """Loads, when it is needed, the encoder that a generator's file names."""
 
     generator: str
     network: str

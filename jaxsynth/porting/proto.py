@@ -1,7 +1,7 @@
-"""Protobuf files read with a schema of our own, built in code: only the fields that are needed.
+"""Protobuf files, read with schemas that are built in code: only the fields that are needed.
 
-Foreign files are untrusted: a field that is absent here is skipped, and whatever cannot be parsed
-is one `ValueError`.
+Foreign files are untrusted: unknown fields are skipped, and a file that cannot be parsed is one
+`ValueError`.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ _KINDS = {
 
 
 class Field(NamedTuple):
-    """`kind` is a scalar kind (`bytes`, `int64`, `float`, `double`) or another message's name."""
+    """A field; its kind is `bytes`, `int64`, `float`, `double` or another message's name."""
 
     name: str
     number: int
@@ -31,7 +31,7 @@ class Field(NamedTuple):
 
 
 def message_classes(package: str, messages: dict[str, list[Field]]) -> dict[str, type[Message]]:
-    """Message name -> class, for messages that may refer to each other."""
+    """Make message name -> class, for messages that may refer to each other."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
     for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
@@ -50,10 +50,10 @@ def message_classes(package: str, messages: dict[str, list[Field]]) -> dict[str,
 
 
 def parse_file(path: str | Path, message_class: type[Message], what: str) -> Message:
-    """The file as one message. `what` names the expected format in errors.
+    """Parse a file as one message; `what` names the expected format in errors.
 
     Raises:
-      ValueError: the file cannot be read, is too large, truncated, or not of this format.
+      ValueError: If the file cannot be read, is too large, truncated, or not of this format.
     """
     path = Path(path)
     check_regular(path, str(path), what)
