@@ -13,7 +13,7 @@ from test_training import CLASSES, data  # noqa: F401
 from jaxsynth.models.efficientnet import EfficientNetConfig, Stage, depthwise_conv
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.weights import load_network, save_network
-from jaxsynth.porting.efficientnet import convert_efficientnet
+from jaxsynth.porting.packages import convert_efficientnet
 from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.prior import PriorTraining, other_codes

