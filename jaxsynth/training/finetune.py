@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsynth.inputs import option
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import Config, Params, logits_blob, make_apply
 from jaxsynth.training.augment import random_colours, random_crop_flip
@@ -23,28 +24,28 @@ from jaxsynth.training.scene import label_loss, moving_average, schedule
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Settings of optimizer and augmentation.
+    """Settings of optimizer and augmentation; a field's help says what it is.
 
-    Attributes:
-      rate: peak step size of Adam; that of the fresh layer is `head` times as large.
-      decay: of the kernels, as a share of the step size.
-      smoothing: of the labels. warm_up: share of the run in which the rate rises.
-      min_scale: shortest side of a random crop, as a share of the picture's.
-      colour: strength of random brightness, contrast and saturation, 0 to 1.
-      average: weight of the past in the moving average, a step.
-      freeze: patterns of the parameters that stay as they are. Depthwise kernels have few weights
-        and the slowest gradients; the first blocks see edges and textures.
+    Depthwise kernels have few weights and the slowest gradients, and the first blocks see edges and
+    textures: by default they stay as they are.
     """
 
-    rate: float = 4e-4
-    head: float = 5.0
-    decay: float = 0.02
-    smoothing: float = 0.1
-    warm_up: float = 0.03
-    min_scale: float = 0.6
-    colour: float = 0.2
-    average: float = 0.999
-    freeze: tuple[str, ...] = ("conv_stem/*", "block[0-4]_*", "*_depthwise/kernel")
+    rate: float = option(4e-4, "Peak step size of Adam.", above=0)
+    head: float = option(5.0, "How many times larger that of the fresh layer is.", above=0)
+    decay: float = option(0.02, "Decay of kernels, as a share of the step size.", low=0)
+    smoothing: float = option(0.1, "Smoothing of labels.", low=0, high=1)
+    warm_up: float = option(0.03, "Share of the run in which the rate rises.", low=0, high=1)
+    min_scale: float = option(
+        0.6, "Shortest side of a random crop, as a share of the picture's.", above=0, high=1
+    )
+    colour: float = option(
+        0.2, "Strength of random brightness, contrast and saturation.", low=0, high=1
+    )
+    average: float = option(0.999, "Weight of the past in the average that is used.", low=0, high=1)
+    freeze: tuple[str, ...] = option(
+        ("conv_stem/*", "block[0-4]_*", "*_depthwise/kernel"),
+        "Patterns of parameters that stay as they are.",
+    )
 
 
 class FineTuned(NamedTuple):

@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 
+from jaxsynth.inputs import option
 from jaxsynth.training.data import ImageSet, epoch_rows
 from jaxsynth.training.devices import place_on
 
@@ -29,15 +31,15 @@ StepFn = Callable[..., tuple[State, Metrics]]
 class LoopConfig:
     """Exactly one of `minutes`, `epochs` and `images` is positive: the budget, over all resumes."""
 
-    out: Path
-    batch: int = 32
-    seed: int = 0
-    minutes: float = 0.0
-    epochs: float = 0.0
-    images: int = 0
-    checkpoint_minutes: float = 4.0
-    report_steps: int = 200
-    max_steps: int | None = None  # stop there with a checkpoint; 0 takes the last one as it is
+    out: Path = option(Path("out/training"), "Folder for checkpoints and weights.")
+    batch: int = option(32, "Images a step, split over the devices.", low=2)
+    seed: int = option(0, "Seed of weights, order and augmentation.", low=0)
+    minutes: float = option(0.0, "Budget on the clock.", low=0)
+    epochs: float = option(0.0, "Budget in passes over the data.", low=0)
+    images: int = option(0, "Budget in photographs seen.", low=0)
+    checkpoint_minutes: float = option(4.0, "Minutes between checkpoints.", low=0)
+    report_steps: int = option(200, "Steps between lines of progress.", low=1)
+    max_steps: int | None = option(None, "Stop after this step; 0 exports the last checkpoint.")
 
     def __post_init__(self) -> None:
         budgets = (self.minutes, self.epochs, self.images)
@@ -71,6 +73,7 @@ def run_loop(
       ValueError: if there are fewer images than a batch, the checkpoint is of other settings, or
         while it trains, if a metric or the state to be kept is no longer finite.
     """
+    logging.set_verbosity(logging.WARNING)  # orbax tells every step of every save
     per_epoch = len(images.rows) // config.batch
     if per_epoch == 0:
         raise ValueError(

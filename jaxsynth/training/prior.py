@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsynth.inputs import option
 from jaxsynth.models.network import Activations, Params
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.projected import Adversary, hinge_loss, mix, realism
@@ -26,29 +27,21 @@ _RAMP = 16_000  # images over which the adversary's weight rises
 
 @dataclass(frozen=True)
 class PriorTraining:
-    """What the weights depend on besides the data.
+    """What the weights depend on besides the data; a field's help says what it is."""
 
-    Attributes:
-      rate, adversary_rate: step sizes of Adam for the generator and the adversary's heads.
-      pixels, code, adversary: weights of the losses; that of the features is 1.
-      adversary_start: photographs seen before the adversary joins.
-      others: codes of no photograph in each batch, as a share of the photographs.
-      noise: on the photographs' codes, in sigmas.
-      average: weight of the past in the moving average that is exported, a step.
-      warmup: steps in which the rates rise. cooldown: share of the run in which they fall to 0.
-    """
-
-    rate: float = 5e-4
-    adversary_rate: float = 3e-4
-    pixels: float = 3.0
-    code: float = 4.0
-    adversary: float = 0.15
-    adversary_start: int = 24_000
-    others: float = 0.5
-    noise: float = 0.1
-    average: float = 0.998
-    warmup: int = 200
-    cooldown: float = 0.2
+    rate: float = option(5e-4, "Step size of Adam.", above=0)
+    adversary_rate: float = option(3e-4, "Step size of the adversary's Adam.", above=0)
+    pixels: float = option(3.0, "Weight of the distance of coarse pixels.", low=0)
+    code: float = option(4.0, "Weight of the distance of codes; that of features is 1.", low=0)
+    adversary: float = option(0.15, "Weight of the adversary; 0 trains without.", low=0)
+    adversary_start: int = option(24_000, "Photographs seen before the adversary joins.", low=0)
+    others: float = option(0.5, "Codes of no photograph, as a share of a batch.", low=0)
+    noise: float = option(0.1, "Noise on the photographs' codes, in sigmas.", low=0)
+    average: float = option(
+        0.998, "Weight of the past in the average that is exported.", low=0, high=1
+    )
+    warmup: int = option(200, "Steps in which the rates rise.", low=0)
+    cooldown: float = option(0.2, "Share of the run in which the rates fall to 0.", low=0, high=1)
 
 
 class PriorState(NamedTuple):

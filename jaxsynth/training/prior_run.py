@@ -16,7 +16,9 @@ import numpy as np
 from flax import traverse_util
 from PIL import Image
 
+from jaxsynth.environment import cache_dir, keep_compiled
 from jaxsynth.images import to_rgb
+from jaxsynth.inputs import option
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.encoder import EncoderConfig, grid_features
@@ -37,7 +39,7 @@ from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.initial import initial_variables
 from jaxsynth.training.loop import LoopConfig, run_loop
-from jaxsynth.training.precision import cast
+from jaxsynth.training.precision import ACTIVATIONS, cast, default_activations
 from jaxsynth.training.prior import (
     PriorParts,
     PriorState,
@@ -58,30 +60,24 @@ _WHITENING = 16_000  # photographs that the whitening is measured on
 
 @dataclasses.dataclass(frozen=True)
 class PriorRun:
-    """A run: `loop.out` receives checkpoints, both weights files and `samples.png`.
+    """A run; `loop.out` receives checkpoints, both weights files and `samples.png`."""
 
-    Attributes:
-      encoder, blob: what the generator inverts, a spatial blob or a vector.
-      layers: blobs of the encoder that losses compare, finest first.
-      channels: of the code at each place of the blob's grid.
-      size: side of the images: the grid's side, doubled any number of times.
-      width: of the generator; its maps have 1 to 8 times as many channels.
-      activations: `float32` or `bfloat16`.
-      licence: a note that the weights files carry.
-    """
-
-    data: Path
-    cache: Path
+    data: Path = dataclasses.field(metadata={"help": "Folder of zips, class folders or images."})
     loop: LoopConfig
-    encoder: str = "efficientnet_lite0"
-    blob: str = "block15"
-    layers: tuple[str, ...] = ("block2", "block4", "block10", "block15")
-    channels: int = 64
-    size: int = 128
-    width: int = 32
+    encoder: str = option("efficientnet_lite0", "Classifier whose blob is inverted: name or file.")
+    blob: str = option("block15", "The blob, spatial or a vector.")
+    layers: tuple[str, ...] = option(
+        ("block2", "block4", "block10", "block15"), "Blobs that losses compare, finest first."
+    )
+    channels: int = option(64, "Of the code at each place of the blob's grid.", low=1)
+    size: int = option(128, "Side of the images: the grid's, doubled any number of times.", low=32)
+    width: int = option(32, "Channels of the last map.", low=1)
     training: PriorTraining = dataclasses.field(default_factory=PriorTraining)
-    activations: str = "float32"
-    licence: str = ""
+    cache: Path | None = option(None, "Folder of decoded images; by default jaxsynth's cache.")
+    activations: str | None = option(
+        None, "By default bfloat16 on an accelerator, float32 on CPU.", among=ACTIVATIONS
+    )
+    licence: str = option("", "A note that the weights files carry.")
 
 
 class _Encoding(NamedTuple):
@@ -99,10 +95,13 @@ def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path
     Raises:
       ValueError: for unusable data, encoder or settings, before training starts.
     """
+    activations = run.activations or default_activations()
+    run = dataclasses.replace(run, activations=activations)
     network = _trunk(load_network(run.encoder), run)
-    grid = _grid(network, run)
-    train = load_images(run.data, "train", run.size, run.cache)
-    val = load_images(run.data, "val", run.size, run.cache)
+    grid, cache = _grid(network, run), run.cache or cache_dir()
+    keep_compiled(cache)
+    train = load_images(run.data, "train", run.size, cache)
+    val = load_images(run.data, "val", run.size, cache)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
     encoding = _whiten(network, grid, run, train)

@@ -33,15 +33,7 @@ class SceneState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SceneTraining:
-    """Settings of optimiser and augmentation.
-
-    Attributes:
-      rate: peak step size for the loop's batch.
-      decay: of the kernels. smoothing: of the labels.
-      warm_up: share of the run in which the rate rises.
-      min_scale: shortest side of a random crop, as a share of the picture's.
-      colour: strength of random brightness, contrast and saturation, 0..1.
-    """
+    """Settings of optimizer and augmentation, as in `FineTuning`."""
 
     rate: float = 0.05
     momentum: float = 0.9

@@ -9,6 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.inputs import option
 from jaxsynth.models.network import (
     Config,
     Network,
@@ -31,6 +33,7 @@ from jaxsynth.training.finetune import (
 )
 from jaxsynth.training.loop import LoopConfig, run_loop
 from jaxsynth.training.measure import logits_of, top_k_accuracy
+from jaxsynth.training.precision import ACTIVATIONS, default_activations
 from jaxsynth.training.scene import SceneTraining, init_scene, normed_logits, scene_step
 
 PLACES, JUDGE = "pocket_places", "pocket_judge"
@@ -40,29 +43,25 @@ _INTERIM = 1000  # validation photographs looked at during training
 
 @dataclasses.dataclass(frozen=True)
 class SceneRun:
-    """A run: `loop.out` receives checkpoints and `{network}.safetensors`.
+    """A run; `loop.out` receives checkpoints and `{network}.safetensors`.
 
-    Attributes:
-      network: `pocket_places`, a classifier that is fine-tuned, or `pocket_judge`, a residual
-        network from fresh weights that only judges images.
-      trunk: the classifier that is fine-tuned, a name or a file.
-      size: side of the images. width: of the judge, channels of its first layer.
-      tuning, training: settings of the scene network and of the judge.
-      activations: `float32` or `bfloat16`.
-      licence: a note that the weights file carries.
+    `pocket_places` is a classifier that is fine-tuned, `pocket_judge` a residual network from fresh
+    weights that only judges images; `tuning` and `training` are their settings.
     """
 
-    data: Path
-    cache: Path
+    data: Path = dataclasses.field(metadata={"help": "Folder of zips or class folders."})
     loop: LoopConfig
-    network: str = PLACES
-    trunk: str = "efficientnet_lite0"
-    size: int = 128
-    width: int = 24
+    network: str = option(PLACES, "The scene network, or a judge.", among=(PLACES, JUDGE))
+    trunk: str = option("efficientnet_lite0", "Classifier that is fine-tuned: a name or a file.")
+    size: int = option(128, "Side of the images, a multiple of 16.", low=32)
+    width: int = option(24, "Channels of the judge's first layer.", low=1)
     tuning: FineTuning = dataclasses.field(default_factory=FineTuning)
     training: SceneTraining = dataclasses.field(default_factory=SceneTraining)
-    activations: str = "float32"
-    licence: str = ""
+    cache: Path | None = option(None, "Folder of decoded images; by default jaxsynth's cache.")
+    activations: str | None = option(
+        None, "By default bfloat16 on an accelerator, float32 on CPU.", among=ACTIVATIONS
+    )
+    licence: str = option("", "A note that the weights file carries.")
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 16:
@@ -77,8 +76,11 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     Raises:
       ValueError: for unusable data or settings, before training starts.
     """
-    train = load_images(run.data, "train", run.size, run.cache)
-    val = load_images(run.data, "val", run.size, run.cache, train.classes)
+    run = dataclasses.replace(run, activations=run.activations or default_activations())
+    cache = run.cache or cache_dir()
+    keep_compiled(cache)
+    train = load_images(run.data, "train", run.size, cache)
+    val = load_images(run.data, "val", run.size, cache, train.classes)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
     if len(train.classes) < 2:
