@@ -16,7 +16,7 @@ import numpy as np
 from flax import traverse_util
 from PIL import Image
 
-from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.environment import cache_dir
 from jaxsynth.images import to_rgb
 from jaxsynth.inputs import option
 from jaxsynth.models.cpu_convolution import network_jit
@@ -99,7 +99,6 @@ def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path
     run = dataclasses.replace(run, activations=activations)
     network = _trunk(load_network(run.encoder), run)
     grid, cache = _grid(network, run), run.cache or cache_dir()
-    keep_compiled(cache)
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache)
     for line in train.skipped + val.skipped:

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.environment import cache_dir
 from jaxsynth.inputs import option
 from jaxsynth.models.network import (
     Config,
@@ -78,7 +78,6 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     """
     run = dataclasses.replace(run, activations=run.activations or default_activations())
     cache = run.cache or cache_dir()
-    keep_compiled(cache)
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache, train.classes)
     for line in train.skipped + val.skipped:
