@@ -24,8 +24,8 @@ from experiments.launch import parse_some_of, run_main
 from experiments.objectives import BALANCE_SCENES
 from jaxsynth.balance import BALANCES
 from jaxsynth.chunks import Results
-from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, Run, plan
 from jaxsynth.models.network import Network
+from jaxsynth.short import NSFW, NSFW_UNIT, PLACES, Run, plan
 from jaxsynth.terms import choose_units
 
 _NO_USE = ("balance", *run_flags.OF_A_KEPT_RUN)

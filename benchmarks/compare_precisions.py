@@ -25,8 +25,8 @@ from experiments.objectives import nsfw_runs, scene_runs
 from jaxsynth.chunks import Results, join
 from jaxsynth.environment import machine_line
 from jaxsynth.images import to_rgb
-from jaxsynth.maximize import NSFW, PLACES, Run, Sweep, execute, plan
 from jaxsynth.models.network import Network
+from jaxsynth.short import NSFW, PLACES, Run, Sweep, execute, plan
 from jaxsynth.system import ENCODER, GENERATOR
 from jaxsynth.terms import choose_units
 

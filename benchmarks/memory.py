@@ -23,12 +23,12 @@ from absl import flags
 from experiments.launch import check_flags_only, command_line, parse_counts, run_main
 from jaxsynth.disk import write_whole
 from jaxsynth.environment import machine_line
-from jaxsynth.maximize import NSFW, PLACES
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.generator import GeneratorConfig, Up
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.weights import save_network
 from jaxsynth.report.tables import format_markdown
+from jaxsynth.short import NSFW, PLACES
 from jaxsynth.system import GENERATOR
 from tests.tiny import random_params
 

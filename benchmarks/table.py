@@ -13,7 +13,6 @@ from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
 from jaxsynth.chunks import Results
 from jaxsynth.disk import write_whole
-from jaxsynth.maximize import Plan, Run, Sweep
 from jaxsynth.report.tables import format_markdown, write_csv
 from jaxsynth.runs.folder import lock, sha256_of
 from jaxsynth.runs.keep import (
@@ -24,6 +23,7 @@ from jaxsynth.runs.keep import (
     sweep_config,
 )
 from jaxsynth.runs.parts import Parts
+from jaxsynth.short import Plan, Run, Sweep
 
 Row = dict[str, Any]
 

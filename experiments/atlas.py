@@ -19,8 +19,8 @@ from absl import flags
 from experiments import run_flags
 from experiments.common import encoder_name, launch, load_networks, needs_encoder
 from experiments.launch import run_main
-from jaxsynth.maximize import NSFW, PLACES, Run
 from jaxsynth.report.sheet import atlas_pages
+from jaxsynth.short import NSFW, PLACES, Run
 from jaxsynth.system import GENERATOR
 from jaxsynth.terms import Term, check_name, layer_terms, system_shapes
 

@@ -16,7 +16,6 @@ from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
 from jaxsynth.environment import cache_dir
 from jaxsynth.images import preprocess, read_image
-from jaxsynth.maximize import PLACES, Plan, Run, check_roles, encode, plan
 from jaxsynth.models.network import Network, logits_blob
 from jaxsynth.models.weights import file_record, load_encoder, load_network, read_info
 from jaxsynth.porting.port import file_sha256
@@ -36,6 +35,7 @@ from jaxsynth.runs.checkpoint import (
 from jaxsynth.runs.folder import RESULTS, UNFINISHED, fingerprint, lock, open_run
 from jaxsynth.runs.keep import Keeping, Stopped, all_chunks, finished_chunks, image_writer
 from jaxsynth.runs.processes import Processes, agree, any_of
+from jaxsynth.short import PLACES, Plan, Run, check_roles, encode, plan
 from jaxsynth.system import ENCODER, GENERATOR
 from jaxsynth.terms import Term, unit_term
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from jaxsynth.maximize import Run
 from jaxsynth.models.weights import file_record
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_config
+from jaxsynth.short import Run
 from jaxsynth.system import GENERATOR
 from jaxsynth.terms import Term
 

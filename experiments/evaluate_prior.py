@@ -45,9 +45,9 @@ from jaxsynth.environment import cache_dir
 from jaxsynth.evaluation.groups import JUDGE
 from jaxsynth.evaluation.looks import Pair
 from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
-from jaxsynth.maximize import PLACES, Run, Sweep
 from jaxsynth.models.network import Network
 from jaxsynth.models.weights import file_record, load_network, read_info
+from jaxsynth.short import PLACES, Run, Sweep
 from jaxsynth.system import ENCODER
 from jaxsynth.terms import choose_units
 

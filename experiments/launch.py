@@ -15,8 +15,8 @@ from absl import flags as absl_flags
 
 from experiments import flags
 from experiments.heap import keep_memory
+from jaxsynth.environment import is_out_of_memory
 from jaxsynth.inputs import printable
-from jaxsynth.parts import is_out_of_memory
 from jaxsynth.runs.keep import Stopped
 
 _RESUME = "the same command with --resume goes on"

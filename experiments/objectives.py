@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.common import target_term
-from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.models.network import Network
+from jaxsynth.short import NSFW, NSFW_UNIT, PLACES, Run
 
 SCENE_TARGET, NSFW_TARGET, JOINT_TARGET = "log_prob", "log_odds", "log_prob"
 BALANCE_SCENES = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")

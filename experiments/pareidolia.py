@@ -14,7 +14,7 @@ from absl import flags
 from experiments import run_flags
 from experiments.common import launch, load_networks, target_term
 from experiments.launch import run_main
-from jaxsynth.maximize import NSFW, NSFW_UNIT, Run
+from jaxsynth.short import NSFW, NSFW_UNIT, Run
 
 flags.adopt_module_key_flags(run_flags)
 _ALPHAS = flags.DEFINE_list("alphas", ["0.5", "1", "2", "4"], "Weights of the SFW neuron.")

@@ -16,7 +16,7 @@ from experiments import run_flags
 from experiments.common import launch, load_networks
 from experiments.launch import run_main
 from experiments.objectives import random_codes
-from jaxsynth.maximize import Run
+from jaxsynth.short import Run
 
 _OF_A_START = ("start", "box")
 _NO_USE = [name for name in run_flags.OF_A_RECIPE if name not in _OF_A_START]

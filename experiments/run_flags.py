@@ -15,11 +15,11 @@ from experiments.continuing import Earlier, check_earlier, read_earlier, take_fl
 from experiments.processes import chosen_devices, join_processes
 from experiments.recipe_flags import read_recipe, steps_to_extend
 from jaxsynth.balance import BALANCES
-from jaxsynth.maximize import NSFW, PLACES, PRECISIONS, Sweep
 from jaxsynth.models.weights import read_info
 from jaxsynth.report.film_strip import path_steps
 from jaxsynth.runs.folder import IMAGES
 from jaxsynth.runs.processes import Processes
+from jaxsynth.short import NSFW, PLACES, PRECISIONS, Sweep
 from jaxsynth.system import GENERATOR
 
 flags.adopt_module_key_flags(several)

@@ -16,7 +16,7 @@ from experiments import run_flags
 from experiments.common import TARGETS, launch, load_networks
 from experiments.launch import run_main
 from experiments.objectives import SCENE_TARGET, scene_runs
-from jaxsynth.maximize import PLACES
+from jaxsynth.short import PLACES
 from jaxsynth.terms import choose_units
 
 flags.adopt_module_key_flags(run_flags)

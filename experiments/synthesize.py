@@ -19,7 +19,7 @@ from absl import flags
 from experiments import run_flags
 from experiments.common import launch, load_networks
 from experiments.launch import run_main
-from jaxsynth.maximize import Run
+from jaxsynth.short import Run
 from jaxsynth.terms import parse_term, system_shapes
 
 flags.adopt_module_key_flags(run_flags)

@@ -2,11 +2,11 @@
 
 from jaxsynth.chunks import Results
 from jaxsynth.images import to_rgb
-from jaxsynth.maximize import Run, Sweep, synthesize
 from jaxsynth.models.network import CodeStats, Network, NetworkInfo
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.runs.checkpoint import read_arrays as read_results
+from jaxsynth.short import Run, Sweep, synthesize
 from jaxsynth.terms import Term, parse_term, system_shapes
 
 __all__ = [

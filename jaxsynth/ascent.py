@@ -1,105 +1,185 @@
-"""One run: gradient steps of a code up the objective, projected into the box.
+"""One step of one run: networks look at its codes (`see`), an optimizer moves them (`update`).
 
-Pure functions of one unbatched run; `jaxsynth.chunks` maps them over many.
+Pure functions of one unbatched run; `jaxsynth.chunks` maps them over many. The two halves are
+separate programs, so that one compilation of the networks serves every optimizer and rate.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
-from jaxsynth.balance import value_and_gradient
-from jaxsynth.models.network import Params
-from jaxsynth.recipes import Box, Recipe, make_transform
+from jaxsynth.balance import jitter, objective, value_and_gradient
+from jaxsynth.goals import Acts, RunData, Values, weigh_part
+from jaxsynth.optimizers import PRIOR, VALUE, Optimizer, Seen, Setting, all_finite, choose
 from jaxsynth.system import (
     ENCODER,
     GENERATOR,
     AllActivations,
+    Look,
+    Params,
     System,
-    Weights,
     encode,
-    objective,
-    shift,
+    generator_activations,
+    view,
 )
 
-_JITTER_ROOT = 1  # not the root of the start codes: the two draws of a seed are independent
+Record = tuple[tuple[str, str], ...]  # (network, blob) that are recorded whole
+Watched = dict[str, dict[str, jax.Array]]  # {network: {blob: (K,)}}
 
-Watch = Mapping[str, Mapping[str, jax.Array]]  # {network: {blob: flat indices (K,)}}
+
+class Glance(NamedTuple):
+    """What a step sees of one code; of all codes of a run with a leading axis P.
+
+    Attributes:
+      value: objective, ().
+      gradient: ascent direction (D,), or None.
+      pull: E(G(z)) - z, (D,), or None.
+      good: whether objective, image and watched activations are finite, ().
+      watched: recorded activations.
+    """
+
+    value: jax.Array
+    gradient: jax.Array | None
+    pull: jax.Array | None
+    good: jax.Array
+    watched: Watched
 
 
 class State(NamedTuple):
-    """A run under way. Codes are (D,); counters are scalars."""
+    """A run under way. Codes are (D,), counters scalars.
 
+    Attributes:
+      asked: the codes (P, D) that the optimizer wants to be looked at next.
+      code: where the run is: of an optimizer with one code a step the code after the last update,
+        else the best one of the last generation.
+      optimizer: its own state.
+      step: updates made.
+      forward_code: the last code that was looked at and finite.
+      best_code, best_value: the highest objective met.
+      ended: step that ended the run before its last, or -1.
+      sound: False if something that is not finite ended it.
+    """
+
+    asked: jax.Array
     code: jax.Array
-    optimizer: optax.OptState
+    optimizer: Any
     step: jax.Array
-    forward_code: jax.Array  # the code of the last forward pass that was finite
+    forward_code: jax.Array
     best_code: jax.Array
     best_value: jax.Array
-    ended: jax.Array  # step that ended the run before its last, or -1
-    sound: jax.Array  # bool: False if something that is not finite ended it, not a zero gradient
-    key: jax.Array | None = None  # of the run's jitter; None without
+    ended: jax.Array
+    sound: jax.Array
 
 
 class Trace(NamedTuple):
     """What one step records, at the code *before* its update, of the image as it was seen then."""
 
     objective: jax.Array  # ()
-    watched: dict[str, dict[str, jax.Array]]  # {network: {blob: (K,)}}
+    watched: Watched
 
 
 class Evaluation(NamedTuple):
-    """A code looked at: its objective, watched activations, image (H, W, 3) BGR mean-subtracted."""
+    """A code looked at: its objective, watched activations, image (H, W, 3) in its own units."""
 
     objective: jax.Array
-    watched: dict[str, dict[str, jax.Array]]
+    watched: Watched
     image: jax.Array
 
 
-def init(recipe: Recipe, code: jax.Array, seed: jax.Array | None = None) -> State:
-    """State of a run that starts from `code` (D,); its seed () uint32 decides the jitter."""
-    key = jax.random.fold_in(jax.random.key(_JITTER_ROOT), seed) if recipe.jitter else None
+class ChunkResult(NamedTuple):
+    """Finished runs, as host arrays with a leading run axis R (one chunk's, or joined)."""
+
+    codes: np.ndarray  # (R, D) after the last update
+    best_codes: np.ndarray  # (R, D) of the highest objective met
+    recorded_codes: np.ndarray  # (R, k, D)
+    objective: np.ndarray  # (R, T), at the code before each update
+    watched: dict[str, dict[str, np.ndarray]]  # leaves (R, T, K)
+    last: Evaluation  # of the reported image's code, leaves (R, ...)
+    best: Evaluation  # of the best code
+    ended: np.ndarray  # (R,) step that ended the run before its last, or -1
+    sound: np.ndarray  # (R,) bool: False if something that is not finite ended it
+
+
+class Progress(NamedTuple):
+    """A chunk of runs under way, as host arrays: what resumes it bit for bit.
+
+    Attributes:
+      state: the leaves of the runs' `State`, (B, ...) each.
+      trace: of the updates that have been made, leaves (done, B, ...).
+      recorded: codes recorded so far, by step, (B, D) each.
+    """
+
+    state: list[np.ndarray]
+    trace: Trace
+    recorded: dict[int, np.ndarray]
+
+    @property
+    def done(self) -> int:
+        """Updates that have been made."""
+        return len(self.trace.objective)
+
+
+def see(
+    look: Look, params: Mapping[str, Params], run: RunData, code: jax.Array, step: jax.Array
+) -> Glance:
+    """Looks at one code (D,), as much as the optimizer asks for."""
+    system, gradient, pull = look.system, None, None
+    if look.asks == VALUE:
+        move = jitter(look.jitter, run, step)
+        value, activations, values = objective(system, params, run, code, move)
+    else:
+        value, activations, values, gradient = value_and_gradient(look, params, run, code, step)
+    image = activations[GENERATOR][system.image]
+    if look.asks == PRIOR:
+        pull = encode(system.encoder, params[ENCODER], image) - code
+    watched = watch(look.record, image, activations, values)
+    return Glance(value, gradient, pull, all_finite(value, image, watched), watched)
+
+
+def init(optimizer: Optimizer, setting: Setting) -> State:
+    """State of a run that starts from `setting.start`."""
+    start = setting.start
+    zero = jnp.zeros((), jnp.int32)
+    asked, state = optimizer.ask(setting, zero, optimizer.init(setting))
     return State(
-        code=code,
-        optimizer=make_transform(recipe).init(code),
-        step=jnp.zeros((), jnp.int32),
-        forward_code=code,
-        best_code=code,
-        best_value=jnp.full((), -jnp.inf, code.dtype),
+        asked=asked,
+        code=start,
+        optimizer=state,
+        step=zero,
+        forward_code=start,
+        best_code=start,
+        best_value=jnp.full((), -jnp.inf, start.dtype),
         ended=jnp.full((), -1, jnp.int32),
         sound=jnp.ones((), bool),
-        key=key,
     )
 
 
-def step(
-    system: System,
-    recipe: Recipe,
-    balance: str,
-    params: Mapping[str, Params],
-    weights: Weights,
-    watch: Watch,
-    box: Box,
-    state: State,
+def update(
+    optimizer: Optimizer, setting: Setting, state: State, glance: Glance
 ) -> tuple[State, Trace]:
-    """One update, unless the run has ended. A zero gradient ends it where it is.
+    """Tells the optimizer what its codes are worth and asks for the next ones.
+
+    `glance` has a leading axis P. With jitter, `best_value` is that of the moved image.
+    """
+    seen = Seen(glance.value, glance.gradient, glance.pull)
+    told = optimizer.tell(setting, state.step, state.optimizer, state.asked, seen)
+    asked, told = optimizer.ask(setting, state.step + 1, told)
+    if optimizer.freezes:
+        return _update_frozen(state, glance, asked, told)
+    return _update_population(state, glance, asked, told)
+
+
+def _update_frozen(state: State, glance: Glance, asked, told) -> tuple[State, Trace]:
+    """One update of one code, unless the run has ended. A zero gradient ends it where it is.
 
     Where the image, a watched activation or the objective is not finite, the run ends at the code
-    before; where only the gradient or the update is not, at this one. With jitter, `best_value` is
-    that of the moved image.
+    before; where only the gradient or the update is not, at this one.
     """
-    code = state.code
-    value, activations, gradient = value_and_gradient(
-        system, balance, params, code, weights, state.step, _look(recipe, state)
-    )
-    image = activations[GENERATOR][system.image]
-    pull = encode(system.encoder, params[ENCODER], image) - code if recipe.prior else None
-    moved, optimizer = move(recipe, box, code, state.optimizer, gradient, pull)
-
-    watched = watched_units(image, activations, watch)
-    good = all_finite(value, image, watched)
+    value, gradient, good = glance.value[0], glance.gradient[0], glance.good[0]
+    code, moved = state.code, asked[0]
     sound = good & all_finite(gradient)
     zero = sound & (jnp.abs(gradient).mean() == 0)
     running = state.ended < 0
@@ -107,91 +187,99 @@ def step(
     better = running & good & (value > state.best_value)
     go = running & finite & ~zero
     seen = jnp.where(running & ~good, state.forward_code, code)  # the last code that was finite
+    code_now = jnp.where(go, moved, seen)
     new = State(
-        code=jnp.where(go, moved, seen),
-        optimizer=jax.tree.map(lambda a, b: jnp.where(go, a, b), optimizer, state.optimizer),
+        asked=code_now[None],
+        code=code_now,
+        optimizer=choose(go, told, state.optimizer),
         step=state.step + 1,
         forward_code=seen,
         best_code=jnp.where(better, code, state.best_code),
         best_value=jnp.where(better, value, state.best_value),
         ended=jnp.where(running & ~go, state.step, state.ended),
         sound=state.sound & (~running | finite),
-        key=state.key,
     )
-    return new, Trace(value, watched)
+    return new, Trace(value, jax.tree.map(lambda leaf: leaf[0], glance.watched))
 
 
-def move(
-    recipe: Recipe,
-    box: Box,
-    code: jax.Array,
-    optimizer: optax.OptState,
-    gradient: jax.Array,
-    pull: jax.Array | None,
-) -> tuple[jax.Array, optax.OptState]:
-    """A code (D,) after one update, decayed and projected, and the optimizer's new state.
-
-    `gradient` (D,) points uphill; `pull` (D,) is E(G(z)) - z, which only a prior term needs.
-    """
-    updates, optimizer = make_transform(recipe).update(-gradient, optimizer, code)
-    moved = optax.apply_updates(code, updates)
-    if recipe.prior:
-        moved += recipe.prior * pull
-    return _project(recipe, box, moved), optimizer
-
-
-def all_finite(*trees: Any) -> jax.Array:
-    """Whether every number of these arrays is finite, ().
-
-    XLA's ReLU and pooling can swallow a NaN, so the image has to be among them.
-    """
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]).all()
+def _update_population(state: State, glance: Glance, asked, told) -> tuple[State, Trace]:
+    """One generation, unless the run has ended, which it does where none of its codes is finite."""
+    values = jnp.where(glance.good, glance.value, -jnp.inf)
+    place = jnp.argmax(values)
+    value, code = values[place], state.asked[place]
+    running = state.ended < 0
+    good = glance.good.any()
+    go = running & good
+    better = go & (value > state.best_value)
+    code = jnp.where(go, code, state.code)
+    new = State(
+        asked=jnp.where(go, asked, state.asked),
+        code=code,
+        optimizer=choose(go, told, state.optimizer),
+        step=state.step + 1,
+        forward_code=code,
+        best_code=jnp.where(better, code, state.best_code),
+        best_value=jnp.where(better, value, state.best_value),
+        ended=jnp.where(running & ~good, state.step, state.ended),
+        sound=state.sound & (~running | good),
+    )
+    trace = jnp.where(good, value, glance.value[place])
+    return new, Trace(trace, jax.tree.map(lambda leaf: leaf[place], glance.watched))
 
 
 def evaluate(
-    system: System,
-    params: Mapping[str, Params],
-    weights: Weights,
-    watch: Watch,
-    code: jax.Array,
+    system: System, record: Record, params: Mapping[str, Params], run: RunData, code: jax.Array
 ) -> Evaluation:
-    """Objective, watched activations and image of a code (D,)."""
-    value, activations = objective(system, params, code, weights)
+    """Looks at a code (D,) without jitter: objective, watched activations, image."""
+    value, activations, values = objective(system, params, run, code)
     image = activations[GENERATOR][system.image]
-    return Evaluation(value, watched_units(image, activations, watch), image)
+    return Evaluation(value, watch(record, image, activations, values), image)
 
 
-def watched_units(
-    image: jax.Array, activations: AllActivations, watch: Watch
-) -> dict[str, dict[str, jax.Array]]:
-    """The watched units: {network: {blob: (K,)}}, flat indices into each blob (C order, HWC).
+def draw(
+    system: System, record: Record, params: Params, run: RunData, code: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The image (H, W, 3) of a code (D,), and the watched values of the generator, {blob: (K,)}.
+
+    Classifiers do not look. `params` are the generator's.
+    """
+    out = generator_activations(system, params, code, run)
+    image = out[system.image]
+    acts = Acts({GENERATOR: out}, image, code)
+    _, values = weigh_part(system.functions, GENERATOR, run, acts)
+    return image, watch(record, image, {GENERATOR: out}, values).get(GENERATOR, {})
+
+
+def look_at(
+    system: System, record: Record, params: Mapping[str, Params], run: RunData, image: jax.Array
+) -> Watched:
+    """Watched activations of all classifiers for any image (H, W, 3) in the generator's units.
+
+    The image is cropped or resized for each of them as a generated one is. Functions are left out.
+    """
+    activations, values = {}, {}
+    for c in system.classifiers:
+        out = activations[c.name] = c.apply(params[c.name], view(image, c.size, c.units))
+        values |= weigh_part((), c.name, run, Acts({c.name: out}, image, None))[1]
+    return watch(record, image, activations, values)
+
+
+def watch(record: Record, image: jax.Array, activations: AllActivations, values: Values) -> Watched:
+    """What is recorded of a look: blobs of `record` whole, of other blobs the terms' values.
 
     All NaN where the image is not finite: what a classifier makes of that means nothing.
     """
     finite = jnp.isfinite(image).all()
 
-    def pick(blob, index):
-        return jnp.where(finite, blob.ravel()[index].astype(image.dtype), jnp.nan)
+    def kept(leaf):
+        return jnp.where(finite, leaf.ravel().astype(image.dtype), jnp.nan)
 
-    return {
-        role: {name: pick(activations[role][name], index) for name, index in blobs.items()}
-        for role, blobs in watch.items()
-    }
-
-
-def _look(recipe: Recipe, state: State) -> Callable[[jax.Array], jax.Array]:
-    """How the classifiers see the image (H, W, 3) at this step: as it is, or moved at random."""
-    if not recipe.jitter:
-        return lambda image: image
-    key = jax.random.fold_in(state.key, state.step)
-    offset = jax.random.randint(key, (2,), -recipe.jitter, recipe.jitter + 1, jnp.int32)
-    return lambda image: shift(image, offset, recipe.jitter)
-
-
-def _project(recipe: Recipe, box: Box, code: jax.Array) -> jax.Array:
-    if recipe.decay_when == "before":
-        code = recipe.decay * code
-    code = optax.projections.projection_box(code, box.lower, box.upper)
-    if recipe.decay_when == "after":
-        code = recipe.decay * code
-    return code
+    found: Watched = {}
+    for network, blobs in values.items():
+        for blob, value in blobs.items():
+            if (network, blob) not in record:
+                found.setdefault(network, {})[blob] = kept(value)
+    for network, blob in record:
+        if network in activations:
+            found.setdefault(network, {})[blob] = kept(activations[network][blob])
+    return found

@@ -1,4 +1,4 @@
-"""Code gradients of the objective, with the balance that several classifiers need.
+"""The objective of a code, and its gradient with the balance that several classifiers need.
 
 Gradients of two networks differ by orders of magnitude, so a plain weighted sum is governed by one
 of them (Goh 2016: "isn't strictly correct, and needs one more tweak"). The balances:
@@ -10,8 +10,9 @@ of them (Goh 2016: "isn't strictly correct, and needs one more tweak"). The bala
   alternate  one network per step in turn, plain gradient (strengths do not matter, signs do)
 
 A network's strength is the sum of its weights' absolute values: a weight of 0.5 counts half as much
-as a weight of 1 whatever the networks' scales. The generator's own blobs (regularisers, the code)
-are one more part; in `image` they are balanced in code space against the classifiers together.
+as a weight of 1 whatever the networks' scales. The generator's own terms (regularisers, the code)
+are one more part; in `image` they are balanced in code space against the classifiers together. A
+function of several classifiers is a part of its own, balanced as a classifier is.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,19 +20,22 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.models.network import Params
+from jaxsynth.goals import Acts, Goal, RunData, Values, weigh_part
 from jaxsynth.system import (
     GENERATOR,
     AllActivations,
+    Look,
+    Params,
     System,
-    Weights,
+    Viewer,
     generator_activations,
     pixels_seen,
+    shift,
     view,
-    weigh,
 )
 
 BALANCES = ("image", "code", "sum", "alternate")
+_JITTER_ROOT = 1  # not the root of the start codes: the two draws of a seed are independent
 
 
 def check_balance(balance: str) -> None:
@@ -40,68 +44,112 @@ def check_balance(balance: str) -> None:
         raise ValueError(f"balance {balance!r} is none of {', '.join(BALANCES)}")
 
 
-def value_and_gradient(
+def objective(
     system: System,
-    balance: str,
     params: Mapping[str, Params],
+    run: RunData,
     code: jax.Array,
-    weights: Weights,
-    step: jax.Array,
-    look: Callable[[jax.Array], jax.Array] = lambda image: image,
-) -> tuple[jax.Array, AllActivations, jax.Array]:
-    """Objective, activations and balanced ascent direction (D,) at a code (D,).
+    move: Callable[[jax.Array], jax.Array] = lambda image: image,
+) -> tuple[jax.Array, AllActivations, Values]:
+    """The objective of a code (D,), the activations of every network, the terms' own values.
 
-    The classifiers see `look(image)`, (H, W, 3) as well; image-space gradients are those of what
-    they see. The generator's own terms are of the image itself.
+    The classifiers see `move(image)`.
+    """
+    activations = {GENERATOR: generator_activations(system, params[GENERATOR], code, run)}
+    image = move(activations[GENERATOR][system.image])
+    for c in system.classifiers:
+        activations[c.name] = c.apply(params[c.name], view(image, c.size, c.units))
+    total, values = jnp.zeros((), code.dtype), {}
+    for part in sorted(run.goal.strength):
+        seen = activations[GENERATOR][system.image] if part == GENERATOR else image
+        value, found = weigh_part(system.functions, part, run, Acts(activations, seen, code))
+        total += value
+        values = _merged(values, found)
+    return total, activations, values
+
+
+def value_and_gradient(
+    look: Look,
+    params: Mapping[str, Params],
+    run: RunData,
+    code: jax.Array,
+    step: jax.Array,
+) -> tuple[jax.Array, AllActivations, Values, jax.Array]:
+    """`objective` at a code (D,), and the balanced ascent direction (D,).
+
+    With jitter the classifiers see a moved image, and image-space gradients are those of what they
+    see. The generator's own terms are of the image itself.
 
     Raises:
       ValueError: for a balance that is not one of `BALANCES`.
     """
-    check_balance(balance)
+    check_balance(look.balance)
+    system, goal, move = look.system, run.goal, jitter(look.jitter, run, step)
 
     def draw(z):
-        out = generator_activations(system, params[GENERATOR], z)
-        return look(out[system.image]), out
+        out = generator_activations(system, params[GENERATOR], z, run)
+        return move(out[system.image]), out
 
     image, pull, generated = jax.vjp(draw, code, has_aux=True)
-    activations = {GENERATOR: generated}
+    activations, values = {GENERATOR: generated}, {}
     value = jnp.zeros((), code.dtype)
     image_gradients, seen = {}, {}
     for c in system.classifiers:
-        part, activations[c.role], gradient = _classifier_part(c, params, image, weights)
-        if c.role in weights:
+        part, activations[c.name], found, gradient = _classifier_part(
+            system, c, params, run, image, code
+        )
+        if c.name in goal.strength:
             value += part
-            image_gradients[c.role] = gradient
-            seen[c.role] = 3 * pixels_seen(image.shape[0], c.size)
+            values = _merged(values, found)
+            image_gradients[c.name] = gradient
+            seen[c.name] = 3 * pixels_seen(image.shape[0], c.size)
+    for name in _joint_parts(system):
+        part, found, image_gradients[name] = _joint_part(system, name, params, run, image, code)
+        value += part
+        values = _merged(values, found)
+        seen[name] = image.size
 
-    strengths = _strengths(balance, weights, step)
+    strengths = _strengths(look.balance, goal, step)
     gradient = jnp.zeros_like(code)
     if image_gradients:
-        gradient = _classifiers(balance, pull, image_gradients, strengths, seen)
-    if GENERATOR not in weights:
-        return value, activations, gradient
+        gradient = _classifiers(look.balance, pull, image_gradients, strengths, seen)
+    if not _weighs_generator(system, goal):
+        return value, activations, values, gradient
 
     def regularise(z):
-        return weigh(generator_activations(system, params[GENERATOR], z), weights[GENERATOR])
+        out = generator_activations(system, params[GENERATOR], z, run)
+        acts = Acts({GENERATOR: out}, out[system.image], z)
+        return weigh_part(system.functions, GENERATOR, run, acts)
 
-    part, own = jax.value_and_grad(regularise)(code)
-    if balance == "image" and image_gradients:
-        gradient = sum(strengths[role] for role in image_gradients) * _unit_mean(gradient)
-    if balance in ("image", "code"):
+    (part, found), own = jax.value_and_grad(regularise, has_aux=True)(code)
+    if look.balance == "image" and image_gradients:
+        gradient = sum(strengths[name] for name in image_gradients) * _unit_mean(gradient)
+    if look.balance in ("image", "code"):
         own = _unit_mean(own)
-    return value + part, activations, gradient + strengths[GENERATOR] * own
+    gradient = gradient + strengths[GENERATOR] * own
+    return value + part, activations, _merged(values, found), gradient
 
 
-def _strengths(balance: str, weights: Weights, step: jax.Array) -> dict[str, jax.Array]:
-    """Factor of each network's gradient: its sum of |weights|, or whether it is its turn."""
-    sizes = {role: sum(jnp.abs(w).sum() for w in blobs.values()) for role, blobs in weights.items()}
+def jitter(reach: int, run: RunData, step: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """How the classifiers see the image (H, W, 3) at a step: as it is, or moved at random."""
+    if not reach:
+        return lambda image: image
+    key = jax.random.fold_in(jax.random.key(_JITTER_ROOT), run.seed)
+    key = jax.random.fold_in(key, step)
+    offset = jax.random.randint(key, (2,), -reach, reach + 1, jnp.int32)
+    return lambda image: shift(image, offset, reach)
+
+
+def _strengths(balance: str, goal: Goal, step: jax.Array) -> dict[str, jax.Array]:
+    """Factor of each part's gradient: its strength, or whether it is its turn."""
+    sizes = {name: goal.strength[name] for name in sorted(goal.strength)}
     if balance == "sum":
-        return {role: jnp.ones(()) for role in sizes}
+        return {name: jnp.ones(()) for name in sizes}
     if balance == "alternate":
         active = jnp.stack([size > 0 for size in sizes.values()])
         place = jnp.cumsum(active) - 1  # among those with any weight
         turn = jnp.argmax(active & (place == step % jnp.maximum(active.sum(), 1)))
-        return {role: jnp.where(turn == i, 1.0, 0.0) for i, role in enumerate(sizes)}
+        return {name: jnp.where(turn == i, 1.0, 0.0) for i, name in enumerate(sizes)}
     return sizes
 
 
@@ -114,13 +162,43 @@ def _classifiers(balance, pull, image_gradients, strengths, seen) -> jax.Array:
     return pull(sum(strengths[r] * g for r, g in image_gradients.items()))[0]
 
 
-def _classifier_part(c, params, image, weights):
-    def part(im):
-        out = c.apply(params[c.role], view(im, c.size))
-        return weigh(out, weights.get(c.role, {})) + jnp.zeros((), im.dtype), out
+def _classifier_part(system: System, c: Viewer, params, run: RunData, image, code):
+    """Value, activations, terms and image gradient of the terms of one classifier."""
 
-    (value, activations), gradient = jax.value_and_grad(part, has_aux=True)(image)
-    return value, activations, gradient
+    def part(im):
+        out = c.apply(params[c.name], view(im, c.size, c.units))
+        total, values = weigh_part(system.functions, c.name, run, Acts({c.name: out}, im, code))
+        return total + jnp.zeros((), im.dtype), (out, values)
+
+    (value, (activations, values)), gradient = jax.value_and_grad(part, has_aux=True)(image)
+    return value, activations, values, gradient
+
+
+def _joint_part(system: System, name: str, params, run: RunData, image, code):
+    """Value, terms and image gradient of the functions that read the same several classifiers."""
+    reads = next(f.reads for f in system.functions if f.part == name)
+
+    def part(im):
+        viewers = [c for c in system.classifiers if c.name in reads]
+        out = {c.name: c.apply(params[c.name], view(im, c.size, c.units)) for c in viewers}
+        return weigh_part(system.functions, name, run, Acts(out, im, code))
+
+    (value, values), gradient = jax.value_and_grad(part, has_aux=True)(image)
+    return value, values, gradient
+
+
+def _joint_parts(system: System) -> list[str]:
+    return list(dict.fromkeys(f.part for f in system.functions if len(f.reads) > 1))
+
+
+def _weighs_generator(system: System, goal: Goal) -> bool:
+    return GENERATOR in goal.linear or any(f.part == GENERATOR for f in system.functions)
+
+
+def _merged(values: Values, found: Values) -> Values:
+    """Terms by network and blob; those of both are of different blobs."""
+    names = {**values, **found}
+    return {name: {**values.get(name, {}), **found.get(name, {})} for name in names}
 
 
 def _unit_mean(g: jax.Array, count: int | None = None) -> jax.Array:

@@ -1,193 +1,179 @@
-"""Many runs at once: seeds x weightings in fixed-size chunks through one compiled step.
+"""Many runs: seeds x objectives in chunks of a fixed size through compiled steps.
 
-Pure but for the device: no files, no clock. A chunk always has `batch` runs (the last is padded),
-so a run's result does not depend on how many others there are. On CPU the step is called from
-Python (convolutions inside a loop body miss their fast layouts there), elsewhere blocks of steps
-run inside one `lax.scan`.
+Pure but for the device: no files, no clock. A chunk always has as many rows (the last is padded),
+so a run's result does not depend on how many others there are. On CPU a step is called from Python
+(convolutions inside a loop body miss their fast layouts there), elsewhere blocks of steps run
+inside one `lax.scan`.
 """
 
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxsynth import ascent
-from jaxsynth.ascent import Evaluation, State, Trace
-from jaxsynth.devices import on_all, over_runs, runs_mesh, split
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.network import Params
-from jaxsynth.parts import is_out_of_memory, make_parts, share_rows
-from jaxsynth.progress import Progress, host_leaves, restore
-from jaxsynth.recipes import Box, Recipe
-from jaxsynth.starts import StartCodes
-from jaxsynth.system import System, params_of
+from jaxsynth import programs
+from jaxsynth.ascent import ChunkResult, Evaluation, Progress, State, Trace
+from jaxsynth.devices import Parts, on_all, runs_mesh, share_rows, split
+from jaxsynth.environment import is_out_of_memory
+from jaxsynth.goals import Goal, RunData
+from jaxsynth.optimizers import PRIOR, Optimizer, Setting
+from jaxsynth.recipes import Box, StartCodes
+from jaxsynth.system import (
+    GENERATOR,
+    START_CODE,
+    START_IMAGE,
+    Look,
+    Params,
+    System,
+    params_of,
+)
 
+Results = ChunkResult  # its name in 0.1
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
-
 
 # Called with (first run of the chunk, steps done, objective values (R,), snapshot).
 OnStep = Callable[[int, int, np.ndarray, Callable[[], Progress]], None]
 
 
 class Batch(NamedTuple):
-    """Runs as data, every leaf with a leading run axis R (see `jaxsynth.terms`)."""
+    """Runs as data, every leaf with a leading run axis R."""
 
     codes: np.ndarray | StartCodes  # (R, D) start codes
-    weights: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, *blob shape)
-    watch: Mapping[str, Mapping[str, np.ndarray]]  # leaves (R, K)
-    seeds: np.ndarray | None = None  # (R,) uint32, which decide the jitter
+    structure: np.ndarray  # (R,) int, which of the problem's structures
+    which: np.ndarray  # (R,) int, which of the structure's objectives
+    seeds: np.ndarray  # (R,) uint32, of the jitter and the optimizer's draws
+    rates: np.ndarray | None = None  # (R,) of the optimizer's steps; None for a recipe's own
 
 
-class Results(NamedTuple):
-    """Finished runs, as host arrays with a leading run axis R (one chunk's, or joined)."""
+class Structure(NamedTuple):
+    """Objectives that one compiled program serves.
 
-    codes: np.ndarray  # (R, D) after the last update
-    best_codes: np.ndarray  # (R, D) of the highest objective met
-    recorded_codes: np.ndarray  # (R, k, D)
-    objective: np.ndarray  # (R, T), at the code before each update
-    watched: dict[str, dict[str, np.ndarray]]  # leaves (R, T, K)
-    last: Evaluation  # of the reported image's code, leaves (R, ...)
-    best: Evaluation  # of the best code
-    ended: np.ndarray  # (R,) step that ended the run before its last, or -1
-    sound: np.ndarray  # (R,) bool: False if something that is not finite ended it
+    Attributes:
+      look: what the optimizer asks for.
+      judge: the system that looks at finished images; it may hold more classifiers.
+      goals: objectives as host arrays, leaves (O, ...).
+    """
 
+    look: Look
+    judge: System
+    goals: Goal
 
-def advance(
-    system: System,
-    recipe: Recipe,
-    balance: str,
-    mesh: Mesh | None,
-    steps: int,
-    params: Mapping[str, Params],
-    weights: Mapping[str, Mapping[str, jax.Array]],
-    watch: Mapping[str, Mapping[str, jax.Array]],
-    box: Box,
-    state: State,
-) -> tuple[State, Trace]:
-    """`steps` updates of a batch of runs; trace leaves are (steps, B, ...)."""
-    run = functools.partial(ascent.step, system, recipe, balance)
-
-    def one(carry, _):
-        return over_runs(mesh, run, (None, 0, 0, None, 0))(params, weights, watch, box, carry)
-
-    if steps > 1:
-        return jax.lax.scan(one, state, length=steps)
-    state, trace = one(state, None)
-    return state, jax.tree.map(lambda leaf: leaf[None], trace)
+    @property
+    def joint(self) -> bool:
+        """Whether the runs of an objective depend on one another, which diversity makes them."""
+        return any(f.how == "diversity" for f in self.judge.functions)
 
 
-def evaluate(
-    system: System,
-    mesh: Mesh | None,
-    params: Mapping[str, Params],
-    weights: Mapping[str, Mapping[str, jax.Array]],
-    watch: Mapping[str, Mapping[str, jax.Array]],
-    codes: jax.Array,
-) -> Evaluation:
-    """Objective, watched activations and images of a batch of codes (B, D)."""
-    run = functools.partial(ascent.evaluate, system)
-    return over_runs(mesh, run, (None, 0, 0, 0))(params, weights, watch, codes)
+class Problem(NamedTuple):
+    """Everything that decides the runs: made by `jaxsynth.maximize.plan`.
+
+    Attributes:
+      structures: what chunks are made of; the runs of a chunk share one.
+      optimizer: how codes move.
+      params: of all networks, {name: params}; never donated.
+      batch: the runs.
+      box: the code box.
+      settings: `maximize.Settings`; its recipe, batch and record are read here.
+    """
+
+    structures: tuple[Structure, ...]
+    optimizer: Optimizer
+    params: Mapping[str, Params]
+    batch: Batch
+    box: Box
+    settings: Any
+
+    @property
+    def judge(self) -> System:
+        """The networks that look at finished images, without terms that are not linear."""
+        return self.structures[0].judge._replace(functions=())
 
 
-def init(recipe: Recipe, codes: jax.Array, seeds: jax.Array | None = None) -> State:
-    """State of a batch of runs that start from `codes` (B, D); jitter needs their seeds (B,)."""
-    return jax.vmap(functools.partial(ascent.init, recipe))(codes, seeds)
+class Optimised(NamedTuple):
+    """Runs that have made all their steps, as host arrays with a leading run axis R."""
+
+    state: State
+    trace: Trace  # leaves (R, T, ...)
+    recorded: np.ndarray  # (R, k, D)
 
 
-# Module-level, so that every sweep of a process shares their caches.
-init_jit = jax.jit(init, static_argnums=(0,))
-advance_jit = network_jit(advance, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(9,))
-evaluate_jit = network_jit(evaluate, static_argnums=(0, 1))
-_finite_runs = jax.vmap(ascent.all_finite)
-
-
-def sweep(
-    system: System,
-    params: Mapping[str, Params],
-    runs: Batch,
-    box: Box,
-    recipe: Recipe,
-    *,
-    balance: str = "image",
-    judge: System | None = None,
-    batch: int = 8,
-    record: Sequence[int] = (),
+def execute(
+    problem: Problem,
     on_step: OnStep = lambda first, done, values, snapshot: None,
     chunks: Sequence[int] | None = None,
     under_way: Progress | None = None,
     devices: Sequence[jax.Device] = (),
     on_halved: Callable[[int], None] = lambda at_once: None,
-) -> Iterator[Results]:
-    """Yields finished chunks of `batch` runs per device, in order.
+) -> Iterator[ChunkResult]:
+    """Yields finished chunks in order, final and best codes looked at (`join` joins them).
 
     Args:
-      system, params: the networks (`make_system`, `system_params`), with the generator's encoder if
-        the recipe has a prior term; params are never donated.
-      runs: start codes (R, D), weights and watch lists with a leading run axis, and seeds if the
-        recipe has jitter.
-      box, recipe, balance: how the codes climb.
-      judge: the system that looks at the finished images; by default `system`. It may hold more
-        classifiers than the ones that are climbed (their params must be there).
-      batch: runs per chunk and device. Results are bit-equal for equal batch, whatever the
-        neighbours.
-      record: steps after which codes are kept, each in 1..recipe.steps.
+      problem: the runs.
       on_step: called with (first run of the chunk, steps done, objective values (R,), snapshot);
         snapshot() is the chunk's `Progress`. What it raises ends the sweep there.
       chunks: the first runs of the chunks to compute, some of `chunk_starts`; by default all.
-      under_way: the first chunk's progress, to go on from instead of its start codes. What follows
-        is bit-equal to an uninterrupted sweep.
+      under_way: the first chunk's progress, to resume instead of its start codes. What follows is
+        bit-equal to an uninterrupted sweep.
       devices: what a chunk's runs are split over; by default one, JAX's own choice.
-      on_halved: called with the runs that each device takes at once from now on, where their memory
-        did not hold the chunk: its parts then go step by step in turn, and each run is bit-equal to
-        one of a sweep of so small a batch.
+      on_halved: called with the codes that each device takes at once from now on, where its memory
+        did not hold the chunk: parts of the chunk then go step by step in turn, and each run is
+        bit-equal to one of a sweep of so small a batch.
 
     Raises:
       jax.errors.JaxRuntimeError: if the memory of a device does not even hold one run.
-      ValueError: if a recorded step lies outside 1..steps, batch < 1, or the recipe needs an
-        encoder or seeds that are not there.
+      ValueError: if a recorded step lies outside 1..steps, batch < 1, an encoder is missing, or
+        diversity meets several devices or too little memory.
     """
-    if batch < 1:
-        raise ValueError(f"batch is {batch}, expected at least 1")
-    if recipe.prior and system.encoder is None:
-        raise ValueError(f"recipe: prior is {recipe.prior}, but the system has no encoder")
-    if recipe.jitter and runs.seeds is None:
-        raise ValueError(f"recipe: jitter is {recipe.jitter}, but the runs have no seeds")
-    check_record(record, recipe.steps)
-    total, mesh = runs.codes.shape[0], runs_mesh(devices)
-    shares = len(devices) or 1
-    params = on_all(mesh, params)
-    starts = chunk_starts(total, batch * shares) if chunks is None else chunks
-    at_once = batch
-    for first in starts:
-        rows = _rows(first, batch, shares, total)
-        count = min(batch * shares, total - first)
-        own = np.arange(len(rows)).reshape(shares, -1)[:, :batch].ravel()[:count]
-        chunk = jax.tree.map(lambda leaf, i=rows: leaf[i], runs)
-        report = functools.partial(_report, on_step, first, own)
-        how = (system, judge or system._replace(encoder=None), mesh, params, box, recipe, balance)
-        result = None
-        while result is None:
-            parts = make_parts(batch, at_once, shares)
-            try:
-                result = _run_chunk(*how, record, report, under_way, chunk, parts)
-            except jax.errors.JaxRuntimeError as error:
-                if at_once == 1 or not is_out_of_memory(error):
-                    raise
-            if result is None:  # only now is what the chunk held given back
-                at_once = -(-at_once // 2)
-                on_halved(at_once)
-        under_way = None
-        yield jax.tree.map(lambda leaf, i=own: leaf[i], result)
+    yield from _each(_look_at_ends, problem, on_step, chunks, under_way, devices, on_halved)
 
 
-def chunk_starts(total: int, size: int) -> range:
-    """The first run of every chunk of `size` runs."""
-    return range(0, total, size)
+def optimise_chunks(
+    problem: Problem,
+    on_step: OnStep = lambda first, done, values, snapshot: None,
+    chunks: Sequence[int] | None = None,
+    under_way: Progress | None = None,
+    devices: Sequence[jax.Device] = (),
+    on_halved: Callable[[int], None] = lambda at_once: None,
+) -> Iterator[Optimised]:
+    """Yields chunks of runs that have made their steps, in order; nothing looks at final codes.
+
+    Arguments and errors are those of `execute`.
+    """
+    yield from _each(_leave_ends, problem, on_step, chunks, under_way, devices, on_halved)
+
+
+def chunk_sizes(problem: Problem, shares: int = 1) -> dict[int, int]:
+    """The first run of every chunk, and how many runs it has, on so many devices.
+
+    A chunk's runs share a structure; with diversity they are all runs of one objective.
+    """
+    batch, sizes = problem.batch, {}
+    step = shares * max(1, problem.settings.batch // problem.optimizer.population)
+    total, joint = len(batch.structure), np.array([s.joint for s in problem.structures])
+    groups = np.stack([batch.structure, np.where(joint[batch.structure], batch.which, 0)])
+    ends = [*np.flatnonzero((groups[:, 1:] != groups[:, :-1]).any(axis=0)) + 1, total]
+    for begin, end in itertools.pairwise([0, *map(int, ends)]):
+        size = end - begin if joint[batch.structure[begin]] else step
+        sizes |= {first: min(size, end - first) for first in range(begin, end, size)}
+    return sizes
+
+
+def chunk_starts(problem: Problem, shares: int = 1) -> list[int]:
+    """The first run of every chunk, on so many devices."""
+    return list(chunk_sizes(problem, shares))
+
+
+def one_run(problem: Problem, run: int) -> tuple[Structure, RunData]:
+    """A run's structure, and its data for one code at a time: without the distance to its start."""
+    batch = problem.batch
+    structure = problem.structures[batch.structure[run]]
+    goal = jax.tree.map(lambda leaf: jnp.asarray(leaf[batch.which[run]]), structure.goals)
+    return structure, RunData(goal)
 
 
 def check_record(record: Sequence[int], steps: int) -> None:
@@ -197,106 +183,9 @@ def check_record(record: Sequence[int], steps: int) -> None:
         raise ValueError(f"recorded steps {wrong} lie outside 1..{steps}")
 
 
-def _rows(first: int, batch: int, shares: int, total: int) -> np.ndarray:
-    """The runs in a chunk's rows, share by share; after the last run it is repeated."""
-    begin = first + batch * np.arange(shares)[:, None]
-    return np.minimum(begin + np.arange(share_rows(batch)), total - 1).ravel()
-
-
-def _report(on_step, first, own, done, trace, snapshot):
-    on_step(first, done, np.asarray(trace.objective[-1])[own], snapshot)
-
-
-def join(chunks: Sequence[Results]) -> Results:
+def join(chunks: Sequence[ChunkResult]) -> ChunkResult:
     """Chunks in order -> one result."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
-
-
-def _run_chunk(
-    system, judge, mesh, params, box, recipe, balance, record, report, under_way, chunk, parts
-) -> Results:
-    """A chunk's runs, host arrays in and out; its parts take every block of steps in turn."""
-    climbed = params_of(system, params)
-    traces, recorded, done = [], {}, 0
-    if under_way is None:
-        state = init_jit(recipe, *split(mesh, (chunk.codes, chunk.seeds)))
-    else:
-        like = jax.eval_shape(functools.partial(init, recipe), chunk.codes, chunk.seeds)
-        state, done = restore(like, under_way.state), under_way.done
-        traces, recorded = [under_way.trace], dict(under_way.recorded)
-    states = parts.cut(state)
-    runs = [split(mesh, part) for part in parts.cut(chunk)]
-    watches = [{r: blobs for r, blobs in run.watch.items() if r in climbed} for run in runs]
-
-    def snapshot() -> Progress:
-        trace = jax.tree.map(lambda *leaves: np.concatenate(leaves), *traces)
-        return Progress(parts.join([host_leaves(s) for s in states]), trace, dict(recorded))
-
-    for steps in _blocks(recipe.steps, record, done):
-        fixed, block = (system, recipe, balance, mesh, steps, climbed), []
-        for i, (run, watch) in enumerate(zip(runs, watches, strict=True)):
-            states[i], trace = advance_jit(*fixed, run.weights, watch, box, states[i])
-            block.append(jax.tree.map(np.asarray, trace))
-        traces.append(parts.join(block, axis=1))
-        done += steps
-        if done in record:
-            recorded[done] = parts.join([np.array(state.code) for state in states])
-        report(done, traces[-1], snapshot)
-    ends = [
-        _end(judge, mesh, params_of(judge, params), recipe, run, watch, state)
-        for run, watch, state in zip(runs, watches, states, strict=True)
-    ]
-    end = parts.join(ends)
-    nothing = jax.tree.map(lambda leaf: leaf[None][:0], end.look)
-    trace = jax.tree.map(
-        lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1), nothing, *traces
-    )
-    return Results(
-        codes=end.state.code,
-        best_codes=end.best_codes,
-        recorded_codes=_stack([recorded[s] for s in record], end.state.code),
-        objective=trace.objective,
-        watched=trace.watched,
-        last=end.last,
-        best=end.best,
-        ended=end.state.ended,
-        sound=end.state.sound,
-    )
-
-
-class _End(NamedTuple):
-    """Finished runs, looked at."""
-
-    state: State
-    look: Trace  # at the final code, as one more step would record it
-    last: Evaluation
-    best: Evaluation
-    best_codes: np.ndarray
-
-
-def _end(judge, mesh, params, recipe, runs, watch, state) -> _End:
-    """Looks at the final and the best codes, as host arrays; takes an update back that the final
-    image shows to have left what is finite."""
-    look = functools.partial(evaluate_jit, judge, mesh, params, runs.weights, runs.watch)
-    final = look(state.code)
-    seen = {role: final.watched[role] for role in watch}
-    broken = ~np.asarray(_finite_runs(final.objective, final.image, seen))
-    if broken.any():
-        state = state._replace(
-            code=jnp.where(broken[:, None], state.forward_code, state.code),
-            ended=jnp.where(broken & (state.ended < 0), recipe.steps, state.ended),
-            sound=state.sound & ~broken,
-        )
-        final = look(state.code)
-        seen = {role: final.watched[role] for role in watch}
-    last = look(state.forward_code) if recipe.last_image == "last_forward" else final
-    better = np.asarray(state.sound & (final.objective > state.best_value))
-    best_codes = np.where(better[:, None], state.code, state.best_code)
-    best = look(jnp.asarray(best_codes))
-    state = state._replace(key=None)  # no array of a kind that the host has
-    return jax.tree.map(
-        np.asarray, _End(state, Trace(final.objective, seen), last, best, best_codes)
-    )
 
 
 def watched_of_run(
@@ -306,10 +195,295 @@ def watched_of_run(
     return {role: {blob: v[run] for blob, v in blobs.items()} for role, blobs in watched.items()}
 
 
-def _stack(codes: list[np.ndarray], like: jax.Array) -> np.ndarray:
-    if not codes:
-        return np.zeros((like.shape[0], 0, like.shape[1]), like.dtype)
-    return np.stack(codes, axis=1)
+def _each(finish, problem: Problem, on_step, chunks, under_way, devices, on_halved):
+    _check(problem, devices)
+    mesh, shares = runs_mesh(devices), len(devices) or 1
+    problem = problem._replace(params=on_all(mesh, problem.params))
+    sizes, at_once = chunk_sizes(problem, shares), problem.settings.batch
+    for first in sizes if chunks is None else chunks:
+        report, result = functools.partial(on_step, first), None
+        while result is None:
+            try:
+                chunk = _Chunk(problem, mesh, shares, first, sizes[first], at_once)
+                result = finish(chunk, chunk.climb(under_way, report))
+            except jax.errors.JaxRuntimeError as error:
+                at_once = _halved(problem, first, at_once, error)
+            chunk = None  # only now is the memory of the chunk given back
+            if result is None:
+                on_halved(at_once)
+        under_way = None
+        yield result
+
+
+def _check(problem: Problem, devices: Sequence[jax.Device]) -> None:
+    settings = problem.settings
+    if settings.batch < 1:
+        raise ValueError(f"batch is {settings.batch}, expected at least 1")
+    check_record(settings.record, settings.recipe.steps)
+    for structure in problem.structures:
+        if structure.look.asks == PRIOR and structure.look.system.encoder is None:
+            raise ValueError(
+                f"recipe: prior is {settings.recipe.prior}, but the system has no encoder"
+            )
+        if structure.joint and len(devices) > 1:
+            raise ValueError("diversity compares all seeds of an objective: give one device")
+        if structure.joint and problem.optimizer.population > 1:
+            raise ValueError(
+                f"diversity compares codes of seeds, but optimizer {problem.optimizer.name} has "
+                f"{problem.optimizer.population} a seed: choose one with a single code"
+            )
+
+
+def _halved(problem: Problem, first: int, at_once: int, error: Exception) -> int:
+    """How many codes go at once where those did not fit, or the error."""
+    if at_once <= problem.optimizer.population or not is_out_of_memory(error):
+        raise error
+    if problem.structures[problem.batch.structure[first]].joint:
+        raise ValueError(
+            "out of memory: diversity needs all seeds of an objective at once: give fewer seeds"
+        ) from None
+    return max(-(-at_once // 2), problem.optimizer.population)
+
+
+class _Chunk:
+    """A chunk's runs on their devices, in parts that take every block of steps in turn.
+
+    Attributes:
+      problem, structure: of its runs.
+      first, count: its runs; more rows repeat the last one.
+      parts: how it is cut.
+      rows: codes a device that the networks see at once.
+      runs: per part, a run's data for every row.
+      settings: per part, of the optimizer.
+    """
+
+    def __init__(self, problem: Problem, mesh: Mesh | None, shares: int, first, count, at_once):
+        batch, population = problem.batch, problem.optimizer.population
+        self.problem, self.mesh, self.first, self.count = problem, mesh, first, count
+        self.structure = problem.structures[batch.structure[first]]
+        whole, some = (max(1, n // population) for n in (problem.settings.batch, at_once))
+        if self.structure.joint:
+            whole = some = at_once = count
+        self.parts = Parts(shares, whole, min(some, whole))
+        self.rows = share_rows(max(at_once, self.parts.at_once * population))
+        self.index = first + np.minimum(np.arange(shares * whole), count - 1)
+        self.codes = np.asarray(batch.codes[self.index])
+        places = self.parts.cut(np.arange(len(self.index)))
+        self.runs = [self._run_data(place, population) for place in places]
+        self.looks = self.runs
+        if population > 1:
+            self.looks = [self._run_data(place, 1) for place in places]
+        self.params = params_of(self.structure.look.system, problem.params)
+        rates = None if batch.rates is None else batch.rates[self.index].astype(self.codes.dtype)
+        self.setting = Setting(
+            *split(mesh, (self.codes, rates)),
+            key=programs.noise_keys(split(mesh, batch.seeds[self.index])),
+            steps=jnp.asarray(problem.settings.recipe.steps, self.codes.dtype),
+            box=problem.box,
+        )
+        self.settings = [
+            self.setting._replace(start=start, rate=rate, key=key)
+            for start, rate, key in self.parts.cut(tuple(self.setting[:3]))
+        ]
+
+    def climb(self, under_way: Progress | None, report) -> Optimised:
+        """All steps; parts of the states stay on their devices, as `self.states`."""
+        problem, parts = self.problem, self.parts
+        steps, record = problem.settings.recipe.steps, problem.settings.record
+        traces, recorded, done = [], {}, 0
+        if under_way is None:
+            state = programs.init_jit(problem.optimizer, self.setting)
+        else:
+            like = jax.eval_shape(
+                functools.partial(programs.init_rows, problem.optimizer), self.setting
+            )
+            state, done = _restore(like, under_way.state), under_way.done
+            traces, recorded = [under_way.trace], dict(under_way.recorded)
+        self.states = parts.cut(state)
+
+        def snapshot() -> Progress:
+            trace = jax.tree.map(lambda *leaves: np.concatenate(leaves), *traces)
+            leaves = [[np.array(v) for v in jax.tree.leaves(s)] for s in self.states]
+            return Progress(parts.join(leaves), trace, dict(recorded))
+
+        for block in _blocks(steps, record, done):
+            made = [self._advance(i, block, done) for i in range(len(self.states))]
+            traces.append(parts.join(made, axis=1))
+            done += block
+            if done in record:
+                recorded[done] = parts.join([np.array(state.code) for state in self.states])
+            report(done, traces[-1].objective[-1][: self.count], snapshot)
+        trace = jax.tree.map(
+            lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1),
+            *(traces or [self._no_trace()]),
+        )
+        codes = [recorded[step] for step in record]
+        nothing = np.zeros((len(self.codes), 0, self.codes.shape[1]), self.codes.dtype)
+        return Optimised(self.states, trace, np.stack(codes, axis=1) if codes else nothing)
+
+    def look(self, part: int, codes: np.ndarray) -> Evaluation:
+        """Codes of a part's runs looked at by the judges, host arrays."""
+        judge = self.structure.judge
+        params = params_of(judge, self.problem.params)
+        given = split(self.mesh, np.asarray(codes)[self._places(1)])
+        record = self.structure.look.record
+        seen = programs.look_jit(judge, record, self.mesh, params, self.looks[part], given)
+        own = self.rows * np.arange(self.parts.shares)[:, None] + np.arange(self.parts.at_once)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[own.ravel()], seen)
+
+    def _advance(self, part: int, steps: int, done: int) -> Trace:
+        look, optimizer, params = self.structure.look, self.problem.optimizer, self.params
+        runs, setting, state = self.runs[part], self.settings[part], self.states[part]
+        step = jnp.asarray(done, jnp.int32)
+        if steps > 1:
+            how = (look, optimizer, self.mesh, self.rows)
+            state, trace = programs.scan_jit(how, steps, params, runs, setting, state, step)
+        else:
+            codes = programs.spread_jit(self.mesh, self.rows, state.asked)
+            glance = programs.see_jit(look, self.mesh, params, runs, codes, step)
+            state, trace = programs.update_jit(optimizer, self.mesh, setting, state, glance)
+            trace = jax.tree.map(lambda leaf: np.asarray(leaf)[None], trace)
+        self.states[part] = state
+        return jax.tree.map(np.asarray, trace)
+
+    def _places(self, population: int) -> np.ndarray:
+        """For every row of a part that the networks see, its run's place in the part."""
+        runs = self.parts.at_once
+        place = np.minimum(np.arange(self.rows) // population, runs - 1)
+        return (runs * np.arange(self.parts.shares)[:, None] + place).ravel()
+
+    def _run_data(self, part: np.ndarray, population: int) -> RunData:
+        structure, batch, mesh = self.structure, self.problem.batch, self.mesh
+        place = part[self._places(population)]
+        rows = self.index[place]
+        goals = jax.tree.map(lambda leaf: leaf[batch.which[rows]], structure.goals)
+        measures = goals.linear.get(GENERATOR, {})
+        group = np.where(np.arange(len(rows)) < self.count, 0, -1) if structure.joint else None
+        run = RunData(
+            goal=goals,
+            seed=batch.seeds[rows] if structure.look.jitter else None,
+            start=self.codes[place] if START_CODE in measures else None,
+            group=group,
+        )
+        run = split(mesh, run)
+        if START_IMAGE not in measures:
+            return run
+        images = programs.start_images_jit(
+            structure.judge, mesh, self.problem.params[GENERATOR], split(mesh, self.codes[place])
+        )
+        return run._replace(start_image=images)
+
+    def _no_trace(self) -> Trace:
+        """Of no steps, leaves (0, R, ...)."""
+        codes = jnp.zeros((self.rows * self.parts.shares, self.codes.shape[1]), self.codes.dtype)
+        see = functools.partial(programs.see_rows, self.structure.look, self.mesh)
+        seen = jax.eval_shape(see, self.params, self.runs[0], codes, jnp.int32(0))
+        return jax.tree.map(
+            lambda leaf: np.zeros((0, len(self.codes), *leaf.shape[1:]), leaf.dtype),
+            Trace(seen.value, seen.watched),
+        )
+
+
+def _leave_ends(chunk: _Chunk, done: Optimised) -> Optimised:
+    state = chunk.parts.join([jax.tree.map(np.asarray, state) for state in done.state])
+    found = done._replace(state=state)
+    return jax.tree.map(lambda leaf: leaf[: chunk.count], found)
+
+
+class _End(NamedTuple):
+    """Finished runs, looked at."""
+
+    state: State
+    last: Evaluation
+    best: Evaluation
+    best_codes: np.ndarray
+
+
+def _look_at_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
+    recipe = chunk.problem.settings.recipe
+    ends = [_look_at_end(chunk, i, recipe, state) for i, state in enumerate(done.state)]
+    end = chunk.parts.join(ends)
+    result = ChunkResult(
+        codes=end.state.code,
+        best_codes=end.best_codes,
+        recorded_codes=done.recorded,
+        objective=done.trace.objective,
+        watched=done.trace.watched,
+        last=end.last,
+        best=end.best,
+        ended=end.state.ended,
+        sound=end.state.sound,
+    )
+    return _with_all_functions(
+        chunk.problem, jax.tree.map(lambda leaf: leaf[: chunk.count], result)
+    )
+
+
+def _look_at_end(chunk: _Chunk, part: int, recipe, state: State) -> _End:
+    """Looks at the final and the best codes of a part; takes an update back where the final image
+    shows that it has left what is finite."""
+    state = jax.tree.map(np.asarray, state._replace(optimizer=None, asked=None))
+    climbed = {GENERATOR, *(c.name for c in chunk.structure.look.system.classifiers)}
+    final = chunk.look(part, state.code)
+    seen = {name: blobs for name, blobs in final.watched.items() if name in climbed}
+    broken = ~_finite_runs(final.objective, final.image, seen)
+    if broken.any():
+        state = state._replace(
+            code=np.where(broken[:, None], state.forward_code, state.code),
+            ended=np.where(broken & (state.ended < 0), np.int32(recipe.steps), state.ended),
+            sound=state.sound & ~broken,
+        )
+        final = chunk.look(part, state.code)
+    last = chunk.look(part, state.forward_code) if recipe.last_image == "last_forward" else final
+    better = state.sound & (final.objective > state.best_value)
+    best_codes = np.where(better[:, None], state.code, state.best_code)
+    return _End(state, last, chunk.look(part, best_codes), best_codes)
+
+
+def _finite_runs(*trees: Any) -> np.ndarray:
+    """Whether every number of these arrays (R, ...) is finite, (R,)."""
+    finite = [np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in jax.tree.leaves(trees)]
+    return np.logical_and.reduce(finite)
+
+
+def _with_all_functions(problem: Problem, result: ChunkResult) -> ChunkResult:
+    """The result with NaN for terms of other structures, so that chunks can be joined."""
+    counts: dict[tuple[str, str], int] = {}
+    for structure in problem.structures:
+        keys = [(f.network, f.key) for f in structure.judge.functions]
+        counts |= {key: max(counts.get(key, 0), keys.count(key)) for key in keys}
+
+    def fill(watched, like):
+        watched = {network: dict(blobs) for network, blobs in watched.items()}
+        for (network, key), count in counts.items():
+            blobs = watched.setdefault(network, {})
+            found = blobs.get(key, np.zeros((*like.shape, 0), like.dtype))
+            missing = np.full((*like.shape, count - found.shape[-1]), np.nan, like.dtype)
+            blobs[key] = np.concatenate([found, missing], axis=-1)
+        return watched
+
+    looks = {
+        name: look._replace(watched=fill(look.watched, look.objective))
+        for name, look in (("last", result.last), ("best", result.best))
+    }
+    return result._replace(watched=fill(result.watched, result.objective), **looks)
+
+
+def _restore(like: State, leaves: Sequence[np.ndarray]) -> State:
+    """The state of saved leaves; `like` is any of the same optimizer, batch and generator.
+
+    Raises:
+      ValueError: if they are the leaves of another state.
+    """
+    own, tree = jax.tree.flatten(like)
+    made = [jnp.asarray(leaf) for leaf in leaves]
+    kinds = [[(leaf.dtype, leaf.shape) for leaf in tree] for tree in (own, made)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            "a saved state is of another recipe, batch, generator, number of devices or version of "
+            "jaxsynth or jaxlib: resume it as it was begun, or delete it to compute its chunk again"
+        )
+    return jax.tree.unflatten(tree, made)
 
 
 def _blocks(steps: int, record: Sequence[int], done: int = 0) -> list[int]:

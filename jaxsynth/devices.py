@@ -1,16 +1,20 @@
-"""Runs over several devices: weights on each of them, every device maps its own share of the runs.
+"""Rows of a batch: over several devices, in parts that memory holds, padded to a fixed number.
 
-Runs are independent, so nothing is exchanged. A device computes exactly what it would compute alone
-with the same number of runs.
+Runs are independent, so nothing is exchanged between devices. A device computes exactly what it
+would compute alone with the same number of rows.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-_RUNS = "runs"
+from jaxsynth.models.cpu_convolution import rounds_by_place
+
+_SHARES = "devices"
+_SPARE = 1  # rows that a share may carry at its end and throw away
 
 
 def runs_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
@@ -18,22 +22,21 @@ def runs_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
     needs no mesh."""
     if len(devices) < 2:
         return None
-    return jax.make_mesh((len(devices),), (_RUNS,), (AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), (_SHARES,), (AxisType.Auto,), devices=devices)
 
 
-def over_runs(
+def over_shares(
     mesh: Mesh | None, function: Callable[..., Any], axes: Sequence[int | None]
 ) -> Callable[..., Any]:
-    """`vmap` of one run's function, its runs split evenly over the mesh.
+    """A function of a share of the rows, called on every device of the mesh with its own.
 
-    axes: per argument, 0 for a leading axis of runs, None for what all runs share.
+    axes: per argument, 0 for a leading axis of rows, None for what all rows share.
     """
-    mapped = jax.vmap(function, in_axes=tuple(axes))
     if mesh is None:
-        return mapped
-    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(_RUNS) for axis in axes)
+        return function
+    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(_SHARES) for axis in axes)
     return jax.shard_map(
-        mapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(_RUNS), check_vma=False
+        function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(_SHARES), check_vma=False
     )
 
 
@@ -46,4 +49,63 @@ def split(mesh: Mesh | None, tree: Any) -> Any:
     """Arrays with a leading axis of runs (or of a training batch), split over the mesh."""
     if mesh is None:
         return jax.tree.map(jax.numpy.asarray, tree)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(_RUNS)))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(_SHARES)))
+
+
+def padded(rows: Any, size: int) -> Any:
+    """Arrays (N, ...) cut or padded to `size` rows: the last one is repeated."""
+    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(size), len(leaf) - 1)], rows)
+
+
+def batches(rows: Any, size: int) -> Iterator[tuple[Any, int]]:
+    """Batches of `size` rows, the last one padded, each with the number of rows that count."""
+    total = len(jax.tree.leaves(rows)[0])
+    for first in range(0, total, size):
+        part = jax.tree.map(lambda leaf, i=first: leaf[i : i + size], rows)
+        yield padded(part, size), min(size, total - first)
+
+
+def share_rows(batch: int) -> int:
+    """Rows in which a device computes `batch` codes.
+
+    Where the last row of a batch is rounded differently, a spare row takes that place in every
+    share: runs are chaotic, and a run's result must not depend on its place in the chunk.
+    """
+    return batch + (_SPARE if batch > 1 and rounds_by_place() else 0)
+
+
+class Parts(NamedTuple):
+    """How a chunk of `shares` x `runs` rows is cut into parts of `at_once` runs a share.
+
+    Parts go through the compiled step in turn, where memory does not hold the whole chunk. The last
+    one is padded with the share's last run. Checkpoints hold the whole chunk, so that it may be
+    resumed in other parts, or whole.
+    """
+
+    shares: int
+    runs: int
+    at_once: int
+
+    def cut(self, tree: Any) -> list[Any]:
+        """Arrays (shares x runs, ...) -> for every part arrays (shares x at_once, ...)."""
+        if self.at_once >= self.runs:
+            return [tree]
+        begin = self.runs * np.arange(self.shares)[:, None]
+        places = [
+            (begin + np.minimum(first + np.arange(self.at_once), self.runs - 1)).ravel()
+            for first in range(0, self.runs, self.at_once)
+        ]
+        return [jax.tree.map(lambda leaf, i=place: leaf[i], tree) for place in places]
+
+    def join(self, trees: Sequence[Any], axis: int = 0) -> Any:
+        """Inverse of `cut`, host arrays; `axis` is that of the rows."""
+        if self.at_once >= self.runs:
+            return trees[0]
+        return jax.tree.map(lambda *leaves: self._join(leaves, axis), *trees)
+
+    def _join(self, leaves: Sequence[np.ndarray], axis: int) -> np.ndarray:
+        before, after = leaves[0].shape[:axis], leaves[0].shape[axis + 1 :]
+        parts = [leaf.reshape(*before, self.shares, self.at_once, *after) for leaf in leaves]
+        whole = np.concatenate(parts, axis + 1)
+        whole = np.take(whole, np.arange(self.runs), axis + 1)
+        return whole.reshape(*before, self.shares * self.runs, *after)

@@ -1,125 +1,157 @@
-"""The one objective: a weighted sum over any activations of a generator and its classifiers.
+"""The networks of a run joined: a generator, the classifiers that see its images, an encoder.
 
-Pure. `System` is the static structure (which functions, how they meet); parameters, codes and
-weights are arguments. Weights are a pytree shaped like the activations that they weigh,
-{network: {blob: array}}, so another unit, category or mixture is data and never recompiles.
+Pure. `System` is the static structure: which functions there are and how they meet. Parameters,
+codes and objectives (`jaxsynth.goals`) are arguments, so another unit, category or mixture is data
+and never recompiles.
 
-Codes, images, logits and the objective are float32 at least; the networks compute in the precision
-of their parameters (bfloat16 is the speed mode).
+Codes, images, logits and objectives are float32 at least; the networks compute in the precision of
+their parameters (bfloat16 is the speed mode).
 
-Images meet as in DGN-AM (`act_max.py`): the generator's pixels already are in the classifiers'
-units; a classifier sees a centre crop, offset (side - size) // 2. Where the sides are too far apart
-for a crop (the pocket generator under open_nsfw) it sees a bilinear resize.
+Images meet as in DGN-AM (`act_max.py`): a classifier sees a centre crop, offset (side - size) // 2.
+Where the sides are too far apart for a crop (the pocket generator under open_nsfw) it sees a
+bilinear resize. Pixels are converted only where the two networks have different units.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.models.network import (
-    Activations,
-    Network,
-    Params,
-    activation_shapes,
-    image_blob,
-    is_generator,
-    prepared,
-)
+if TYPE_CHECKING:
+    from jaxsynth.goals import Function, RunData
+    from jaxsynth.images import Conversion
+    from jaxsynth.models.base import Classifier, Generator
 
 GENERATOR = "generator"
-ENCODER = "encoder"  # not a classifier: it is neither weighed nor does it judge
+ENCODER = "encoder"  # no classifier: no term weighs it and it does not judge
+START_CODE, START_IMAGE = "start_code_l2", "start_image_l2"
 _LARGEST_CROP = 1.25  # 256 -> 224 and 227 are crops; anything larger is resized
 
-Weights = Mapping[str, Mapping[str, jax.Array]]
+Params = Any  # a pytree of arrays
+Activations = dict[str, jax.Array]
 AllActivations = dict[str, Activations]
 
 
-class Classifier(NamedTuple):
-    """A classifier in a system: the word it goes by, its pure `apply`, the side of its input."""
+class Viewer(NamedTuple):
+    """A classifier in a system: its name, its pure `apply`, its input's side and units."""
 
-    role: str
+    name: str
     apply: Callable[[Params, jax.Array], Activations]
     size: int
+    units: Conversion | None = None
 
 
 class Encoder(NamedTuple):
-    """The network whose blob is the code: its pure `apply`, that blob, the side of its input."""
+    """The network whose blob is the code: its pure `apply`, that blob, its input's side, units."""
 
     apply: Callable[[Params, jax.Array], Activations]
     blob: str
     size: int
+    units: Conversion | None = None
 
 
 class System(NamedTuple):
     """Static structure of an objective; hashable, so it is a static argument of jit.
 
-    The objective does not use the encoder; a recipe's prior term does.
+    The objective does not use the encoder; a recipe's prior term does. `functions` are those terms
+    of the objective that are not linear, see `jaxsynth.goals`.
     """
 
     generate: Callable[[Params, jax.Array], Activations]
     image: str
-    classifiers: tuple[Classifier, ...]
+    classifiers: tuple[Viewer, ...]
     encoder: Encoder | None = None
+    functions: tuple[Function, ...] = ()
+
+
+class Look(NamedTuple):
+    """What one step asks of a code; static.
+
+    Attributes:
+      system: the networks that the objective needs.
+      asks: `value`, `gradient` or `gradient and prior`, as an optimizer says.
+      balance: how several classifiers' gradients are joined.
+      jitter: largest random move of the image, in its pixels.
+      record: blobs, as (network, blob), that are recorded whole.
+    """
+
+    system: System
+    asks: str
+    balance: str
+    jitter: int
+    record: tuple[tuple[str, str], ...]
 
 
 def make_system(
-    generator: Network, classifiers: Mapping[str, Network], encoder: Network | None = None
+    generator: Generator,
+    classifiers: Sequence[Classifier],
+    encoder: Classifier | None = None,
+    functions: tuple[Function, ...] = (),
 ) -> System:
-    """Joins a generator and classifiers (role -> network), and the generator's encoder if needed.
+    """Joins a generator and classifiers, and the generator's encoder if it is needed.
 
     Raises:
-      ValueError: if the generator is none, or the encoder does not give its codes.
+      ValueError: if the encoder does not give the generator's codes.
     """
-    if not is_generator(generator.info.config):
-        raise ValueError(f"{generator.name!r} is a classifier; the generator must be a generator")
-    parts = tuple(
-        Classifier(role, network.apply, network.input_shape[0])
-        for role, network in classifiers.items()
+    from jaxsynth.images import conversion
+
+    viewers = tuple(
+        Viewer(c.name, c.activations, c.size, conversion(generator.preprocess, c.preprocess))
+        for c in classifiers
     )
     reader = None if encoder is None else make_encoder(generator, encoder)
-    return System(generator.apply, image_blob(generator.info.config), parts, reader)
+    return System(generator.activations, generator.image, viewers, reader, functions)
 
 
-def make_encoder(generator: Network, encoder: Network) -> Encoder:
-    """The encoder of a generator, whose description names the blob that is its code.
+def make_encoder(generator: Generator, encoder: Classifier) -> Encoder:
+    """The encoder of a generator, which names the blob that is its code.
 
     Raises:
       ValueError: if the network has no such blob, or it is not as long as the generator's code.
     """
-    blob, wanted = generator.info.encoder_blob, generator.input_shape[0]
-    shapes = activation_shapes(encoder.info.config)
-    if is_generator(encoder.info.config) or blob not in shapes:
+    from jaxsynth.images import conversion
+
+    blob, wanted = generator.encoder_blob, generator.code_size
+    if not hasattr(encoder, "size") or blob not in encoder.shapes:
         raise ValueError(
             f"encoder {encoder.name!r} is no classifier with a blob {blob!r}, of which generator "
             f"{generator.name!r} takes the code"
         )
-    size = math.prod(shapes[blob])
+    size = math.prod(encoder.shapes[blob])
     if size != wanted:
         raise ValueError(
             f"encoder {encoder.name!r} gives codes of {size} units, generator "
             f"{generator.name!r} takes {wanted}"
         )
-    return Encoder(encoder.apply, blob, encoder.input_shape[0])
+    units = conversion(generator.preprocess, encoder.preprocess)
+    return Encoder(encoder.activations, blob, encoder.size, units)
 
 
 def system_params(
-    generator: Network, classifiers: Mapping[str, Network], encoder: Network | None = None
+    generator: Generator, classifiers: Sequence[Classifier], encoder: Classifier | None = None
 ) -> dict[str, Params]:
-    """Parameters of all networks, {role: params}, as a `System` of them takes them: `prepared`,
-    which on CPU compiles and runs a little program for each network."""
-    networks = {GENERATOR: generator} | dict(classifiers)
+    """Parameters of all networks, {name: params}, as a `System` of them takes them.
+
+    A model's `prepare` derives from them what every step needs; on CPU that compiles and runs a
+    small program for each network.
+    """
+    models = {GENERATOR: generator} | {c.name: c for c in classifiers}
     if encoder is not None:
-        networks[ENCODER] = encoder
-    return {role: prepared(network) for role, network in networks.items()}
+        models[ENCODER] = encoder
+    return {
+        name: model.params if model.prepare is None else model.prepare(model.params)
+        for name, model in models.items()
+    }
 
 
 def params_of(system: System, params: Mapping[str, Params]) -> dict[str, Params]:
     """Those parameters that a system uses."""
-    roles = [GENERATOR, *(c.role for c in system.classifiers)]
-    return {role: params[role] for role in (*roles, *([ENCODER] if system.encoder else []))}
+    names = [GENERATOR, *(c.name for c in system.classifiers)]
+    return {name: params[name] for name in (*names, *([ENCODER] if system.encoder else []))}
 
 
 def sees_crop(side: int, size: int) -> bool:
@@ -127,14 +159,24 @@ def sees_crop(side: int, size: int) -> bool:
     return size <= side <= _LARGEST_CROP * size
 
 
-def view(image: jax.Array, size: int) -> jax.Array:
-    """What a classifier of input side `size` sees of an image: (H, H, 3) -> (size, size, 3)."""
+def pixels_seen(side: int, size: int) -> int:
+    """How many pixels of an image of `side` reach a classifier of `size`."""
+    return size * size if sees_crop(side, size) else side * side
+
+
+def view(image: jax.Array, size: int, units: Conversion | None = None) -> jax.Array:
+    """What a network of input side `size` sees of an image: (H, H, 3) -> (size, size, 3).
+
+    `units` converts the pixels, after crop or resize.
+    """
     side = image.shape[-2]
     if sees_crop(side, size):
         start = (side - size) // 2
-        return image[..., start : start + size, start : start + size, :]
-    shape = (*image.shape[:-3], size, size, 3)
-    return jax.image.resize(image, shape, method="bilinear", antialias=size < side)
+        seen = image[..., start : start + size, start : start + size, :]
+    else:
+        shape = (*image.shape[:-3], size, size, 3)
+        seen = jax.image.resize(image, shape, method="bilinear", antialias=size < side)
+    return seen if units is None else units(seen)
 
 
 def shift(image: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
@@ -148,21 +190,19 @@ def shift(image: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
 
 
 def encode(encoder: Encoder, params: Params, image: jax.Array) -> jax.Array:
-    """The code (D,) of an image (H, W, 3), BGR, mean-subtracted."""
-    code = encoder.apply(params, view(image, encoder.size))[encoder.blob]
+    """The code (D,) of an image (H, W, 3) in the generator's units."""
+    code = encoder.apply(params, view(image, encoder.size, encoder.units))[encoder.blob]
     return code.ravel().astype(image.dtype)
 
 
-def pixels_seen(side: int, size: int) -> int:
-    """How many pixels of an image of `side` reach a classifier of `size`."""
-    return size * size if sees_crop(side, size) else side * side
-
-
-def generator_activations(system: System, params: Params, code: jax.Array) -> Activations:
-    """All blobs of the generator, and the regularisers `code_l2`, `image_l2`, `image_tv`, (1,).
+def generator_activations(
+    system: System, params: Params, code: jax.Array, run: RunData | None = None
+) -> Activations:
+    """All blobs of the generator and the measures of its code and image, (1,) each.
 
     `code_l2` and `image_l2` are mean squares, `image_tv` the mean absolute difference of
-    neighbouring pixels. A negative weight on them penalises.
+    neighbouring pixels; `start_code_l2` and `start_image_l2` are mean squared differences from the
+    run's start, where the run has one. A negative weight on them penalises.
     """
     out = dict(system.generate(params, code))
     image = out[system.image] = out[system.image].astype(code.dtype)  # (H, W, 3)
@@ -170,21 +210,8 @@ def generator_activations(system: System, params: Params, code: jax.Array) -> Ac
     out["code_l2"] = jnp.mean(code * code)[None]
     out["image_l2"] = jnp.mean(image * image)[None]
     out["image_tv"] = across[None]
+    if run is not None and run.start is not None:
+        out[START_CODE] = jnp.mean((code - run.start) ** 2)[None]
+    if run is not None and run.start_image is not None:
+        out[START_IMAGE] = jnp.mean((image - run.start_image) ** 2)[None]
     return out
-
-
-def weigh(activations: Activations, weights: Mapping[str, jax.Array]) -> jax.Array:
-    """Sum of weight * activation over the blobs that `weights` names: a scalar."""
-    return sum(jnp.vdot(w, activations[blob]) for blob, w in weights.items())
-
-
-def objective(
-    system: System, params: Mapping[str, Params], code: jax.Array, weights: Weights
-) -> tuple[jax.Array, AllActivations]:
-    """(code (D,), weights) -> (scalar to maximise, activations of every network by role)."""
-    activations = {GENERATOR: generator_activations(system, params[GENERATOR], code)}
-    image = activations[GENERATOR][system.image]
-    for c in system.classifiers:
-        activations[c.role] = c.apply(params[c.role], view(image, c.size))
-    parts = (weigh(activations[role], w) for role, w in weights.items())
-    return sum(parts, jnp.zeros((), code.dtype)), activations

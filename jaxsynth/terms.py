@@ -107,49 +107,12 @@ def unit_term(networks: Mapping[str, Network], role: str, blob: str, unit: int, 
     return Term(role, blob, (unit,), weight, labels[unit] if labels else str(unit))
 
 
-def weights_and_watch(
-    runs: Sequence[Sequence[Term]], shapes: Shapes, watch: Sequence[tuple[str, str]], dtype
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
-    """Weights (R, *blob shape) and watched flat indices (R, K) of runs given as lists of terms.
-
-    Every (network, blob) of `watch` and every vector blob that a term weighs is watched whole; of a
-    spatial blob each run watches the units that it weighs itself.
-    """
-    weights: dict[str, dict[str, np.ndarray]] = {}
-    for r, terms in enumerate(runs):
-        for t in terms:
-            blobs = weights.setdefault(t.network, {})
-            if t.blob not in blobs:
-                blobs[t.blob] = np.zeros((len(runs), *shapes[t.network][t.blob]), dtype)
-            blobs[t.blob][(r, *t.index)] += t.weight
-    watched: dict[str, dict[str, np.ndarray]] = {}
-    for role, blob in [*watch, *((n, b) for n, blobs in weights.items() for b in blobs)]:
-        shape = shapes[role][blob]
-        if len(shape) == 1:
-            rows = np.broadcast_to(np.arange(shape[0], dtype=np.int32), (len(runs), shape[0]))
-        else:
-            own = [
-                [
-                    np.ravel_multi_index(t.index, shape)
-                    for t in terms
-                    if (t.network, t.blob) == (role, blob)
-                ]
-                for terms in runs
-            ]
-            most = max(map(len, own))
-            rows = np.array(
-                [(o or [0]) + [(o or [0])[-1]] * (most - max(1, len(o))) for o in own], np.int32
-            )
-        watched.setdefault(role, {})[blob] = rows
-    return weights, watched
-
-
 def term_activation(
     term: Term, runs_terms: Sequence[Term], watched: Mapping[str, Mapping[str, np.ndarray]]
 ) -> np.ndarray:
     """A term's own unit out of one run's watched activations (..., K) -> (...)."""
     values = watched[term.network][term.blob]
-    if len(term.index) == 1:
+    if term.blob in (*_LABELLED, "fc8", "fc_nsfw", "logits"):  # recorded whole
         return values[..., term.index[0]]
     same = [t for t in runs_terms if (t.network, t.blob) == (term.network, term.blob)]
     return values[..., same.index(term)]

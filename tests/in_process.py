@@ -83,12 +83,12 @@ def _main() -> None:
 
 def _never_compile() -> None:
     from experiments import common
-    from jaxsynth import chunks as sweep
+    from jaxsynth import programs
 
     def compiled(*_args, **_options):
         raise Computed
 
-    for place, name in ((sweep, "advance_jit"), (sweep, "evaluate_jit"), (common, "encode")):
+    for place, name in ((programs, "see_jit"), (programs, "look_jit"), (common, "encode")):
         setattr(place, name, compiled)
 
 

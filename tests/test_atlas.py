@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from short import Run, Sweep, execute, plan
 from test_launchers import launch, rows_of
 from tiny import LABELS, save_tiny_networks, tiny_networks
 
 from jaxsynth.chunks import join
 from jaxsynth.images import preprocess, to_rgb
-from jaxsynth.maximize import Run, Sweep, execute, plan
 from jaxsynth.recipes import Recipe
 from jaxsynth.report import sheet
 from jaxsynth.report.digest import Digest
@@ -211,7 +211,7 @@ def test_an_atlas_is_one_compilation_for_all_units(weights, tmp_path, monkeypatc
     flags = ["--blob=conv2", "--position=1,2", "--steps=3", "--batch=3", f"--out={out}"]
     done = launch("atlas", *weights, *flags)
     assert done.returncode == 0, done.stderr
-    compiled = [line for line in done.stderr.splitlines() if "Compiling jit(advance)" in line]
+    compiled = [line for line in done.stderr.splitlines() if "Compiling jit(see_rows)" in line]
     assert len(compiled) == 1, done.stderr  # for three chunks
 
     rows = rows_of(out)

@@ -7,17 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from short import Run, Sweep, Term, plan, problem_of, steps_of, synthesize
 from tiny import compiles_once, in_float64, tiny_networks
 
 from jaxsynth import ascent, recipes
-from jaxsynth import chunks as sweep
-from jaxsynth.balance import BALANCES, value_and_gradient
-from jaxsynth.maximize import Run, Sweep, synthesize
+from jaxsynth.balance import BALANCES, objective, value_and_gradient
 from jaxsynth.models.layers import log_odds, softmax
-from jaxsynth.models.network import activation_shapes
+from jaxsynth.optimizers import Setting, from_recipe
 from jaxsynth.recipes import RECIPES, Recipe
-from jaxsynth.system import make_system, objective, system_params, view
-from jaxsynth.terms import Term
+from jaxsynth.system import view
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 NSFW = Term("nsfw", "fc8", (1,), 0.5, "NSFW")
@@ -26,28 +24,12 @@ SHORT = dataclasses.replace(RECIPES["goh"], steps=6)
 
 # Compiled once: run op by op, every operation would be compiled by itself.
 objective = jax.jit(objective, static_argnums=0)
-value_and_gradient = jax.jit(value_and_gradient, static_argnums=(0, 1))
-ascend = jax.jit(ascent.step, static_argnums=(0, 1, 2))
+value_and_gradient = jax.jit(value_and_gradient, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
 def networks():
     return tiny_networks()
-
-
-def parts(networks, *terms):
-    """System, params and one run's weights."""
-    generator = networks["generator"]
-    roles = {t.network for t in terms} - {"generator"}
-    classifiers = {r: n for r, n in networks.items() if r in roles}
-    weights = {}
-    for t in terms:
-        shape = (1,) if t.blob.startswith(("code_", "image_")) else None
-        if shape is None:
-            shape = activation_shapes(networks[t.network].info.config)[t.blob]
-        blobs = weights.setdefault(t.network, {})
-        blobs[t.blob] = blobs.get(t.blob, jnp.zeros(shape)).at[t.index].add(t.weight)
-    return make_system(generator, classifiers), system_params(generator, classifiers), weights
 
 
 def code(seed=0, size=12):
@@ -86,9 +68,9 @@ def test_objective_is_the_weighted_sum(networks):
         Term("generator", "code_l2", (0,), -0.1),
         Term("generator", "image_tv", (0,), -0.01),
     ]
-    system, params, weights = parts(networks, *terms)
+    look, params, run = problem_of(networks, *terms)
     z = code()
-    value, seen = objective(system, params, z, weights)
+    value, seen, _ = objective(look.system, params, run, z)
     image = np.asarray(seen["generator"]["deconv0"])
     tv = np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean()
     wanted = (
@@ -147,29 +129,30 @@ def by_hand(networks, balance, z, step):
 @pytest.mark.parametrize("step", [0, 1])
 def test_balances(networks, x64, balance, step):
     networks = in_float64(networks)
-    system, params, weights = parts(networks, SCENE, NSFW)
+    look, params, run = problem_of(networks, SCENE, NSFW, balance=balance)
     z = code()
-    value, _, got = value_and_gradient(system, balance, params, z, weights, step)
+    value, _, _, got = value_and_gradient(look, params, run, z, step)
     wanted = jax.jit(lambda c: by_hand(networks, balance, c, step))(z)
     np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-15)
-    np.testing.assert_allclose(value, objective(system, params, z, weights)[0], rtol=1e-12)
+    np.testing.assert_allclose(value, objective(look.system, params, run, z)[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("balance", BALANCES)
 def test_a_network_without_weight_does_not_count(networks, x64, balance):
     networks = in_float64(networks)
     silent = dataclasses.replace(NSFW, weight=0.0)
-    both, params, weights = parts(networks, SCENE, silent)
-    alone, alone_params, alone_weights = parts(networks, SCENE)
+    both, params, run = problem_of(networks, SCENE, silent, balance=balance)
+    alone, alone_params, alone_run = problem_of(networks, SCENE, balance=balance)
     for step in (0, 1):
-        _, _, got = value_and_gradient(both, balance, params, code(), weights, step)
-        _, _, want = value_and_gradient(alone, balance, alone_params, code(), alone_weights, step)
+        *_, got = value_and_gradient(both, params, run, code(), step)
+        *_, want = value_and_gradient(alone, alone_params, alone_run, code(), step)
         np.testing.assert_allclose(got / np.abs(got).mean(), want / np.abs(want).mean(), rtol=1e-9)
 
 
 def test_regularisers_pull(networks):
-    system, params, weights = parts(networks, Term("generator", "code_l2", (0,), -1.0))
-    _, _, g = value_and_gradient(system, "sum", params, code(), weights, 0)
+    term = Term("generator", "code_l2", (0,), -1.0)
+    look, params, run = problem_of(networks, term, balance="sum")
+    *_, g = value_and_gradient(look, params, run, code(), 0)
     np.testing.assert_allclose(g, -2 * code() / 12, rtol=1e-5)
 
 
@@ -198,10 +181,10 @@ def plain_loop(recipe, gradient, z, upper):
 def test_recipes_follow_their_papers(networks, x64, name):
     networks = in_float64(networks)
     recipe = dataclasses.replace(RECIPES[name], steps=8)
-    system, params, weights = parts(networks, SCENE)
+    look, params, run = problem_of(networks, SCENE)
     upper = networks["generator"].code.upper
 
-    slope = jax.jit(jax.grad(lambda c: objective(system, params, c, weights)[0]))
+    slope = jax.jit(jax.grad(lambda c: objective(look.system, params, run, c)[0]))
 
     def gradient(z):
         return slope(jnp.asarray(z))
@@ -223,10 +206,10 @@ def test_recipes_follow_their_papers(networks, x64, name):
 def test_adam_is_optax_adam_in_the_box(networks, x64):
     networks = in_float64(networks)
     recipe = dataclasses.replace(RECIPES["adam"], steps=5, schedule="constant")
-    system, params, weights = parts(networks, SCENE)
+    look, params, run = problem_of(networks, SCENE)
     z, tx = code(), optax.adam(recipe.lr_start)
     state = tx.init(z)
-    slope = jax.jit(jax.grad(lambda c: -objective(system, params, c, weights)[0]))
+    slope = jax.jit(jax.grad(lambda c: -objective(look.system, params, run, c)[0]))
     for _ in range(5):
         g = slope(z)
         updates, state = tx.update(g, state)
@@ -300,12 +283,20 @@ def test_alone_in_a_batch_and_in_a_python_loop_agree_in_float64(networks, x64):
     np.testing.assert_allclose(single.codes[0], together.codes[3], rtol=1e-10)
     np.testing.assert_allclose(single.objective[0], together.objective[3], rtol=1e-10)
 
-    system, params, weights = parts(networks, *runs_of(1)[0].terms)
+    look, params, run = problem_of(networks, *runs_of(1)[0].terms)
     box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
     [z] = recipes.start_codes(SHORT, box, jax.random.key(0), np.array([3]))
-    state = ascent.init(SHORT, z)
+    optimizer, setting = from_recipe(SHORT), Setting(z, None, None, None, box)
+    state = ascent.init(optimizer, setting)
+
+    @jax.jit
+    def step(state):
+        glance = ascent.see(look, params, run, state.code, state.step)
+        glance = jax.tree.map(lambda leaf: leaf[None], glance)
+        return ascent.update(optimizer, setting, state, glance)
+
     for _ in range(SHORT.steps):
-        state, _ = ascend(system, SHORT, "image", params, weights, {}, box, state)
+        state, _ = step(state)
     np.testing.assert_allclose(state.code, together.codes[3], rtol=1e-10)
 
 
@@ -332,21 +323,12 @@ def test_one_compilation_serves_every_unit_category_and_weighting(networks):
 
 def test_scan_blocks_and_single_steps_agree(networks, x64):
     networks = in_float64(networks)
-    system, params, weights = parts(networks, SCENE)
-    weights = jax.tree.map(lambda w: w[None], weights)
-    box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
     start = np.asarray(code())[None]
-    fixed = (system, SHORT, "image", None)
-    one = sweep.init_jit(SHORT, start)
-    values = []
-    for _ in range(6):
-        one, trace = sweep.advance_jit(*fixed, 1, params, weights, {}, box, one)
-        values.append(trace.objective[0, 0])
-    block, trace = sweep.advance_jit(
-        *fixed, 6, params, weights, {}, box, sweep.init_jit(SHORT, start)
-    )
-    np.testing.assert_allclose(block.code, one.code, rtol=1e-10)
-    np.testing.assert_allclose(trace.objective[:, 0], values, rtol=1e-10)
+    settings = Sweep(SHORT, batch=1, precision="float64")
+    problem = plan(networks, [Run(0, (SCENE,))], settings, start)
+    single, block = (steps_of(problem, blocks) for blocks in ([1] * 6, [6]))
+    np.testing.assert_allclose(block[0], single[0], rtol=1e-10)
+    np.testing.assert_allclose(block[1], single[1], rtol=1e-10)
 
 
 def test_best_is_the_highest_objective_met(networks):

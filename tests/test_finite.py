@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from launching import run
 from PIL import Image
+from short import Run, Sweep, Term, synthesize
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.maximize import Run, Sweep, synthesize
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.runs.checkpoint import read_arrays
-from jaxsynth.terms import Term
 
 SCENE = Term("places", "fc8", (1,), 1.0)
 # Its gradient is 2 z weight / D: a positive weight makes codes grow by that factor at every step.

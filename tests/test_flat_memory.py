@@ -3,16 +3,16 @@
 import jax
 import numpy as np
 import pytest
+from short import Run, Sweep, Term, execute, join, plan
 from tiny import tiny_networks
 
-from jaxsynth.chunks import join
-from jaxsynth.maximize import Run, Sweep, execute, plan
+from jaxsynth.goals import make_goals, make_layout
 from jaxsynth.models.network import CodeStats
-from jaxsynth.recipes import Recipe, make_box, start_codes
+from jaxsynth.objectives import Objective
+from jaxsynth.objectives import Term as ModelTerm
+from jaxsynth.recipes import Recipe, StartCodes, make_box, start_codes
 from jaxsynth.report import plots
 from jaxsynth.report.digest import digest, join_digests
-from jaxsynth.starts import StartCodes
-from jaxsynth.terms import Term, system_shapes, weights_and_watch
 
 TERMS = (Term("places", "log_prob", (3,), 1.0), Term("nsfw", "log_odds", (1,), 0.5))
 
@@ -34,15 +34,27 @@ def test_a_digest_keeps_nothing_of_its_chunk_alive_but_curves():
         np.testing.assert_array_equal(nsfw, whole.watched["nsfw"]["prob"][i, :, 1])
 
 
-def test_what_all_runs_watch_is_there_once():
-    watch = [("places", "prob"), ("nsfw", "prob")]
-    _, watched = weights_and_watch(
-        [TERMS] * 1000, system_shapes(tiny_networks()), watch, np.float32
-    )
-    for blobs in watched.values():
-        for rows in blobs.values():
-            assert rows.shape[0] == 1000 and rows.strides[0] == 0
-            np.testing.assert_array_equal(rows[[7, 999]], [np.arange(rows.shape[1])] * 2)
+def test_seeds_of_one_objective_share_its_arrays():
+    todo = plan(tiny_networks(), [Run(seed, TERMS) for seed in range(1000)], Sweep(Recipe(steps=1)))
+    [structure] = todo.structures
+    assert {len(leaf) for leaf in jax.tree.leaves(structure.goals)} == {1}
+    assert todo.batch.which.shape == (1000,) and not todo.batch.which.any()
+
+
+def test_a_thousand_units_of_a_large_layer_are_indices():
+    """Of conv1 of an AlexNet for 256 pixels, 62 x 62 x 96: dense weights would be 1.5 GB."""
+    units = np.random.default_rng(0).integers(0, 62 * 62 * 96, 1000)
+    whole = np.ones(62 * 62)  # and the mean of a channel
+
+    def term(index, value):
+        return ModelTerm(None, "conv1", "", 1.0, index=np.int32(index), value=value)
+
+    objectives = [Objective((term([unit], np.ones(1)),)) for unit in units]
+    goals = make_goals(objectives, (), make_layout(objectives), np.float32)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(goals)) < 1e5
+    objectives.append(Objective((term(96 * np.arange(62 * 62), whole / 62**2),)))
+    goals = make_goals(objectives, (), make_layout(objectives), np.float32)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(goals)) < 50e6
 
 
 @pytest.mark.parametrize("start", ["clipped_normal", "code", "positive10"])

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 from launching import Launched, run, start
+from short import Run, Sweep, Term, execute, plan
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.chunks import join
-from jaxsynth.maximize import Run, Sweep, execute, plan
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.folder import UNFINISHED
 from jaxsynth.runs.keep import (
@@ -24,7 +24,6 @@ from jaxsynth.runs.keep import (
     sweep_config,
 )
 from jaxsynth.runs.parts import Parts
-from jaxsynth.terms import Term
 
 SMALL = ("--steps=12", "--batch=3", "--noprogress")
 COMMANDS = {

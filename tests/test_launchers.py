@@ -137,11 +137,9 @@ def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
     assert results.codes.dtype == np.float64 and results.recorded_codes.shape == (2, 3, 12)
     from dataclasses import replace
 
+    from short import Run, Sweep, Term, synthesize
     from tiny import in_float64
-
-    from jaxsynth.maximize import Run, Sweep, synthesize
-    from jaxsynth.terms import Term
-
+    
     with jax.enable_x64(True):
         here = synthesize(
             in_float64(tiny_networks()),

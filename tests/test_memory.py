@@ -10,16 +10,14 @@ import jax
 import numpy as np
 import pytest
 from launching import environment
+from short import Run, Sweep, Term, execute, join, plan
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth import chunks as sweep
-from jaxsynth.chunks import join
-from jaxsynth.maximize import Run, Sweep, execute, plan
-from jaxsynth.parts import make_parts, share_rows
+from jaxsynth import programs
+from jaxsynth.devices import Parts, share_rows
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.checkpoint import load_progress, read_arrays, save_progress
 from jaxsynth.runs.folder import UNFINISHED
-from jaxsynth.terms import Term
 
 ROOT = Path(__file__).parents[1]
 TERMS = (Term("places", "fc8", (1,), 1.0), Term("nsfw", "log_odds", (0,), 0.5))
@@ -32,31 +30,33 @@ RECIPE = Recipe(
 @pytest.mark.parametrize(("batch", "at_once", "shares"), [
     (4, 4, 1), (4, 2, 1), (5, 3, 1), (5, 2, 3), (7, 1, 2), (1, 1, 2), (8, 3, 4)
 ])  # fmt: skip
-@pytest.mark.parametrize("spare", [False, True])
-def test_parts_give_the_chunk_back(batch, at_once, shares, spare, monkeypatch):
-    monkeypatch.setattr("jaxsynth.parts.rounds_by_place", lambda: spare)
-    assert share_rows(batch) == batch + (spare and batch > 1)
-    whole = sweep._rows(0, batch, shares, batch * shares)
-    parts = make_parts(batch, at_once, shares)
+def test_parts_give_the_chunk_back(batch, at_once, shares):
+    whole = np.arange(batch * shares)
+    parts = Parts(shares, batch, at_once)
     cut = parts.cut({"a": whole, "b": whole[:, None] * 2})
-    assert len({len(part["a"]) for part in cut}) == 1
-    own = np.arange(len(whole)).reshape(shares, -1)[:, :batch]  # a spare row is thrown away
-    np.testing.assert_array_equal(parts.join(cut)["a"][own], whole[own])
+    assert {len(part["a"]) for part in cut} == {shares * min(at_once, batch)}
+    np.testing.assert_array_equal(parts.join(cut)["a"], whole)
     across = parts.join([part["b"].T for part in cut], axis=1)
-    np.testing.assert_array_equal(across[0][own], 2 * whole[own])
+    np.testing.assert_array_equal(across[0], 2 * whole)
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_spare_row_takes_the_last_place(spare, monkeypatch):
+    monkeypatch.setattr("jaxsynth.devices.rounds_by_place", lambda: spare)
+    assert [share_rows(batch) for batch in (1, 2, 8)] == [1, 2 + spare, 8 + spare]
 
 
 def limit_memory(monkeypatch, rows: int) -> list[int]:
     """From now on the step of more than `rows` rows does not fit; gives the rows of all calls."""
-    asked, real = [], sweep.advance_jit
+    asked, real = [], programs.see_jit
 
-    def advance(*args):
-        asked.append(len(args[-1].code))
+    def see(*args):
+        asked.append(len(args[-2]))
         if asked[-1] > rows:
             raise jax.errors.JaxRuntimeError(FULL)
         return real(*args)
 
-    monkeypatch.setattr(sweep, "advance_jit", advance)
+    monkeypatch.setattr(programs, "see_jit", see)
     return asked
 
 
@@ -69,7 +69,7 @@ def todo(batch: int, steps: int = 7):
 
 @pytest.mark.parametrize("spare", [False, True])
 def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(spare, monkeypatch, tmp_path):
-    monkeypatch.setattr("jaxsynth.parts.rounds_by_place", lambda: spare)
+    monkeypatch.setattr("jaxsynth.devices.rounds_by_place", lambda: spare)
     small = join(list(execute(todo(2))))
     (tmp_path / UNFINISHED).mkdir()
 
@@ -88,7 +88,7 @@ def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(spare, monk
     again = list(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
     jax.tree.map(np.testing.assert_array_equal, again[0], chunks[1])
     monkeypatch.undo()
-    monkeypatch.setattr("jaxsynth.parts.rounds_by_place", lambda: spare)
+    monkeypatch.setattr("jaxsynth.devices.rounds_by_place", lambda: spare)
     whole = next(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
     np.testing.assert_array_equal(whole.objective[:, :3], chunks[1].objective[:, :3])
     np.testing.assert_allclose(whole.codes, chunks[1].codes, atol=0.2)
@@ -104,7 +104,7 @@ def test_what_does_not_fit_at_all_and_other_errors_are_not_swallowed(monkeypatch
     def broken(*_args):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(sweep, "advance_jit", broken)
+    monkeypatch.setattr(programs, "see_jit", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         list(execute(todo(4, steps=1), on_halved=said.append))
     assert len(said) == 2
@@ -115,18 +115,18 @@ import sys
 import jax
 from experiments import scene
 from experiments.launch import run_main
-from jaxsynth import chunks as sweep
+from jaxsynth import programs
 
-real, most = sweep.advance_jit, int(sys.argv.pop(1))
+real, most = programs.see_jit, int(sys.argv.pop(1))
 
-def advance(*args):
+def see(*args):
     if most < 0:
         raise MemoryError("Unable to allocate 9.00 GiB")
-    if len(args[-1].code) > most:
+    if len(args[-2]) > most:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes")
     return real(*args)
 
-sweep.advance_jit = advance
+programs.see_jit = see
 run_main(scene.main)
 """
 

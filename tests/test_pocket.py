@@ -5,12 +5,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from short import Run, Sweep, synthesize
 
 from experiments.objectives import random_codes
-from jaxsynth import RECIPES, Run, Sweep, load_network, parse_term, synthesize, system_shapes
+from jaxsynth import RECIPES, load_network, parse_term, system_shapes
+from jaxsynth.devices import share_rows
 from jaxsynth.models import cpu_convolution as convolution
 from jaxsynth.models.weights import file_record
-from jaxsynth.parts import share_rows
 
 pytestmark = pytest.mark.full_size  # open_nsfw is one of them
 

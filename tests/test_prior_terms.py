@@ -8,18 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from short import (
+    Run,
+    Sweep,
+    Term,
+    encode,
+    plan,
+    problem_of,
+    steps_of,
+    synthesize,
+)
 from test_launchers import launch
 from tiny import GENERATOR, compiles_once, in_float64, random_params, tiny_networks
 
-from jaxsynth import chunks as sweep
 from jaxsynth import recipes
-from jaxsynth.maximize import Run, Sweep, encode, plan, synthesize
+from jaxsynth.balance import objective
+from jaxsynth.chunks import execute
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.weights import load_encoder, save_network
 from jaxsynth.recipes import RECIPES
-from jaxsynth.system import make_system, objective, system_params
-from jaxsynth.terms import Term, parse_term, system_shapes
+from jaxsynth.terms import parse_term, system_shapes
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 RISK = Term("nsfw", "fc8", (1,), 0.5, "NSFW")
@@ -124,7 +133,8 @@ def test_without_a_prior_the_encoder_does_not_count(networks):
     settings = Sweep(SHORT, batch=2)
     bare = {role: n for role, n in networks.items() if role != "encoder"}
     todo, without = (plan(n, runs_of([0, 1]), settings) for n in (networks, bare))
-    assert todo.system == without.system and todo.judge == without.judge
+    [one], [other] = todo.structures, without.structures
+    assert one.look == other.look and one.judge == other.judge
     assert set(todo.params) == set(without.params) == {"generator", "places", "nsfw"}
     result, plain = (synthesize(n, runs_of([0, 1]), settings) for n in (networks, bare))
     np.testing.assert_array_equal(result.codes, plain.codes)
@@ -133,7 +143,7 @@ def test_without_a_prior_the_encoder_does_not_count(networks):
 def test_the_encoder_neither_judges_nor_is_weighed(networks):
     settings = Sweep(dataclasses.replace(SHORT, prior=0.2), batch=2)
     todo = plan(networks, runs_of([0, 1]), settings)
-    assert [c.role for c in todo.judge.classifiers] == ["places", "nsfw"]
+    assert [c.name for c in todo.judge.classifiers] == ["places", "nsfw"]
     assert todo.judge.encoder is None
     result = synthesize(networks, runs_of([0, 1]), settings)
     assert set(result.last.watched) == set(result.watched) == {"places", "nsfw"}
@@ -158,8 +168,10 @@ def test_wrong_encoders_are_refused(networks):
     with pytest.raises(ValueError, match="stands for 'encoder': expected a classifier"):
         plan(networks | {"encoder": generator}, runs_of([0]), settings)
     todo = plan(networks, runs_of([0]), settings)
+    [structure] = todo.structures
+    look = structure.look._replace(system=structure.judge)
     with pytest.raises(ValueError, match="the system has no encoder"):
-        next(sweep.sweep(todo.judge, todo.params, todo.batch, todo.box, settings.recipe))
+        next(execute(todo._replace(structures=(structure._replace(look=look),))))
 
 
 # ---------------------------------------------------------------- jitter
@@ -230,11 +242,8 @@ def test_finished_images_are_judged_as_they_are(networks):
     runs = runs_of(range(6), SCENE)
     start = start_of(6).astype(np.float32)
     result = synthesize(networks, runs, Sweep(recipe, batch=6), start)
-    places = {"places": networks["places"]}
-    system = make_system(networks["generator"], places)
-    params = system_params(networks["generator"], places)
-    weights = {"places": {"fc8": jnp.zeros(5).at[1].set(1.0)}}
-    still = jax.jit(lambda z: objective(system, params, z, weights)[0])
+    look, params, run = problem_of(networks, SCENE)
+    still = jax.jit(lambda z: objective(look.system, params, run, z)[0])
     wanted = [still(z) for z in result.codes]
     np.testing.assert_allclose(result.last.objective, wanted, rtol=1e-4)
     seen = result.objective[:, 0]  # of one start code, seen six times
@@ -289,18 +298,8 @@ def test_one_compilation(networks):
 def test_scan_blocks_and_single_steps_agree(networks, x64):
     networks = in_float64(networks)
     todo = plan(networks, runs_of([5, 6], SCENE), Sweep(ALL, precision="float64"))
-    params = {role: todo.params[role] for role in ("generator", "places", "encoder")}
-
-    def climb(blocks):
-        state = sweep.init_jit(ALL, todo.batch.codes[:], todo.batch.seeds)
-        for steps in blocks:
-            state, _ = sweep.advance_jit(
-                *(todo.system, ALL, "image", None, steps),
-                *(params, todo.batch.weights, {}, todo.box, state),
-            )
-        return state.code
-
-    np.testing.assert_allclose(climb([6]), climb([1] * 6), rtol=1e-9)
+    block, single = (steps_of(todo, blocks)[0] for blocks in ([6], [1] * 6))
+    np.testing.assert_allclose(block, single, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -318,15 +317,6 @@ def test_scan_blocks_and_single_steps_agree(networks, x64):
 def test_wrong_values_are_refused(networks, change, said):
     with pytest.raises(ValueError, match=said):
         plan(networks, runs_of([0]), Sweep(dataclasses.replace(SHORT, **change)))
-
-
-def test_jitter_needs_seeds(networks):
-    recipe = dataclasses.replace(SHORT, jitter=1)
-    todo = plan(networks, runs_of([0]), Sweep(recipe))
-    with pytest.raises(ValueError, match="the runs have no seeds"):
-        next(
-            sweep.sweep(todo.system, todo.params, todo.batch._replace(seeds=None), todo.box, recipe)
-        )
 
 
 def test_flags_and_the_encoder_that_the_generator_names(networks, tmp_path):

@@ -14,15 +14,14 @@ import jax
 import numpy as np
 import pytest
 from launching import run, start
+from short import Run, Sweep, Term, execute, plan
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.chunks import join
-from jaxsynth.maximize import Run, Sweep, execute, plan
 from jaxsynth.models.weights import save_network
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.runs.checkpoint import load_chunk, load_progress, save_progress
 from jaxsynth.runs.folder import UNFINISHED, lock
-from jaxsynth.terms import Term
 
 ROOT = Path(__file__).parents[1]
 TERMS = (Term("places", "fc8", (1,), 1.0), Term("nsfw", "log_odds", (0,), 0.5))

@@ -10,7 +10,6 @@ from jaxsynth.terms import (
     parse_term,
     system_shapes,
     term_activation,
-    weights_and_watch,
 )
 
 NETWORKS = tiny_networks()
@@ -67,17 +66,10 @@ def test_units_by_label_glob_index_and_all():
             choose_units([wrong], LABELS)
 
 
-def test_weights_and_watched_units():
+def test_activations_of_terms():
     a, b = Term("places", "conv2", (1, 2, 3), 2.0), Term("places", "conv2", (0, 0, 1), -1.0)
-    c = Term("nsfw", "fc8", (1,), 0.5)
-    weights, watch = weights_and_watch([[a, b, a], [c]], SHAPES, [("places", "prob")], np.float32)
-    assert weights["places"]["conv2"].shape == (2, 8, 8, 8)
-    assert weights["places"]["conv2"][0, 1, 2, 3] == 4.0  # the same unit twice adds up
-    assert weights["places"]["conv2"][0, 0, 0, 1] == -1.0
-    assert np.count_nonzero(weights["places"]["conv2"]) == 2
-    assert weights["nsfw"]["fc8"].tolist() == [[0, 0], [0, 0.5]]
-    np.testing.assert_array_equal(watch["places"]["prob"], [range(5)] * 2)
-    blob = np.arange(8 * 8 * 8)
-    watched = {"places": {"conv2": blob[watch["places"]["conv2"][0]]}}
-    assert term_activation(a, [a, b, a], watched) == np.ravel_multi_index((1, 2, 3), (8, 8, 8))
-    assert term_activation(b, [a, b, a], watched) == 1  # (0, 0, 1)
+    c = Term("places", "fc8", (4,), 0.5)
+    watched = {"places": {"conv2": np.array([7.0, 8.0, 7.0]), "fc8": np.arange(5.0)}}
+    assert term_activation(a, [a, b, a], watched) == 7  # recorded in the order of the terms
+    assert term_activation(b, [a, b, a], watched) == 8
+    assert term_activation(c, [c], watched) == 4  # recorded whole

@@ -13,13 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference import relative_l2
+from short import Run, Sweep, Term, synthesize
 
-from jaxsynth import chunks as sweeps
-from jaxsynth.models.network import activation_shapes
+from jaxsynth.models.network import CodeStats
 from jaxsynth.porting.port import port
-from jaxsynth.recipes import RECIPES, make_box
-from jaxsynth.system import make_system, system_params
-from jaxsynth.terms import Term, weights_and_watch
+from jaxsynth.recipes import RECIPES
 
 pytestmark = pytest.mark.full_size
 TRAJECTORIES = Path(__file__).parent / "golden" / "trajectories.npz"
@@ -52,20 +50,11 @@ def climb(networks, runs, codes, bounds, recipe, balance, dtype, record=RECORDED
         role: n._replace(params={k: jnp.asarray(v, dtype) for k, v in n.params.items()})
         for role, n in networks.items()
     }
-    generator = networks.pop("generator")
-    shapes = {role: activation_shapes(n.info.config) for role, n in networks.items()}
-    weights, watch = weights_and_watch(runs, shapes, [], dtype)
-    [result] = sweeps.sweep(
-        make_system(generator, networks),
-        system_params(generator, networks),
-        sweeps.Batch(codes.astype(dtype), weights, watch),
-        make_box(recipe, codes.shape[1], bounds, dtype),
-        recipe,
-        balance=balance,
-        batch=len(codes),
-        record=record,
-    )
-    return result
+    networks["generator"] = networks["generator"]._replace(code=CodeStats(bounds))
+    runs = [Run(0, tuple(terms)) for terms in runs]
+    precision = np.dtype(dtype).name
+    settings = Sweep(recipe, "", balance, len(codes), precision, record)
+    return synthesize(networks, runs, settings, codes)
 
 
 def check(result, run, golden, name):

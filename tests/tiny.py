@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsynth.chunks import advance_jit, evaluate_jit
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.generator import GeneratorConfig, Up
 from jaxsynth.models.network import (
@@ -19,6 +18,7 @@ from jaxsynth.models.network import (
     param_shapes,
 )
 from jaxsynth.models.weights import save_network
+from jaxsynth.programs import look_jit, see_jit, update_jit
 
 GENERATOR = GeneratorConfig(
     code=12,
@@ -87,8 +87,9 @@ def in_float64(networks: dict[str, Network]) -> dict[str, Network]:
 
 @contextmanager
 def compiles_once() -> Iterator[None]:
-    """What runs inside compiles a step and a look at images once each, no more and no less."""
-    programs = [program.jitted() for program in (advance_jit, evaluate_jit)]
+    """What runs inside compiles the halves of a step and a look at images once each, no more and no
+    less."""
+    programs = [see_jit.jitted(), update_jit, look_jit.jitted()]
     before = [program._cache_size() for program in programs]
     yield
     assert [program._cache_size() for program in programs] == [size + 1 for size in before]

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from jaxsynth.balance import objective
+from jaxsynth.goals import RunData, make_goals, make_layout
 from jaxsynth.models.network import (
     KNOWN_CONFIGS,
     Config,
@@ -27,7 +29,8 @@ from jaxsynth.models.network import (
     make_module,
     prepared,
 )
-from jaxsynth.system import GENERATOR, System, Weights, make_system, objective
+from jaxsynth.models.registry import to_model
+from jaxsynth.system import GENERATOR, System, make_system
 from jaxsynth.training.initial import initial_variables
 
 CODE_SCALE = 3.0  # |N(0, 1)| times this, about the size of a real fc6 code
@@ -78,13 +81,13 @@ def random_network(name: str, seed: int = 0) -> Network:
 
 def trio_case(name: str, networks: Mapping[str, Network]) -> Case:
     """A step of the networks by role, the generator first."""
-    classifiers = {role: n for role, n in networks.items() if role != GENERATOR}
-    system = make_system(networks[GENERATOR], classifiers)
-    weights = {
-        role: {logits_blob(n.info.config): jnp.zeros(n.info.config.classes).at[0].set(1.0)}
-        for role, n in classifiers.items()
-    }
-    return Case(name, networks, partial(_climb, system, weights))
+    models = {role: to_model(network, role) for role, network in networks.items()}
+    generator = models.pop(GENERATOR)
+    weighed = sum(classifier.logit(0) for classifier in models.values())
+    goals = make_goals([weighed], (), make_layout([weighed]), np.float32)
+    run = RunData(jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), goals))
+    system = make_system(generator, tuple(models.values()))
+    return Case(name, networks, partial(_climb, system, run))
 
 
 def network_case(network: Network) -> Case:
@@ -102,8 +105,8 @@ def inputs(config: Config, batch: int, seed: int = 0) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=0)
-def _climb(system: System, weights: Weights, params: Mapping[str, Params], code: jax.Array):
-    return jax.vmap(jax.value_and_grad(lambda z: objective(system, params, z, weights)[0]))(code)
+def _climb(system: System, run: RunData, params: Mapping[str, Params], code: jax.Array):
+    return jax.vmap(jax.value_and_grad(lambda z: objective(system, params, run, z)[0]))(code)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

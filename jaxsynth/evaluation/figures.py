@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxsynth.ascent import Evaluation
 from jaxsynth.images import BGR_MEAN
-from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, Run
+from jaxsynth.short import NSFW, NSFW_UNIT, PLACES, Run
 
 SCENE_REACHED = 0.9  # P(target) of a scene that was found
 BOTH_REACHED = 0.5  # of a scene and of NSFW together

@@ -15,8 +15,8 @@ from jaxsynth.evaluation.frechet import feature_distance
 from jaxsynth.evaluation.looks import FEATURES, Pair, judge_ranks, label_units, look, reconstruct
 from jaxsynth.evaluation.spectrum import compare_spectra, fixed_pattern, mean_power
 from jaxsynth.images import to_rgb
-from jaxsynth.maximize import PLACES, Run
 from jaxsynth.models.network import Network
+from jaxsynth.short import PLACES, Run
 from jaxsynth.system import GENERATOR
 from jaxsynth.training.data import ImageSet, batches
 from jaxsynth.training.measure import (

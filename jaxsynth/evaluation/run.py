@@ -29,7 +29,6 @@ from jaxsynth.evaluation.folder import (
 )
 from jaxsynth.evaluation.groups import JUDGE, Group, Work
 from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
-from jaxsynth.maximize import NSFW, PLACES, Plan, Run, Sweep, plan
 from jaxsynth.models.network import Network
 from jaxsynth.runs.folder import lock, sha256_of
 from jaxsynth.runs.keep import (
@@ -40,6 +39,7 @@ from jaxsynth.runs.keep import (
     open_sweep,
     sweep_config,
 )
+from jaxsynth.short import NSFW, PLACES, Plan, Run, Sweep, plan
 from jaxsynth.system import ENCODER, GENERATOR, make_encoder
 from jaxsynth.training.data import ImageSet, load_images
 

@@ -10,10 +10,10 @@ from PIL import Image
 from jaxsynth.ascent import Evaluation
 from jaxsynth.evaluation.figures import nsfw_probability
 from jaxsynth.images import to_rgb
-from jaxsynth.maximize import PLACES, Run
 from jaxsynth.report.pages import BLUR_ABOVE
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB
 from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.short import PLACES, Run
 
 PAGE_ROWS = 25  # categories on a page of scenes
 WITHIN_DB = 3.0

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsynth.chunks import Results, watched_of_run
-from jaxsynth.maximize import Run
 from jaxsynth.models.network import Network
 from jaxsynth.report.rows import Watched, metric_rows, probability
+from jaxsynth.short import Run
 from jaxsynth.terms import Term
 
 

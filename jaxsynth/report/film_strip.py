@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxsynth.chunks import Results, watched_of_run
-from jaxsynth.maximize import Plan
-from jaxsynth.picture import draw_jit, judge_jit
+from jaxsynth.chunks import Results, one_run, watched_of_run
+from jaxsynth.programs import draw_jit, look_at_jit
 from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.short import Plan
 from jaxsynth.system import GENERATOR, params_of
 
 STRIP = "strip.png"
@@ -92,17 +92,17 @@ def _label(run: Any) -> str:
 
 
 def _picture(plan: Plan, run: int, name: str, code: np.ndarray) -> Picture:
-    units = watched_of_run(plan.batch.watch, run).get(GENERATOR, {})
-    image, watched = draw_jit(plan.judge, plan.params[GENERATOR], units, jnp.asarray(code))
+    structure, data = one_run(plan, run)
+    record, params = structure.look.record, plan.params[GENERATOR]
+    image, watched = draw_jit(plan.judge, record, params, data, jnp.asarray(code))
     seen = {GENERATOR: _host(watched)} if watched else {}
     return Picture(name, np.asarray(image), seen | _judged(plan, run, image))
 
 
 def _judged(plan: Plan, run: int, image: Any) -> dict[str, dict[str, np.ndarray]]:
-    units = watched_of_run(plan.batch.watch, run)
-    units.pop(GENERATOR, None)
+    structure, data = one_run(plan, run)
     params = params_of(plan.judge, plan.params)
-    watched = judge_jit(plan.judge, params, units, jnp.asarray(image))
+    watched = look_at_jit(plan.judge, structure.look.record, params, data, jnp.asarray(image))
     return {role: _host(blobs) for role, blobs in watched.items()}
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 from jaxsynth.disk import write_whole
 from jaxsynth.images import to_rgb
-from jaxsynth.maximize import Run
 from jaxsynth.models.network import Network
 from jaxsynth.report.digest import Digest
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
@@ -23,6 +22,7 @@ from jaxsynth.report.sheet import CONTACT_SHEET, PAGE_TILES, DrawTile, Tile, con
 from jaxsynth.report.tables import column_order, format_value, write_csv
 from jaxsynth.runs.checkpoint import read_image_of
 from jaxsynth.runs.folder import IMAGES, image_name
+from jaxsynth.short import Run
 
 BLUR_ABOVE = 0.5  # P(NSFW) above which a picture waits for a click
 CONTENT_NOTE = (

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.chunks import Results, watched_of_run
-from jaxsynth.maximize import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.models.network import Network
+from jaxsynth.short import NSFW, NSFW_UNIT, PLACES, Run
 from jaxsynth.system import GENERATOR
 from jaxsynth.terms import REGULARISERS, Term, is_class_blob, term_activation
 

@@ -36,10 +36,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jaxsynth.ascent import Evaluation, Trace
+from jaxsynth.ascent import Evaluation, Progress, Trace
 from jaxsynth.chunks import Results
 from jaxsynth.disk import check_regular, whole_file
-from jaxsynth.progress import Progress
 from jaxsynth.runs.folder import GONE, RESULTS, STOP, UNFINISHED, load_arrays, write_arrays
 
 _ITEM_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "U8": 1, "BOOL": 1}

@@ -21,10 +21,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxsynth.ascent import Progress
 from jaxsynth.chunks import Results, chunk_starts, join
 from jaxsynth.images import to_rgb, write_png
-from jaxsynth.maximize import Plan, Run, Sweep, execute
-from jaxsynth.progress import Progress
 from jaxsynth.runs.checkpoint import (
     is_finished,
     load_chunk,
@@ -34,6 +33,7 @@ from jaxsynth.runs.checkpoint import (
 )
 from jaxsynth.runs.folder import IMAGES, UNFINISHED, image_name, open_run
 from jaxsynth.runs.processes import ALONE, Processes
+from jaxsynth.short import Plan, Run, Sweep, execute
 
 
 class Stopped(Exception):
@@ -65,10 +65,9 @@ class Keeping:
     processes: Processes = ALONE
 
 
-def all_chunks(problem: Plan, keeping: Keeping) -> range:
+def all_chunks(problem: Plan, keeping: Keeping) -> list[int]:
     """Give the first runs of all chunks."""
-    size = problem.settings.batch * (len(keeping.devices) or 1)
-    return chunk_starts(len(problem.batch.codes), size)
+    return chunk_starts(problem, len(keeping.devices) or 1)
 
 
 def finished_chunks(

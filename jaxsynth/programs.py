@@ -1,0 +1,108 @@
+"""The compiled programs of a chunk: one step of many runs, and a look at many codes.
+
+Rows are codes: a run of a population has several. The networks see a fixed number of rows a device,
+so one compilation of them serves every optimizer, rate and population.
+"""
+
+import functools
+
+import jax
+from jax.sharding import Mesh
+
+from jaxsynth import ascent
+from jaxsynth.ascent import Evaluation, Glance, Record, State, Trace
+from jaxsynth.devices import over_shares, padded
+from jaxsynth.goals import RUNS, RunData
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.optimizers import Optimizer, Setting
+from jaxsynth.system import Look, System
+
+NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or jitter
+SETTING_AXES = Setting(start=0, rate=0, key=0, steps=None, box=None)
+
+
+def _over_runs(mesh, function, axes):
+    return over_shares(mesh, jax.vmap(function, in_axes=axes, axis_name=RUNS), axes)
+
+
+def see_rows(look: Look, mesh: Mesh | None, params, runs: RunData, codes, step) -> Glance:
+    """Looks at codes (rows, D), each for its own run."""
+    axes = (None, 0, 0, None)
+    return _over_runs(mesh, functools.partial(ascent.see, look), axes)(params, runs, codes, step)
+
+
+def update_rows(
+    optimizer: Optimizer, mesh: Mesh | None, setting: Setting, state: State, glance: Glance
+) -> tuple[State, Trace]:
+    """One update of runs (n, ...); rows of `glance` beyond their codes are spare."""
+    size = optimizer.population
+
+    def share(setting, state, glance):
+        count = state.code.shape[0] * size
+        by_run = jax.tree.map(lambda v: v[:count].reshape(-1, size, *v.shape[1:]), glance)
+        update = functools.partial(ascent.update, optimizer)
+        return jax.vmap(update, (SETTING_AXES, 0, 0))(setting, state, by_run)
+
+    return over_shares(mesh, share, (SETTING_AXES, 0, 0))(setting, state, glance)
+
+
+def spread(mesh: Mesh | None, rows: int, asked: jax.Array) -> jax.Array:
+    """Codes (n, P, D) one below the other, `rows` of them a share: the last one is repeated."""
+
+    def share(asked):
+        flat = asked.reshape(-1, asked.shape[-1])
+        return flat if len(flat) == rows else padded(flat, rows)
+
+    return over_shares(mesh, share, (0,))(asked)
+
+
+def scan_steps(how: tuple, steps: int, params, runs: RunData, setting: Setting, state, step):
+    """`steps` updates from `step` on in one program; how: (look, optimizer, mesh, rows)."""
+    look, optimizer, mesh, rows = how
+
+    def one(carry, _):
+        state, step = carry
+        glance = see_rows(look, mesh, params, runs, spread(mesh, rows, state.asked), step)
+        state, trace = update_rows(optimizer, mesh, setting, state, glance)
+        return (state, step + 1), trace
+
+    (state, _), trace = jax.lax.scan(one, (state, step), length=steps)
+    return state, trace
+
+
+def init_rows(optimizer: Optimizer, setting: Setting) -> State:
+    """The state of runs (n, ...) before their first step."""
+    return jax.vmap(functools.partial(ascent.init, optimizer), (SETTING_AXES,))(setting)
+
+
+def look_rows(system: System, record: Record, mesh, params, runs, codes) -> Evaluation:
+    """Objective, watched activations and images of codes (rows, D), each for its own run."""
+    look = functools.partial(ascent.evaluate, system, record)
+    return _over_runs(mesh, look, (None, 0, 0))(params, runs, codes)
+
+
+def start_images(system: System, mesh: Mesh | None, params, codes: jax.Array) -> jax.Array:
+    """The generator's images of codes (rows, D); `params` are the generator's."""
+
+    def draw(params, code):
+        return system.generate(params, code)[system.image].astype(code.dtype)
+
+    return _over_runs(mesh, draw, (None, 0))(params, codes)
+
+
+# Module-level, so that every sweep of a process shares their caches.
+see_jit = network_jit(see_rows, static_argnums=(0, 1))
+update_jit = jax.jit(update_rows, static_argnums=(0, 1), donate_argnums=(3,))
+scan_jit = network_jit(scan_steps, static_argnums=(0, 1), donate_argnums=(5,))
+look_jit = network_jit(look_rows, static_argnums=(0, 1, 2))
+spread_jit = jax.jit(spread, static_argnums=(0, 1))
+init_jit = jax.jit(init_rows, static_argnums=(0,))
+draw_jit = network_jit(ascent.draw, static_argnums=(0, 1))
+look_at_jit = network_jit(ascent.look_at, static_argnums=(0, 1))
+start_images_jit = network_jit(start_images, static_argnums=(0, 1))
+
+
+@jax.jit
+def noise_keys(seeds: jax.Array) -> jax.Array:
+    """Keys (n,) of the optimizers' own draws, of seeds (n,)."""
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(NOISE_ROOT), seed))(seeds)

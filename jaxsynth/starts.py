@@ -1,5 +1,0 @@
-"""The place where `StartCodes` was."""
-
-from jaxsynth.recipes import StartCodes
-
-__all__ = ["StartCodes"]
