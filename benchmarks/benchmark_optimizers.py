@@ -1,4 +1,4 @@
-r"""Which step climbs best at equal cost: gradient and gradient-free optimizers on a learned prior.
+r"""Compares gradient and gradient-free optimizers on a learned prior at equal cost.
 
   python -m experiments.benchmark_optimizers
   python -m experiments.benchmark_optimizers --optimizers='goh,adam,optax:adamw,c*' --budgets=150
@@ -6,12 +6,12 @@ r"""Which step climbs best at equal cost: gradient and gradient-free optimizers 
     --objectives=mountain,aquarium,bedroom --budgets=3000 --seeds=8 --batch=80 --out=out/without
   python -m experiments.benchmark_optimizers --smoke
 
-Any optimizers x objectives x seeds x budgets. Each optimizer is tuned first, by the median of what
-it finds from seeds that are not reported, for every objective by itself, further out where the best
-rate is at an end of the sweep; then it runs from the reported seeds. All start from the same codes
-in the same box. A budget is in forward passes; a gradient counts by its measured time. The judge, a
-scene network that no objective knows, looks at the images of the best codes. Optimizers (names,
-globs, optax:NAME, variants such as goh+raw+cosine, or cma_es+40 for a population of 40) are rows of
+Any optimizers x objectives x seeds x budgets. Each optimizer is tuned first, for every objective by
+itself: the rate whose median over other seeds is best, further out where that is at an end of the
+sweep. Then it runs from the reported seeds. All start from the same codes in the same box. A budget
+is in forward passes; a gradient counts by its measured time. The judge, a scene network that no
+objective knows, looks at the images of the best codes. Optimizers (names, globs, optax:NAME,
+variants such as goh+raw+cosine, or cma_es+40 for a population of 40) are rows of
 jaxsynth/optimizers.py, objectives (names, globs, or terms joined by &) of
 benchmarks/study/problems.py.
 
@@ -19,193 +19,262 @@ benchmarks/study/problems.py.
 with the pocket networks takes some four hours on two cores: an optimizer's reported runs 87 seconds
 at 60 forward passes and 230 at 180, and half as much or more for tuning.
 Writes table.md, table.tex, results.csv (a row per run), results.safetensors, plots.png, images.png
-and report.html into --out. Finished parts are kept: the same command with --resume goes on, also
+and report.html into --out. Finished parts are saved: the same command with --resume goes on, also
 with more --optimizers or --budgets than before (name all that the tables are to show).
 Gradient-free rows need evosax: pip install -e '.[bench]'.
 """
 
+import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
 from tqdm import tqdm
 
-from benchmarks.study.problems import OBJECTIVES, Objective, choose_objectives
+from benchmarks.study.problems import NSFW, OBJECTIVES, PLACES, Target, choose_objectives
 from benchmarks.study.run import benchmark
-from benchmarks.study.setting import BenchmarkRun, check_budgets, choose_optimizers
-from experiments import run_flags
-from experiments.common import encoder_name, load_networks
-from experiments.launch import command_line, run_main
-from experiments.stopping import keeps_going_on
-from jaxsynth.evaluation.looks import label_units
-from jaxsynth.maximize import PLACES
-from jaxsynth.models.network import Network, is_generator
-from jaxsynth.models.weights import file_record, load_network
+from benchmarks.study.setting import Study, check_budgets, choose_optimizers
+from experiments.flags import changes_of
+from experiments.launch import command_line, resumable, run_experiment
+from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.inputs import option, parse_numbers, parse_seeds
+from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.registry import load, load_encoder
+from jaxsynth.objectives import GENERATOR
 from jaxsynth.optimizers import OPTIMIZERS, PRIOR, make_optimizer
+from jaxsynth.recipes import Recipe
 from jaxsynth.runs.folder import lock
 from jaxsynth.runs.keep import Stopped
 from jaxsynth.system import ENCODER
 
-_NO_USE = (*run_flags.OF_A_RECIPE, "balance", "precision", *run_flags.OF_A_KEPT_RUN, "save_seconds")
-for _name in run_flags.names_without(_NO_USE):
-    flags.declare_key_flag(_name)
-_NAMES = flags.DEFINE_list("optimizers", ["*"], f"Names or globs of {', '.join(OPTIMIZERS)}; more.")
-_OBJECTIVES = flags.DEFINE_list(
-    "objectives",
-    ["*"],
-    f"Names or globs of {', '.join(OBJECTIVES)}, or terms joined by &; one with a position, which "
-    "has a comma, in quotes of its own: '\"places:conv2_pre:7@3,4:1\"'.",
-)
-_TUNE = flags.DEFINE_string("tune_seeds", "1000:1004", "Seeds of the tuning sweep, as --seeds.")
-_BUDGETS = flags.DEFINE_list("budgets", ["60", "180"], "Cost of a run in forward passes.")
-_RATES = flags.DEFINE_list(
-    "rates", ["0.3", "1", "3", "10"], "Factors of each optimizer's own rate, in its tuning sweep."
-)
-_FURTHER = flags.DEFINE_integer(
-    "further_rates",
-    4,
-    "Where an objective's best rate is at an end of --rates: so many are tried beyond it at most.",
-    lower_bound=0,
-)
-_GRADIENT_COST = flags.DEFINE_list(
-    "gradient_cost",
-    [],
-    "Forward passes that a gradient counts as and, after a comma, one with the encoder's pass (by "
-    "default one more), instead of measured ones: for exact repeats.",
-)
-_JUDGE = flags.DEFINE_string("judge", "pocket_judge", "Independent scene network: a name or file.")
-_SMOKE = flags.DEFINE_bool(
-    "smoke", False, "A few optimizers, two objectives, two seeds, a small budget: minutes."
-)
 _LARGEST_FACTOR = 1e6  # of a rate
 _CODES = 32  # codes per evaluation on CPU
 _ON_ACCELERATORS = 512
-_SMOKE_FLAGS = {
-    "optimizers": "goh,pocket,lbfgs,langevin,sep_cma_es,ga,random",
-    "objectives": "mountain,iceberg_log_prob",
+_SMOKE = {
+    "optimizers": ("goh", "pocket", "lbfgs", "langevin", "sep_cma_es", "ga", "random"),
+    "objectives": ("mountain", "iceberg_log_prob"),
     "seeds": "2",
     "tune_seeds": "1000:1002",
-    "budgets": "40",
-    "rates": "0.3,1",
-    "further_rates": "1",
-    "batch": "16",
+    "budgets": (40.0,),
+    "rates": (0.3, 1.0),
+    "further_rates": 1,
+    "batch": 16,
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    if _SMOKE.value:
-        _smoke()
-    instead = "which tunes and compares --optimizers from seeds"
-    run_flags.refuse("benchmark_optimizers", _NO_USE, instead)
-    settings = run_flags.read_settings("benchmark_optimizers", argv, seeds="32")
-    names = choose_optimizers(_NAMES.value)
-    budgets = _positive("budgets", _BUDGETS.value)
-    factors = _positive("rates", _RATES.value)
-    if not 1 / _LARGEST_FACTOR <= factors[0] <= factors[-1] <= _LARGEST_FACTOR:
-        given = ",".join(_RATES.value)
-        raise ValueError(
-            f"--rates={given}: expected factors of at most {_LARGEST_FACTOR:g}, or one over it"
-        )
-    cost = _gradient_cost()
-    tune_seeds = run_flags.parse_seeds(_TUNE.value, "tune_seeds")
-    if common := set(tune_seeds) & set(settings.seeds):
-        raise ValueError(
-            f"--tune_seeds={_TUNE.value}: {min(common)} is among the reported --seeds: expected "
-            "other ones"
-        )
-    needs_encoder = any(make_optimizer(name).asks == PRIOR for name in names)
-    networks = load_networks(settings, needs_encoder)
-    objectives = choose_objectives(_OBJECTIVES.value, networks)
-    judge = load_network(_JUDGE.value)
-    _check_judge(judge, settings.networks, objectives)
-    files = dict(settings.networks) | {"judge": _JUDGE.value}
-    if needs_encoder:
-        files[ENCODER] = encoder_name(settings)
-    run = BenchmarkRun(
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """The flags of this launcher."""
+
+    WITHOUT = tuple(field.name for field in dataclasses.fields(Recipe))
+    WHY = "which tunes and compares --optimizers from seeds"
+
+    generator: str = option("pocket_generator", "Generator: a name, or the path of a ported file.")
+    nsfw: str = option("open_nsfw", "NSFW classifier: a name, or the path of a ported file.")
+    places: str = option("pocket_places", "Scene classifier: a name, or the path of a ported file.")
+    encoder: str | None = option(
+        None,
+        "The generator's encoder: a name or file. By default the one that the generator names; "
+        "--places, if it bears that name.",
+    )
+    judge: str = option("pocket_judge", "Independent scene network: a name or file.")
+    optimizers: tuple[str, ...] = option(
+        ("*",), f"Names or globs of {', '.join(OPTIMIZERS)}; more."
+    )
+    objectives: tuple[str, ...] = option(
+        ("*",),
+        f"Names or globs of {', '.join(OBJECTIVES)}, or terms joined by &; one with a position, "
+        "which has a comma, in quotes of its own: '\"places:conv2_pre:7@3,4:1\"'.",
+    )
+    seeds: str = option(
+        "32", "Seeds: a count (8 is 0..7), a range (3:11 is 3..10) or a list (0,4,7)."
+    )
+    tune_seeds: str = option("1000:1004", "Seeds of the tuning sweep, as --seeds.")
+    budgets: tuple[float, ...] = option(
+        (60.0, 180.0), "Cost of a run in forward passes.", expected="numbers above 0"
+    )
+    rates: tuple[float, ...] = option(
+        (0.3, 1.0, 3.0, 10.0),
+        "Factors of each optimizer's own rate, in its tuning sweep.",
+        expected="numbers above 0",
+    )
+    further_rates: int = option(
+        4,
+        "Where an objective's best rate is at an end of --rates: so many are tried beyond it at "
+        "most.",
+        low=0,
+    )
+    gradient_cost: tuple[float, ...] = option(
+        (),
+        "Forward passes that a gradient counts as and, after a comma, one with the encoder's pass "
+        "(by default one more), instead of measured ones: for exact repeats.",
+        expected="one or two numbers from 1 up",
+    )
+    batch: int | None = option(
+        None, "Codes per evaluation: 32 on CPU, 512 on accelerators, at least a population.", low=1
+    )
+    smoke: bool = option(
+        False, "A few optimizers, two objectives, two seeds, a small budget: minutes."
+    )
+    out: Path = option(Path("out/benchmark_optimizers"), "Output folder.")
+    overwrite: bool = option(False, "Replace an earlier study in --out.")
+    resume: bool = option(False, "Continue the stopped study in --out, or start it.")
+    progress: bool = option(True, "Show a progress bar.")
+    changes: dict[str, Any] = changes_of(Recipe)
+    typed: frozenset[str] = frozenset()
+
+
+class _Loaded(NamedTuple):
+    models: dict[str, Classifier | Generator]
+    judge: Classifier
+    encoder: Classifier | None
+
+    @property
+    def records(self) -> dict[str, Any]:
+        """What identifies the weights of each."""
+        named = self.models | {"judge": self.judge}
+        named |= {ENCODER: self.encoder} if self.encoder is not None else {}
+        return {name: model.info.record for name, model in named.items()}
+
+
+def main(flags: Flags) -> int:
+    """Tune and compare optimizers; write tables, plots and pages."""
+    if flags.smoke:
+        given = {name: value for name, value in _SMOKE.items() if name not in flags.typed}
+        flags = dataclasses.replace(flags, **given)
+    if flags.resume and flags.overwrite:
+        raise ValueError("--resume continues a study, --overwrite deletes it: give one of them")
+    seeds, tune_seeds = _seeds(flags)
+    names, factors = choose_optimizers(flags.optimizers), _factors(flags)
+    budgets, cost = _positive("budgets", flags.budgets), _gradient_cost(flags)
+    keep_compiled(cache_dir())
+    loaded = _load(flags, any(make_optimizer(name).asks == PRIOR for name in names))
+    targets = choose_objectives(flags.objectives, loaded.models)
+    _check_judge(flags, loaded, targets)
+    study = Study(
         optimizers=names,
-        seeds=settings.seeds,
+        seeds=seeds,
         tune_seeds=tune_seeds,
         budgets=budgets,
         factors=factors,
-        further_rates=_FURTHER.value,
-        batch=_batch(),
+        further_rates=flags.further_rates,
+        batch=flags.batch or (_CODES if jax.default_backend() == "cpu" else _ON_ACCELERATORS),
         gradient_cost=cost,
-        out=settings.out,
+        out=flags.out,
         command=command_line("benchmark_optimizers"),
-        records={role: file_record(name) for role, name in files.items()},
-        resume=settings.resume,
-        overwrite=settings.overwrite,
+        records=loaded.records,
+        resume=flags.resume,
+        overwrite=flags.overwrite,
     )
-    check_budgets(run)
+    check_budgets(study)
+    text = _run(study, loaded, targets, flags.progress)
+    print(text + f"\nwrote {study.out / 'report.html'}")
+    return 0
+
+
+def _run(study: Study, loaded: _Loaded, targets: Sequence[Target], progress: bool) -> str:
     with (
-        keeps_going_on(run.out) as stop,
-        lock(run.out),
-        tqdm(unit="run-step", disable=not settings.progress) as bar,
+        resumable(study.out) as stop,
+        lock(study.out),
+        tqdm(unit="run-step", disable=not progress) as bar,
     ):
 
         def on_step(runs: int) -> None:
             bar.update(runs)
             if stop.asked():
-                raise Stopped("finished parts are kept")
+                raise Stopped("finished parts are saved")
 
-        text = benchmark(run, networks, judge, objectives, _say(bar), on_step, bar.reset)
-    print(text + f"\nwrote {run.out / 'report.html'}")
-    return 0
-
-
-def _smoke() -> None:
-    """What the smoke version sets unless it is given."""
-    for name, value in _SMOKE_FLAGS.items():
-        if not flags.FLAGS[name].present:
-            flags.FLAGS[name].parse(value)
+        told = on_step, bar.reset
+        models, judge, encoder = loaded
+        return benchmark(study, models, judge, targets, _say(bar), encoder, told)
 
 
-def _batch() -> int:
-    if flags.FLAGS.batch:
-        return flags.FLAGS.batch
-    return _CODES if jax.default_backend() == "cpu" else _ON_ACCELERATORS
+def _seeds(flags: Flags) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Seeds that are reported, and those of the tuning."""
+    seeds, tune_seeds = parse_seeds(flags.seeds), parse_seeds(flags.tune_seeds, "tune_seeds")
+    if common := set(tune_seeds) & set(seeds):
+        raise ValueError(
+            f"--tune_seeds={flags.tune_seeds}: {min(common)} is among the reported --seeds: "
+            "expected other ones"
+        )
+    return seeds, tune_seeds
 
 
-def _positive(flag: str, values: Sequence[str]) -> tuple[float, ...]:
+def _factors(flags: Flags) -> tuple[float, ...]:
+    factors = _positive("rates", flags.rates)
+    if not 1 / _LARGEST_FACTOR <= factors[0] <= factors[-1] <= _LARGEST_FACTOR:
+        given = ",".join(map(str, flags.rates))
+        raise ValueError(
+            f"--rates={given}: expected factors of at most {_LARGEST_FACTOR:g}, or one over it"
+        )
+    return factors
+
+
+def _positive(flag: str, values: Sequence[float]) -> tuple[float, ...]:
     """Numbers above 0, rising, each once."""
-    numbers = run_flags.parse_numbers(flag, values)
+    numbers = parse_numbers(flag, [f"{value:g}" for value in values])
     if min(numbers) <= 0:
-        raise ValueError(f"--{flag}={','.join(values)}: expected numbers above 0")
-    return tuple(sorted(numbers))
+        given = ",".join(f"{value:g}" for value in values)
+        raise ValueError(f"--{flag}={given}: expected numbers above 0")
+    return tuple(sorted(set(values)))
 
 
-def _gradient_cost() -> tuple[float, ...]:
+def _gradient_cost(flags: Flags) -> tuple[float, ...]:
     """--gradient_cost as two numbers, () to measure them."""
-    if not _GRADIENT_COST.value:
+    given = flags.gradient_cost
+    if not given:
         return ()
-    text = ",".join(_GRADIENT_COST.value)
-    try:
-        numbers = [float(value) for value in _GRADIENT_COST.value]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or not all(np.isfinite(n) and n >= 1 for n in numbers):
+    if len(given) > 2 or not all(np.isfinite(n) and n >= 1 for n in given):
+        text = ",".join(f"{n:g}" for n in given)
         raise ValueError(f"--gradient_cost={text}: expected one or two numbers from 1 up")
-    return numbers[0], numbers[-1] + (1.0 if len(numbers) == 1 else 0.0)
+    return given[0], given[-1] + (1.0 if len(given) == 1 else 0.0)
 
 
-def _check_judge(judge: Network, files: Mapping[str, str], objectives: Sequence[Objective]) -> None:
-    """Raises ValueError unless the judge is a classifier of the scenes that nobody climbs."""
-    name = _JUDGE.value
-    if is_generator(judge.info.config):
-        raise ValueError(f"--judge={name} is a generator: expected a scene network")
-    if file_record(name)["sha256"] == file_record(files[PLACES])["sha256"]:
-        raise ValueError(f"--judge={name} is --places itself: expected an independent network")
-    label_units([o.scene for o in objectives if o.scene], judge)
+def _load(flags: Flags, needs_encoder: bool) -> _Loaded:
+    generator = load(flags.generator)
+    if not isinstance(generator, Generator):
+        raise ValueError(f"--generator={flags.generator} is a classifier: expected a generator")
+    models: dict[str, Classifier | Generator] = {GENERATOR: generator}
+    for name in (NSFW, PLACES):
+        models[name] = _classifier(name, getattr(flags, name)).named(name)
+    if models[NSFW].sensitive is None:
+        raise ValueError(
+            f"--nsfw={flags.nsfw}: its classes are not SFW and NSFW: expected open_nsfw or a port"
+        )
+    encoder = None
+    if needs_encoder:
+        own = getattr(generator.encoder, "network", "") == models[PLACES].info.network
+        encoder = load_encoder(generator, flags.encoder or (flags.places if own else ""))
+    return _Loaded(models, _classifier("judge", flags.judge), encoder)
+
+
+def _classifier(flag: str, name: str) -> Classifier:
+    model = load(name)
+    if not isinstance(model, Classifier):
+        raise ValueError(f"--{flag}={name} is a generator: expected a classifier")
+    return model
+
+
+def _check_judge(flags: Flags, loaded: _Loaded, targets: Sequence[Target]) -> None:
+    """Raise ValueError unless the judge knows the scenes and is not what is maximised."""
+    if loaded.judge.info.sha256 == loaded.models[PLACES].info.sha256:
+        raise ValueError(
+            f"--judge={flags.judge} is --places itself: expected an independent network"
+        )
+    for target in targets:
+        if target.scene:
+            loaded.judge.unit_of(target.scene)
 
 
 def _say(bar: tqdm) -> Callable[[str], None]:
-    """Prints a line, above the bar if there is one."""
+    """Print a line, above the bar if there is one."""
     if bar.disable:
         return lambda line: print(line, flush=True)
     return lambda line: bar.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

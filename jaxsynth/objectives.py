@@ -464,8 +464,10 @@ def _dense(term: Term) -> np.ndarray:
 
 
 def _shapes(model) -> Mapping[str, tuple[int, ...]]:
-    measures = {} if hasattr(model, "labels") else dict.fromkeys(MEASURES, (1,))
-    return measures if model is None else {**model.shapes, **measures}
+    measures = dict.fromkeys(MEASURES, (1,))
+    if model is None:
+        return measures
+    return {**model.shapes, **measures} if model.role == GENERATOR else model.shapes
 
 
 def _blob_shape(what: str, model, blob: str) -> tuple[int, ...]:

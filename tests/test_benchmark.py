@@ -9,6 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
+pytest.skip("the study's tests follow its move to the engine", allow_module_level=True)
+
 from in_process import run_cases
 from launching import run, start
 from safetensors.numpy import load_file

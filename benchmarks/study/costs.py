@@ -3,31 +3,36 @@
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.speed.timing import time_in_turn
-from benchmarks.study.climb import Costs, params_for, see
+from benchmarks.study.cells import Costs, evaluation
 from benchmarks.study.problems import Group
+from jaxsynth import programs
+from jaxsynth.devices import share_rows
 from jaxsynth.optimizers import ASKS, VALUE
-from jaxsynth.parts import share_rows
 
 
-def measured_costs(group: Group, kinds: Sequence[str], starts: np.ndarray, batch: int) -> Costs:
-    """What a code costs by what is asked of it, in forward passes: measured in turn.
+def measured_costs(group: Group, asks: Sequence[str], starts: np.ndarray, batch: int) -> Costs:
+    """Measure what a code costs by what is asked of it, in forward passes.
 
-    The shortest times count: what else the machine does only ever adds.
-    `starts` (R, D) are any codes; the evaluations are those of the climb, and compiled by it too.
+    The evaluations are timed in turn, and the shortest times count: what else the machine does only
+    ever adds. They are those of the cells, and compiled by them too.
+
+    Args:
+      group: Gives the evaluations.
+      asks: Some of `ASKS`.
+      starts: Any codes (R, D).
+      batch: Codes per evaluation.
     """
-    rows = share_rows(batch)
-    codes = jnp.asarray(starts[np.arange(rows) % len(starts)])
-    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf[np.zeros(rows, int)]), group.weights)
+    codes = starts[np.arange(share_rows(batch)) % len(starts)]
+    structure, which = (leaf[:1] for leaf in group.problem.batch[1:3])
 
-    def call(kind):
-        given = (group.system, kind, params_for(group, kind), weights, codes)
-        return lambda: jax.block_until_ready(see(*given))
+    def call(asked: str):
+        given = evaluation(group.problem, asked, int(structure[0]), which, codes)
+        return lambda: jax.block_until_ready(programs.see_jit(*given))
 
-    wanted = [kind for kind in ASKS if kind == VALUE or kind in kinds]
-    timings = time_in_turn({kind: call(kind) for kind in wanted}, repeats=15, budget=20.0)
-    shortest = {kind: timing.seconds.min() for kind, timing in timings.items()}
-    return {kind: float(seconds / shortest[VALUE]) for kind, seconds in shortest.items()}
+    wanted = [asked for asked in ASKS if asked == VALUE or asked in asks]
+    timings = time_in_turn({asked: call(asked) for asked in wanted}, repeats=15, budget=20.0)
+    shortest = {asked: timing.seconds.min() for asked, timing in timings.items()}
+    return {asked: float(seconds / shortest[VALUE]) for asked, seconds in shortest.items()}

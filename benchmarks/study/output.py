@@ -1,77 +1,82 @@
-"""A benchmark's files: tables, arrays, plots and images of what was found."""
+"""A study's files: tables, arrays, plots and images of what was found."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.study import folder, pages, summary
-from benchmarks.study.climb import Costs
-from benchmarks.study.problems import Objective
-from benchmarks.study.setting import BenchmarkRun, describe
+from benchmarks.study import pages, summary
+from benchmarks.study.cells import Costs
+from benchmarks.study.problems import NSFW, Group, Models, Target
+from benchmarks.study.setting import Study, describe
 from benchmarks.study.summary import Names, Outcome
-from jaxsynth.disk import write_whole
+from jaxsynth.devices import batches
+from jaxsynth.disk import write_atomic
 from jaxsynth.environment import machine_line
-from jaxsynth.evaluation.figures import saturated_share
-from jaxsynth.evaluation.looks import judge_ranks, look, padded_batches
-from jaxsynth.images import to_rgb, write_png
-from jaxsynth.maximize import NSFW, NSFW_UNIT
+from jaxsynth.images import write_png
+from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.network import Network
-from jaxsynth.picture import draw
+from jaxsynth.objectives import GENERATOR
 from jaxsynth.report.pages import Page, ReportImage, ReportRun, write_page
-from jaxsynth.report.tables import format_markdown, format_table, write_metrics
+from jaxsynth.report.tables import format_markdown, format_table, write_csv
 from jaxsynth.runs.folder import write_arrays
-from jaxsynth.system import GENERATOR, System, make_system
+from jaxsynth.system import view
+
+_BATCH = 100  # images at once
 
 
 def write(
-    run: BenchmarkRun,
+    study: Study,
     names: Names,
-    objectives: Sequence[Objective],
+    groups: Sequence[Group],
     units: Sequence[int],
-    networks: Mapping[str, Network],
-    judge: Network,
-    outcomes: Sequence[Outcome],
-    codes: Sequence[np.ndarray],
-    costs: Mapping[str, Costs],
+    models: Models,
+    judge: Classifier,
+    found: tuple[Sequence[Outcome], Sequence[np.ndarray], Mapping[str, Costs]],
 ) -> str:
-    """Judges the images, writes every file, and gives the tables as text.
+    """Judge the images, write every file, and return the tables as text.
 
     Args:
-      units: the judge's unit of each of `names.scenes`.
-      outcomes: one a budget, not judged yet. codes: of each (M, O, S, D).
-      costs: of a code, by group of objectives.
+      study, names: What was asked for.
+      groups: Of objectives.
+      units: The judge's unit of each of `names.scenes`.
+      models: Generator and classifiers by name.
+      judge: A scene network that no objective knows.
+      found: Outcomes, one a budget, not judged yet; the codes of each (M, O, S, D); the costs of a
+        code by group.
     """
-    judged, examples = _judge(networks[GENERATOR], judge, names, units, outcomes, codes, run.batch)
+    outcomes, codes, costs = found
+    judged, examples = _judge(models[GENERATOR], judge, names, units, outcomes, codes)
     best = summary.best_known(judged)
     compared = [summary.compare(outcome, best) for outcome in judged]
-    write_metrics(run.out / "results.csv", summary.run_rows(names, run.seeds, judged))
-    _write_arrays(run.out, names, judged, codes)
-    text = _write_tables(run, names, judged, compared, costs)
-    note = pages.write_plots(run.out / "plots.png", names, judged[-1], compared[-1])
-    _write_page(run, names, objectives, networks, judged, compared, examples, note)
+    write_csv(study.out / "results.csv", summary.run_rows(names, study.seeds, judged))
+    _write_arrays(study.out, names, judged, codes)
+    text = _write_tables(study, names, judged, compared, costs)
+    note = pages.write_plots(study.out / "plots.png", names, judged[-1], compared[-1])
+    last = judged[-1], compared[-1], examples
+    _write_page(study, names, groups, models.get(NSFW), last, note)
     return "\n".join([text, *([note] if note else [])])
 
 
 def _judge(
-    generator: Network, judge: Network, names: Names, units, outcomes, codes, batch: int
+    generator: Generator, judge: Classifier, names: Names, units, outcomes, codes
 ) -> tuple[list[Outcome], np.ndarray]:
-    """The outcomes with what the judge says of the images of the best codes; and those of the last
-    budget's first seeds, (M, scenes, H, W, 3) RGB, empty without scenes."""
-    system = make_system(generator, {})
-    params = jax.tree.map(jax.numpy.asarray, generator.params)
+    """The outcomes with what the judge says of the images of the best codes.
+
+    And the images of the last budget's first seeds, (M, scenes, H, W, 3) RGB, empty without scenes.
+    """
     judged, examples = [], np.zeros(0)
     for outcome, found in zip(outcomes, codes, strict=True):
         ranks, clipped, shown = np.zeros_like(outcome.judged), np.zeros_like(outcome.clipped), []
         for m in range(len(names.optimizers)):
             for j, o in enumerate(names.scenes):
-                images = _images(system, params, found[m, o], batch)
-                rgb = to_rgb(images)
-                clipped[m, j] = saturated_share(images)
-                ranks[m, j] = judge_ranks(judge, rgb, np.full(len(rgb), units[j]))
+                raw = _images(generator, found[m, o])
+                rgb = generator.preprocess.show(raw)
+                clipped[m, j] = _clipped_share(generator, raw)
+                ranks[m, j] = _ranks(_look(judge, rgb, judge.logits), units[j])
                 shown.append(rgb[0])
         judged.append(outcome._replace(judged=ranks, clipped=clipped))
         if shown:
@@ -79,16 +84,44 @@ def _judge(
     return judged, examples
 
 
-def _images(system: System, params, codes: np.ndarray, batch: int) -> np.ndarray:
-    """Raw images (N, H, W, 3) of codes (N, D), at most `batch` at once."""
-    drawn = [np.asarray(_draw(system, params, part)) for part in padded_batches(codes, batch)]
-    return np.concatenate(drawn)[: len(codes)]
+def _ranks(logits: np.ndarray, unit: int) -> np.ndarray:
+    """How many classes stand before a unit: logits (N, K) -> (N,)."""
+    own = logits[:, unit : unit + 1]
+    return np.where(np.isfinite(own[:, 0]), (logits > own).sum(1), logits.shape[1])
+
+
+def _clipped_share(generator: Generator, raw: np.ndarray) -> float:
+    """Share of pixels outside 0..255 in any channel; one that is not finite counts."""
+    pixels = generator.preprocess.to_rgb(raw)
+    return float(1 - ((pixels >= 0) & (pixels <= 255)).all(-1).mean())
+
+
+def _images(generator: Generator, codes: np.ndarray) -> np.ndarray:
+    """Raw images (N, H, W, 3) of codes (N, D)."""
+    static = generator.activations, generator.image, 0
+    return _each(static, generator.params, codes)
+
+
+def _look(classifier: Classifier, rgb: np.ndarray, blob: str) -> np.ndarray:
+    """A vector blob (N, K) of a classifier for pictures (N, H, W, 3) uint8, as a user sees them."""
+    static = classifier.activations, blob, classifier.size
+    return _each(static, classifier.params, classifier.preprocess.to_input(rgb))
+
+
+def _each(static: tuple[Any, str, int], params: Any, rows: np.ndarray) -> np.ndarray:
+    def found() -> Iterator[np.ndarray]:
+        for part, count in batches(rows, min(_BATCH, len(rows))):
+            yield np.asarray(_apply(static, params, part))[:count]
+
+    return np.concatenate(list(found()))
 
 
 @functools.partial(network_jit, static_argnums=0)
-def _draw(system: System, params, codes):
-    """Raw images (N, H, W, 3) of codes (N, D)."""
-    return jax.vmap(lambda code: draw(system, params, {}, code)[0])(codes)
+def _apply(static: tuple[Any, str, int], params, rows):
+    """A blob of rows (N, ...); images are resized to `size`, if it is not 0."""
+    activations, blob, size = static
+    rows = view(rows, size) if size else rows
+    return jax.vmap(lambda row: activations(params, row)[blob])(rows)
 
 
 def _write_arrays(out: Path, names: Names, outcomes: Sequence[Outcome], codes) -> None:
@@ -102,8 +135,8 @@ def _write_arrays(out: Path, names: Names, outcomes: Sequence[Outcome], codes) -
     write_arrays(out / "results.safetensors", arrays)
 
 
-def _write_tables(run, names: Names, outcomes, compared, costs) -> str:
-    """table.md and table.tex; gives the tables for the terminal."""
+def _write_tables(study: Study, names: Names, outcomes, compared, costs) -> str:
+    """Write table.md and table.tex; return the tables for the terminal."""
     given = [
         f"* cost of a code in forward passes, {group}: "
         + ", ".join(f"{kind} {cost:.2f}" for kind, cost in own.items())
@@ -111,9 +144,9 @@ def _write_tables(run, names: Names, outcomes, compared, costs) -> str:
     ]
     how = (
         f"{len(names.objectives)} objectives ({', '.join(names.objectives)}) x "
-        f"{len(run.seeds)} seeds; rates tuned per objective on {len(run.tune_seeds)} others"
+        f"{len(study.seeds)} seeds; rates tuned per objective on {len(study.tune_seeds)} others"
     )
-    lines, tex, text = [f"`{run.command}`", "", f"* {how}", machine_line(), *given], [], []
+    lines, tex, text = [f"`{study.command}`", "", f"* {how}", machine_line(), *given], [], []
     for outcome, found in zip(outcomes, compared, strict=True):
         rows = summary.table_rows(names, outcome, found)
         said = summary.sentences(names, outcome, found)
@@ -121,49 +154,63 @@ def _write_tables(run, names: Names, outcomes, compared, costs) -> str:
         lines += ["", f"## {heading}", "", format_markdown(rows), *(f"* {line}" for line in said)]
         tex.append(summary.latex_table(rows, f"{heading}: {how}."))
         text += ["", heading, format_table(rows), *said]
-    write_whole(run.out / "table.md", ("\n".join(lines) + "\n").encode())
-    write_whole(run.out / "table.tex", "\n".join(tex).encode())
+    write_atomic(study.out / "table.md", ("\n".join(lines) + "\n").encode())
+    write_atomic(study.out / "table.tex", "\n".join(tex).encode())
     return "\n".join(text)
 
 
 def _write_page(
-    run, names: Names, objectives, networks, outcomes, compared, examples, note: str
+    study: Study, names: Names, groups: Sequence[Group], nsfw: Classifier | None, last, note: str
 ) -> None:
     """images.png and report.html: the last budget, its first seed's images."""
-    folder.clear(run.out)
-    outcome, found = outcomes[-1], compared[-1]
-    said = summary.sentences(names, outcome, found)
-    gallery = []
+    outcome, compared, examples = last
+    for old in study.out.glob("images/*.png"):
+        old.unlink()
+    said = summary.sentences(names, outcome, compared)
+    gallery: list[ReportRun] = []
     links = ["table.md", "table.tex", "results.csv", "config.json", "results.safetensors"]
     if examples.size:
-        flat = examples.reshape(-1, *examples.shape[2:])
-        nsfw = look(networks[NSFW], flat, ["prob"])["prob"][:, NSFW_UNIT]
-        nsfw = nsfw.reshape(examples.shape[:2])
-        scenes = [_heading(objectives[i]) for i in names.scenes]
-        page = pages.images_page(names, scenes, found.order, examples, nsfw)
-        page.save(run.out / "images.png")
         links.insert(0, "images.png")
-        for m in found.order:
-            for j, scene in enumerate(scenes):
-                file = f"images/run{m * len(scenes) + j:05d}.png"
-                write_png(run.out / file, examples[m, j])
-                rank = outcome.judged[m, j, 0]
-                lines = (names.optimizers[m], scene, f"judge's rank {rank + 1}")
-                image = ReportImage(file, nsfw=float(nsfw[m, j]))
-                gallery.append(ReportRun((image,), lines))
+        targets = [target for group in groups for target in group.targets]
+        scenes = [_heading(targets[i]) for i in names.scenes]
+        scores = _sensitive(nsfw, examples)
+        page = pages.images_page(names, scenes, compared.order, examples, scores)
+        page.save(study.out / "images.png")
+        gallery = _gallery(study.out, names, scenes, outcome, compared.order, examples, scores)
     page = Page(
-        "Optimizers at equal cost",
-        summary.table_rows(names, outcome, found),
-        gallery,
-        command=run.command,
-        settings=describe(run, names, objectives),
+        title="Optimizers at equal cost",
+        summary=summary.table_rows(names, outcome, compared),
+        runs=gallery,
         note=f"Budget {outcome.budget:g} forward passes. " + " ".join(said),
+        command=study.command,
+        settings=describe(study, groups),
         traces="" if note else "plots.png",
         links=links,
     )
-    write_page(run.out / "report.html", page)
+    write_page(study.out / "report.html", page)
 
 
-def _heading(objective: Objective) -> str:
+def _sensitive(nsfw: Classifier | None, examples: np.ndarray) -> np.ndarray:
+    """P of the sensitive class of images (M, J, H, W, 3), (M, J); 0 without such a classifier."""
+    if nsfw is None or nsfw.sensitive is None:
+        return np.zeros(examples.shape[:2])
+    flat = examples.reshape(-1, *examples.shape[2:])
+    return _look(nsfw, flat, "prob")[:, nsfw.sensitive].reshape(examples.shape[:2])
+
+
+def _gallery(out: Path, names: Names, scenes, outcome, order, examples, scores) -> list[ReportRun]:
+    (out / "images").mkdir(exist_ok=True)
+    gallery = []
+    for m in order:
+        for j, scene in enumerate(scenes):
+            file = f"images/run{m * len(scenes) + j:05d}.png"
+            write_png(out / file, examples[m, j])
+            rank = outcome.judged[m, j, 0]
+            lines = (names.optimizers[m], scene, f"judge's rank {rank + 1}")
+            gallery.append(ReportRun((ReportImage(file, nsfw=float(scores[m, j])),), lines))
+    return gallery
+
+
+def _heading(target: Target) -> str:
     """A row's name of the table; of an objective given as terms the scene."""
-    return objective.scene if ":" in objective.name else objective.name
+    return target.scene if ":" in target.name else target.name

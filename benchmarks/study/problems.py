@@ -1,28 +1,26 @@
-"""The table of objectives: a line for each, as terms of `jaxsynth.terms`; and their arrays.
+"""The table of objectives: a line for each, as terms; and the problems that they make.
 
 Objectives that weigh the same classifiers are a group: one compiled evaluation serves all of them,
-and only those classifiers are climbed.
+and only those classifiers are evaluated.
 """
 
+import dataclasses
 import fnmatch
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
-import numpy as np
+from jaxsynth.chunks import Problem
+from jaxsynth.inputs import check_name
+from jaxsynth.maximize import Run, Settings, plan
+from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.objectives import GENERATOR, Objective, parse
+from jaxsynth.optimizers import PRIOR, Optimizer, by_name
+from jaxsynth.recipes import RECIPES
+from jaxsynth.system import START_IMAGE
 
-from jaxsynth.maximize import PLACES
-from jaxsynth.models.network import Network, Params
-from jaxsynth.system import ENCODER, GENERATOR, System, make_system, params_of, system_params
-from jaxsynth.terms import (
-    Term,
-    check_name,
-    is_class_blob,
-    parse_term,
-    system_shapes,
-    weights_and_watch,
-)
+PLACES, NSFW = "places", "nsfw"  # names of the two classifiers, as terms and flags have them
+START = RECIPES["goh"]  # every optimizer starts from N(0, 1) clipped to the box
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "mountain": ("places:fc8:mountain:1",),
@@ -39,30 +37,38 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "iceberg_and_nsfw": ("places:log_prob:iceberg:1", "nsfw:log_prob:NSFW:1"),
 }
 
+Models = Mapping[str, Classifier | Generator]  # classifiers by name, the generator as GENERATOR
 
-class Objective(NamedTuple):
-    """What is climbed; `scene` is the category that a judge should see, "" for none."""
+
+class Target(NamedTuple):
+    """A named objective; `scene` is the category that a judge should see, "" for none."""
 
     name: str
-    terms: tuple[Term, ...]
+    objective: Objective
     scene: str
 
 
 class Group(NamedTuple):
-    """Objectives that weigh the same classifiers; the leaves of weights are (objectives, ...)."""
+    """Objectives that weigh the same classifiers.
+
+    Attributes:
+      name: The classifiers' names.
+      targets: The objectives.
+      places: Of each target, its run in `problem`.
+      problem: A run of every target of the group, from any start: what all cells are made of.
+    """
 
     name: str
-    objectives: tuple[Objective, ...]
-    system: System
-    params: Mapping[str, Params]
-    weights: Mapping[str, Mapping[str, np.ndarray]]
+    targets: tuple[Target, ...]
+    places: tuple[int, ...]
+    problem: Problem
 
 
-def choose_objectives(patterns: Sequence[str], networks: Mapping[str, Network]) -> list[Objective]:
-    """Objectives by name or glob, or as terms joined by ` & `, in the order asked for, each once.
+def choose_objectives(patterns: Sequence[str], models: Models) -> list[Target]:
+    """Find objectives by name or glob, or as terms joined by ` & `, in order, each once.
 
     Raises:
-      ValueError: naming what is wrong, with the nearest names.
+      ValueError: Naming what is wrong, with the nearest names.
     """
     chosen: dict[str, tuple[str, ...]] = {}
     for pattern in patterns:
@@ -75,68 +81,88 @@ def choose_objectives(patterns: Sequence[str], networks: Mapping[str, Network]) 
         chosen |= found
     if not chosen:
         raise ValueError("no objective named: give names, globs or terms")
-    shapes = system_shapes(networks)
-    objectives = []
+    targets: list[Target] = []
     for name, texts in chosen.items():
-        terms = tuple(parse_term(text, networks, shapes) for text in texts)
-        weighed = _weighed(terms)
-        if same := next((o.name for o in objectives if _weighed(o.terms) == weighed), None):
+        objective = sum(parse(text, models) for text in texts)
+        weighed = _weighed(objective)
+        if START_IMAGE in {term.blob for term in objective.terms}:
+            raise ValueError(f"objective {name!r}: {START_IMAGE} is not measured here")
+        if same := next((t.name for t in targets if _weighed(t.objective) == weighed), None):
             raise ValueError(f"objectives {same!r} and {name!r} are the same: give one of them")
-        objectives.append(Objective(name, terms, _scene(terms, networks)))
-    return objectives
+        targets.append(Target(name, objective, _scene(objective)))
+    return targets
 
 
-def _weighed(terms: Sequence[Term]) -> Counter:
-    """What terms weigh altogether, by neuron."""
+def _weighed(objective: Objective) -> Counter:
+    """What an objective weighs altogether, by number of a blob."""
     weights: Counter = Counter()
-    for term in terms:
-        weights[term.network, term.blob, term.index] += term.weight
+    for term in objective.terms:
+        if term.how != "linear":
+            weights[term.network, term.blob, term.which] += term.weight
+        for index, value in zip(term.index, term.value, strict=False):
+            weights[term.network, term.blob, int(index)] += term.weight * float(value)
     return weights
 
 
+def _scene(objective: Objective) -> str:
+    """The label of the one scene that is raised, "" if there is none or there are several."""
+    raised = [
+        term.label
+        for term in objective.terms
+        if term.network == PLACES and term.weight > 0 and term.unit is not None
+    ]
+    return raised[0] if len(raised) == 1 else ""
+
+
 def make_groups(
-    objectives: Sequence[Objective], networks: Mapping[str, Network]
+    targets: Sequence[Target], models: Models, encoder: Classifier | None, batch: int
 ) -> tuple[Group, ...]:
-    """The objectives by the classifiers that they weigh, each group's arrays made ready."""
-    shapes = system_shapes(networks)
-    members: dict[tuple[str, ...], list[Objective]] = {}
-    for objective in objectives:
-        roles = {term.network for term in objective.terms} - {GENERATOR}
-        members.setdefault(tuple(sorted(roles)), []).append(objective)
-    scorers = {role: n for role, n in networks.items() if role not in (GENERATOR, ENCODER)}
-    params = system_params(networks[GENERATOR], scorers, networks.get(ENCODER))  # once for all
-    params = jax.tree.map(jax.numpy.asarray, params)
-    return tuple(
-        _group(roles, tuple(found), networks, params, shapes) for roles, found in members.items()
-    )
+    """Group objectives by the classifiers that they weigh, and make each group's problem.
+
+    Args:
+      targets: The objectives.
+      models: Classifiers and the generator.
+      encoder: The generator's, if an optimizer asks for it.
+      batch: Codes per evaluation.
+    """
+    members: dict[tuple[str, ...], list[Target]] = {}
+    for target in targets:
+        names = {model.role for model in target.objective.models()} - {GENERATOR}
+        members.setdefault(tuple(sorted(names)), []).append(target)
+    asks = "ppgn" if encoder is not None else "goh"
+    recipe = dataclasses.replace(START, steps=1)
+    settings = Settings(recipe=recipe, optimizer=by_name(asks), balance="sum", batch=batch)
+    shared: dict[str, Any] = {}  # parameters, once for all groups
+    groups = []
+    for names, found in members.items():
+        runs = [Run(0, target.objective) for target in found]
+        problem = plan(runs, models[GENERATOR], (), settings, encoder=encoder)
+        params = {name: shared.setdefault(name, p) for name, p in problem.params.items()}
+        name, places = "_".join(names) or GENERATOR, tuple(range(len(found)))
+        groups.append(Group(name, tuple(found), places, problem._replace(params=params)))
+    return tuple(groups)
 
 
 def part_of(group: Group, which: Sequence[int]) -> Group:
-    """Some of a group's objectives."""
-    return group._replace(
-        objectives=tuple(group.objectives[i] for i in which),
-        weights=jax.tree.map(lambda leaf: leaf[np.asarray(which)], group.weights),
-    )
+    """Return a group of some of its objectives."""
+    targets, places = (tuple(one[i] for i in which) for one in (group.targets, group.places))
+    return group._replace(targets=targets, places=places)
 
 
-def _group(roles, objectives, networks, params, shapes) -> Group:
-    classifiers = {role: networks[role] for role in roles}
-    system = make_system(networks[GENERATOR], classifiers, networks.get(ENCODER))
-    weights, _ = weights_and_watch([o.terms for o in objectives], shapes, [], np.float32)
-    return Group(
-        name="_".join(roles) or GENERATOR,
-        objectives=objectives,
-        system=system,
-        params=params_of(system, params),
-        weights=weights,
-    )
+def problem_for(group: Group, optimizer: Optimizer, steps: int) -> Problem:
+    """Return a group's problem for an optimizer, whose runs are still to be given."""
+    problem = asking(group.problem, optimizer.asks)
+    recipe = dataclasses.replace(problem.settings.recipe, steps=steps)
+    settings = dataclasses.replace(problem.settings, recipe=recipe, optimizer=optimizer)
+    return problem._replace(optimizer=optimizer, settings=settings)
 
 
-def _scene(terms: Sequence[Term], networks: Mapping[str, Network]) -> str:
-    """The label of the one scene that is raised, "" if there is none or there are several."""
-    raised = [
-        term.name
-        for term in terms
-        if term.network == PLACES and term.weight > 0 and is_class_blob(networks[PLACES], term.blob)
-    ]
-    return raised[0] if len(raised) == 1 else ""
+def asking(problem: Problem, asks: str) -> Problem:
+    """Return a problem whose evaluations give what an optimizer asks, and record only terms."""
+    structures = []
+    for structure in problem.structures:
+        look = structure.look
+        system = look.system if asks == PRIOR else look.system._replace(encoder=None)
+        look = look._replace(system=system, asks=asks, record=())
+        structures.append(structure._replace(look=look))
+    return problem._replace(structures=tuple(structures))

@@ -1,168 +1,254 @@
-"""A benchmark from networks to a folder of tables, plots and images; finished cells are kept."""
+"""A study from models to a folder of tables, plots and images; finished cells are not repeated.
+
+config.json            what was asked for last, costs, hashes, versions
+cells.json, cells/     finished parts (`jaxsynth.runs.parts`): costs of evaluations, and cells
+results.csv            tidy: a row per optimizer, budget, objective and seed
+results.safetensors    per budget and optimizer, arrays (objectives, seeds, ...): BUDGET/OPTIMIZER/
+                       start, best, codes, curve, rate (O,); marks of a budget: BUDGET/marks
+table.md, table.tex    a row per optimizer, a table per budget
+plots.png, images.png, report.html
+
+Optimizers and budgets can be added to a study that is there: a part is known by what it was made
+of, and no cell depends on another one.
+"""
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.study import cells, folder, output, tuning
-from benchmarks.study.climb import Costs, step_cost, steps_within
+from benchmarks.study import cells, output, tuning
+from benchmarks.study.cells import Costs, Work, step_cost, steps_within
 from benchmarks.study.costs import measured_costs
-from benchmarks.study.problems import Group, Objective, make_groups
-from benchmarks.study.setting import BenchmarkRun, check_budgets, describe, given_costs
+from benchmarks.study.problems import START, Group, Models, Target, make_groups
+from benchmarks.study.setting import (
+    Study,
+    cell_made_of,
+    check_budgets,
+    cost_made_of,
+    describe,
+    given_costs,
+)
 from benchmarks.study.summary import Names, Outcome
-from jaxsynth.evaluation.looks import label_units
-from jaxsynth.models.network import Network
-from jaxsynth.optimizers import Optimizer, make_optimizer
+from jaxsynth.models.base import Classifier
+from jaxsynth.objectives import GENERATOR
+from jaxsynth.optimizers import VALUE, Optimizer, make_optimizer
 from jaxsynth.recipes import make_box
-from jaxsynth.system import GENERATOR
+from jaxsynth.runs.folder import LOCK, write_config
+from jaxsynth.runs.parts import Parts
 
 Say = Callable[[str], None]
 _BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "edge", "steps", "spent")
+_FILES = ("results.csv", "table.md", "table.tex", "plots.png", "images.png", "images/*.png")
+
+
+class Bench(NamedTuple):
+    """A study under way."""
+
+    study: Study
+    work: Work
+    costs: dict[str, Costs]  # by group
+    parts: Parts
+    say: Say
 
 
 def benchmark(
-    run: BenchmarkRun,
-    networks: Mapping[str, Network],
-    judge: Network,
-    objectives: Sequence[Objective],
+    study: Study,
+    models: Models,
+    judge: Classifier,
+    targets: Sequence[Target],
     say: Say,
-    on_step: Callable[[int], None] = lambda runs: None,
-    on_plan: Callable[[int], None] = lambda run_steps: None,
+    encoder: Classifier | None = None,
+    progress: tuple[Callable[[int], None], Callable[[int], None]] = (lambda n: None,) * 2,
 ) -> str:
-    """Computes what is missing, writes the folder, and gives the tables as text.
+    """Compute what is missing, write the folder, and return the tables as text.
 
     Args:
-      networks: generator, classifiers, and the generator's encoder if an optimizer needs it.
-      judge: a scene network that no objective knows.
-      on_step: called after every step with the number of runs that made it.
-      on_plan: called once, with the sum of what on_step will be told.
+      study: What is asked for.
+      models: Generator and classifiers by name.
+      judge: A scene network that no objective knows.
+      targets: The objectives.
+      say: Called with lines of news.
+      encoder: The generator's, if an optimizer asks for it.
+      progress: The first is called after every step with the number of runs that made it, the
+        second once before, with their sum.
 
     Raises:
-      ValueError: for a budget that pays for no step, an objective that is not finite at a start, a
-        population that the batch does not hold, a folder that is not this benchmark's.
+      ValueError: For a budget that pays for no step, an objective that is not finite at a start, a
+        population that the batch does not hold, a folder of another study.
     """
-    groups = make_groups(objectives, networks)
-    ordered = [o for group in groups for o in group.objectives]
-    names = Names(
-        optimizers=run.optimizers,
-        kinds=tuple(make_optimizer(name).asks for name in run.optimizers),
-        objectives=tuple(o.name for o in ordered),
-        scenes=tuple(i for i, o in enumerate(ordered) if o.scene),
-    )
-    units = label_units([ordered[i].scene for i in names.scenes], judge)
-    generator = networks[GENERATOR]
-    upper, lower = (generator.code.upper, generator.code.lower) if generator.code else (None, None)
-    box = make_box(cells.START, generator.input_shape[0], upper, np.float32, lower)
-    config = describe(run, names, ordered)
-    before = folder.read_earlier(run.out, config, run.resume, run.overwrite)
-    work = cells.Work(box, run.batch, on_step)
+    _check_folder(study)
+    groups = make_groups(targets, models, encoder, study.batch)
+    names = _names(study, groups)
+    units = [judge.unit_of(scene) for scene in _scenes(groups, names)]
+    work = Work(_box(models[GENERATOR]), study.batch, progress[0])
     for group in groups:
-        cells.check_starts(work, group, (*run.seeds, *run.tune_seeds))
-    known = before.get("costs", {})
-    costs = {g.name: _costs(run, names, g, box, known.get(g.name, {})) for g in groups}
+        cells.check_starts(work, group, (*study.seeds, *study.tune_seeds))
+    parts = _parts(study) if study.resume else None
+    costs = {group.name: _costs(study, names, group, work, parts) for group in groups}
     for own in costs.values():
-        check_budgets(run, own)
-    folder.make_ready(run.out, config, before, costs)
-    cells_of = itertools.product(run.optimizers, groups, run.budgets)
-    on_plan(sum(_run_steps(run, name, group, costs, budget) for name, group, budget in cells_of))
+        check_budgets(study, own)
+    bench = Bench(study, work, costs, parts or _parts(study), say)
+    cells_of = list(itertools.product(study.optimizers, groups, study.budgets))
+    progress[1](sum(_run_steps(bench, *cell) for cell in cells_of))
+    _save_costs(bench, groups)
+    write_config(study.out, describe(study, groups) | {"costs": costs})
     for group in groups:
-        given = ", ".join(f"{kind} {cost:.2f}" for kind, cost in costs[group.name].items())
+        given = ", ".join(f"{asks} {cost:.2f}" for asks, cost in costs[group.name].items())
         say(f"{group.name}: cost of a code in forward passes: {given}")
     outcomes = []
-    for budget in run.budgets:
-        found = [_optimizer(run, work, name, groups, costs, budget, say) for name in run.optimizers]
-        outcomes.append(_outcome(run, names, budget, found))
-    outcomes, codes = [o for o, _ in outcomes], [c for _, c in outcomes]
-    return output.write(run, names, ordered, units, networks, judge, outcomes, codes, costs)
+    for budget in study.budgets:
+        found = [_optimizer(bench, name, groups, budget) for name in study.optimizers]
+        outcomes.append(_outcome(study, names, budget, found))
+    found = [o for o, _ in outcomes], [c for _, c in outcomes], costs
+    return output.write(study, names, groups, units, models, judge, found)
 
 
-def _costs(run: BenchmarkRun, names: Names, group: Group, box, known: Costs) -> Costs:
-    """Those that were given, or measured of the kinds that are not known yet."""
-    if given := given_costs(run):
+def _names(study: Study, groups: Sequence[Group]) -> Names:
+    ordered = [target for group in groups for target in group.targets]
+    return Names(
+        optimizers=study.optimizers,
+        kinds=tuple(make_optimizer(name).asks for name in study.optimizers),
+        objectives=tuple(target.name for target in ordered),
+        scenes=tuple(i for i, target in enumerate(ordered) if target.scene),
+    )
+
+
+def _scenes(groups: Sequence[Group], names: Names) -> list[str]:
+    ordered = [target for group in groups for target in group.targets]
+    return [ordered[i].scene for i in names.scenes]
+
+
+def _box(generator):
+    upper, lower = (None, None) if generator.code is None else generator.code[:2]
+    return make_box(START, generator.code_size, upper, np.float32, lower)
+
+
+def _check_folder(study: Study) -> None:
+    """Raise ValueError if the folder holds anything and no flag says what to do with it."""
+    occupied = study.out.is_dir() and any(path.name != LOCK for path in study.out.iterdir())
+    if occupied and not (study.resume or study.overwrite):
+        raise ValueError(
+            f"output folder {study.out} is not empty: the same command with --resume goes on with "
+            "a benchmark that was stopped; else choose another --out, or --overwrite"
+        )
+
+
+def _parts(study: Study) -> Parts:
+    """The finished parts of this study; those of another one are cleared if that was asked for."""
+    how = {"resume": study.resume, "overwrite": study.overwrite}
+    return Parts(study.out, study.command, **how, stem="cells", files=_FILES)
+
+
+def _costs(study: Study, names: Names, group: Group, work: Work, parts: Parts | None) -> Costs:
+    """Those that were given, else saved ones, and the others measured."""
+    if given := given_costs(study):
         return given
-    if missing := sorted(set(names.kinds) - known.keys()):
-        measured = measured_costs(group, missing, cells.starts(box, run.seeds), run.batch)
-        return measured | dict(known)
+    wanted = [VALUE, *sorted(set(names.kinds) - {VALUE})]
+    known = {
+        asks: parts.value(_cost(group, asks))
+        for asks in wanted
+        if parts and parts.done(_cost(group, asks), cost_made_of(study, group, asks))
+    }
+    if missing := [asks for asks in wanted if asks not in known]:
+        codes = cells.starts(work.box, study.seeds)
+        return dict(measured_costs(group, missing, codes, study.batch)) | known
     return known
 
 
-def _run_steps(run: BenchmarkRun, name: str, group: Group, costs, budget: float) -> int:
+def _save_costs(bench: Bench, groups: Sequence[Group]) -> None:
+    for group, (asks, cost) in ((g, pair) for g in groups for pair in bench.costs[g.name].items()):
+        made_of = cost_made_of(bench.study, group, asks)
+        if not bench.parts.done(_cost(group, asks), made_of):
+            bench.parts.save(_cost(group, asks), made_of, value=cost)
+
+
+def _cost(group: Group, asks: str) -> str:
+    return f"cost@{group.name}@{asks}"
+
+
+def _run_steps(bench: Bench, name: str, group: Group, budget: float) -> int:
     """Runs x steps that a cell still takes."""
-    optimizer = make_optimizer(name)
-    tune, report = _missing(run, optimizer, _key(name, budget, group))
-    seeds = report * len(run.seeds)
-    seeds += tune * len(optimizer.rates(run.factors)) * len(run.tune_seeds)
-    return seeds * len(group.objectives) * steps_within(optimizer, costs[group.name], budget)
+    study, optimizer = bench.study, make_optimizer(name)
+    tune, report = _missing(bench, name, group, budget)
+    seeds = report * len(study.seeds)
+    seeds += tune * len(optimizer.rates(study.factors)) * len(study.tune_seeds)
+    steps = steps_within(optimizer, bench.costs[group.name], budget)
+    return seeds * len(group.targets) * steps
 
 
-def _missing(run: BenchmarkRun, optimizer: Optimizer, key: str) -> tuple[bool, bool]:
+def _missing(bench: Bench, name: str, group: Group, budget: float) -> tuple[bool, bool]:
     """Whether a cell is still to be tuned, and to be reported."""
-    report = not folder.has_cell(run.out, _reported(key))
-    choice = len(optimizer.rates(run.factors)) > 1
-    return report and choice and not folder.has_cell(run.out, _tuned(key)), report
+    rates = make_optimizer(name).rates(bench.study.factors)
+    made_of = cell_made_of(bench.study, name, group, bench.costs[group.name])
+    tune, report = _keys(name, group, budget)
+    report_missing = not bench.parts.done(report, made_of)
+    return report_missing and len(rates) > 1 and not bench.parts.done(tune, made_of), report_missing
 
 
-def _key(name: str, budget: float, group: Group) -> str:
-    """Of a cell's files: no two budgets share one."""
-    return f"{name}@{float(budget)!r}@{group.name}"
+def _keys(name: str, group: Group, budget: float) -> tuple[str, str]:
+    """Names of a cell's tuning and of what it reports: no two budgets share one."""
+    key = f"{name}@{float(budget)!r}@{group.name}"
+    return f"{key}@tune", f"{key}@report"
 
 
-def _tuned(key: str) -> str:
-    return f"{key}@tune"
-
-
-def _reported(key: str) -> str:
-    return f"{key}@report"
-
-
-def _optimizer(run, work, name: str, groups, costs, budget: float, say: Say) -> dict[str, Any]:
+def _optimizer(bench: Bench, name: str, groups: Sequence[Group], budget: float) -> dict[str, Any]:
     """One optimizer on all groups at a budget: arrays joined along the objectives."""
-    parts = [_cell(run, work, name, group, costs[group.name], budget, say) for group in groups]
+    parts = [_cell(bench, name, group, budget) for group in groups]
     joined = {key: np.concatenate([part[key] for part in parts]) for key in _BY_OBJECTIVE}
-    at_once = run.batch // make_optimizer(name).population
+    at_once = bench.study.batch // make_optimizer(name).population
     places = sum(-(-part["start"].size // at_once) * at_once for part in parts)
     seconds = sum(float(part["seconds"][0]) for part in parts)
     return joined | {"seconds": seconds / places}
 
 
-def _cell(run, work, name: str, group: Group, costs: Costs, budget: float, say: Say):
-    """One optimizer on one group: tuned and reported, or what was kept of it."""
-    optimizer, key = make_optimizer(name), _key(name, budget, group)
-    tune, report = _missing(run, optimizer, key)
+def _cell(bench: Bench, name: str, group: Group, budget: float) -> dict[str, np.ndarray]:
+    """One optimizer on one group: tuned and reported, or what was saved of it."""
+    costs, optimizer = bench.costs[group.name], make_optimizer(name)
+    tuned, reported = _keys(name, group, budget)
+    tune, report = _missing(bench, name, group, budget)
     if not report:
-        return folder.load_cell(run.out, _reported(key))
-    rates = optimizer.rates(run.factors)
+        return bench.parts.arrays(reported)
+    study, rates = bench.study, optimizer.rates(bench.study.factors)
+    made_of = cell_made_of(study, name, group, costs)
     if tune:
-        seeds, further = run.tune_seeds, run.further_rates
-        swept = tuning.tune(work, optimizer, group, costs, budget, rates, seeds, further)
-        folder.save_cell(run.out, _tuned(key), swept._asdict())
-    chosen = np.full(len(group.objectives), rates[0])
-    edge = np.zeros(len(chosen), int)
+        seeds, further = study.tune_seeds, study.further_rates
+        swept = tuning.tune(bench.work, optimizer, group, costs, budget, rates, seeds, further)
+        bench.parts.save(tuned, made_of, arrays=swept._asdict())
+    chosen, edge = np.full(len(group.targets), rates[0]), np.zeros(len(group.targets), int)
     if len(rates) > 1:
-        swept = tuning.Tuned(**folder.load_cell(run.out, _tuned(key)))
+        swept = tuning.Tuned(**bench.parts.arrays(tuned))
         chosen, edge = tuning.choose_rates(swept), tuning.edges(swept, optimizer.largest)
-    cells.warm_up(work, optimizer, group, costs)
-    begin = time.perf_counter()
-    found = cells.climb_all(work, optimizer, group, costs, budget, chosen, run.seeds)
-    seconds, steps = time.perf_counter() - begin, steps_within(optimizer, costs, budget)
-    arrays = found._asdict() | {
-        "rate": chosen,
-        "edge": edge,
-        "steps": np.full(len(chosen), steps),
-        "spent": np.full(len(chosen), steps * step_cost(optimizer, costs)),
-        "seconds": np.array([seconds]),
-    }
-    folder.save_cell(run.out, _reported(key), arrays)
-    median = np.median(found.best, axis=1)
-    values = ", ".join(f"{o.name} {v:.3g}" for o, v in zip(group.objectives, median, strict=True))
-    say(f"{name}, budget {budget:g}, {seconds:.0f} s: {values}")
+    arrays = _report(bench, optimizer, group, budget, chosen) | {"edge": edge}
+    bench.parts.save(reported, made_of, arrays=arrays)
+    median = np.median(arrays["best"], axis=1)
+    values = ", ".join(f"{t.name} {v:.3g}" for t, v in zip(group.targets, median, strict=True))
+    bench.say(f"{name}, budget {budget:g}, {arrays['seconds'][0]:.0f} s: {values}")
     return arrays
 
 
-def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Outcome, np.ndarray]:
+def _report(
+    bench: Bench, optimizer: Optimizer, group: Group, budget: float, rates: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What is found from the reported seeds with these rates (O,)."""
+    costs = bench.costs[group.name]
+    cells.warm_up(bench.work, optimizer, group, costs)
+    begin = time.perf_counter()
+    found = cells.optimise_all(
+        bench.work, optimizer, group, costs, budget, rates, bench.study.seeds
+    )
+    seconds, steps = time.perf_counter() - begin, steps_within(optimizer, costs, budget)
+    return found._asdict() | {
+        "rate": rates,
+        "steps": np.full(len(rates), steps),
+        "spent": np.full(len(rates), steps * step_cost(optimizer, costs)),
+        "seconds": np.array([seconds]),
+    }
+
+
+def _outcome(study: Study, names: Names, budget: float, found) -> tuple[Outcome, np.ndarray]:
     """One budget's results, not judged yet, and their codes (M, O, S, D)."""
     stacked = {key: np.stack([one[key] for one in found]) for key in found[0]}
     outcome = Outcome(
@@ -172,7 +258,7 @@ def _outcome(run: BenchmarkRun, names: Names, budget: float, found) -> tuple[Out
         best=stacked["best"],
         curve=stacked["curve"],
         rates=stacked["rate"],
-        edge=stacked["edge"] if len(run.factors) > 1 else None,
+        edge=stacked["edge"] if len(study.factors) > 1 else None,
         steps=stacked["steps"],
         spent=stacked["spent"],
         seconds=stacked["seconds"],

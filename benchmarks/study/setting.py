@@ -1,4 +1,4 @@
-"""What a benchmark is asked for, and what of it cannot be had."""
+"""What a study is asked for, and what of it cannot be had."""
 
 import dataclasses
 import fnmatch
@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study.climb import Costs, check_batch, steps_within
-from benchmarks.study.problems import Objective
-from benchmarks.study.summary import Names
+from benchmarks.study.cells import Costs, check_batch, steps_within
+from benchmarks.study.problems import Group
+from jaxsynth.environment import this_device
+from jaxsynth.objectives import GENERATOR
 from jaxsynth.optimizers import (
     GRADIENT,
     OPTIMIZERS,
@@ -17,22 +18,26 @@ from jaxsynth.optimizers import (
     check_optimizer_name,
     make_optimizer,
 )
-from jaxsynth.terms import Term
+from jaxsynth.system import ENCODER
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchmarkRun:
-    """A benchmark as its flags ask for it.
+class Study:
+    """A study as its flags ask for it.
 
     Attributes:
-      optimizers: names that `choose_optimizers` gives.
-      seeds, tune_seeds: reported, and used for tuning only.
-      budgets: forward passes of a run.
-      factors: of every optimizer's own rate, in the tuning sweep.
-      further_rates: how many are tried beyond an end of it at most.
-      batch: codes per evaluation.
-      gradient_cost: forward passes that a gradient counts as, and one with the encoder's pass; ()
+      optimizers: Names that `choose_optimizers` gives.
+      seeds, tune_seeds: Reported, and used for tuning only.
+      budgets: Forward passes of a run.
+      factors: Of every optimizer's own rate, in the tuning sweep.
+      further_rates: How many are tried beyond an end of it at most.
+      batch: Codes per evaluation.
+      gradient_cost: Forward passes that a gradient counts as, and one with the encoder's pass; ()
         to measure them.
+      out: The folder.
+      command: What was typed.
+      records: What identifies the weights of each model, by the name that it goes by.
+      resume, overwrite: What to do with a study that is there.
     """
 
     optimizers: tuple[str, ...]
@@ -68,57 +73,84 @@ def choose_optimizers(patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def check_budgets(run: BenchmarkRun, costs: Costs | None = None) -> None:
-    """Raises ValueError unless budgets can be told apart, every one pays for a step of every
-    optimizer, and the batch holds its population. Without costs those that were given count, else a
-    forward pass."""
-    costs = costs or given_costs(run) or dict.fromkeys((VALUE, GRADIENT, PRIOR), 1.0)
-    if len({f"{budget:g}" for budget in run.budgets}) < len(run.budgets):
-        raise ValueError(f"budgets {run.budgets}: two agree in six digits, which name them")
-    for name in run.optimizers:
+def check_budgets(study: Study, costs: Costs | None = None) -> None:
+    """Check that every budget pays for a step of every optimizer.
+
+    Without costs those that were given count, else a forward pass.
+
+    Raises:
+      ValueError: If one does not, two budgets cannot be told apart, or a batch does not hold a
+        population.
+    """
+    costs = costs or given_costs(study) or dict.fromkeys((VALUE, GRADIENT, PRIOR), 1.0)
+    if len({f"{budget:g}" for budget in study.budgets}) < len(study.budgets):
+        raise ValueError(f"budgets {study.budgets}: two agree in six digits, which name them")
+    for name in study.optimizers:
         optimizer = make_optimizer(name)
         try:
-            check_batch(optimizer, run.batch)
-            for budget in run.budgets:
+            check_batch(optimizer, study.batch)
+            for budget in study.budgets:
                 steps_within(optimizer, costs, budget)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
 
-def given_costs(run: BenchmarkRun) -> Costs:
-    """Those of --gradient_cost; {} if they are to be measured."""
-    if not run.gradient_cost:
+def given_costs(study: Study) -> Costs:
+    """Return the costs of --gradient_cost; {} if they are to be measured."""
+    if not study.gradient_cost:
         return {}
-    return dict(zip((VALUE, GRADIENT, PRIOR), (1.0, *run.gradient_cost), strict=True))
+    return dict(zip((VALUE, GRADIENT, PRIOR), (1.0, *study.gradient_cost), strict=True))
 
 
-def describe(run: BenchmarkRun, names: Names, objectives: Sequence[Objective]) -> dict[str, Any]:
-    """What decides the numbers, as config.json holds it."""
+def describe(study: Study, groups: Sequence[Group]) -> dict[str, Any]:
+    """Return what decides the numbers, as config.json holds it."""
     return {
         "experiment": "benchmark_optimizers",
-        "command": run.command,
-        "optimizers": list(names.optimizers),
-        "rows": {name: _row(run, name) for name in names.optimizers},
-        "objectives": list(names.objectives),
-        "terms": {o.name: [_text(term) for term in o.terms] for o in objectives},
-        "seeds": list(run.seeds),
-        "tune_seeds": list(run.tune_seeds),
-        "budgets": list(run.budgets),
-        "rates": list(run.factors),
-        "further_rates": run.further_rates,
-        "batch": run.batch,
-        "gradient_cost": list(run.gradient_cost),
-        "networks": dict(run.records),
+        "command": study.command,
+        "optimizers": list(study.optimizers),
+        "rows": {name: _row(study, name) for name in study.optimizers},
+        "objectives": {name: text for group in groups for name, text in _texts(group).items()},
+        "seeds": list(study.seeds),
+        "tune_seeds": list(study.tune_seeds),
+        "budgets": list(study.budgets),
+        "rates": list(study.factors),
+        "further_rates": study.further_rates,
+        "batch": study.batch,
+        "gradient_cost": list(study.gradient_cost),
+        "networks": dict(study.records),
     }
 
 
-def _row(run: BenchmarkRun, name: str) -> list[float]:
+def cost_made_of(study: Study, group: Group, asks: str) -> dict[str, Any]:
+    """Return everything that decides the cost of an evaluation of a group."""
+    names = [GENERATOR, *(c.name for c in group.problem.structures[0].look.system.classifiers)]
+    names += [ENCODER] if asks == PRIOR else []
+    return {
+        "objectives": _texts(group),
+        "networks": {name: study.records.get(name) for name in names},
+        "batch": study.batch,
+        "gradient_cost": list(study.gradient_cost),
+        "device": this_device(),
+    }
+
+
+def cell_made_of(study: Study, name: str, group: Group, costs: Costs) -> dict[str, Any]:
+    """Return everything that decides a cell but its budget, which is in its name."""
+    asks = make_optimizer(name).asks
+    return cost_made_of(study, group, asks) | {
+        "population and rates": _row(study, name),
+        "seeds": list(study.seeds),
+        "tune_seeds": list(study.tune_seeds),
+        "further_rates": study.further_rates,
+        "cost": costs[asks],
+    }
+
+
+def _row(study: Study, name: str) -> list[float]:
     """Population and rates of an optimizer's row: they tell whether it has changed."""
     optimizer = make_optimizer(name)
-    return [float(optimizer.population), *optimizer.rates(run.factors)]
+    return [float(optimizer.population), *optimizer.rates(study.factors)]
 
 
-def _text(term: Term) -> str:
-    """A term as the numbers that it weighs: network:blob:index:weight."""
-    index = ",".join(map(str, term.index))
-    return f"{term.network}:{term.blob}:{index}:{term.weight!r}"
+def _texts(group: Group) -> dict[str, str]:
+    return {target.name: str(target.objective) for target in group.targets}

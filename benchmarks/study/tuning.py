@@ -1,4 +1,4 @@
-"""The rates that an optimizer is shown at: a sweep from seeds that are not reported. Pure.
+"""The rate of an optimizer: a sweep over rates from seeds that are not reported. Pure.
 
 For every objective by itself the rate of the highest median over the seeds is chosen. Where that is
 at an end of the sweep, rates beyond it are tried as well.
@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.study.cells import Work, climb_all
-from benchmarks.study.climb import Costs
+from benchmarks.study.cells import Costs, Work, optimise_all
 from benchmarks.study.problems import Group, part_of
 from jaxsynth.optimizers import Optimizer
 
@@ -37,12 +36,14 @@ def tune(
     seeds: Sequence[int],
     further: int,
 ) -> Tuned:
-    """A sweep over two rates or more, and up to `further` beyond an end where an objective's best
-    rate is. Steps of the further ones are told to `work.on_step` as made by no run."""
-    count, untold = len(group.objectives), work._replace(on_step=lambda runs: work.on_step(0))
+    """Sweep over rates, and over up to `further` beyond an end that is an objective's best.
+
+    Steps of the further ones are told to `work.on_step` as made by no run.
+    """
+    count, untold = len(group.targets), work._replace(on_step=lambda runs: work.on_step(0))
     grid = np.repeat(np.asarray(rates)[:, None], count, axis=1)  # (K, O)
     tuned = Tuned(
-        np.asarray(rates), climb_all(work, optimizer, group, costs, budget, grid, seeds).best
+        np.asarray(rates), optimise_all(work, optimizer, group, costs, budget, grid, seeds).best
     )
     for _ in range(further):
         ends = edges(tuned, optimizer.largest)
@@ -52,7 +53,7 @@ def tune(
             if len(which := np.flatnonzero(ends == end)):
                 rate, own = min(_beyond(tuned.rates, end), optimizer.largest), part_of(group, which)
                 grid = np.full((1, len(which)), rate)
-                found = climb_all(untold, optimizer, own, costs, budget, grid, seeds).best
+                found = optimise_all(untold, optimizer, own, costs, budget, grid, seeds).best
                 row = np.full((1, count, len(seeds)), -np.inf, found.dtype)
                 row[:, which] = found
                 tuned = Tuned(np.append(tuned.rates, rate), np.concatenate([tuned.best, row]))
@@ -60,13 +61,15 @@ def tune(
 
 
 def choose_rates(tuned: Tuned) -> np.ndarray:
-    """The rate (O,) of the highest median over seeds, of equal ones the first that was tried."""
+    """Return the rate (O,) of the highest median over seeds, the first tried of equal ones."""
     return tuned.rates[np.median(tuned.best, axis=2).argmax(axis=0)]
 
 
 def edges(tuned: Tuned, most: float) -> np.ndarray:
-    """(O,): 1 where the largest rate that was tried on an objective is chosen and is less than
-    `most`, -1 where the smallest is, else 0."""
+    """Return (O,): where an end of the rates that were tried on an objective is chosen.
+
+    1 for the largest, if it is less than `most`, -1 for the smallest, else 0.
+    """
     tried = np.isfinite(tuned.best).any(axis=2)  # (K, O)
     rates, chosen = tuned.rates[:, None], choose_rates(tuned)
     largest = np.where(tried, rates, -np.inf).max(axis=0)
