@@ -1,3 +1,4 @@
+# ruff: noqa: E402, I001
 """benchmark_optimizers: its statistics by hand, every optimizer of the table, its launcher."""
 
 import csv
