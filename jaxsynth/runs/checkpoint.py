@@ -41,7 +41,8 @@ from jaxsynth.chunks import Results
 from jaxsynth.disk import check_regular, whole_file
 from jaxsynth.runs.folder import GONE, RESULTS, STOP, UNFINISHED, load_arrays, write_arrays
 
-_ITEM_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "U8": 1, "BOOL": 1}
+_KINDS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U32": "<u4", "U8": "u1"}
+_KINDS |= {"BOOL": "?"}
 _PLAIN = ("codes", "best_codes", "recorded_codes", "objective", "ended", "sound")
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: array}}
 
@@ -66,7 +67,11 @@ def load_chunk(folder: Path, first: int) -> Results:
     Raises:
       ValueError: if its file is damaged.
     """
-    return _from_arrays(load_arrays(_chunk(folder, first)))
+    path = _chunk(folder, first)
+    try:
+        return from_arrays(load_arrays(path))
+    except KeyError as missing:
+        raise ValueError(f"{path} cannot be read (array {missing} is missing): delete it") from None
 
 
 def save_progress(folder: Path, first: int, progress: Progress) -> None:
@@ -132,9 +137,33 @@ def read_arrays(folder: str | Path) -> Results:
     """
     path = Path(folder) / RESULTS
     try:
-        return _from_arrays(safetensors.numpy.load_file(path))
+        return from_arrays(map_arrays(path))
+    except KeyError as missing:
+        raise ValueError(f"{path} holds no readable results: array {missing} is missing") from None
+
+
+def map_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Map the arrays of a safetensors file: their pages are read when they are asked for.
+
+    Raises:
+      ValueError: if it is no readable safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="np"), open(path, "rb") as file:  # a check
+            begin = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(begin - 8))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} holds no readable results: {error}") from None
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        kind, shape, offset = _KINDS[entry["dtype"]], entry["shape"], entry["data_offsets"][0]
+        if math.prod(shape):
+            mapped = np.memmap(path, kind, "r", begin + offset, tuple(shape))
+            found[name] = np.asarray(mapped)  # a plain array is quicker to index
+        else:
+            found[name] = np.zeros(shape, kind)  # nothing cannot be mapped
+    return found
 
 
 def read_image_of(folder: Path, run: int, which: str = "last") -> np.ndarray:
@@ -187,17 +216,15 @@ def _to_arrays(chunk: Results, start_codes: np.ndarray) -> dict[str, np.ndarray]
     return arrays
 
 
-def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
-    try:
-        looks = {
-            which: Evaluation(
-                arrays[f"objective_{which}"], _nested(arrays, which), arrays[f"images/{which}"]
-            )
-            for which in ("last", "best")
-        }
-        plain = {name: arrays[name] for name in _PLAIN}
-    except KeyError as missing:
-        raise ValueError(f"array {missing} is missing") from None
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
+    """Make results of the arrays of results.safetensors; KeyError if one is missing."""
+    looks = {
+        which: Evaluation(
+            arrays[f"objective_{which}"], _nested(arrays, which), arrays[f"images/{which}"]
+        )
+        for which in ("last", "best")
+    }
+    plain = {name: arrays[name] for name in _PLAIN}
     return Results(**plain, watched=_nested(arrays, "activations"), **looks)
 
 
@@ -234,7 +261,7 @@ def _join_files(path: Path, parts: Sequence[Path]) -> None:
     header, end = {}, 0
     for name, found in shapes.items():
         kind, shape = found[0][0], [sum(s[0] for _, s in found), *found[0][1][1:]]
-        size = math.prod(shape) * _ITEM_SIZES[kind]
+        size = math.prod(shape) * np.dtype(_KINDS[kind]).itemsize
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()

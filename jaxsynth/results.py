@@ -1,0 +1,413 @@
+"""Finished runs: one (`Result`), many (`SweepResult`), and folders of them."""
+
+import base64
+import csv
+import dataclasses
+import functools
+import html
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+from PIL.PngImagePlugin import PngInfo
+
+from jaxsynth import table
+from jaxsynth.ascent import ChunkResult
+from jaxsynth.disk import write_whole
+from jaxsynth.images import to_rgb
+from jaxsynth.inputs import check_name
+from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
+from jaxsynth.objectives import Objective, parse
+from jaxsynth.report.tables import write_csv
+from jaxsynth.runs.checkpoint import from_arrays, map_arrays
+from jaxsynth.runs.folder import METRICS, RESULTS, read_config
+
+BLUR_ABOVE = 0.5  # P of a sensitive class above which a picture waits for a click
+_SHOWN, _SIDE = 24, 192  # pictures of a sweep in a notebook, and their side in pixels
+_STYLE = (
+    "<style>.jaxsynth figure{display:inline-block;margin:4px;font:12px sans-serif;"
+    "vertical-align:top}.jaxsynth input{display:none}.jaxsynth img{image-rendering:pixelated}"
+    ".jaxsynth input+img{filter:blur(16px)}.jaxsynth input:checked+img{filter:none}</style>"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run: a seed of one objective.
+
+    Attributes:
+      seed: decides its start code and its jitter.
+      objective: what it maximises; its text where a folder was read without the models.
+      row, column: its place on the contact sheet.
+      origin: what its start code was the final code of, FOLDER:RUN, if it continues another run.
+    """
+
+    seed: int
+    objective: Objective
+    row: str = ""
+    column: str = ""
+    origin: str = ""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The run in a config file."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return plain | {"objective": str(self.objective)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SweepResult:
+    """Finished runs; `sweep[3]` is one, `sweep["mountain"]` those of a row, `sweep[:4]` the first.
+
+    Attributes:
+      runs: in order.
+      arrays: of all of them; memory maps of a folder's results.safetensors, if there is one.
+      start_codes: (R, D).
+      generator, classifiers: the models that made and judged the images; None and () where a folder
+        was read without them.
+      settings: how they were computed.
+      config: everything that decided them, as config.json has it.
+      folder: where they are saved, if they are.
+      numbers: (R,) of the runs in the whole sweep.
+    """
+
+    runs: Sequence[Run]
+    arrays: ChunkResult
+    start_codes: np.ndarray
+    generator: Generator | None
+    classifiers: tuple[Classifier, ...]
+    settings: Any
+    config: Mapping[str, Any]
+    folder: Path | None = None
+    numbers: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> "Iterator[Result]":
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, which: int | str | slice) -> "Result | SweepResult":
+        """Give a run by its place, or the runs of a row by its name, or a slice of them.
+
+        Raises:
+          ValueError: for a name that no row has, with the nearest ones.
+          IndexError: for a place that there is none of.
+        """
+        if isinstance(which, str):
+            names = [run.row for run in self.runs]
+            check_name("row", which, list(dict.fromkeys(names)))
+            return self._some([i for i, name in enumerate(names) if name == which])
+        places = range(len(self))[which]
+        return self._some(places) if isinstance(which, slice) else Result(self._some([places]))
+
+    def _some(self, places: Sequence[int]) -> "SweepResult":
+        first, last = (places[0], places[-1] + 1) if len(places) else (0, 0)
+        whole = list(places) == list(range(first, last))
+        index = slice(first, last) if whole else np.array(places, int)
+        changed = {
+            "runs": [self.runs[i] for i in places],
+            "arrays": _rows_of(self.arrays, index),
+            "start_codes": self.start_codes[index],
+            "numbers": self._numbers[index],
+        }
+        return dataclasses.replace(self, **changed)
+
+    @property
+    def _numbers(self) -> np.ndarray:
+        return np.arange(len(self)) if self.numbers is None else self.numbers
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Codes (R, D) after the last update."""
+        return self.arrays.codes
+
+    @property
+    def best_codes(self) -> np.ndarray:
+        """Codes (R, D) of the highest objective met."""
+        return self.arrays.best_codes
+
+    @property
+    def recorded_codes(self) -> np.ndarray:
+        """Codes (R, k, D) after the steps of `settings.record`."""
+        return self.arrays.recorded_codes
+
+    @property
+    def objective(self) -> np.ndarray:
+        """Objective (R, T) at the code before each update."""
+        return self.arrays.objective
+
+    @property
+    def activations(self) -> dict[str, dict[str, np.ndarray]]:
+        """Recorded activations {network: {blob: (R, T, K)}}: classes whole, terms in order."""
+        return self.arrays.watched
+
+    @functools.cached_property
+    def which(self) -> list[str]:
+        """Which look each run shows: `best`, or `last` where that has the higher objective."""
+        better = np.asarray(self.arrays.last.objective) > np.asarray(self.arrays.best.objective)
+        return ["last" if last else "best" for last in better]
+
+    @property
+    def images(self) -> np.ndarray:
+        """Images (R, H, W, 3), RGB uint8: the better one of the last and the best of each run."""
+        return np.stack([self.image_of(i, which) for i, which in enumerate(self.which)])
+
+    @property
+    def raw(self) -> np.ndarray:
+        """The same (R, H, W, 3) in the generator's own units."""
+        return np.stack([self.raw_of(i, which) for i, which in enumerate(self.which)])
+
+    def raw_of(self, place: int, which: str) -> np.ndarray:
+        """Give a run's `last` or `best` image (H, W, 3) in the generator's own units."""
+        return np.array(getattr(self.arrays, which).image[place])
+
+    def image_of(self, place: int, which: str) -> np.ndarray:
+        """Give a run's `last` or `best` image (H, W, 3), RGB uint8."""
+        return visible(self.raw_of(place, which), self.generator, self.config)
+
+    def watched_of(self, place: int, which: str) -> dict[str, dict[str, np.ndarray]]:
+        """Give the watched activations of a run's `last` or `best` image, {network: {blob: (K,)}}."""
+        return table.of_run(getattr(self.arrays, which).watched, place)
+
+    @functools.cached_property
+    def table(self) -> list[dict[str, Any]]:
+        """A row per run, see `jaxsynth.table`; from metrics.csv where the models are not known."""
+        if self.generator is None and self.folder is not None:
+            rows = _read_csv(self.folder / METRICS)
+            return [rows[number] for number in self._numbers]
+        return [
+            table.row_of(run, int(number), i, self.arrays, self.classifiers)
+            for i, (run, number) in enumerate(zip(self.runs, self._numbers, strict=True))
+        ]
+
+    @functools.cached_property
+    def curves(self) -> list[list[np.ndarray | None]]:
+        """Per run and term, the probability (T,) of the class that the term is about, or None."""
+        found = []
+        for i, run in enumerate(self.runs):
+            watched = table.of_run(self.arrays.watched, i)
+            curves = [table.probability(term, watched) for term in run.objective.terms]
+            found.append([None if curve is None else np.array(curve) for curve in curves])
+        return found
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the table as CSV (UTF-8), numbers with six digits."""
+        write_csv(Path(path).expanduser(), self.table)
+
+    def __repr__(self) -> str:
+        where = f", in {self.folder}" if self.folder else ""
+        return f"<SweepResult of {len(self)} runs{where}>"
+
+    def _repr_html_(self) -> str:
+        figures = [_figure(result) for result in self[:_SHOWN]]
+        more = f"<p>{len(self) - _SHOWN} runs more</p>" if len(self) > _SHOWN else ""
+        return f'{_STYLE}<div class="jaxsynth">{"".join(figures)}{more}</div>'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """One finished run: a sweep of one run, without the run axis.
+
+    Attributes:
+      sweep: that sweep.
+    """
+
+    sweep: SweepResult
+
+    @property
+    def run(self) -> Run:
+        """Its seed, its objective, its place."""
+        return self.sweep.runs[0]
+
+    @property
+    def which(self) -> str:
+        """Which look `image` shows: `best` or `last`."""
+        return self.sweep.which[0]
+
+    @property
+    def image(self) -> np.ndarray:
+        """Its image (H, W, 3), RGB uint8: the better one of the last and the best."""
+        return self.sweep.image_of(0, self.which)
+
+    @property
+    def raw(self) -> np.ndarray:
+        """The same (H, W, 3) in the generator's own units."""
+        return self.sweep.raw_of(0, self.which)
+
+    @property
+    def last(self) -> np.ndarray:
+        """Its last image (H, W, 3), RGB uint8."""
+        return self.sweep.image_of(0, "last")
+
+    @property
+    def best(self) -> np.ndarray:
+        """The image of the highest objective met (H, W, 3), RGB uint8."""
+        return self.sweep.image_of(0, "best")
+
+    @property
+    def code(self) -> np.ndarray:
+        """The code (D,) of `image`; of `last` the code after the last update."""
+        return (self.sweep.codes if self.which == "last" else self.sweep.best_codes)[0]
+
+    @property
+    def objective(self) -> np.ndarray:
+        """Objective (T,) at the code before each update."""
+        return self.sweep.objective[0]
+
+    @property
+    def activations(self) -> dict[str, dict[str, np.ndarray]]:
+        """Recorded activations {network: {blob: (T, K)}}."""
+        return table.of_run(self.sweep.activations, 0)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its row of the table."""
+        return self.sweep.table[0]
+
+    @property
+    def status(self) -> str:
+        """Give `ok`, or what went wrong."""
+        return self.row["status"]
+
+    def save(self, path: str | Path) -> None:
+        """Write the image as a PNG, with the settings that made it in its text `jaxsynth`.
+
+        Raises:
+          ValueError: for another kind of file.
+        """
+        path = Path(path).expanduser()
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"{path}: expected a file name that ends with .png")
+        said = {"which": self.which, "run": self.run.record, "row": self.row}
+        config = {k: v for k, v in self.sweep.config.items() if k != "runs"}
+        write_whole(path, _png(self.image, json.dumps(said | config, default=_plain)))
+
+    def __repr__(self) -> str:
+        return f"<Result of {self.run.objective}, seed {self.run.seed}: {self.status}>"
+
+    def _repr_png_(self) -> bytes:
+        return _png(_blurred(self.image) if _hides(self) else self.image)
+
+    def _repr_html_(self) -> str:
+        return f'{_STYLE}<div class="jaxsynth">{_figure(self)}</div>'
+
+
+def read_results(
+    folder: str | Path,
+    generator: Generator | None = None,
+    classifiers: Sequence[Classifier] = (),
+) -> SweepResult:
+    """Read a finished run's folder; arrays are read when they are asked for.
+
+    Args:
+      folder: of `sweep`, `maximize` or a launcher.
+      generator, classifiers: the models that were used; with them objectives are objects again and
+        the table has all digits. Without them the table is that of metrics.csv.
+
+    Raises:
+      ValueError: if the folder holds no readable results.
+    """
+    folder = Path(folder).expanduser()
+    config = read_config(folder)
+    path = folder / RESULTS
+    arrays = map_arrays(path)
+    try:
+        found, start = from_arrays(arrays), arrays["start_codes"]
+        runs = [_read_run(run, folder, generator, classifiers) for run in config["runs"]]
+    except (KeyError, TypeError) as missing:
+        raise ValueError(f"{path} and {folder}/config.json are of no run: {missing}") from None
+    if len(runs) != len(found.codes):
+        raise ValueError(
+            f"{path} has {len(found.codes)} runs, its config.json {len(runs)}: one of them is of "
+            "another run"
+        )
+    settings = config.get("sweep")
+    return SweepResult(runs, found, start, generator, tuple(classifiers), settings, config, folder)
+
+
+def read_objective(text: str, folder: Path, models: Mapping[str, Any]) -> Objective:
+    """Read an objective of a folder's config.json, whose arrays are in OUT/inputs."""
+    text = text.replace(":@array-", f":@{folder}/inputs/array-")
+    return parse(text, models) if text else Objective(())
+
+
+def visible(raw: np.ndarray, generator: Generator | None, config: Mapping[str, Any]) -> np.ndarray:
+    """Turn images (..., H, W, 3) in a generator's units into RGB uint8, as the run shows them."""
+    how = config.get("show", "mean")
+    if how != "mean":
+        return to_rgb(raw, how)
+    units = generator.preprocess if generator else Preprocess(**config.get("pixels", {}))
+    return (units if generator or "pixels" in config else CAFFE).show(raw)
+
+
+def _read_run(fields: Mapping[str, Any], folder: Path, generator, classifiers) -> Run:
+    objective: Any = fields["objective"]
+    if generator is not None:
+        models = {"generator": generator} | {c.name: c for c in classifiers}
+        objective = read_objective(objective, folder, models)
+    return Run(fields["seed"], objective, *(fields[k] for k in ("row", "column", "origin")))
+
+
+def _rows_of(arrays: ChunkResult, index: slice | np.ndarray) -> ChunkResult:
+    import jax
+
+    return jax.tree.map(lambda leaf: leaf[index], arrays)
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{k: _read_number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _read_number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text or None
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+# --- notebooks ------------------------------------------------------------------------------------
+
+
+def _hides(result: Result) -> bool:
+    p = table.sensitive_of(result.row, result.sweep.classifiers, result.which)
+    return p is not None and p > BLUR_ABOVE
+
+
+def _figure(result: Result) -> str:
+    """Show a run: its picture, blurred until it is clicked if need be, and its captions."""
+    run, row = result.run, result.row
+    lines = [" · ".join(filter(None, (run.row, run.column)))]
+    if isinstance(run.objective, Objective):
+        lines += table.captions(run, row, result.sweep.classifiers, result.which)
+    lines += [] if row["status"] == "ok" else [row["status"]]
+    data = base64.b64encode(_png(result.image)).decode()
+    side = max(_SIDE, result.image.shape[0])
+    box = "<input type=checkbox>" if _hides(result) else ""
+    said = "<br>".join(html.escape(line) for line in lines if line)
+    image = f'<img width={side} src="data:image/png;base64,{data}">'
+    return f"<figure><label>{box}{image}</label><figcaption>{said}</figcaption></figure>"
+
+
+def _blurred(image: np.ndarray) -> np.ndarray:
+    radius = image.shape[0] / 12
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def _png(image: np.ndarray, text: str = "") -> bytes:
+    info, buffer = PngInfo(), io.BytesIO()
+    if text:
+        info.add_itxt("jaxsynth", text)
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()

@@ -1,0 +1,211 @@
+"""What a table and captions say of runs: objective, terms, probabilities, status.
+
+Columns of a row (`metrics.csv` has one per run):
+
+  run, seed, row, column, from                     its number, its seed, its place, its origin
+  objective_first, objective_last, objective_best  at the start, of the last and the best image
+  target_N, weight_N, activation_N_*, p_N_*        of its N-th term: value, and the probability if
+                                                   the term is about a class
+  NAME_last, NAME_best                             P of the sensitive class of classifier NAME
+  top_NAME, p_top_NAME                             likeliest class of any other, of the last image
+  status                                           `ok`, or what went wrong
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxsynth.objectives import FUNCTION, GENERATOR, MEASURES, Objective, Term, is_class_blob
+
+if TYPE_CHECKING:
+    from jaxsynth.ascent import ChunkResult
+    from jaxsynth.models.base import Classifier
+    from jaxsynth.results import Run
+
+LOOKS = ("last", "best")
+Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
+_NON_FINITE = "non-finite"
+_LEAST_SHOWN = 0.0005  # smaller probabilities are captioned with their exponent
+
+
+def row_of(
+    run: "Run", number: int, place: int, arrays: "ChunkResult", classifiers: "Sequence[Classifier]"
+) -> dict[str, Any]:
+    """Make the row of a run.
+
+    Args:
+      run: what it was.
+      number: of the run in its sweep.
+      place: of the run in `arrays`.
+      arrays: of finished runs.
+      classifiers: that looked at the images.
+    """
+    row: dict[str, Any] = {"run": number, "seed": run.seed, "row": run.row, "column": run.column}
+    row |= {"from": run.origin} if run.origin else {}
+    traced = arrays.objective.shape[1] > 0
+    row["objective_first"] = arrays.objective[place, 0] if traced else None
+    row |= {f"objective_{which}": getattr(arrays, which).objective[place] for which in LOOKS}
+    looks = {which: of_run(getattr(arrays, which).watched, place) for which in LOOKS}
+    row |= scores(run.objective, classifiers, looks)
+    row["status"] = status_of(run.objective, place, arrays)
+    return row
+
+
+def scores(
+    objective: Objective, classifiers: "Sequence[Classifier]", looks: Mapping[str, Watched]
+) -> dict[str, Any]:
+    """Say what a run's pictures got: a term's activation and probability, and all judges.
+
+    `looks` are the watched activations of its pictures by name, of which `last` must be one. A
+    network that has not looked at a picture (the generator, at a photograph) says nothing of it.
+    """
+    row: dict[str, Any] = {}
+    for n, term in enumerate(objective.terms, 1):
+        row[f"target_{n}"], row[f"weight_{n}"] = name_of(term), term.weight
+        for which, watched in looks.items():
+            row[f"activation_{n}_{which}"] = _number(term_value(objective.terms, n - 1, watched))
+            row[f"p_{n}_{which}"] = _number(probability(term, watched))
+    for judge in classifiers:
+        if judge.sensitive is not None:
+            for which, watched in looks.items():
+                row[f"{judge.name}_{which}"] = watched[judge.name]["prob"][judge.sensitive]
+    for judge in classifiers:
+        if judge.sensitive is None and "prob" in looks["last"].get(judge.name, {}):
+            p = looks["last"][judge.name]["prob"]
+            row[f"top_{judge.name}"] = judge.class_names[int(np.argmax(p))]
+            row[f"p_top_{judge.name}"] = np.max(p)
+    return row
+
+
+def status_of(objective: Objective, place: int, arrays: "ChunkResult") -> str:
+    """Give `ok`, or what went wrong with the run at this place of the arrays."""
+    if not np.isfinite(arrays.last.objective[place]):
+        return f"{_NON_FINITE} from its start"
+    if not arrays.sound[place]:
+        return f"{_NON_FINITE} at step {arrays.ended[place]}, frozen before it"
+    if arrays.ended[place] >= 0:
+        return f"zero gradient at step {arrays.ended[place]}"
+    if not arrays.objective.shape[1]:
+        return "ok"
+    traces = of_run(arrays.watched, place)
+    for i, term in enumerate(objective.terms):
+        values = term_value(objective.terms, i, traces)
+        if values is not None and not np.any(values):
+            before = f"{term.blob}_pre"
+            known = term.model is not None and before in term.model.shapes
+            way_out = f": maximise {before}, before its ReLU" if known else ""
+            return f"{name_of(term)} stayed 0{way_out}"
+    return "ok"
+
+
+def is_non_finite(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a run that did not stay finite."""
+    return row["status"].startswith(_NON_FINITE)
+
+
+def name_of(term: Term) -> str:
+    """Name a term without its weight: `places:fc8:volcano`."""
+    if term.how == FUNCTION:
+        return f"{FUNCTION}:{term.blob}"
+    return f"{term.network}:{term.blob}:{term.label}"
+
+
+def term_value(terms: Sequence[Term], place: int, watched: Watched) -> np.ndarray | None:
+    """Give the value (...) of one of a run's terms, without its weight.
+
+    `watched` are the run's activations, leaves (..., K); None where the network has not looked.
+    """
+    term, blobs = terms[place], watched.get(terms[place].network, {})
+    if term.how == "linear" and is_class_blob(term.model, term.blob):  # recorded whole
+        if term.blob not in blobs:
+            return None
+        units = blobs[term.blob][..., term.index]
+        return units[..., 0] if term.unit is not None else units @ term.value
+    name = _recorded_as(term)
+    before = sum(_recorded_as(t) == name for t in terms[:place])
+    return blobs[name[1]][..., before] if name[1] in blobs else None
+
+
+def _recorded_as(term: Term) -> tuple[str, str]:
+    """Give the network and blob under which a term's value is recorded, in order of the terms."""
+    if term.how == FUNCTION:
+        return GENERATOR, f"{FUNCTION}:{term.blob}"
+    return term.network, term.blob if term.how == "linear" else f"{term.how}:{term.blob}"
+
+
+def probability(term: Term, watched: Watched) -> np.ndarray | None:
+    """Give the probability (...) of the class that a term is about; None if it is about none."""
+    seen = watched.get(term.network, {})
+    return None if term.unit is None or "prob" not in seen else seen["prob"][..., term.unit]
+
+
+def of_run(watched: Watched, place: int) -> dict[str, dict[str, np.ndarray]]:
+    """Give one run's part of {network: {blob: leaves with a leading run axis}}."""
+    return {role: {blob: v[place] for blob, v in blobs.items()} for role, blobs in watched.items()}
+
+
+def _number(value: np.ndarray | None) -> float | None:
+    return None if value is None else float(value)
+
+
+# --- captions -------------------------------------------------------------------------------------
+
+
+def sensitive_of(
+    row: Mapping[str, Any], classifiers: "Sequence[Classifier]", which: str = "last"
+) -> float | None:
+    """Give the highest probability of a sensitive class in a row; None where nobody looked."""
+    names = [judge.name for judge in classifiers if judge.sensitive is not None]
+    seen = [row[f"{name}_{which}"] for name in names if row.get(f"{name}_{which}") is not None]
+    return max(map(float, seen), default=None)
+
+
+def captions(
+    run: "Run", row: Mapping[str, Any], classifiers: "Sequence[Classifier]", which: str = "last"
+) -> tuple[str, ...]:
+    """Caption a run's `last` or `best` image: seed or origin, then what the judges say of it."""
+    name = f"run {run.origin.rpartition(':')[2]}" if run.origin else f"seed {run.seed}"
+    place = f"{run.row} {run.column}"
+    named = name in place or f"seed {run.seed}" in place
+    return (() if named else (name,)) + score_lines(run.objective, row, classifiers, which)
+
+
+def score_lines(
+    objective: Objective,
+    row: Mapping[str, Any],
+    classifiers: "Sequence[Classifier]",
+    which: str = "last",
+) -> tuple[str, ...]:
+    """Say what the judges see in a picture, a line each: terms, sensitive classes, the likeliest.
+
+    `row` has the columns of `scores`.
+    """
+    lines: dict[str, None] = {}
+    sensitive = {c.name: c for c in classifiers if c.sensitive is not None}
+    for n, term in enumerate(objective.terms, 1):
+        p, value = row.get(f"p_{n}_{which}"), row.get(f"activation_{n}_{which}")
+        if term.network in sensitive and p is not None:
+            lines[_sensitive_line(sensitive[term.network], row, which)] = None
+        elif p is not None:
+            lines[f"{term.label} {_probability(p)}"] = None
+        elif value is not None:
+            plain = term.blob in MEASURES or term.how == FUNCTION
+            lines[f"{term.blob if plain else f'{term.blob}:{term.label}'} {value:.3g}"] = None
+    for judge in sensitive.values():
+        lines[_sensitive_line(judge, row, which)] = None
+    lines.pop("", None)
+    for judge in classifiers:
+        if len(lines) < 2 and which == "last" and row.get(f"top_{judge.name}"):
+            top = row[f"top_{judge.name}"], _probability(row[f"p_top_{judge.name}"])
+            lines[" ".join(top)] = None
+    return tuple(lines)
+
+
+def _sensitive_line(judge: "Classifier", row: Mapping[str, Any], which: str) -> str:
+    p = row.get(f"{judge.name}_{which}")
+    return "" if p is None else f"{judge.class_names[judge.sensitive]} {_probability(p, 3)}"
+
+
+def _probability(p: float, digits: int = 2) -> str:
+    return f"{p:.0e}" if 0 < p < _LEAST_SHOWN else f"{p:.{digits}f}"
