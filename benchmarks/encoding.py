@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from jaxsynth.environment import hardware
-from jaxsynth.images import BGR_MEAN
+from jaxsynth.images import BGR_MEAN, to_rgb
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.runs.keep import image_writer
+from jaxsynth.runs.pictures import image_writer
 
 _SHOWN = 160  # side of a picture on the sheet
 _COUNTS = {64: 400, 256: 40}  # side -> pictures
@@ -39,7 +39,7 @@ def _measure(page: Image.Image, side: int, count: int) -> dict[str, object]:
     chunk = SimpleNamespace(best=SimpleNamespace(image=pixels))
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
-        with image_writer(Path(folder), "best", "mean") as write:
+        with image_writer(Path(folder), "best", to_rgb) as write:
             write(0, chunk)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         sizes = [path.stat().st_size for path in Path(folder).rglob("*.png")]

@@ -12,7 +12,7 @@ from experiments.launch import command_line
 from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
 from jaxsynth.chunks import Results
-from jaxsynth.disk import write_whole
+from jaxsynth.disk import write_atomic
 from jaxsynth.report.tables import format_markdown, write_csv
 from jaxsynth.runs.folder import lock, sha256_of
 from jaxsynth.runs.keep import (
@@ -109,5 +109,5 @@ def _write_table(saved: Parts, parts: Sequence[Part], stem: str, head: str) -> s
     rows = [row for part in parts if part.name in names for row in saved.value(part.name)]
     write_csv(saved.folder / f"{stem}.csv", rows)
     table = head + format_markdown(rows)
-    write_whole(saved.folder / f"{stem}.md", table.encode())
+    write_atomic(saved.folder / f"{stem}.md", table.encode())
     return table

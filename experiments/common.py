@@ -1,6 +1,7 @@
 """What the launchers share: settings -> networks -> one library call -> report."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from experiments.launch import command_line, keep_compiled
 from experiments.run_flags import Settings
 from experiments.stopping import keeps_going_on
 from jaxsynth.environment import cache_dir
-from jaxsynth.images import preprocess, read_image
+from jaxsynth.images import preprocess, read_image, to_rgb
 from jaxsynth.models.network import Network, logits_blob
 from jaxsynth.models.weights import file_record, load_encoder, load_network, read_info
 from jaxsynth.porting.port import file_sha256
@@ -33,7 +34,8 @@ from jaxsynth.runs.checkpoint import (
     remove_unfinished,
 )
 from jaxsynth.runs.folder import RESULTS, UNFINISHED, fingerprint, lock, open_run
-from jaxsynth.runs.keep import Keeping, Stopped, all_chunks, finished_chunks, image_writer
+from jaxsynth.runs.keep import Keeping, Stopped, all_chunks, finished_chunks
+from jaxsynth.runs.pictures import image_writer
 from jaxsynth.runs.processes import Processes, agree, any_of
 from jaxsynth.short import PLACES, Plan, Run, check_roles, encode, plan
 from jaxsynth.system import ENCODER, GENERATOR
@@ -192,7 +194,8 @@ def _compute_with_others(settings: Settings, todo: Plan, asked_to_stop: Callable
 def _compute(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:
     """This process's chunks, and their images."""
     keeping = _keeping(settings, asked_to_stop)
-    with image_writer(settings.out, settings.images, settings.show) as write:
+    show = functools.partial(to_rgb, how=settings.show)
+    with image_writer(settings.out, settings.images, show) as write:
         for first, chunk in finished_chunks(todo, keeping):
             write(first, chunk)
 

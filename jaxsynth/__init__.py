@@ -1,29 +1,58 @@
 """What does a classifier think of? Activation maximisation on learned priors, in JAX."""
 
-from jaxsynth.chunks import Results
-from jaxsynth.images import to_rgb
+from jaxsynth import recipes
+from jaxsynth.gradient_free import cma_es, ga, sphere_cma
+from jaxsynth.maximize import maximize, sweep
+from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.models.network import CodeStats, Network, NetworkInfo
+from jaxsynth.models.registry import load, register
 from jaxsynth.models.weights import load_network, save_network
+from jaxsynth.objectives import (
+    Objective,
+    code_l2,
+    distance_to_start,
+    diversity,
+    function,
+    image_l2,
+    parse,
+    total_variation,
+)
+from jaxsynth.optimizers import Optimizer, langevin, lbfgs
 from jaxsynth.recipes import RECIPES, Recipe
-from jaxsynth.runs.checkpoint import read_arrays as read_results
-from jaxsynth.short import Run, Sweep, synthesize
-from jaxsynth.terms import Term, parse_term, system_shapes
+from jaxsynth.results import Result, SweepResult, read_results
 
 __all__ = [
+    "CAFFE",
     "RECIPES",
+    "Classifier",
     "CodeStats",
+    "Generator",
     "Network",
     "NetworkInfo",
+    "Objective",
+    "Optimizer",
+    "Preprocess",
     "Recipe",
-    "Results",
-    "Run",
-    "Sweep",
-    "Term",
+    "Result",
+    "SweepResult",
+    "cma_es",
+    "code_l2",
+    "distance_to_start",
+    "diversity",
+    "function",
+    "ga",
+    "image_l2",
+    "langevin",
+    "lbfgs",
+    "load",
     "load_network",
-    "parse_term",
+    "maximize",
+    "parse",
     "read_results",
+    "recipes",
+    "register",
     "save_network",
-    "synthesize",
-    "system_shapes",
-    "to_rgb",
+    "sphere_cma",
+    "sweep",
+    "total_variation",
 ]

@@ -79,6 +79,7 @@ class Problem(NamedTuple):
       batch: the runs.
       box: the code box.
       settings: `maximize.Settings`; its recipe, batch and record are read here.
+      runs, generator, classifiers: what all this was made of; every classifier judges.
     """
 
     structures: tuple[Structure, ...]
@@ -87,6 +88,9 @@ class Problem(NamedTuple):
     batch: Batch
     box: Box
     settings: Any
+    runs: Sequence[Any] = ()
+    generator: Any = None
+    classifiers: tuple = ()
 
     @property
     def judge(self) -> System:

@@ -1,313 +1,419 @@
-"""One experiment from runs to a problem, everything checked: what is behind every launcher.
+"""Maximise objectives: `maximize` one, `sweep` many. Everything is checked, then computed.
 
-Touches no file. A launcher calls `plan`, which checks everything, then `jaxsynth.chunks.execute`,
-which yields chunks as they end.
+    result = maximize(places.logit("volcano"), generator, seed=0)
+    runs = sweep({n: places.log_prob(n) for n in ("mountain", "abbey")}, generator, seeds=8,
+                 folder="out/scenes", resume=True)
+
+Both, and every launcher, end in `carry_out`.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth import recipes
-from jaxsynth import system as networks
-from jaxsynth.balance import BALANCES, check_balance
-from jaxsynth.chunks import Batch, Problem, Structure, check_record, execute
-from jaxsynth.goals import Function, make_function, make_goals, make_layout
-from jaxsynth.inputs import option
+from jaxsynth.chunks import Problem, join
+from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.images import read_image
+from jaxsynth.inputs import check_name, near, parse_seeds
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.objectives import MEASURES, Objective, is_class_blob
+from jaxsynth.models.registry import load
+from jaxsynth.objectives import Objective, as_objective
 from jaxsynth.optimizers import PRIOR, make_optimizer
-from jaxsynth.recipes import Box, Recipe, StartCodes
-from jaxsynth.system import ENCODER, GENERATOR, Look, make_encoder, make_system, system_params
+from jaxsynth.problem import PRECISIONS, Settings, encode, plan
+from jaxsynth.recipes import Recipe, make_recipe
+from jaxsynth.results import Result, Run, SweepResult, read_results, visible
+from jaxsynth.runs.checkpoint import (
+    from_arrays,
+    join_chunks,
+    map_arrays,
+    read_codes,
+    remove_unfinished,
+)
+from jaxsynth.runs.folder import IMAGES, METRICS, RESULTS
+from jaxsynth.runs.keep import Keeping, compute_together, finished_chunks, open_together
+from jaxsynth.runs.processes import ALONE, Processes, any_of
+from jaxsynth.runs.records import config_of, hash_of, write_inputs
 
-__all__ = ["Problem", "Run", "Settings", "encode", "execute", "plan"]
+__all__ = [
+    "PRECISIONS", "Options", "Problem", "Run", "Settings", "carry_out", "config_of", "encode",
+    "maximize", "plan", "sweep",
+]  # fmt: skip
+_SEEDS = tuple(range(8))
+_CALL = "the same call of jaxsynth.sweep"
 
-PRECISIONS = ("float32", "float64", "bfloat16")
-_CPU_BATCH, _BATCH = 8, 64
 
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run: a seed of one objective.
+class Options(TypedDict, total=False):
+    """Keywords of `maximize` and `sweep` beyond the named ones.
 
     Attributes:
-      seed: decides its start code and its jitter.
-      objective: what it maximises.
-      row, column: its place on the contact sheet.
-      origin: what its start code was the final code of, FOLDER:RUN, if it resumes a finished run.
+      recipe: how a code moves, or the name of a recipe; by default the generator's.
+      optimizer: instead of the recipe's: a name, an `Optimizer`, an optax transformation.
+      balance: how the gradients of several classifiers are joined.
+      batch: runs of a compiled chunk.
+      precision: of the networks.
+      record: steps after which codes are recorded.
+      folder: where everything is saved as it is computed; without one all stays in memory.
+      resume: continue the run in the folder, if there is one.
+      overwrite: replace it.
+      images: image files in the folder: `all`, `best` or `none`.
+      save_seconds: between two checkpoints.
+      progress: whether a bar is drawn; by default on a terminal.
+      devices: what chunks are split over; by default one.
+      processes: that share the folder and the work, see `jaxsynth.runs.processes`.
+      encoder: of the generator, for a photograph or a prior term; by default its own.
+      title: of the report.
     """
 
-    seed: int
-    objective: Objective
-    row: str = ""
-    column: str = ""
-    origin: str = ""
+    recipe: Recipe | str
+    optimizer: Any
+    balance: str
+    batch: int
+    precision: str
+    record: Sequence[int]
+    folder: str | Path
+    resume: bool
+    overwrite: bool
+    images: str
+    save_seconds: float
+    progress: bool
+    devices: Sequence[jax.Device]
+    processes: Processes
+    encoder: Classifier
+    title: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How runs are computed; every field decides the result, so all are in config.json."""
-
-    recipe: Recipe = dataclasses.field(default=recipes.RECIPES["goh"])
-    optimizer: Any = option(
-        "", "An optimizer by name instead of the recipe's, such as cma_es or lbfgs."
-    )
-    balance: str = option(
-        "image", "How gradients of several classifiers are joined.", among=BALANCES
-    )
-    batch: int = option(0, "Codes a compiled chunk; 0 for 8 on CPU, 64 on accelerators.", low=0)
-    precision: str = option(
-        "float32",
-        "Of the networks: float32; float64 (needs JAX's x64 mode); or bfloat16, which is that of "
-        "weights and activations, while codes, logits and objective stay float32.",
-        among=PRECISIONS,
-    )
-    record: tuple[int, ...] = option((), "Steps after which codes are recorded.")
-
-
-def plan(
-    runs: Sequence[Run],
+def maximize(
+    objective: Any,
     generator: Generator,
-    classifiers: Sequence[Classifier] = (),
-    settings: Settings = Settings(),
     *,
-    start: np.ndarray | None = None,
-    encoder: Classifier | None = None,
-) -> Problem:
-    """Turns runs into arrays and checks all that can be checked before any long work.
+    seed: int = 0,
+    seeds: int | str | Sequence[int] | None = None,
+    init: Any = None,
+    classifiers: Sequence[Classifier] = (),
+    **options: Unpack[Options],
+) -> Result | SweepResult:
+    """Find a code whose image maximises an objective.
 
     Args:
-      runs: seeds and objectives.
-      generator: makes the images of codes.
-      classifiers: they judge the finished images, after those that objectives name.
-      settings: how runs are computed.
-      start: start codes (R, D) instead of the recipe's own by seed; used as they are. The seeds
-        still decide the jitter.
-      encoder: gives the generator's codes; only a recipe with a prior term needs it.
+      objective: such as `classifier.logit("cat")`, a sum of them, or a function of the activations.
+      generator: makes the images.
+      seed: decides the start code.
+      seeds: several instead, see `sweep`.
+      init: a start instead of a code by seed, see `sweep`.
+      classifiers: those that a function reads, or that judge the finished image.
+      **options: see `Options`.
+
+    Returns:
+      The run; of several seeds or start codes the runs.
 
     Raises:
-      ValueError: for anything that cannot work, in one line.
+      ValueError: for anything that cannot work, in one line, before any long work.
     """
-    if not runs:
-        raise ValueError("no runs to compute: at least one is needed")
-    _check_models(generator, classifiers, encoder)
-    settings = _resolved(settings, generator)
-    optimizer = make_optimizer(settings.optimizer, settings.recipe)
-    encoder = _needed_encoder(settings.recipe, optimizer, generator, encoder)
-    objectives, which = _distinct(runs)
-    models = _classifiers(objectives, generator, classifiers)
-    dtype = _precision(settings.precision, [generator, *models, *([encoder] if encoder else [])])
-    seeds = np.array([run.seed for run in runs])
-    box = _box(settings.recipe, generator, dtype)
-    codes = _start(settings.recipe, box, generator, seeds, dtype, start)
+    task = _Task("maximize", (seed,), seeds, init, classifiers)
+    found = _compute(task, [as_objective(objective)], generator, options)
+    return found[0] if seeds is None and len(found) == 1 else found
 
-    shapes = _shapes(generator, models)
-    functions = [
-        tuple(
-            make_function(term, shapes, generator.image, generator.code_size)
-            for term in objective.terms
-            if term.how != "linear"
-        )
-        for objective in objectives
-    ]
-    layout = make_layout(objectives)
-    kinds = list(dict.fromkeys(functions))
-    climbed = {*layout.sizes, *(name for kind in kinds for f in kind for name in f.reads)}
-    system = make_system(generator, [c for c in models if c.name in climbed], encoder)
-    judge = make_system(generator, models)
-    look = Look(
-        system,
-        optimizer.asks,
-        settings.balance,
-        settings.recipe.jitter,
-        _record(objectives, models),
+
+def sweep(
+    objectives: Any,
+    generator: Generator,
+    *,
+    seeds: int | str | Sequence[int] | None = None,
+    init: Any = None,
+    classifiers: Sequence[Classifier] = (),
+    **options: Unpack[Options],
+) -> SweepResult:
+    """Maximise each objective from several seeds, in one compilation.
+
+    Args:
+      objectives: one, a sequence of them, or {name: objective}. Names are rows, seeds columns.
+      generator: makes the images.
+      seeds: a count, a sequence, or text such as `3:7`; by default 8, or one per start code.
+      init: a start instead of codes by seed: a photograph (a path, or (H, W, 3) uint8 RGB), codes
+        (D,) or (k, D), a file of codes, or finished runs, which continue.
+      classifiers: those that functions read, or that judge the finished images.
+      **options: see `Options`.
+
+    Returns:
+      The runs, objective by objective. With a folder their arrays are read when asked for.
+
+    Raises:
+      ValueError: for anything that cannot work, in one line, before any long work.
+      Stopped: if `processes` share the work and another one has stopped.
+    """
+    default = _SEEDS if init is None else (0,)
+    return _compute(
+        _Task("sweep", default, seeds, init, classifiers), objectives, generator, options
     )
-    structures = tuple(
-        Structure(
-            look._replace(system=system._replace(functions=kind)),
-            judge._replace(functions=kind),
-            make_goals([o for o, f in zip(objectives, functions, strict=True) if f == kind],
-                       kind, layout, dtype),
-        )
-        for kind in kinds
-    )  # fmt: skip
-    structure, place = _places(functions, kinds)
-    batch = Batch(codes, structure[which], place[which], seeds.astype(np.uint32))
-    params = system_params(generator, models, encoder)
-    return Problem(structures, optimizer, params, batch, box, settings)
 
 
-def encode(encoder: Classifier, generator: Generator, image: np.ndarray) -> np.ndarray:
-    """The code (D,) of an image (H, W, 3) of the encoder's size, in its units.
+def carry_out(
+    problem: Problem,
+    keeping: Keeping | None = None,
+    *,
+    config: Mapping[str, Any],
+    images: str = "all",
+    show: str = "mean",
+    finish: Callable[[SweepResult], None] = lambda result: None,
+) -> SweepResult | None:
+    """Compute the runs of a problem, and save everything if there is a folder.
+
+    Args:
+      problem: made by `plan`.
+      keeping: the folder, and how it is saved; without a folder all stays in memory.
+      config: what decides the runs (`config_of`), `experiment`, `command` and whatever else
+        config.json is to tell.
+      images: image files of every run, a key of `jaxsynth.runs.folder.IMAGES`.
+      show: how pixels become visible: `mean` or `dgn_am`.
+      finish: called with the result, to write pages; checkpoints are removed after it.
+
+    Returns:
+      The runs. None where a resumed folder holds this run, finished, and in processes that do not
+      lead.
 
     Raises:
-      ValueError: if the encoder has no such blob, or it is not as long as the generator's code.
+      ValueError: if the folder cannot be used or holds another run.
+      Stopped: if it was asked to stop, or another process has stopped.
     """
-    reader = make_encoder(generator, encoder)._replace(units=None)
-    read = functools.partial(networks.encode, reader)
-    return np.asarray(network_jit(read)(encoder.params, jnp.asarray(image)))
+    keeping, config = keeping or Keeping(), dict(config) | {"images": images, "show": show}
+    folder = keeping.folder
+    if folder is None:
+        chunks = [chunk for _, chunk in finished_chunks(problem, keeping)]
+        return _result(problem, join(chunks), problem.batch.codes[:], config, None)
+    with contextlib.ExitStack() as held:
+        opened = open_together(keeping, config, held)
+        if opened is None:
+            return None
+        pixels = functools.partial(visible, generator=problem.generator, config=config)
+        compute_together(problem, keeping, images, pixels)
+        if not keeping.processes.leads:
+            return None
+        write_inputs(folder, problem)
+        join_chunks(folder)
+        arrays = map_arrays(folder / RESULTS)
+        result = _result(problem, from_arrays(arrays), arrays["start_codes"], opened, folder)
+        result.to_csv(folder / METRICS)
+        finish(result)
+        remove_unfinished(folder)
+    return result
 
 
-def _check_models(generator: Any, classifiers: Sequence[Any], encoder: Any) -> None:
+def _result(problem: Problem, arrays, start_codes, config, folder) -> SweepResult:
+    models = problem.generator, problem.classifiers
+    return SweepResult(problem.runs, arrays, start_codes, *models, problem.settings, config, folder)
+
+
+# --- what is asked for ----------------------------------------------------------------------------
+
+
+class _Task(NamedTuple):
+    """The named arguments of `maximize` and `sweep`; `default` are its seeds without any."""
+
+    name: str
+    default: tuple[int, ...]
+    seeds: Any
+    init: Any
+    classifiers: Any
+
+
+class _Start(NamedTuple):
+    """Where runs begin: codes (k, D) or None, whether of a photograph, and runs that continue."""
+
+    codes: np.ndarray | None = None
+    from_image: bool = False
+    runs: Sequence[Run] = ()
+
+
+def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> SweepResult:
+    for name in options:
+        if name not in Options.__annotations__:
+            hint = near(name, [*Options.__annotations__, "seeds", "init", "classifiers"])
+            raise ValueError(f"{task.name}: {name!r} is no setting{hint}")
+    images = options.get("images", "all")
+    check_name(f"{task.name}: images", images, IMAGES)
+    _keep_compiled_once()
+    generator = load(generator) if isinstance(generator, str | Path) else generator
     if not isinstance(generator, Generator):
-        name = getattr(generator, "name", generator)
-        raise ValueError(f"{name!r} stands for the generator: expected a generator")
-    for role, model in [
-        *(("a classifier", model) for model in classifiers),
-        *([] if encoder is None else [(repr(ENCODER), encoder)]),
-    ]:
-        if not isinstance(model, Classifier):
-            name = getattr(model, "name", model)
-            raise ValueError(f"{name!r} stands for {role}: expected a classifier")
+        raise ValueError(f"{task.name}: {generator!r:.60} stands for the generator")
+    given = task.classifiers
+    classifiers = [given] if isinstance(given, Classifier) else list(given)
+    named = _named(objectives)
+    begun = _start_of(task, generator, options.get("encoder"))
+    settings = _settings(task, options, generator, begun)
+    runs, start = _runs(task, named, begun)
+    encoder = options.get("encoder")
+    if encoder is None and make_optimizer(settings.optimizer, settings.recipe).asks == PRIOR:
+        encoder = generator.load_encoder()
+    problem = plan(runs, generator, classifiers, settings, start=start, encoder=encoder)
+    keeping = _keeping(task, options)
+    config = {"experiment": "sweep", "command": _CALL, "title": options.get("title", "")}
+    inputs = {} if start is None else {"start codes": hash_of(start)}
+    config |= config_of(problem, keeping.devices, inputs, encoder)
+    found = carry_out(problem, keeping, config=config, images=images)
+    any_of(keeping.processes, False)  # the one that leads has written everything
+    return found or read_results(keeping.folder, generator, problem.classifiers)
 
 
-def _resolved(settings: Settings, generator: Generator) -> Settings:
-    """The settings checked, with what they leave to the machine and the generator."""
-    recipe = settings.recipe
-    if generator.start:
-        recipe = dataclasses.replace(recipe, start=generator.start)
-    recipes.check_recipe(recipe)
-    check_balance(settings.balance)
-    check_record(settings.record, recipe.steps)
-    if settings.batch < 0:
-        raise ValueError(f"batch is {settings.batch}, expected 0 or more")
-    if recipe.jitter >= generator.image_size:
+def _keeping(task: _Task, options: Options) -> Keeping:
+    folder, several = options.get("folder"), options.get("processes", ALONE)
+    if folder is None:
+        for name in ("resume", "overwrite"):
+            if options.get(name):
+                raise ValueError(f"{task.name}: {name} needs a folder")
+        if several.count > 1:
+            raise ValueError(f"{task.name}: processes share a folder: give one")
+    elif options.get("resume") and options.get("overwrite"):
+        raise ValueError(f"{task.name}: resume continues a run, overwrite deletes it: give one")
+    return Keeping(
+        None if folder is None else Path(folder).expanduser(),
+        resume=bool(options.get("resume")),
+        overwrite=bool(options.get("overwrite")),
+        save_seconds=options.get("save_seconds", 15.0),
+        progress=options.get("progress", sys.stderr.isatty()) and several.leads,
+        devices=tuple(options.get("devices", ())),
+        processes=several,
+    )
+
+
+def _settings(task: _Task, options: Options, generator: Generator, begun: _Start) -> Settings:
+    own = generator.recipe_from_image if begun.from_image else generator.recipe
+    recipe = options.get("recipe") or own
+    if not isinstance(recipe, str | Recipe):
+        raise ValueError(f"{task.name}: recipe is {recipe!r}, expected a Recipe or its name")
+    names = [field.name for field in dataclasses.fields(Settings) if field.name != "recipe"]
+    changes = {name: options[name] for name in names if name in options}
+    if "record" in changes:
+        changes["record"] = tuple(changes["record"])
+    return Settings(make_recipe(recipe), **changes)
+
+
+def _named(objectives: Any) -> dict[str, Objective]:
+    """Name -> objective; a lone one has no name."""
+    if isinstance(objectives, Mapping):
+        found = {str(name): as_objective(given) for name, given in objectives.items()}
+    elif isinstance(objectives, Sequence) and not isinstance(objectives, str):
+        given = [as_objective(one) for one in objectives]
+        found = {str(one) if len(given) > 1 else "": one for one in given}
+    else:
+        found = {"": as_objective(objectives)}
+    if not found:
+        raise ValueError("no objective given: expected one such as classifier.logit('cat')")
+    return found
+
+
+def _runs(
+    task: _Task, objectives: Mapping[str, Objective], begun: _Start
+) -> tuple[list[Run], np.ndarray | None]:
+    """Give the runs, objective by objective, and their start codes (R, D)."""
+    codes = begun.codes
+    if task.seeds is not None:
+        seeds = _seeds(task)
+    elif begun.runs:
+        seeds = [run.seed for run in begun.runs]
+    else:
+        seeds = task.default if codes is None or len(codes) == 1 else range(len(codes))
+    origins = [""] * len(seeds)
+    if codes is not None:
+        if len(codes) not in (1, len(seeds)):
+            raise ValueError(
+                f"{task.name}: init has {len(codes)} codes for {len(seeds)} seeds: give one code, "
+                "or one per seed"
+            )
+        origins = [run.origin for run in begun.runs] or origins
+        origins = origins * len(seeds) if len(origins) == 1 else origins
+        codes = np.broadcast_to(codes, (len(seeds), codes.shape[1]))
+        codes = np.tile(codes, (len(objectives), 1))
+    runs = [
+        Run(seed, objective, name, _column(name, seed, origin), origin)
+        for name, objective in objectives.items()
+        for seed, origin in zip(seeds, origins, strict=True)
+    ]
+    return runs, codes
+
+
+def _column(name: str, seed: int, origin: str) -> str:
+    if not name:
+        return ""
+    return f"run {origin.rpartition(':')[2]}" if origin else f"seed {seed}"
+
+
+def _seeds(task: _Task) -> Sequence[int]:
+    given = task.seeds
+    if isinstance(given, str):
+        return parse_seeds(given)
+    if isinstance(given, int | np.integer):
+        given = range(given)
+    try:
+        seeds = [int(seed) for seed in given if int(seed) == seed]
+        good = len(seeds) == len(given) > 0 and min(seeds) >= 0 and max(seeds) < 2**32
+    except (TypeError, ValueError):
+        good = False
+    if not good:
         raise ValueError(
-            f"recipe: jitter is {recipe.jitter}, but the generator's images have only "
-            f"{generator.image_size} pixels a side: expected a few pixels"
+            f"{task.name}: seeds is {task.seeds!r}, expected a count such as 8, numbers from 0 to "
+            "2**32 - 1, or text such as '3:7'"
         )
-    own = _CPU_BATCH if jax.default_backend() == "cpu" else _BATCH
-    return dataclasses.replace(settings, recipe=recipe, batch=settings.batch or own)
+    return seeds
 
 
-def _needed_encoder(recipe: Recipe, optimizer, generator: Generator, encoder):
-    """The generator's encoder where the prior term needs it, else None."""
-    if optimizer.asks != PRIOR:
-        return None
+# --- where runs begin -----------------------------------------------------------------------------
+
+
+def _start_of(task: _Task, generator: Generator, encoder: Classifier | None) -> _Start:
+    init = task.init
+    if init is None:
+        return _Start()
+    if isinstance(init, Result | SweepResult):
+        return _continued(init.sweep if isinstance(init, Result) else init)
+    if isinstance(init, str | os.PathLike):
+        path = Path(init).expanduser()
+        if path.suffix in (".npy", ".safetensors"):
+            return _given_codes(task, read_codes(path), generator)
+        init = read_image(path)
+    init = np.asarray(init)
+    if init.dtype != np.uint8:
+        return _given_codes(task, init, generator)
+    if init.ndim != 3 or init.shape[-1] != 3:
+        raise ValueError(f"{task.name}: init has shape {init.shape}, expected (H, W, 3) of uint8")
+    encoder = encoder or generator.load_encoder()
     if encoder is None:
-        own = getattr(generator.encoder, "network", "") or "whose blob is its code"
         raise ValueError(
-            f"recipe: prior is {recipe.prior}, but no network stands for {ENCODER!r}: give the "
-            f"generator's own ({own}), or choose a prior of 0"
+            f"{task.name}: a photograph needs the encoder of generator {generator.name!r}, which "
+            "names none: give encoder="
         )
-    return encoder
+    return _Start(encode(encoder, generator, encoder.input_of(init))[None], from_image=True)
 
 
-def _distinct(runs: Sequence[Run]) -> tuple[list[Objective], np.ndarray]:
-    """The different objectives of the runs, and which one each run has, (R,)."""
-    seen: dict[int, int] = {}  # by identity: many seeds share one object
-    found: dict[Objective, int] = {}
-    which = np.zeros(len(runs), np.int32)
-    for i, run in enumerate(runs):
-        if id(run.objective) not in seen:
-            seen[id(run.objective)] = found.setdefault(run.objective, len(found))
-        which[i] = seen[id(run.objective)]
-    return list(found), which
+def _given_codes(task: _Task, codes: np.ndarray, generator: Generator) -> _Start:
+    found = np.atleast_2d(codes)
+    if found.ndim != 2 or found.shape[1] != generator.code_size or found.dtype.kind != "f":
+        size = generator.code_size
+        raise ValueError(
+            f"{task.name}: init holds {codes.dtype} {codes.shape}, expected floats ({size},) or "
+            f"(k, {size}), a photograph (H, W, 3) of uint8, or finished runs"
+        )
+    return _Start(found)
 
 
-def _classifiers(
-    objectives: Sequence[Objective], generator: Generator, given: Sequence[Classifier]
-) -> list[Classifier]:
-    """All classifiers of a problem: those that are given, then others that objectives name.
-
-    Raises:
-      ValueError: if an objective weighs another generator, or two are of one name.
-    """
-    named = [m for o in objectives for m in o.models()]
-    models = list({id(m): m for m in (*given, *named) if m is not generator}.values())
-    for model in models:
-        if not isinstance(model, Classifier):
-            raise ValueError(
-                f"an objective weighs generator {model.name!r}, but the runs' generator is "
-                f"another object ({generator.name!r}): make both of the same one"
-            )
-    names = [model.name for model in models]
-    for name in names:
-        if names.count(name) > 1 or name in (GENERATOR, ENCODER):
-            taken = f"two classifiers are called {name!r}"
-            taken = taken if names.count(name) > 1 else f"a classifier is called {name!r}"
-            raise ValueError(f'{taken}: give one another name, classifier.named("other")')
-    return models
+def _continued(runs: SweepResult) -> _Start:
+    """Final codes and seeds of finished runs, which are named if they are saved."""
+    named = [
+        dataclasses.replace(run, origin=f"{runs.folder}:{number}" if runs.folder else "")
+        for run, number in zip(runs.runs, runs.run_numbers, strict=True)
+    ]
+    return _Start(np.array(runs.codes), runs=named)
 
 
-def _precision(name: str, models: Sequence[Any]) -> np.dtype:
-    """The precision of codes and objective."""
-    if name not in PRECISIONS:
-        raise ValueError(f"precision {name!r} is none of {', '.join(PRECISIONS)}")
-    dtype = np.dtype("float32" if name == "bfloat16" else name)
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise ValueError("precision float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
-    for model in models:
-        kinds = {np.asarray(p).dtype if np.isscalar(p) else p.dtype
-                 for p in jax.tree.leaves(model.params)}  # fmt: skip
-        other = {str(k) for k in kinds if jnp.issubdtype(k, jnp.floating)} - {name}
-        if other:
-            raise ValueError(
-                f"{model.role} {model.info.network or model.name!r} has {other.pop()} parameters, "
-                f"but the precision is {name}: jaxsynth.load takes a dtype"
-            )
-    return dtype
-
-
-def _box(recipe: Recipe, generator: Generator, dtype: np.dtype) -> Box:
-    code = generator.code
-    upper, lower = (None, None) if code is None else (code.upper, code.lower)
-    return recipes.make_box(recipe, generator.code_size, upper, dtype, lower)
-
-
-def _start(recipe: Recipe, box: Box, generator: Generator, seeds: np.ndarray, dtype, start):
-    """Start codes (R, D): those that are given, or drawn where they are read."""
-    size = generator.code_size
-    if start is None:
-        root = jax.random.key(0)
-
-        def draw(some: np.ndarray) -> jax.Array:
-            return recipes.start_codes(recipe, box, root, some, generator.code)
-
-        codes = StartCodes(draw, seeds, size, dtype)
-        codes[0]  # a recipe that needs what the generator lacks is refused here
-        return codes
-    if start.shape != (len(seeds), size):
-        raise ValueError(f"start codes have shape {start.shape}, expected {(len(seeds), size)}")
-    if not np.isfinite(start).all():
-        raise ValueError("start codes hold numbers that are not finite")
-    return np.asarray(start, dtype)
-
-
-def _shapes(generator: Generator, models: Sequence[Classifier]) -> dict[str, Mapping[str, tuple]]:
-    """{network: {blob: shape}} of everything that a term can weigh."""
-    own = {**generator.shapes, **dict.fromkeys(MEASURES, (1,))}
-    return {GENERATOR: own} | {model.name: model.shapes for model in models}
-
-
-def _record(
-    objectives: Sequence[Objective], models: Sequence[Classifier]
-) -> tuple[tuple[str, str], ...]:
-    """Blobs that are recorded whole: logits and probabilities, and weighed ones of classes."""
-    found = {}
-    for model in models:
-        blobs = [blob for blob in (model.logits, "prob") if blob and blob in model.shapes]
-        found |= dict.fromkeys((model.name, blob) for blob in blobs)
-    for term in (term for objective in objectives for term in objective.terms):
-        own = term.how == "linear" and isinstance(term.model, Classifier)
-        if own and is_class_blob(term.model, term.blob):
-            found[(term.network, term.blob)] = None
-    return tuple(found)
-
-
-def _places(
-    functions: Sequence[tuple[Function, ...]], kinds: Sequence[tuple[Function, ...]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """For every objective its structure, and its place among those of that structure."""
-    structure = np.array([kinds.index(f) for f in functions], np.int32)
-    place = np.zeros(len(functions), np.int32)
-    for kind in range(len(kinds)):
-        own = structure == kind
-        place[own] = np.arange(own.sum())
-    return structure, place
+@functools.cache
+def _keep_compiled_once() -> None:
+    """Store compiled programs on disk, unless the user has said where."""
+    if jax.config.jax_compilation_cache_dir is None:
+        keep_compiled(cache_dir())

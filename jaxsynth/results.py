@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from jaxsynth import table
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.disk import write_whole
+from jaxsynth.disk import write_atomic
 from jaxsynth.images import to_rgb
 from jaxsynth.inputs import check_name
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
@@ -51,12 +52,6 @@ class Run:
     row: str = ""
     column: str = ""
     origin: str = ""
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """The run in a config file."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return plain | {"objective": str(self.objective)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,12 +108,13 @@ class SweepResult:
             "runs": [self.runs[i] for i in places],
             "arrays": _rows_of(self.arrays, index),
             "start_codes": self.start_codes[index],
-            "numbers": self._numbers[index],
+            "numbers": self.run_numbers[index],
         }
         return dataclasses.replace(self, **changed)
 
     @property
-    def _numbers(self) -> np.ndarray:
+    def run_numbers(self) -> np.ndarray:
+        """The runs' numbers (R,) in the whole sweep."""
         return np.arange(len(self)) if self.numbers is None else self.numbers
 
     @property
@@ -171,7 +167,7 @@ class SweepResult:
         return visible(self.raw_of(place, which), self.generator, self.config)
 
     def watched_of(self, place: int, which: str) -> dict[str, dict[str, np.ndarray]]:
-        """Give the watched activations of a run's `last` or `best` image, {network: {blob: (K,)}}."""
+        """Give the watched activations {network: {blob: (K,)}} of a `last` or `best` image."""
         return table.of_run(getattr(self.arrays, which).watched, place)
 
     @functools.cached_property
@@ -179,10 +175,10 @@ class SweepResult:
         """A row per run, see `jaxsynth.table`; from metrics.csv where the models are not known."""
         if self.generator is None and self.folder is not None:
             rows = _read_csv(self.folder / METRICS)
-            return [rows[number] for number in self._numbers]
+            return [rows[number] for number in self.run_numbers]
         return [
             table.row_of(run, int(number), i, self.arrays, self.classifiers)
-            for i, (run, number) in enumerate(zip(self.runs, self._numbers, strict=True))
+            for i, (run, number) in enumerate(zip(self.runs, self.run_numbers, strict=True))
         ]
 
     @functools.cached_property
@@ -283,9 +279,9 @@ class Result:
         path = Path(path).expanduser()
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: expected a file name that ends with .png")
-        said = {"which": self.which, "run": self.run.record, "row": self.row}
         config = {k: v for k, v in self.sweep.config.items() if k != "runs"}
-        write_whole(path, _png(self.image, json.dumps(said | config, default=_plain)))
+        said = {"objective": str(self.run.objective), "which": self.which, "row": self.row}
+        write_atomic(path, _png(self.image, json.dumps(said | config, default=_plain)))
 
     def __repr__(self) -> str:
         return f"<Result of {self.run.objective}, seed {self.run.seed}: {self.status}>"
@@ -354,8 +350,6 @@ def _read_run(fields: Mapping[str, Any], folder: Path, generator, classifiers) -
 
 
 def _rows_of(arrays: ChunkResult, index: slice | np.ndarray) -> ChunkResult:
-    import jax
-
     return jax.tree.map(lambda leaf: leaf[index], arrays)
 
 

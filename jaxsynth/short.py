@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxsynth import maximize, objectives
+from jaxsynth import objectives
+from jaxsynth import problem as maximize
 from jaxsynth.ascent import ChunkResult as Results
 from jaxsynth.chunks import Problem as Plan
 from jaxsynth.chunks import execute, join
-from jaxsynth.maximize import PRECISIONS
-from jaxsynth.maximize import Settings as Sweep
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.network import Network, is_generator, logits_blob
 from jaxsynth.models.registry import to_model
 from jaxsynth.objectives import MEASURES, Objective
+from jaxsynth.problem import PRECISIONS
+from jaxsynth.problem import Settings as Sweep
 from jaxsynth.system import ENCODER, GENERATOR
 from jaxsynth.terms import Term
 

@@ -1,5 +1,6 @@
 """Which image files a sweep writes (--images), the threads that encode them, pages that agree."""
 
+import functools
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,10 @@ from tiny import save_tiny_networks
 
 from jaxsynth.images import read_image, to_rgb
 from jaxsynth.report.pages import REPORT_RUNS
-from jaxsynth.runs import keep
+from jaxsynth.runs import pictures
 from jaxsynth.runs.checkpoint import read_arrays, read_image_of
 from jaxsynth.runs.folder import image_name
-from jaxsynth.runs.keep import image_writer
+from jaxsynth.runs.pictures import image_writer
 
 FLAGS = ("--scenes=abbey,dam", "--seeds=3", "--steps=3", "--batch=4")
 
@@ -31,7 +32,7 @@ def _chunk(seed: int, runs: int = 5):
 @pytest.mark.parametrize("images", ["none", "best", "all"])
 def test_all_files_are_there_when_the_block_ends(tmp_path, images, how):
     chunks = {first: _chunk(first) for first in (0, 5, 10)}
-    with image_writer(tmp_path, images, how) as write:
+    with image_writer(tmp_path, images, functools.partial(to_rgb, how=how)) as write:
         for first, chunk in chunks.items():
             write(first, chunk)
     expected = {
@@ -51,10 +52,10 @@ def test_what_a_thread_raises_comes_out_and_no_chunk_is_handed_on(tmp_path, monk
     def full(path, rgb):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(keep, "write_png", full)
+    monkeypatch.setattr(pictures, "write_png", full)
     with (
         pytest.raises(OSError, match="No space left"),
-        image_writer(tmp_path, "best", "mean") as write,
+        image_writer(tmp_path, "best", to_rgb) as write,
     ):
         write(0, _chunk(0))
         with pytest.raises(OSError, match="No space left"):

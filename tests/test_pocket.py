@@ -8,10 +8,11 @@ import pytest
 from short import Run, Sweep, synthesize
 
 from experiments.objectives import random_codes
-from jaxsynth import RECIPES, load_network, parse_term, system_shapes
+from jaxsynth import RECIPES, load_network
 from jaxsynth.devices import share_rows
 from jaxsynth.models import cpu_convolution as convolution
 from jaxsynth.models.weights import file_record
+from jaxsynth.terms import parse_term, system_shapes
 
 pytestmark = pytest.mark.full_size  # open_nsfw is one of them
 

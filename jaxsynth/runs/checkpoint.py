@@ -36,9 +36,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jaxsynth.ascent import Evaluation, Progress, Trace
-from jaxsynth.chunks import Results
-from jaxsynth.disk import check_regular, whole_file
+from jaxsynth.ascent import ChunkResult, Evaluation, Progress, Trace
+from jaxsynth.disk import atomic_file, check_regular
 from jaxsynth.runs.folder import GONE, RESULTS, STOP, UNFINISHED, load_arrays, write_arrays
 
 _KINDS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U32": "<u4", "U8": "u1"}
@@ -52,7 +51,7 @@ def is_finished(folder: Path, first: int) -> bool:
     return _chunk(folder, first).is_file()
 
 
-def save_chunk(folder: Path, first: int, chunk: Results, start_codes: np.ndarray) -> None:
+def save_chunk(folder: Path, first: int, chunk: ChunkResult, start_codes: np.ndarray) -> None:
     """Save a finished chunk, whose first run is `first`; its checkpoint under way goes.
 
     `start_codes` (R, D) are what its runs started from.
@@ -61,7 +60,7 @@ def save_chunk(folder: Path, first: int, chunk: Results, start_codes: np.ndarray
     _under_way(folder, first).unlink(missing_ok=True)
 
 
-def load_chunk(folder: Path, first: int) -> Results:
+def load_chunk(folder: Path, first: int) -> ChunkResult:
     """Load a finished chunk.
 
     Raises:
@@ -129,7 +128,7 @@ def remove_unfinished(folder: Path) -> None:
 # --- what a folder holds --------------------------------------------------------------------------
 
 
-def read_arrays(folder: str | Path) -> Results:
+def read_arrays(folder: str | Path) -> ChunkResult:
     """Read the results of a finished run.
 
     Raises:
@@ -206,7 +205,7 @@ def _under_way(folder: Path, first: int) -> Path:
     return folder / UNFINISHED / f"under_way{first:08d}.safetensors"
 
 
-def _to_arrays(chunk: Results, start_codes: np.ndarray) -> dict[str, np.ndarray]:
+def _to_arrays(chunk: ChunkResult, start_codes: np.ndarray) -> dict[str, np.ndarray]:
     arrays = {"start_codes": start_codes} | {name: getattr(chunk, name) for name in _PLAIN}
     arrays |= _flat("activations", chunk.watched)
     for which in ("last", "best"):
@@ -216,7 +215,7 @@ def _to_arrays(chunk: Results, start_codes: np.ndarray) -> dict[str, np.ndarray]
     return arrays
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> ChunkResult:
     """Make results of the arrays of results.safetensors; KeyError if one is missing."""
     looks = {
         which: Evaluation(
@@ -225,7 +224,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> Results:
         for which in ("last", "best")
     }
     plain = {name: arrays[name] for name in _PLAIN}
-    return Results(**plain, watched=_nested(arrays, "activations"), **looks)
+    return ChunkResult(**plain, watched=_nested(arrays, "activations"), **looks)
 
 
 def _flat(prefix: str, watched: Watched) -> dict[str, np.ndarray]:
@@ -266,7 +265,7 @@ def _join_files(path: Path, parts: Sequence[Path]) -> None:
         end += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with whole_file(path) as out:
+    with atomic_file(path) as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name in header:
             for part in parts:

@@ -41,6 +41,7 @@ _OURS += tuple(f"{UNFINISHED}/{name}" for name in _CHECKPOINTS)
 
 # Parts of config.json in which a resumed run must agree, and what messages call them.
 _DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "images", "chunk_runs", "runs")
+_DECISIVE += ("arithmetic",)
 _CALLED = {"chunk_runs": "runs a chunk (--batch times the devices)"}
 
 

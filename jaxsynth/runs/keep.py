@@ -7,13 +7,11 @@ folders of their own below the job's:
 """
 
 import dataclasses
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,22 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxsynth.ascent import Progress
-from jaxsynth.chunks import Results, chunk_starts, join
-from jaxsynth.images import to_rgb, write_png
+from jaxsynth.ascent import ChunkResult, Progress
+from jaxsynth.chunks import Problem, chunk_starts, execute, join
 from jaxsynth.runs.checkpoint import (
+    all_asked_to_stop,
+    ask_all_to_stop,
     is_finished,
     load_chunk,
     load_progress,
     save_chunk,
     save_progress,
 )
-from jaxsynth.runs.folder import IMAGES, UNFINISHED, image_name, open_run
-from jaxsynth.runs.processes import ALONE, Processes
-from jaxsynth.short import Plan, Run, Sweep, execute
+from jaxsynth.runs.folder import UNFINISHED, fingerprint, lock, open_run
+from jaxsynth.runs.pictures import Show, image_writer
+from jaxsynth.runs.processes import ALONE, Processes, agree, any_of
+
+_WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
 
 
 class Stopped(Exception):
@@ -45,7 +46,7 @@ class Keeping:
     """Where and how a sweep is saved.
 
     Attributes:
-      folder: the output folder, which the caller has locked.
+      folder: the output folder; None saves nothing.
       resume: continue what is there.
       overwrite: replace an earlier run in it.
       save_seconds: seconds between two checkpoints of the chunk under way.
@@ -55,7 +56,7 @@ class Keeping:
       processes: who shares the run.
     """
 
-    folder: Path
+    folder: Path | None = None
     resume: bool = False
     overwrite: bool = False
     save_seconds: float = 15.0
@@ -65,14 +66,14 @@ class Keeping:
     processes: Processes = ALONE
 
 
-def all_chunks(problem: Plan, keeping: Keeping) -> list[int]:
+def all_chunks(problem: Problem, keeping: Keeping) -> list[int]:
     """Give the first runs of all chunks."""
     return chunk_starts(problem, len(keeping.devices) or 1)
 
 
 def finished_chunks(
-    problem: Plan, keeping: Keeping, name: str = ""
-) -> Iterator[tuple[int, Results]]:
+    problem: Problem, keeping: Keeping, name: str = ""
+) -> Iterator[tuple[int, ChunkResult]]:
     """Yield this process's chunks, each with its first run: saved ones, then computed ones.
 
     Args:
@@ -84,19 +85,18 @@ def finished_chunks(
       Stopped: if it was asked to.
       ValueError: if a checkpoint is damaged or of another run.
     """
-    index, count = keeping.processes
+    (index, count), folder = keeping.processes, keeping.folder
     chunks = all_chunks(problem, keeping)[index::count]
-    left = [first for first in chunks if not is_finished(keeping.folder, first)]
+    left = [first for first in chunks if folder is None or not is_finished(folder, first)]
     for first in sorted(set(chunks) - set(left)):
-        yield first, load_chunk(keeping.folder, first)
+        yield first, load_chunk(folder, first)
     if not left:
         return
-    under_way = load_progress(keeping.folder, left[0])
-    prefix = f"{name}: " if name else ""
+    under_way = None if folder is None else load_progress(folder, left[0])
+    prefix, done = f"{name}: " if name else "", len(chunks) - len(left)
 
     def finished() -> str:
-        found = sum(is_finished(keeping.folder, first) for first in chunks)
-        return f"{found} of {len(chunks)} chunks finished"
+        return f"{done} of {len(chunks)} chunks finished"
 
     with _bar(problem, keeping, name, len(left), under_way) as bar:
         on_step = _saver(problem, keeping, prefix, finished, bar)
@@ -109,17 +109,96 @@ def finished_chunks(
             on_halved=bar.say_halved,
         )
         for first, chunk in zip(left, computed, strict=True):
-            codes = problem.batch.codes[first : first + len(chunk.codes)]
-            save_chunk(keeping.folder, first, chunk, codes)
+            if folder is not None:
+                codes = problem.batch.codes[first : first + len(chunk.codes)]
+                save_chunk(folder, first, chunk, codes)
+            done += 1
             bar.end_chunk()
             yield first, chunk
             if first != left[-1] and keeping.asked_to_stop():  # a chunk without steps asks here
                 raise Stopped(prefix + finished())
 
 
+# --- alone or with others -------------------------------------------------------------------------
+
+
+def open_together(
+    keeping: Keeping, config: Mapping[str, Any], held: ExitStack
+) -> dict[str, Any] | None:
+    """Lock the folder and make it ready, in process 0; `held` keeps the lock.
+
+    Returns:
+      The folder's config; None if the run is finished.
+
+    Raises:
+      ValueError: in every process, if the folder cannot be used or holds another run, or the
+        processes do not compute the same in one folder.
+    """
+    processes, folder = keeping.processes, keeping.folder
+    opened, refusal = dict(config), None
+    _check_alike(processes, config)
+    if processes.leads:
+        try:
+            held.enter_context(lock(folder))
+            opened = open_run(folder, config, keeping.resume, keeping.overwrite)
+        except (ValueError, OSError) as error:
+            refusal = error
+    word = "refused" if refusal else "finished" if opened is None else "open"
+    word = _WORDS[agree(processes, _WORDS.index(word))]
+    if word == "refused":
+        raise refusal or ValueError(f"process 0 has refused output folder {folder}")
+    if word == "finished":
+        return None
+    if any_of(processes, not (folder / UNFINISHED).is_dir()):
+        raise ValueError(
+            f"output folder {folder} of process 0 is not that of all processes: give all of them "
+            "one --out, on a file system that they share"
+        )
+    return opened
+
+
+def compute_together(problem: Problem, keeping: Keeping, images: str, show: Show) -> None:
+    """Compute all chunks and write their images; others hear of a process that stops or fails.
+
+    Raises:
+      Stopped: if this process or another one has stopped.
+    """
+    processes, folder = keeping.processes, keeping.folder
+    shared, failure = processes.count > 1, None
+
+    def asked_to_stop() -> bool:
+        return keeping.asked_to_stop() or (shared and all_asked_to_stop(folder))
+
+    own = dataclasses.replace(keeping, asked_to_stop=asked_to_stop)
+    try:
+        with image_writer(folder, images, show) as write:
+            for first, chunk in finished_chunks(problem, own):
+                write(first, chunk)
+    except Exception as error:
+        failure = error
+        if shared:
+            ask_all_to_stop(folder)
+    if any_of(processes, failure is not None):
+        raise failure or Stopped("another process has stopped")
+
+
+def _check_alike(processes: Processes, config: Mapping[str, Any]) -> None:
+    if processes.count == 1:
+        return  # a config may hold a million runs
+    own = fingerprint(config)
+    if any_of(processes, own != agree(processes, own)):
+        raise ValueError(
+            "the processes of this run were started with different flags, networks or numbers of "
+            "devices: give all of them the same"
+        )
+
+
+# --- several sweeps of one job --------------------------------------------------------------------
+
+
 def finished_sweep(
-    keeping: Keeping, name: str, problem: Plan, config: Mapping[str, Any]
-) -> Results:
+    keeping: Keeping, name: str, problem: Problem, config: Mapping[str, Any]
+) -> ChunkResult:
     """Give all runs of one of several sweeps: saved ones, then computed ones.
 
     Raises:
@@ -134,8 +213,8 @@ def finished_sweep(
 
 def sweep_config(
     command: str,
-    settings: Sweep,
-    runs: Sequence[Run],
+    settings: Any,
+    runs: Sequence[Any],
     networks: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
     """Give the config.json of one of several sweeps.
@@ -172,7 +251,7 @@ def close_sweep(out: Path, name: str) -> None:
 
 
 def _saver(
-    problem: Plan, keeping: Keeping, prefix: str, finished: Callable[[], str], bar: "_Bar"
+    problem: Problem, keeping: Keeping, prefix: str, finished: Callable[[], str], bar: "_Bar"
 ) -> Callable[[int, int, np.ndarray, Callable[[], Progress]], None]:
     """Give what is called after every step: it moves the bar, saves, and stops."""
     total, steps, saved = len(problem.batch.codes), problem.settings.recipe.steps, time.monotonic()
@@ -181,7 +260,8 @@ def _saver(
         nonlocal saved
         bar.show(done, values)
         stop = keeping.asked_to_stop()
-        if stop or time.monotonic() - saved >= keeping.save_seconds:
+        due = stop or time.monotonic() - saved >= keeping.save_seconds
+        if due and keeping.folder is not None:
             save_progress(keeping.folder, first, snapshot())
             saved = time.monotonic()
         if stop:
@@ -219,53 +299,10 @@ class _Bar:
 
 @contextmanager
 def _bar(
-    problem: Plan, keeping: Keeping, name: str, chunks: int, under_way: Progress | None
+    problem: Problem, keeping: Keeping, name: str, chunks: int, under_way: Progress | None
 ) -> Iterator[_Bar]:
     steps = max(1, problem.settings.recipe.steps)
     begun = under_way.done if under_way else 0
     how = {"unit": "step", "disable": not keeping.progress, "file": sys.stderr}
     with tqdm(total=steps * chunks, initial=begun, desc=name or None, **how) as bar:
         yield _Bar(bar, steps)
-
-
-# --- pictures -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def image_writer(folder: Path, images: str, how: str) -> Iterator[Callable[[int, Results], None]]:
-    """Write the image files of chunks, in a thread per core.
-
-    Gives write(first, chunk), which hands on the images of a chunk whose first run is `first` and
-    returns while they are encoded. One chunk at a time is under way: the next `write` waits for it,
-    and so does the block's end, after which all files are there. Both raise what an encoding has
-    raised.
-
-    Args:
-      folder: the output folder.
-      images: which files, a key of `IMAGES`.
-      how: how pixels become visible (`to_rgb`).
-    """
-    under_way: list[Future[None]] = []
-
-    def wait() -> None:
-        for one in under_way:
-            one.result()
-        under_way.clear()
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-
-        def write(first: int, chunk: Results) -> None:
-            wait()
-            for which in IMAGES[images]:
-                for i, image in enumerate(getattr(chunk, which).image):
-                    path = folder / image_name(first + i, which)
-                    under_way.append(threads.submit(_encode, path, image, how))
-
-        if IMAGES[images]:
-            (folder / "images").mkdir(exist_ok=True)
-        yield write
-        wait()
-
-
-def _encode(path: Path, image: np.ndarray, how: str) -> None:
-    write_png(path, to_rgb(image, how))

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from jaxsynth.disk import write_whole
+from jaxsynth.disk import write_atomic
 from jaxsynth.runs.folder import (
     UNFINISHED,
     as_json,
@@ -104,7 +104,7 @@ class Parts:
             write_arrays(self._file(name), arrays)
         record = {"command": self._command, "made_of": as_json(made_of), "value": as_json(value)}
         self._found[name] = record
-        write_whole(self._index, json.dumps(self._found, indent=1).encode())
+        write_atomic(self._index, json.dumps(self._found, indent=1).encode())
 
     def names(self) -> list[str]:
         """Give the names of all finished parts, in the order of their saving."""

@@ -1,0 +1,291 @@
+"""Runs made a problem: everything that can be checked is, and objectives become arrays."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth import recipes
+from jaxsynth import system as networks
+from jaxsynth.balance import BALANCES, check_balance
+from jaxsynth.chunks import Batch, Problem, Structure, check_record
+from jaxsynth.goals import Function, make_function, make_goals, make_layout
+from jaxsynth.inputs import option
+from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.objectives import MEASURES, Objective, is_class_blob
+from jaxsynth.optimizers import PRIOR, make_optimizer
+from jaxsynth.recipes import Box, Recipe, StartCodes
+from jaxsynth.results import Run
+from jaxsynth.system import ENCODER, GENERATOR, Look, make_encoder, make_system, system_params
+
+PRECISIONS = ("float32", "float64", "bfloat16")
+_CPU_BATCH, _BATCH = 8, 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How runs are computed; every field decides the result, so all are in config.json."""
+
+    recipe: Recipe = dataclasses.field(default=recipes.RECIPES["goh"])
+    optimizer: Any = option(
+        "", "An optimizer by name instead of the recipe's, such as cma_es or lbfgs."
+    )
+    balance: str = option(
+        "image", "How gradients of several classifiers are joined.", among=BALANCES
+    )
+    batch: int = option(0, "Codes a compiled chunk; 0 for 8 on CPU, 64 on accelerators.", low=0)
+    precision: str = option(
+        "float32",
+        "Of the networks: float32; float64 (needs JAX's x64 mode); or bfloat16, which is that of "
+        "weights and activations, while codes, logits and objective stay float32.",
+        among=PRECISIONS,
+    )
+    record: tuple[int, ...] = option((), "Steps after which codes are recorded.")
+
+
+def plan(
+    runs: Sequence[Run],
+    generator: Generator,
+    classifiers: Sequence[Classifier] = (),
+    settings: Settings = Settings(),
+    *,
+    start: np.ndarray | None = None,
+    encoder: Classifier | None = None,
+) -> Problem:
+    """Turns runs into arrays and checks all that can be checked before any long work.
+
+    Args:
+      runs: seeds and objectives.
+      generator: makes the images of codes.
+      classifiers: they judge the finished images, after those that objectives name.
+      settings: how runs are computed.
+      start: start codes (R, D) instead of the recipe's own by seed; used as they are. The seeds
+        still decide the jitter.
+      encoder: gives the generator's codes; only a recipe with a prior term needs it.
+
+    Raises:
+      ValueError: for anything that cannot work, in one line.
+    """
+    if not runs:
+        raise ValueError("no runs to compute: at least one is needed")
+    _check_models(generator, classifiers, encoder)
+    settings = _resolved(settings, generator)
+    optimizer = make_optimizer(settings.optimizer, settings.recipe)
+    encoder = _needed_encoder(settings.recipe, optimizer, generator, encoder)
+    objectives, which = _distinct(runs)
+    models = _classifiers(objectives, generator, classifiers)
+    dtype = _precision(settings.precision, [generator, *models, *([encoder] if encoder else [])])
+    seeds = np.array([run.seed for run in runs])
+    box = _box(settings.recipe, generator, dtype)
+    codes = _start(settings.recipe, box, generator, seeds, dtype, start)
+
+    shapes = _shapes(generator, models)
+    functions = [
+        tuple(
+            make_function(term, shapes, generator.image, generator.code_size)
+            for term in objective.terms
+            if term.how != "linear"
+        )
+        for objective in objectives
+    ]
+    layout = make_layout(objectives)
+    kinds = list(dict.fromkeys(functions))
+    climbed = {*layout.sizes, *(name for kind in kinds for f in kind for name in f.reads)}
+    system = make_system(generator, [c for c in models if c.name in climbed], encoder)
+    judge = make_system(generator, models)
+    look = Look(
+        system,
+        optimizer.asks,
+        settings.balance,
+        settings.recipe.jitter,
+        _record(objectives, models),
+    )
+    structures = tuple(
+        Structure(
+            look._replace(system=system._replace(functions=kind)),
+            judge._replace(functions=kind),
+            make_goals([o for o, f in zip(objectives, functions, strict=True) if f == kind],
+                       kind, layout, dtype),
+        )
+        for kind in kinds
+    )  # fmt: skip
+    structure, place = _places(functions, kinds)
+    batch = Batch(codes, structure[which], place[which], seeds.astype(np.uint32))
+    params = system_params(generator, models, encoder)
+    fixed = structures, optimizer, params, batch, box, settings
+    return Problem(*fixed, runs, generator, tuple(models))
+
+
+def encode(encoder: Classifier, generator: Generator, image: np.ndarray) -> np.ndarray:
+    """The code (D,) of an image (H, W, 3) of the encoder's size, in its units.
+
+    Raises:
+      ValueError: if the encoder has no such blob, or it is not as long as the generator's code.
+    """
+    reader = make_encoder(generator, encoder)._replace(units=None)
+    read = functools.partial(networks.encode, reader)
+    return np.asarray(network_jit(read)(encoder.params, jnp.asarray(image)))
+
+
+def _check_models(generator: Any, classifiers: Sequence[Any], encoder: Any) -> None:
+    if not isinstance(generator, Generator):
+        name = getattr(generator, "name", generator)
+        raise ValueError(f"{name!r} stands for the generator: expected a generator")
+    for role, model in [
+        *(("a classifier", model) for model in classifiers),
+        *([] if encoder is None else [(repr(ENCODER), encoder)]),
+    ]:
+        if not isinstance(model, Classifier):
+            name = getattr(model, "name", model)
+            raise ValueError(f"{name!r} stands for {role}: expected a classifier")
+
+
+def _resolved(settings: Settings, generator: Generator) -> Settings:
+    """The settings checked, with what they leave to the machine and the generator."""
+    recipe = settings.recipe
+    if generator.start:
+        recipe = dataclasses.replace(recipe, start=generator.start)
+    recipes.check_recipe(recipe)
+    check_balance(settings.balance)
+    check_record(settings.record, recipe.steps)
+    if settings.batch < 0:
+        raise ValueError(f"batch is {settings.batch}, expected 0 or more")
+    if recipe.jitter >= generator.image_size:
+        raise ValueError(
+            f"recipe: jitter is {recipe.jitter}, but the generator's images have only "
+            f"{generator.image_size} pixels a side: expected a few pixels"
+        )
+    own = _CPU_BATCH if jax.default_backend() == "cpu" else _BATCH
+    return dataclasses.replace(settings, recipe=recipe, batch=settings.batch or own)
+
+
+def _needed_encoder(recipe: Recipe, optimizer, generator: Generator, encoder):
+    """The generator's encoder where the prior term needs it, else None."""
+    if optimizer.asks != PRIOR:
+        return None
+    if encoder is None:
+        own = getattr(generator.encoder, "network", "") or "whose blob is its code"
+        raise ValueError(
+            f"recipe: prior is {recipe.prior}, but no network stands for {ENCODER!r}: give the "
+            f"generator's own ({own}), or choose a prior of 0"
+        )
+    return encoder
+
+
+def _distinct(runs: Sequence[Run]) -> tuple[list[Objective], np.ndarray]:
+    """The different objectives of the runs, and which one each run has, (R,)."""
+    seen: dict[int, int] = {}  # by identity: many seeds share one object
+    found: dict[Objective, int] = {}
+    which = np.zeros(len(runs), np.int32)
+    for i, run in enumerate(runs):
+        if id(run.objective) not in seen:
+            seen[id(run.objective)] = found.setdefault(run.objective, len(found))
+        which[i] = seen[id(run.objective)]
+    return list(found), which
+
+
+def _classifiers(
+    objectives: Sequence[Objective], generator: Generator, given: Sequence[Classifier]
+) -> list[Classifier]:
+    """All classifiers of a problem: those that are given, then others that objectives name.
+
+    Raises:
+      ValueError: if an objective weighs another generator, or two are of one name.
+    """
+    named = [m for o in objectives for m in o.models()]
+    models = list({id(m): m for m in (*given, *named) if m is not generator}.values())
+    for model in models:
+        if not isinstance(model, Classifier):
+            raise ValueError(
+                f"an objective weighs generator {model.name!r}, but the runs' generator is "
+                f"another object ({generator.name!r}): make both of the same one"
+            )
+    names = [model.name for model in models]
+    for name in names:
+        if names.count(name) > 1 or name in (GENERATOR, ENCODER):
+            taken = f"two classifiers are called {name!r}"
+            taken = taken if names.count(name) > 1 else f"a classifier is called {name!r}"
+            raise ValueError(f'{taken}: give one another name, classifier.named("other")')
+    return models
+
+
+def _precision(name: str, models: Sequence[Any]) -> np.dtype:
+    """The precision of codes and objective."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision {name!r} is none of {', '.join(PRECISIONS)}")
+    dtype = np.dtype("float32" if name == "bfloat16" else name)
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError("precision float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
+    for model in models:
+        kinds = {np.asarray(p).dtype if np.isscalar(p) else p.dtype
+                 for p in jax.tree.leaves(model.params)}  # fmt: skip
+        other = {str(k) for k in kinds if jnp.issubdtype(k, jnp.floating)} - {name}
+        if other:
+            raise ValueError(
+                f"{model.role} {model.info.network or model.name!r} has {other.pop()} parameters, "
+                f"but the precision is {name}: jaxsynth.load takes a dtype"
+            )
+    return dtype
+
+
+def _box(recipe: Recipe, generator: Generator, dtype: np.dtype) -> Box:
+    code = generator.code
+    upper, lower = (None, None) if code is None else (code.upper, code.lower)
+    return recipes.make_box(recipe, generator.code_size, upper, dtype, lower)
+
+
+def _start(recipe: Recipe, box: Box, generator: Generator, seeds: np.ndarray, dtype, start):
+    """Start codes (R, D): those that are given, or drawn where they are read."""
+    size = generator.code_size
+    if start is None:
+        root = jax.random.key(0)
+
+        def draw(some: np.ndarray) -> jax.Array:
+            return recipes.start_codes(recipe, box, root, some, generator.code)
+
+        codes = StartCodes(draw, seeds, size, dtype)
+        codes[0]  # a recipe that needs what the generator lacks is refused here
+        return codes
+    if start.shape != (len(seeds), size):
+        raise ValueError(f"start codes have shape {start.shape}, expected {(len(seeds), size)}")
+    if not np.isfinite(start).all():
+        raise ValueError("start codes hold numbers that are not finite")
+    return np.asarray(start, dtype)
+
+
+def _shapes(generator: Generator, models: Sequence[Classifier]) -> dict[str, Mapping[str, tuple]]:
+    """{network: {blob: shape}} of everything that a term can weigh."""
+    own = {**generator.shapes, **dict.fromkeys(MEASURES, (1,))}
+    return {GENERATOR: own} | {model.name: model.shapes for model in models}
+
+
+def _record(
+    objectives: Sequence[Objective], models: Sequence[Classifier]
+) -> tuple[tuple[str, str], ...]:
+    """Blobs that are recorded whole: logits and probabilities, and weighed ones of classes."""
+    found = {}
+    for model in models:
+        blobs = [blob for blob in (model.logits, "prob") if blob and blob in model.shapes]
+        found |= dict.fromkeys((model.name, blob) for blob in blobs)
+    for term in (term for objective in objectives for term in objective.terms):
+        own = term.how == "linear" and isinstance(term.model, Classifier)
+        if own and is_class_blob(term.model, term.blob):
+            found[(term.network, term.blob)] = None
+    return tuple(found)
+
+
+def _places(
+    functions: Sequence[tuple[Function, ...]], kinds: Sequence[tuple[Function, ...]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For every objective its structure, and its place among those of that structure."""
+    structure = np.array([kinds.index(f) for f in functions], np.int32)
+    place = np.zeros(len(functions), np.int32)
+    for kind in range(len(kinds)):
+        own = structure == kind
+        place[own] = np.arange(own.sum())
+    return structure, place

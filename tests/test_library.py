@@ -1,0 +1,380 @@
+"""The library as house.md's first page shows it: own models, objectives, optimizers; folders."""
+
+import json
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from launching import run
+from PIL import Image
+from tiny import LABELS, save_tiny_networks
+
+import jaxsynth as js
+from jaxsynth.optimizers import Seen, Setting
+
+SMALL = {"recipe": js.recipes.goh(steps=4), "batch": 4, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    save_tiny_networks(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gen(weights) -> js.Generator:
+    return js.load(weights / "generator.safetensors")
+
+
+@pytest.fixture(scope="module")
+def places(weights) -> js.Classifier:
+    return js.load(f"places={weights / 'places.safetensors'}")
+
+
+@pytest.fixture(scope="module")
+def nsfw(weights) -> js.Classifier:
+    return js.load(f"nsfw={weights / 'nsfw.safetensors'}")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+# ---- one run, many runs
+
+
+def test_one_neuron(gen, places, tmp_path):
+    result = js.maximize(places.logit("bar"), gen, seed=3, **SMALL)
+    assert result.image.shape == (16, 16, 3) and result.image.dtype == np.uint8
+    assert result.raw.dtype == np.float32
+    np.testing.assert_array_equal(result.image, gen.preprocess.show(result.raw))
+    assert result.objective.shape == (4,) and result.status == "ok" and result.which == "best"
+    assert result.row["objective_best"] >= result.row["objective_last"]
+    assert result.row["activation_1_best"] == pytest.approx(result.row["objective_best"])
+    drawn = gen.apply(gen.params, jnp.asarray(result.code))[gen.image]
+    np.testing.assert_allclose(drawn, result.raw, rtol=1e-4, atol=1e-3)
+    assert set(result.activations) == {"places"}
+
+    result.save(tmp_path / "bar.png")
+    with Image.open(tmp_path / "bar.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), result.image)
+        said = json.loads(file.text["jaxsynth"])
+    assert said["objective"] == "places:fc8:bar:1.0" and said["row"]["seed"] == 3
+    assert said["sweep"]["recipe"]["steps"] == 4 and said["networks"]["places"]["sha256"]
+    with pytest.raises(ValueError, match=r"ends with \.png"):
+        result.save(tmp_path / "bar.jpg")
+    assert "bar 0." in result._repr_html_() and result._repr_png_().startswith(b"\x89PNG")
+    assert "seed 3: ok" in repr(result)
+
+
+def test_a_sweep_is_one_compilation_and_a_table(gen, places, nsfw):
+    objectives = {name: places.log_prob(name) for name in ("bar", "dam")}
+    runs = js.sweep(objectives, gen, seeds=range(3), classifiers=[nsfw], **SMALL)
+    assert len(runs) == 6 and runs["bar"].images.shape == (3, 16, 16, 3)
+    assert runs.codes.shape == runs.best_codes.shape == runs.start_codes.shape == (6, 12)
+    assert [row["row"] for row in runs.table] == ["bar"] * 3 + ["dam"] * 3
+    assert [row["column"] for row in runs["dam"].table] == ["seed 0", "seed 1", "seed 2"]
+    assert [row["run"] for row in runs["dam"].table] == [3, 4, 5]
+    assert {"nsfw_last", "nsfw_best", "top_places", "p_top_places", "status"} <= set(runs.table[0])
+    np.testing.assert_array_equal(runs[4].image, runs["dam"][1].image)
+    assert len(runs[1:3]) == 2 and [one.run.seed for one in runs] == [0, 1, 2] * 2
+    with pytest.raises(ValueError, match="did you mean bar"):
+        runs["baar"]
+    with pytest.raises(IndexError):
+        runs[6]
+    alone = js.maximize(places.log_prob("dam"), gen, seed=1, classifiers=[nsfw], **SMALL)
+    np.testing.assert_array_equal(alone.code, runs["dam"][1].code)
+    page = runs._repr_html_()
+    assert page.count("<img") == 6 and "dam · seed 2" in page
+
+
+def test_what_is_sensitive_waits_for_a_click(gen, nsfw):
+    runs = js.sweep(nsfw.log_odds("NSFW") * 1.0, gen, seeds=4, **SMALL)
+    high = [row[f"nsfw_{which}"] > 0.5 for row, which in zip(runs.table, runs.which, strict=True)]
+    assert runs._repr_html_().count("checkbox") == sum(high)
+
+
+# ---- objectives
+
+
+def test_objectives_are_added_weighted_and_subtracted(gen, places, nsfw):
+    both = places.log_prob("bar") + 0.5 * nsfw.log_odds("NSFW") - 0.1 * js.total_variation()
+    result = js.maximize(both, gen, balance="image", **SMALL)
+    row = result.row
+    expected = row["activation_1_best"] + 0.5 * row["activation_2_best"]
+    expected -= 0.1 * row["activation_3_best"]
+    assert row["objective_best"] == pytest.approx(expected, rel=1e-4)
+    assert row["target_3"] == "generator:image_tv:0" and row["weight_3"] == -0.1
+
+
+def test_hidden_units_channels_directions_and_recorded_activations(gen, places):
+    vector = np.random.default_rng(0).normal(size=12)
+    recorded = np.asarray(places.apply(places.params, jnp.zeros((16, 16, 3)))["fc6"])
+    runs = js.sweep(
+        {
+            "unit": places.unit("conv2_pre", 5, at=(4, 4)),
+            "channel": places.channel("conv2_pre", 5),
+            "direction": places.direction("fc6", vector),
+            "match": places.match("fc6", recorded),
+            "layer": places.layer("conv1"),
+        },
+        gen, seeds=2, **SMALL,
+    )  # fmt: skip
+    for name in ("unit", "channel", "direction", "match", "layer"):
+        for row in runs[name].table:
+            assert row["activation_1_best"] == pytest.approx(row["objective_best"], rel=1e-4), name
+    assert all(row["activation_1_last"] <= 0 for row in runs["match"].table)
+    image = jnp.asarray(runs["direction"][0].raw)
+    seen = np.asarray(places.apply(places.params, image)["fc6"])
+    best = runs["direction"].table[0]["objective_best"]
+    assert float(vector @ seen) == pytest.approx(best, rel=1e-3)
+
+
+def test_seeds_pushed_apart(gen, places):
+    together = js.maximize(places.log_prob("abbey"), gen, seeds=4, **SMALL)
+    objective = places.log_prob("abbey") + 30 * js.diversity(places, "conv2")
+    apart = js.maximize(objective, gen, seeds=4, **SMALL)
+
+    def likeness(runs):
+        grams = []
+        for image in runs.raw:
+            blob = np.asarray(places.apply(places.params, jnp.asarray(image))["conv2"])
+            flat = blob.reshape(-1, blob.shape[-1])
+            grams.append((flat.T @ flat).ravel())
+            grams[-1] /= np.linalg.norm(grams[-1])
+        return (np.array(grams) @ np.array(grams).T).sum()
+
+    assert likeness(apart) < likeness(together)
+
+
+def test_a_minimal_change_of_a_photograph(gen, nsfw, photo):
+    start = js.maximize(nsfw.log_odds("NSFW"), gen, init=photo, recipe=js.recipes.goh(steps=0))
+    plain = js.maximize(nsfw.log_odds("NSFW"), gen, init=photo, **SMALL)
+    objective = nsfw.log_odds("NSFW") - 1e4 * js.distance_to_start()
+    result = js.maximize(objective, gen, init=np.asarray(Image.open(photo)), **SMALL)
+    moved = [np.abs(r.sweep.codes - start.sweep.codes).mean() for r in (plain, result)]
+    assert 0 < moved[1] < moved[0]
+    assert result.sweep.start_codes[0] == pytest.approx(start.sweep.start_codes[0])
+
+
+# ---- own models, functions, optimizers
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (3, 3))(x[None]))
+        return nn.Dense(4)(x.mean(axis=(1, 2)))[0]
+
+
+def own_classifier(**options) -> js.Classifier:
+    net = Net()
+    params = net.init(jax.random.key(0), jnp.zeros((20, 20, 3)))
+    units = js.Preprocess(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), order="RGB", range=(0, 1))
+    names = ("cat", "dog", "hen", "cow")
+    return js.Classifier(net.apply, params, size=20, labels=names, preprocess=units, **options)
+
+
+def test_own_classifier(gen):
+    mine = own_classifier(name="mine")
+    result = js.maximize(mine.logit("cat"), gen, **SMALL)
+    assert result.row["top_mine"] in mine.labels
+    pixels = jax.image.resize(result.sweep.generator.preprocess.to_rgb(result.raw), (20, 20, 3),
+                              "bilinear", antialias=False)  # fmt: skip
+    x = (np.asarray(pixels) / 255 - 0.5) / 0.2
+    expected = mine.apply(mine.params, jnp.asarray(x))[0]
+    assert result.row["objective_best"] == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_own_function_of_activations(gen, places):
+    result = js.maximize(
+        lambda acts: (acts[places]["conv1"] ** 2).mean(), gen, classifiers=[places], **SMALL
+    )
+    same = js.maximize(places.layer("conv1"), gen, **SMALL)
+    np.testing.assert_allclose(result.raw, same.raw, rtol=1e-4, atol=1e-2)
+    assert result.row["target_1"] == "function:<lambda>"
+    assert result.row["activation_1_best"] == pytest.approx(result.row["objective_best"])
+
+    def smooth(acts):
+        return -jnp.abs(jnp.diff(acts.image, axis=0)).mean()
+
+    runs = js.sweep({"a": places.logit(0), "b": smooth}, gen, seeds=2, **SMALL)
+    assert np.isnan(runs["a"].arrays.last.watched["generator"]["function:smooth"]).all()
+    assert runs["b"].table[0]["activation_1_last"] < 0
+
+
+@pytest.mark.parametrize("optimizer", [
+    optax.adamw(0.05), js.cma_es(population=4), "snes+4", js.lbfgs(), js.langevin(),
+])  # fmt: skip
+def test_own_optimizer(gen, places, optimizer):
+    first = js.maximize(places.logit(3), gen, recipe=js.recipes.goh(steps=0), batch=4)
+    result = js.maximize(places.logit(3), gen, optimizer=optimizer, **SMALL)
+    assert result.row["objective_best"] > first.row["objective_best"]
+    assert result.sweep.config["sweep"]["optimizer"]
+
+
+def test_an_optimizer_is_any_object_that_asks_and_tells(gen, places):
+    def init(setting: Setting):
+        return setting.start
+
+    def ask(setting: Setting, step, state):
+        return state[None], state
+
+    def tell(setting: Setting, step, state, codes, seen: Seen):
+        return jnp.clip(codes[0] + 0.5, setting.box.lower, setting.box.upper)
+
+    own = js.Optimizer("own", "value", 1.0, init, ask, tell)
+    result = js.maximize(places.logit(3), gen, optimizer=own, **SMALL)
+    expected = np.minimum(result.sweep.start_codes + 3 * 0.5, gen.code.upper)
+    np.testing.assert_allclose(result.sweep.codes, expected, rtol=1e-6)
+    assert result.sweep.config["sweep"]["optimizer"] == "own"
+
+
+def test_own_generator(places):
+    def apply(params, code):
+        return jnp.tanh(params @ code).reshape(16, 16, 3)
+
+    params = np.random.default_rng(0).normal(size=(16 * 16 * 3, 6)).astype(np.float32)
+    units = js.Preprocess(range=(-1, 1))
+    own = js.Generator(apply, params, code_size=6, box=(-2, 2), start="normal", preprocess=units)
+    runs = js.sweep([places.logit(0), places.logit(1)], own, seeds=3, **SMALL)
+    assert runs.images.shape == (6, 16, 16, 3) and np.abs(runs.codes).max() <= 2
+    expected = np.rint((runs.raw + 1) / 2 * 255)
+    assert np.abs(runs.images - expected).max() <= 1
+
+
+# ---- folders
+
+
+def test_a_folder_resumes_from_python_and_is_the_launchers(gen, places, nsfw, weights, tmp_path):
+    objectives = {name: places.log_prob(name) for name in ("bar", "dam")}
+    how = {"classifiers": [nsfw], "seeds": 3, **SMALL}
+
+    class Enough(Exception):
+        pass
+
+    def stop(first, done, values, snapshot):
+        raise Enough
+
+    folder = tmp_path / "run"
+    whole = js.sweep(objectives, gen, folder=folder, title="two scenes", **how)
+    assert whole.folder == folder and not (folder / "unfinished").exists()
+    again = js.sweep(objectives, gen, folder=folder, resume=True, **how)
+    memory = js.sweep(objectives, gen, **how)
+    jax.tree.map(np.testing.assert_array_equal, again.arrays, memory.arrays)
+    assert again.table == memory.table
+    with pytest.raises(ValueError, match="is not empty"):
+        js.sweep(objectives, gen, folder=folder, **how)
+    with pytest.raises(ValueError, match="sweep recipe steps 4, not 5"):
+        other = how | {"recipe": js.recipes.goh(steps=5)}
+        js.sweep(objectives, gen, folder=folder, resume=True, **other)
+
+    flags = [f"--{n}={weights / n}.safetensors" for n in ("generator", "places", "nsfw")]
+    flags += ["--scenes=bar,dam", "--seeds=3", "--recipe=goh", "--steps=4", "--batch=4"]
+    done = run("scene", "--noprogress", *flags, f"--out={tmp_path / 'launched'}")
+    assert done.returncode == 0, done.stderr
+    for name in ("results.safetensors", *(f"images/run0000{i}_last.png" for i in range(6))):
+        assert (folder / name).read_bytes() == (tmp_path / "launched" / name).read_bytes(), name
+
+    read = js.read_results(folder)
+    np.testing.assert_array_equal(read.images, whole.images)
+    assert [r.objective for r in read.runs[::3]] == [str(o) for o in objectives.values()]
+    assert read["dam"].table[1]["seed"] == 1 and read.table[0]["top_places"] in LABELS
+    full = js.read_results(folder, gen, [places, nsfw])
+    assert full.table == whole.table and full.runs[0].objective == objectives["bar"]
+
+
+def test_a_killed_sweep_resumes_to_the_same_bits(gen, places, tmp_path, monkeypatch):
+    how = {"seeds": 6, "save_seconds": 0.0, **SMALL}
+    from jaxsynth.runs import keep
+
+    class Killed(BaseException):
+        pass
+
+    real, saved = keep.save_progress, []
+
+    def save_progress(folder, first, progress):
+        real(folder, first, progress)
+        saved.append(first)
+        if len(saved) == 6:
+            raise Killed
+
+    monkeypatch.setattr(keep, "save_progress", save_progress)
+    with pytest.raises(Killed):
+        js.sweep(places.logit(0), gen, folder=tmp_path / "run", **how)
+    assert saved[-1] == 4 and (tmp_path / "run" / "unfinished").is_dir()
+    runs = js.sweep(places.logit(0), gen, folder=tmp_path / "run", resume=True, **how)
+    memory = js.sweep(places.logit(0), gen, **how)
+    jax.tree.map(np.testing.assert_array_equal, runs.arrays, memory.arrays)
+
+
+def test_vectors_are_saved_beside_the_run(gen, places, tmp_path):
+    vector = np.random.default_rng(0).normal(size=12)
+    objective = places.direction("fc6", vector)
+    js.sweep(objective, gen, seeds=1, folder=tmp_path / "run", **SMALL)
+    [file] = (tmp_path / "run" / "inputs").iterdir()
+    np.testing.assert_array_equal(np.load(file), vector)
+    read = js.read_results(tmp_path / "run", gen, [places])
+    np.testing.assert_array_equal(read.runs[0].objective.terms[0].value, vector)
+
+
+def test_runs_continue_from_finished_ones(gen, places, tmp_path):
+    first = js.sweep(places.logit(0), gen, seeds=[4, 7], folder=tmp_path / "run", **SMALL)
+    more = js.sweep({"bar": places.logit("bar")}, gen, init=first, **SMALL)
+    np.testing.assert_array_equal(more.start_codes, first.codes)
+    assert [one.seed for one in more.runs] == [4, 7]
+    assert [row["from"] for row in more.table] == [f"{tmp_path / 'run'}:{n}" for n in (0, 1)]
+    assert [row["column"] for row in more.table] == ["run 0", "run 1"]
+    one = js.maximize(places.logit(1), gen, init=first[1], **SMALL)
+    assert one.run.seed == 7
+    np.testing.assert_array_equal(one.sweep.start_codes, first.codes[1:])
+    many = js.sweep([places.logit(0), places.logit(1)], gen, init=first.codes, **SMALL)
+    np.testing.assert_array_equal(many.start_codes, np.tile(first.codes, (2, 1)))
+    np.save(tmp_path / "codes.npy", first.codes)
+    file = js.maximize(places.logit(0), gen, init=tmp_path / "codes.npy", **SMALL)
+    np.testing.assert_array_equal(file.codes, many[:2].codes)
+
+
+# ---- what cannot work
+
+
+def test_wrong_words_are_one_line(gen, places, tmp_path):
+    goal = places.logit(0)
+    for said, ask in {
+        "maximize: 'balence' is no setting .did you mean balance": lambda: js.maximize(
+            goal, gen, balence="image"
+        ),
+        "sweep: seeds is 0": lambda: js.sweep(goal, gen, seeds=0),
+        "sweep: seeds is .1.5.": lambda: js.sweep(goal, gen, seeds=[1.5]),
+        "did you mean goh": lambda: js.maximize(goal, gen, recipe="gooh"),
+        "expected a Recipe": lambda: js.maximize(goal, gen, recipe=3),
+        "init holds float64 .5,.": lambda: js.maximize(goal, gen, init=np.zeros(5)),
+        "init has 2 codes for 3 seeds": lambda: js.sweep(
+            goal, gen, seeds=3, init=np.zeros((2, 12))
+        ),
+        "is no objective": lambda: js.maximize("bar", gen),
+        "stands for the generator": lambda: js.maximize(goal, places),
+        "resume needs a folder": lambda: js.sweep(goal, gen, resume=True),
+        "overwrite deletes it": lambda: js.sweep(
+            goal, gen, folder=tmp_path, resume=True, overwrite=True
+        ),
+        "unit 'bra' is not in 0..4 and not a label .did you mean bar": lambda: js.maximize(
+            places.log_prob("bra"), gen
+        ),
+        "two classifiers are called 'places'": lambda: js.maximize(
+            goal, gen, classifiers=[places.named("places")]
+        ),
+        "holds no readable results|cannot be read": lambda: js.read_results(tmp_path),
+    }.items():
+        with pytest.raises(ValueError, match=said) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
