@@ -10,22 +10,20 @@ Both, and every launcher, end in `carry_out`.
 import contextlib
 import dataclasses
 import functools
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
-import numpy as np
 
+from jaxsynth.asked import Start, make_runs, named_objectives, seeds_of, start_of
 from jaxsynth.chunks import Problem, join
 from jaxsynth.environment import cache_dir, keep_compiled
-from jaxsynth.images import read_image
-from jaxsynth.inputs import check_name, near, parse_seeds
+from jaxsynth.inputs import check_name, near
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import load
-from jaxsynth.objectives import Objective, as_objective
+from jaxsynth.objectives import as_objective
 from jaxsynth.optimizers import PRIOR, make_optimizer
 from jaxsynth.problem import PRECISIONS, Settings, encode, plan
 from jaxsynth.recipes import Recipe, make_recipe
@@ -34,7 +32,6 @@ from jaxsynth.runs.checkpoint import (
     from_arrays,
     join_chunks,
     map_arrays,
-    read_codes,
     remove_unfinished,
 )
 from jaxsynth.runs.folder import IMAGES, METRICS, RESULTS
@@ -224,14 +221,6 @@ class _Task(NamedTuple):
     classifiers: Any
 
 
-class _Start(NamedTuple):
-    """Where runs begin: codes (k, D) or None, whether of a photograph, and runs that continue."""
-
-    codes: np.ndarray | None = None
-    from_image: bool = False
-    runs: Sequence[Run] = ()
-
-
 def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> SweepResult:
     for name in options:
         if name not in Options.__annotations__:
@@ -245,10 +234,11 @@ def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> 
         raise ValueError(f"{task.name}: {generator!r:.60} stands for the generator")
     given = task.classifiers
     classifiers = [given] if isinstance(given, Classifier) else list(given)
-    named = _named(objectives)
-    begun = _start_of(task, generator, options.get("encoder"))
+    named = named_objectives(objectives)
+    begun = start_of(task.name, task.init, generator, options.get("encoder"))
     settings = _settings(task, options, generator, begun)
-    runs, start = _runs(task, named, begun)
+    seeds = seeds_of(task.name, task.seeds, begun, task.default)
+    runs, start = make_runs(task.name, named, seeds, begun)
     encoder = options.get("encoder")
     if encoder is None and make_optimizer(settings.optimizer, settings.recipe).asks == PRIOR:
         encoder = generator.load_encoder()
@@ -283,7 +273,7 @@ def _keeping(task: _Task, options: Options) -> Keeping:
     )
 
 
-def _settings(task: _Task, options: Options, generator: Generator, begun: _Start) -> Settings:
+def _settings(task: _Task, options: Options, generator: Generator, begun: Start) -> Settings:
     own = generator.recipe_from_image if begun.from_image else generator.recipe
     recipe = options.get("recipe") or own
     if not isinstance(recipe, str | Recipe):
@@ -293,123 +283,6 @@ def _settings(task: _Task, options: Options, generator: Generator, begun: _Start
     if "record" in changes:
         changes["record"] = tuple(changes["record"])
     return Settings(make_recipe(recipe), **changes)
-
-
-def _named(objectives: Any) -> dict[str, Objective]:
-    """Name -> objective; a lone one has no name."""
-    if isinstance(objectives, Mapping):
-        found = {str(name): as_objective(given) for name, given in objectives.items()}
-    elif isinstance(objectives, Sequence) and not isinstance(objectives, str):
-        given = [as_objective(one) for one in objectives]
-        found = {str(one) if len(given) > 1 else "": one for one in given}
-    else:
-        found = {"": as_objective(objectives)}
-    if not found:
-        raise ValueError("no objective given: expected one such as classifier.logit('cat')")
-    return found
-
-
-def _runs(
-    task: _Task, objectives: Mapping[str, Objective], begun: _Start
-) -> tuple[list[Run], np.ndarray | None]:
-    """Give the runs, objective by objective, and their start codes (R, D)."""
-    codes = begun.codes
-    if task.seeds is not None:
-        seeds = _seeds(task)
-    elif begun.runs:
-        seeds = [run.seed for run in begun.runs]
-    else:
-        seeds = task.default if codes is None or len(codes) == 1 else range(len(codes))
-    origins = [""] * len(seeds)
-    if codes is not None:
-        if len(codes) not in (1, len(seeds)):
-            raise ValueError(
-                f"{task.name}: init has {len(codes)} codes for {len(seeds)} seeds: give one code, "
-                "or one per seed"
-            )
-        origins = [run.origin for run in begun.runs] or origins
-        origins = origins * len(seeds) if len(origins) == 1 else origins
-        codes = np.broadcast_to(codes, (len(seeds), codes.shape[1]))
-        codes = np.tile(codes, (len(objectives), 1))
-    runs = [
-        Run(seed, objective, name, _column(name, seed, origin), origin)
-        for name, objective in objectives.items()
-        for seed, origin in zip(seeds, origins, strict=True)
-    ]
-    return runs, codes
-
-
-def _column(name: str, seed: int, origin: str) -> str:
-    if not name:
-        return ""
-    return f"run {origin.rpartition(':')[2]}" if origin else f"seed {seed}"
-
-
-def _seeds(task: _Task) -> Sequence[int]:
-    given = task.seeds
-    if isinstance(given, str):
-        return parse_seeds(given)
-    if isinstance(given, int | np.integer):
-        given = range(given)
-    try:
-        seeds = [int(seed) for seed in given if int(seed) == seed]
-        good = len(seeds) == len(given) > 0 and min(seeds) >= 0 and max(seeds) < 2**32
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        raise ValueError(
-            f"{task.name}: seeds is {task.seeds!r}, expected a count such as 8, numbers from 0 to "
-            "2**32 - 1, or text such as '3:7'"
-        )
-    return seeds
-
-
-# --- where runs begin -----------------------------------------------------------------------------
-
-
-def _start_of(task: _Task, generator: Generator, encoder: Classifier | None) -> _Start:
-    init = task.init
-    if init is None:
-        return _Start()
-    if isinstance(init, Result | SweepResult):
-        return _continued(init.sweep if isinstance(init, Result) else init)
-    if isinstance(init, str | os.PathLike):
-        path = Path(init).expanduser()
-        if path.suffix in (".npy", ".safetensors"):
-            return _given_codes(task, read_codes(path), generator)
-        init = read_image(path)
-    init = np.asarray(init)
-    if init.dtype != np.uint8:
-        return _given_codes(task, init, generator)
-    if init.ndim != 3 or init.shape[-1] != 3:
-        raise ValueError(f"{task.name}: init has shape {init.shape}, expected (H, W, 3) of uint8")
-    encoder = encoder or generator.load_encoder()
-    if encoder is None:
-        raise ValueError(
-            f"{task.name}: a photograph needs the encoder of generator {generator.name!r}, which "
-            "names none: give encoder="
-        )
-    return _Start(encode(encoder, generator, encoder.input_of(init))[None], from_image=True)
-
-
-def _given_codes(task: _Task, codes: np.ndarray, generator: Generator) -> _Start:
-    found = np.atleast_2d(codes)
-    if found.ndim != 2 or found.shape[1] != generator.code_size or found.dtype.kind != "f":
-        size = generator.code_size
-        raise ValueError(
-            f"{task.name}: init holds {codes.dtype} {codes.shape}, expected floats ({size},) or "
-            f"(k, {size}), a photograph (H, W, 3) of uint8, or finished runs"
-        )
-    return _Start(found)
-
-
-def _continued(runs: SweepResult) -> _Start:
-    """Final codes and seeds of finished runs, which are named if they are saved."""
-    named = [
-        dataclasses.replace(run, origin=f"{runs.folder}:{number}" if runs.folder else "")
-        for run, number in zip(runs.runs, runs.run_numbers, strict=True)
-    ]
-    return _Start(np.array(runs.codes), runs=named)
 
 
 @functools.cache

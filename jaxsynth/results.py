@@ -1,11 +1,8 @@
 """Finished runs: one (`Result`), many (`SweepResult`), and folders of them."""
 
-import base64
 import csv
 import dataclasses
 import functools
-import html
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, ImageFilter
-from PIL.PngImagePlugin import PngInfo
 
-from jaxsynth import table
+from jaxsynth import notebook, table
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.disk import write_atomic
 from jaxsynth.images import to_rgb
@@ -28,12 +23,7 @@ from jaxsynth.runs.checkpoint import from_arrays, map_arrays
 from jaxsynth.runs.folder import METRICS, RESULTS, read_config
 
 BLUR_ABOVE = 0.5  # P of a sensitive class above which a picture waits for a click
-_SHOWN, _SIDE = 24, 192  # pictures of a sweep in a notebook, and their side in pixels
-_STYLE = (
-    "<style>.jaxsynth figure{display:inline-block;margin:4px;font:12px sans-serif;"
-    "vertical-align:top}.jaxsynth input{display:none}.jaxsynth img{image-rendering:pixelated}"
-    ".jaxsynth input+img{filter:blur(16px)}.jaxsynth input:checked+img{filter:none}</style>"
-)
+_SHOWN = 24  # pictures of a sweep in a notebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +191,7 @@ class SweepResult:
 
     def _repr_html_(self) -> str:
         figures = [_figure(result) for result in self[:_SHOWN]]
-        more = f"<p>{len(self) - _SHOWN} runs more</p>" if len(self) > _SHOWN else ""
-        return f'{_STYLE}<div class="jaxsynth">{"".join(figures)}{more}</div>'
+        return notebook.page(figures, len(self) - _SHOWN)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -281,16 +270,16 @@ class Result:
             raise ValueError(f"{path}: expected a file name that ends with .png")
         config = {k: v for k, v in self.sweep.config.items() if k != "runs"}
         said = {"objective": str(self.run.objective), "which": self.which, "row": self.row}
-        write_atomic(path, _png(self.image, json.dumps(said | config, default=_plain)))
+        write_atomic(path, notebook.png(self.image, json.dumps(said | config, default=_plain)))
 
     def __repr__(self) -> str:
         return f"<Result of {self.run.objective}, seed {self.run.seed}: {self.status}>"
 
     def _repr_png_(self) -> bytes:
-        return _png(_blurred(self.image) if _hides(self) else self.image)
+        return notebook.png(notebook.blurred(self.image) if _hides(self) else self.image)
 
     def _repr_html_(self) -> str:
-        return f'{_STYLE}<div class="jaxsynth">{_figure(self)}</div>'
+        return notebook.page([_figure(self)])
 
 
 def read_results(
@@ -371,37 +360,15 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
-# --- notebooks ------------------------------------------------------------------------------------
-
-
 def _hides(result: Result) -> bool:
     p = table.sensitive_of(result.row, result.sweep.classifiers, result.which)
     return p is not None and p > BLUR_ABOVE
 
 
 def _figure(result: Result) -> str:
-    """Show a run: its picture, blurred until it is clicked if need be, and its captions."""
     run, row = result.run, result.row
     lines = [" · ".join(filter(None, (run.row, run.column)))]
     if isinstance(run.objective, Objective):
         lines += table.captions(run, row, result.sweep.classifiers, result.which)
     lines += [] if row["status"] == "ok" else [row["status"]]
-    data = base64.b64encode(_png(result.image)).decode()
-    side = max(_SIDE, result.image.shape[0])
-    box = "<input type=checkbox>" if _hides(result) else ""
-    said = "<br>".join(html.escape(line) for line in lines if line)
-    image = f'<img width={side} src="data:image/png;base64,{data}">'
-    return f"<figure><label>{box}{image}</label><figcaption>{said}</figcaption></figure>"
-
-
-def _blurred(image: np.ndarray) -> np.ndarray:
-    radius = image.shape[0] / 12
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
-
-
-def _png(image: np.ndarray, text: str = "") -> bytes:
-    info, buffer = PngInfo(), io.BytesIO()
-    if text:
-        info.add_itxt("jaxsynth", text)
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
+    return notebook.figure(result.image, lines, _hides(result))

@@ -155,10 +155,20 @@ def _number(value: np.ndarray | None) -> float | None:
 def sensitive_of(
     row: Mapping[str, Any], classifiers: "Sequence[Classifier]", which: str = "last"
 ) -> float | None:
-    """Give the highest probability of a sensitive class in a row; None where nobody looked."""
+    """Give the highest probability of a sensitive class in a row; None where nobody looked.
+
+    Without the classifiers, every column that may be one counts.
+    """
     names = [judge.name for judge in classifiers if judge.sensitive is not None]
+    if not classifiers:
+        names = [key.removesuffix(f"_{which}") for key in row if _may_be_sensitive(key, which)]
     seen = [row[f"{name}_{which}"] for name in names if row.get(f"{name}_{which}") is not None]
     return max(map(float, seen), default=None)
+
+
+def _may_be_sensitive(column: str, which: str) -> bool:
+    others = ("objective_", "activation_", "p_")
+    return column.endswith(f"_{which}") and not column.startswith(others)
 
 
 def captions(

@@ -286,6 +286,8 @@ def test_a_folder_resumes_from_python_and_is_the_launchers(gen, places, nsfw, we
         assert (folder / name).read_bytes() == (tmp_path / "launched" / name).read_bytes(), name
 
     read = js.read_results(folder)
+    assert all(isinstance(a.base, np.memmap) for a in jax.tree.leaves(read.arrays.last.image))
+    assert read[2:4].start_codes.base is not None  # a view still: nothing is loaded
     np.testing.assert_array_equal(read.images, whole.images)
     assert [r.objective for r in read.runs[::3]] == [str(o) for o in objectives.values()]
     assert read["dam"].table[1]["seed"] == 1 and read.table[0]["top_places"] in LABELS
