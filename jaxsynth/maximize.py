@@ -114,7 +114,8 @@ def maximize(
     Raises:
       ValueError: for anything that cannot work, in one line, before any long work.
     """
-    task = _Task("maximize", (seed,), seeds, init, classifiers)
+    own = seeds_of("maximize", [seed], Start(), ())
+    task = _Task("maximize", own, seeds, init, classifiers)
     found = _compute(task, [as_objective(objective)], generator, options)
     return found[0] if seeds is None and len(found) == 1 else found
 
@@ -215,7 +216,7 @@ class _Task(NamedTuple):
     """The named arguments of `maximize` and `sweep`; `default` are its seeds without any."""
 
     name: str
-    default: tuple[int, ...]
+    default: Sequence[int]
     seeds: Any
     init: Any
     classifiers: Any
@@ -249,7 +250,10 @@ def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> 
     config |= config_of(problem, keeping.devices, inputs, encoder)
     found = carry_out(problem, keeping, config=config, images=images)
     any_of(keeping.processes, False)  # the one that leads has written everything
-    return found or read_results(keeping.folder, generator, problem.classifiers)
+    if found is None:
+        saved = read_results(keeping.folder, generator, problem.classifiers)
+        found = dataclasses.replace(saved, runs=runs, settings=settings)
+    return found
 
 
 def _keeping(task: _Task, options: Options) -> Keeping:

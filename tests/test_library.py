@@ -356,6 +356,7 @@ def test_wrong_words_are_one_line(gen, places, tmp_path):
             goal, gen, balence="image"
         ),
         "sweep: seeds is 0": lambda: js.sweep(goal, gen, seeds=0),
+        "maximize: seeds is .-1.": lambda: js.maximize(goal, gen, seed=-1),
         "sweep: seeds is .1.5.": lambda: js.sweep(goal, gen, seeds=[1.5]),
         "did you mean goh": lambda: js.maximize(goal, gen, recipe="gooh"),
         "expected a Recipe": lambda: js.maximize(goal, gen, recipe=3),
