@@ -252,7 +252,7 @@ def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> 
     any_of(keeping.processes, False)  # the one that leads has written everything
     if found is None:
         saved = read_results(keeping.folder, generator, problem.classifiers)
-        found = dataclasses.replace(saved, runs=runs, settings=settings)
+        found = dataclasses.replace(saved, runs=runs, settings=problem.settings)
     return found
 
 
