@@ -16,6 +16,7 @@ from jaxsynth.models.network import (
     logits_blob,
     prepared,
 )
+from jaxsynth.models.registry import to_model
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import load_network
 from jaxsynth.system import GENERATOR, system_params
@@ -91,7 +92,8 @@ def test_what_is_derived_of_which_layer():
 
 def test_a_sweep_is_given_it():
     networks = tiny_networks()
-    given = system_params(networks[GENERATOR], {"places": networks["places"]})
+    models = [to_model(networks[role], role) for role in (GENERATOR, "places")]
+    given = system_params(models[0], models[1:])
     for role, params in given.items():
         assert _derived(networks[role]) < set(params)
     again = networks[GENERATOR]._replace(params=given[GENERATOR])

@@ -31,7 +31,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsynth.models.derived import Derive, derive_nothing, derive_now, part
-from jaxsynth.models.layers import interleave
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW = 4  # channels: images, not features
@@ -317,6 +316,17 @@ def _unit_stride_backward(pads, saved, dy):
 
 
 _unit_stride.defvjp(_unit_stride_forward, _unit_stride_backward)
+
+
+def interleave(phases: jax.Array, shift: int) -> jax.Array:
+    """Turn sub-pixel phases into pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F).
+
+    Phase (a, b) of place (h, w) is pixel (2 h + a - shift, 2 w + b - shift).
+    """
+    batch, height, width, channels = phases.shape
+    y = phases.reshape(batch, height, width, 2, 2, channels // 4)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+    return y[:, shift : 2 * height - shift, shift : 2 * width - shift]
 
 
 def turned_kernel(kernel: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxsynth.images import BGR_MEAN
+from jaxsynth.models.cpu_convolution import interleave
 from jaxsynth.models.derived import Derive, derive_nothing, derive_now
 
 
@@ -229,17 +230,6 @@ def upsample_phases(
     padded = jnp.pad(x, border, mode="edge") if smooth else jnp.pad(x, border)
     conv = lax.conv_general_dilated if conv is None else conv
     return conv(padded, small, (1, 1), ((0, 0), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def interleave(phases: jax.Array, shift: int) -> jax.Array:
-    """Turn sub-pixel phases into pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F).
-
-    Phase (a, b) of place (h, w) is pixel (2 h + a - shift, 2 w + b - shift).
-    """
-    batch, height, width, channels = phases.shape
-    y = phases.reshape(batch, height, width, 2, 2, channels // 4)
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
-    return y[:, shift : 2 * height - shift, shift : 2 * width - shift]
 
 
 def _phase_kernels(kernel: jax.Array, taps: Sequence) -> jax.Array:
