@@ -217,4 +217,4 @@ def _units(resize: str) -> Preprocess:
 
 
 def _code(code: CodeStats | None) -> Code | None:
-    return None if code is None else Code(code.upper, code.lower, code.mean, code.sigma)
+    return None if code is None else Code(**code._asdict())

@@ -43,10 +43,10 @@ _MESSAGES = message_classes(
 def read_open_nsfw(
     path: str | Path, config: ResNetConfig
 ) -> tuple[dict[str, np.ndarray], list[Row]]:
-    """Path -> parameter (float32, our layout) and the table of what was done.
+    """Read path -> parameter (float32, our layout), and the table of layouts.
 
     Raises:
-      ValueError: the file cannot be read, is not ONNX, or its graph is not open_nsfw's with batch
+      ValueError: If the file cannot be read, is not ONNX, or its graph is not open_nsfw's with batch
         norm folded in; every mis-shaped array is named.
     """
     model = parse_file(path, _MESSAGES["Model"], "an ONNX file")
@@ -74,7 +74,7 @@ def read_open_nsfw(
 
 
 class _Graph(NamedTuple):
-    """A graph to be followed from a tensor to the nodes that consume it."""
+    """A graph with the consumers of every tensor."""
 
     path: str | Path
     nodes: list[Message]
@@ -94,7 +94,7 @@ def _graph(graph: Message, path: str | Path) -> _Graph:
 
 
 def _layers(graph: _Graph, config: ResNetConfig) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(our layer name, {"kernel": tensor name, "bias": tensor name}) in network order."""
+    """Yield (our layer name, {"kernel": tensor name, "bias": tensor name}) in network order."""
     stem = next((n for n in graph.nodes if n.op_type == b"Conv"), None)
     if stem is None:
         raise _error(graph, "the graph has no Conv")

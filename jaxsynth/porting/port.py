@@ -92,20 +92,20 @@ def port(
     """Read a file of original weights.
 
     Args:
-      network: `dgn_fc6`, `places205`, `caffenet` or `open_nsfw`.
-      source: `.caffemodel`, or for open_nsfw also `.onnx`.
-      labels: a classifier's names: lines "name index" or one name a line; by default the indices
-        (open_nsfw: SFW, NSFW).
-      bounds: a generator's upper code bounds, one number per unit of the code; without it the
-        network has no `code` statistics.
-      config: other shapes than the published ones (the file must have them).
+      network: A key of `KNOWN_CONFIGS`, such as `dgn_fc6`, `places205`, `caffenet`, `open_nsfw`.
+      source: `.caffemodel`; for open_nsfw also `.onnx`, for efficientnet_lite0 `.pth`.
+      labels: File of a classifier's names: lines "name index" or one name a line; by default the
+        indices (open_nsfw: SFW, NSFW).
+      bounds: File of a generator's upper code bounds, one number per unit of the code; without it
+        the network has no `code` statistics.
+      config: Other shapes than the published ones (the file must have them).
 
     Returns:
       The network (numpy parameters; float64 where batch norm was folded) and the table of blobs.
 
     Raises:
-      ValueError: a file cannot be read or is of the wrong type, holds a number that is not finite,
-        or does not fit; then every missing, unexpected and mis-shaped blob is named.
+      ValueError: If a file cannot be read or is of the wrong type, holds a number that is not
+        finite, or does not fit; then every missing, unexpected and mis-shaped blob is named.
     """
     if network not in KNOWN_CONFIGS:
         raise ValueError(f"network {network!r} is unknown: choose from {', '.join(KNOWN_CONFIGS)}")
