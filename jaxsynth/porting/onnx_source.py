@@ -46,8 +46,8 @@ def read_open_nsfw(
     """Read path -> parameter (float32, our layout), and the table of layouts.
 
     Raises:
-      ValueError: If the file cannot be read, is not ONNX, or its graph is not open_nsfw's with batch
-        norm folded in; every mis-shaped array is named.
+      ValueError: If the file cannot be read, is not ONNX, or its graph is not open_nsfw's with
+        batch norm folded in; every mis-shaped array is named.
     """
     model = parse_file(path, _MESSAGES["Model"], "an ONNX file")
     if not model.graph.node:
