@@ -65,6 +65,16 @@ class Term:
     function: Callable | None = None
     reads: tuple = ()
 
+    def __post_init__(self):
+        """Check the weight.
+
+        Raises:
+          ValueError: If it is no finite number in float32.
+        """
+        if not abs(self.weight) <= _LARGEST:
+            what = f"{self.network}:{self.blob}: weight {self.weight!r}"
+            raise ValueError(f"{what} is not a finite number in float32")
+
     @property
     def network(self) -> str:
         """The word that the model goes by."""
@@ -84,7 +94,7 @@ class Term:
         if self.unit is not None:
             return (labels_of(self.model, self.blob) or {self.unit: self.which})[self.unit]
         unit, _, position = self.which.partition("@")
-        if unit and self.blob not in MEASURES and position == _text(_centre(_shape(self))):
+        if unit and position and position == _text(_place("", None, _shape(self.model, self.blob))):
             return unit
         return self.which
 
@@ -124,9 +134,6 @@ class Objective:
     def __sub__(self, other: Any) -> "Objective":
         return self + -as_objective(other)
 
-    def __rsub__(self, other: Any) -> "Objective":
-        return -self + other
-
     def __neg__(self) -> "Objective":
         return self * -1.0
 
@@ -134,7 +141,7 @@ class Objective:
         if not isinstance(factor, numbers.Real):
             return NotImplemented
         terms = (dataclasses.replace(t, weight=t.weight * float(factor)) for t in self.terms)
-        return Objective(tuple(map(_checked, terms)))
+        return Objective(tuple(terms))
 
     __rmul__ = __mul__
 
@@ -196,19 +203,19 @@ class Targets:
 
     def logit(self, label: str | int) -> Objective:
         """The logit of a class, by its label or number."""
-        return _one(self, logits_blob(self), label)
+        return self.unit(logits_blob(self), label)
 
     def log_prob(self, label: str | int) -> Objective:
         """The log probability of a class."""
-        return _one(self, "log_prob", label)
+        return self.unit("log_prob", label)
 
     def log_odds(self, label: str | int) -> Objective:
         """The log odds of a class: log p / (1 - p)."""
-        return _one(self, "log_odds", label)
+        return self.unit("log_odds", label)
 
     def prob(self, label: str | int) -> Objective:
         """The probability of a class."""
-        return _one(self, "prob", label)
+        return self.unit("prob", label)
 
     def unit(self, blob: str, unit: str | int, at: Sequence[int] | None = None) -> Objective:
         """One unit of a blob.
@@ -218,11 +225,20 @@ class Targets:
           unit: Index of the unit, or its label where units are classes.
           at: Place (y, x) in a spatial blob; by default its centre (6 of 13, as in DGN-AM).
         """
-        return _one(self, blob, unit, at)
+        shape, labels = _shape(self, blob), labels_of(self, blob)
+        number = _unit(f"{self.role}:{blob}", unit, shape[-1], labels)
+        place = _place(f"{self.role}:{blob}", at, shape)
+        which = _unit_name(labels, number) + (f"@{_text(place)}" if place else "")
+        return _linear(self, blob, which, [np.ravel_multi_index((*place, number), shape)], [1.0])
 
-    def channel(self, blob: str, unit: int) -> Objective:
+    def channel(self, blob: str, unit: str | int) -> Objective:
         """One channel of a spatial blob, averaged over positions."""
-        return Objective((_channel(f"{self.role}:{blob}", self, blob, str(unit), 1.0),))
+        shape = _shape(self, blob)
+        if len(shape) == 1:
+            raise ValueError(f"{self.role}:{blob} is a vector: it has no positions to average over")
+        number, places = _unit(f"{self.role}:{blob}", unit, shape[-1], ()), math.prod(shape[:-1])
+        index = np.arange(places) * shape[-1] + number
+        return _linear(self, blob, f"{number}:mean", index, np.full(places, 1.0 / places))
 
     def direction(self, blob: str, vector: Any, at: Sequence[int] | None = None) -> Objective:
         """A weighted sum of units.
@@ -233,8 +249,20 @@ class Targets:
             channels of a spatial blob, averaged over positions.
           at: Place (y, x) where channels are weighed, instead of the average.
         """
-        term = _direction(f"{self.role}:{blob}", self, blob, vector, at, 1.0)
-        return Objective((term,))
+        what, shape = f"{self.role}:{blob}", _shape(self, blob)
+        file, array = _read_vector(what, vector)
+        size, channels = math.prod(shape), shape[-1]
+        _check_size(what, array, (size, channels) if at is None else (channels,))
+        if at is not None:
+            place, full = _place(what, at, shape), np.zeros(shape)
+            full[place] = array
+            which = f"{_vector_name(file, array)}@{_text(place)}"
+        else:
+            averaged = array.size != size
+            full = np.broadcast_to(array / (size // channels), shape) if averaged else array
+            which = _vector_name(file, full)
+        index = np.flatnonzero(full)
+        return _linear(self, blob, which, index, full.ravel()[index])
 
     def match(self, blob: str, recorded: Any, cosine: bool = False) -> Objective:
         """The likeness of a blob to a recorded activation.
@@ -244,12 +272,17 @@ class Targets:
           recorded: Array or .npy file of the blob's size.
           cosine: Take the cosine, instead of minus the mean squared difference.
         """
-        how = "cosine" if cosine else "match"
-        return Objective((_recorded(f"{self.role}:{blob}", self, blob, recorded, how, 1.0),))
+        how, what = "cosine" if cosine else "match", f"{self.role}:{blob}"
+        size = math.prod(_shape(self, blob))
+        file, array = _read_vector(what, recorded)
+        _check_size(what, array, (size,))
+        which = f"{_vector_name(file, array)}:{how}"
+        return Objective((Term(self, blob, which, 1.0, how, value=array),))
 
     def layer(self, blob: str) -> Objective:
         """The mean square of a whole blob."""
-        return Objective((_whole(f"{self.role}:{blob}", self, blob, "square", 1.0),))
+        _shape(self, blob)
+        return Objective((Term(self, blob, "*:square", 1.0, "square"),))
 
 
 def diversity(model: Any, blob: str) -> Objective:
@@ -258,28 +291,29 @@ def diversity(model: Any, blob: str) -> Objective:
     Compares Gram matrices of channels of spatial blobs, and vectors as they are. Runs of one
     objective then depend on one another.
     """
-    return Objective((_whole(f"{model.role}:{blob}", model, blob, "diversity", 1.0),))
+    _shape(model, blob)
+    return Objective((Term(model, blob, "*:diversity", 1.0, "diversity"),))
 
 
 def total_variation() -> Objective:
     """The mean absolute difference of neighbouring pixels; subtract it for smooth images."""
-    return _measure("image_tv")
+    return _linear(None, "image_tv", "0", [0], [1.0])
 
 
 def image_l2() -> Objective:
     """The mean square of the image, in the generator's units; subtract it."""
-    return _measure("image_l2")
+    return _linear(None, "image_l2", "0", [0], [1.0])
 
 
 def code_l2() -> Objective:
     """The mean square of the code; subtract it."""
-    return _measure("code_l2")
+    return _linear(None, "code_l2", "0", [0], [1.0])
 
 
 def distance_to_start(space: str = "code") -> Objective:
     """The mean squared difference to the start, in `code` or `image` space; subtract it."""
     check_name("distance_to_start: space", space, ("code", "image"))
-    return _measure(f"start_{space}_l2")
+    return _linear(None, f"start_{space}_l2", "0", [0], [1.0])
 
 
 def function(f: Callable, classifiers: Sequence[Any] = ()) -> Objective:
@@ -292,31 +326,6 @@ def function(f: Callable, classifiers: Sequence[Any] = ()) -> Objective:
     """
     name = getattr(f, "__name__", type(f).__name__)
     return Objective((Term(None, name, "", 1.0, FUNCTION, function=f, reads=tuple(classifiers)),))
-
-
-def parse(text: str, models: Mapping[str, Any]) -> Objective:
-    """Read an objective: MODEL:BLOB:WHICH[:HOW]:WEIGHT, several joined by ` + `.
-
-    | part  | text                                                                             |
-    |-------|----------------------------------------------------------------------------------|
-    | WHICH | a label or a number; `@y,x` after it for a place of a spatial blob (else centre)  |
-    |       | `@FILE.npy` for a vector: weights of the blob, or of its channels; `*` for all    |
-    | HOW   | `mean`: over positions, WHICH is a channel                                       |
-    |       | `match`, `cosine`: likeness to the activation in FILE.npy                        |
-    |       | `square`, `diversity`: WHICH is `*`                                              |
-
-    Examples: `places:fc8:volcano:1`, `places:conv5:12@4,4:1`, `places:conv5:12:mean:1`,
-    `places:fc6:@vector.npy:1`, `places:fc6:@recorded.npy:match:0.5`,
-    `places:conv4:*:diversity:0.3`, `generator:image_tv:0:-0.1`. A number names a unit by its index.
-
-    Args:
-      text: What to read; the inverse of `str`.
-      models: Classifiers by name; the generator as `generator`.
-
-    Raises:
-      ValueError: Naming what is wrong and what would be right, in one line.
-    """
-    return Objective(tuple(_parse_term(part, models) for part in _split(text, models)))
 
 
 def layer_units(
@@ -336,13 +345,11 @@ def layer_units(
     Raises:
       ValueError: Naming what is wrong and what would be right.
     """
-    shape = _blob_shape(f"blob of {model.role}", model, blob)
+    shape = _shape(model, blob)
     at = _read_position(f"{model.role}:{blob}", position, shape)
     labels = labels_of(model, blob) or tuple(map(str, range(shape[-1])))
     blob = f"{blob}_pre" if f"{blob}_pre" in model.shapes else blob
-    chosen = choose_units(units, labels, "unit")
-    what = f"{model.role}:{blob}"
-    return [Objective((_unit_term(what, model, blob, unit, at, 1.0),)) for unit in chosen]
+    return [model.unit(blob, unit, at or None) for unit in choose_units(units, labels, "unit")]
 
 
 def logits_blob(model: Any) -> str:
@@ -367,78 +374,34 @@ def labels_of(model: Any, blob: str) -> tuple[str, ...]:
     return tuple(model.labels) if is_class_blob(model, blob) else ()
 
 
-# --- terms of models ------------------------------------------------------------------------------
+# --- shapes, units, places, vectors ---------------------------------------------------------------
 
 
-def _one(model, blob: str, unit: str | int, at: Sequence[int] | None = None) -> Objective:
-    what = f"{model.role}:{blob}"
-    shape = _blob_shape(f"blob of {model.role}", model, blob)
+def _linear(model, blob: str, which: str, index: Sequence[int], value: Sequence[float]):
+    arrays = {"index": np.asarray(index, np.int32), "value": np.asarray(value, np.float64)}
+    return Objective((Term(model, blob, which, 1.0, **arrays),))
+
+
+def _shape(model, blob: str) -> tuple[int, ...]:
+    """The shape of a blob or measure; ValueError for another name."""
+    measures = dict.fromkeys(MEASURES, (1,))
+    role = GENERATOR if model is None else model.role
+    shapes = {} if model is None else model.shapes
+    shapes = {**shapes, **measures} if role == GENERATOR else shapes
+    check_name(f"blob of {role}", blob, shapes)
+    return tuple(shapes[blob]) or (1,)
+
+
+def _unit(what: str, unit: str | int, count: int, labels: Sequence[str]) -> int:
     text = unit if isinstance(unit, str) else str(operator.index(unit))
-    number = _unit(what, text, shape[-1], labels_of(model, blob))
-    place = _place(what, at, shape)
-    return Objective((_unit_term(what, model, blob, number, place, 1.0),))
-
-
-def _unit_term(what: str, model, blob: str, unit: int, place: tuple[int, ...], weight) -> Term:
-    """A term on one unit at a place, () of a vector."""
-    index = np.array([np.ravel_multi_index((*place, unit), _shapes(model)[blob])], np.int32)
-    which = _unit_name(labels_of(model, blob), unit)
-    which += f"@{_text(place)}" if place else ""
-    return _checked(Term(model, blob, which, weight, index=index, value=np.ones(1)), what)
-
-
-def _channel(what: str, model, blob: str, unit: str, weight: float) -> Term:
-    shape = _blob_shape(f"{what}: blob", model, blob)
-    if len(shape) == 1:
-        raise ValueError(f"{what} is a vector: it has no positions to average over")
-    channel = _unit(what, unit, shape[-1], labels_of(model, blob))
-    places = math.prod(shape[:-1])
-    index = (np.arange(places) * shape[-1] + channel).astype(np.int32)
-    value = np.full(places, 1.0 / places)
-    return _checked(Term(model, blob, f"{channel}:mean", weight, index=index, value=value), what)
-
-
-def _direction(what: str, model, blob: str, vector, at, weight: float) -> Term:
-    shape = _blob_shape(f"{what}: blob", model, blob)
-    file, array = _read_vector(what, vector)
-    size, channels = math.prod(shape), shape[-1]
-    _check_size(what, array, (size, channels) if at is None else (channels,))
-    if at is not None:
-        place = _place(what, at, shape)
-        full = np.zeros(shape)
-        full[place] = array
-        which = f"{_vector_name(file, array)}@{_text(place)}"
-    else:
-        averaged = array.size != size
-        full = np.broadcast_to(array / (size // channels), shape) if averaged else array
-        which = _vector_name(file, full)
-    index = np.flatnonzero(full).astype(np.int32)
-    return _checked(Term(model, blob, which, weight, index=index, value=full.ravel()[index]), what)
-
-
-def _recorded(what: str, model, blob: str, vector, how: str, weight: float) -> Term:
-    shape = _blob_shape(f"{what}: blob", model, blob)
-    file, array = _read_vector(what, vector)
-    _check_size(what, array, (math.prod(shape),))
-    which = f"{_vector_name(file, array)}:{how}"
-    return _checked(Term(model, blob, which, weight, how, value=array), what)
-
-
-def _whole(what: str, model, blob: str, how: str, weight: float) -> Term:
-    _blob_shape(f"blob of {model.role}", model, blob)
-    return _checked(Term(model, blob, f"*:{how}", weight, how), what)
-
-
-def _measure(name: str, weight: float = 1.0) -> Objective:
-    index, value = np.zeros(1, np.int32), np.ones(1)
-    return Objective((Term(None, name, "0", weight, index=index, value=value),))
-
-
-def _checked(term: Term, what: str = "") -> Term:
-    if not abs(term.weight) <= _LARGEST:
-        what = what or f"{term.network}:{term.blob}"
-        raise ValueError(f"{what}: weight {term.weight!r} is not a finite number in float32")
-    return term
+    if text.isdecimal() and int(text) < count:
+        return int(text)
+    if text in labels:
+        return list(labels).index(text)
+    raise ValueError(
+        f"{what}: unit {text!r} is not in 0..{count - 1}"
+        + (f" and not a label{near(text, labels)}" if labels else "")
+    )
 
 
 def _unit_name(labels: Sequence[str], unit: int) -> str:
@@ -446,53 +409,6 @@ def _unit_name(labels: Sequence[str], unit: int) -> str:
     label = labels[unit] if labels else ""
     plain = _PLAIN_LABEL.fullmatch(label) and not label.isdecimal()
     return label if plain and list(labels).count(label) == 1 else str(unit)
-
-
-def _dense(term: Term) -> np.ndarray:
-    """The vector of a term: all numbers of its blob."""
-    if term.how != "linear":
-        return term.value
-    dense = np.zeros(math.prod(_shape(term)))
-    dense[term.index] = term.value
-    if "@" in term.which[1:]:  # at one place: its channels
-        place = _read_position("", term.which.rpartition("@")[2], _shape(term))
-        return dense.reshape(_shape(term))[place]
-    return dense
-
-
-# --- shapes, units, places, files -----------------------------------------------------------------
-
-
-def _shapes(model) -> Mapping[str, tuple[int, ...]]:
-    measures = dict.fromkeys(MEASURES, (1,))
-    if model is None:
-        return measures
-    return {**model.shapes, **measures} if model.role == GENERATOR else model.shapes
-
-
-def _blob_shape(what: str, model, blob: str) -> tuple[int, ...]:
-    shapes = _shapes(model)
-    check_name(what, blob, shapes)
-    return tuple(shapes[blob]) or (1,)
-
-
-def _shape(term: Term) -> tuple[int, ...]:
-    return tuple(_shapes(term.model)[term.blob]) or (1,)
-
-
-def _unit(what: str, unit: str, count: int, labels: Sequence[str]) -> int:
-    if unit.isdecimal() and int(unit) < count:
-        return int(unit)
-    if unit in labels:
-        return list(labels).index(unit)
-    raise ValueError(
-        f"{what}: unit {unit!r} is not in 0..{count - 1}"
-        + (f" and not a label{near(unit, labels)}" if labels else "")
-    )
-
-
-def _centre(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(side // 2 for side in shape[:-1])
 
 
 def _place(what: str, at: Sequence[int] | None, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -503,16 +419,15 @@ def _place(what: str, at: Sequence[int] | None, shape: tuple[int, ...]) -> tuple
 def _read_position(what: str, position: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     sides = shape[:-1]
     if not position:
-        return _centre(shape)
+        return tuple(side // 2 for side in sides)
     if not sides:
         raise ValueError(f"{what} is a vector, it has no position {position}")
     try:
         place = tuple(int(v) for v in position.split(","))
+        inside = all(0 <= p < side for p, side in zip(place, sides, strict=True))
     except ValueError:
-        place = ()
-    if len(place) != len(sides) or not all(
-        0 <= p < side for p, side in zip(place, sides, strict=True)
-    ):
+        inside = False
+    if not inside:
         axes = "y,x" if len(sides) == 2 else f"{len(sides)} numbers"
         within = "x".join(map(str, sides))
         raise ValueError(f"{what}: position {position!r} is not {axes} within {within}")
@@ -532,10 +447,10 @@ def _read_vector(what: str, vector: Any) -> tuple[str, np.ndarray]:
     except (OSError, ValueError, TypeError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(
-            f"{what}: {file or 'its vector'} is no array of numbers: {reason}"
+            f"{what}: {file or 'the vector'} is no array of numbers: {reason}"
         ) from None
     if not np.isfinite(array).all():
-        raise ValueError(f"{what}: {file or 'its vector'} holds numbers that are not finite")
+        raise ValueError(f"{what}: {file or 'the vector'} holds numbers that are not finite")
     return file, array
 
 
@@ -550,30 +465,65 @@ def _check_size(what: str, array: np.ndarray, sizes: tuple[int, ...]) -> None:
         raise ValueError(f"{what}: the vector has {array.size} numbers, expected {wanted}")
 
 
+def _dense(term: Term) -> np.ndarray:
+    """The vector of a term: all numbers of its blob, or the channels at its place."""
+    if term.how != "linear":
+        return term.value
+    shape = _shape(term.model, term.blob)
+    dense = np.zeros(math.prod(shape))
+    dense[term.index] = term.value
+    _, at, position = term.which[1:].partition("@")
+    return dense.reshape(shape)[_read_position("", position, shape)] if at else dense
+
+
 # --- text -----------------------------------------------------------------------------------------
 
 
+def parse(text: str, models: Mapping[str, Any]) -> Objective:
+    """Read an objective: MODEL:BLOB:WHICH[:HOW]:WEIGHT, several joined by ` + `.
+
+    | part  | text                                                                             |
+    |-------|----------------------------------------------------------------------------------|
+    | WHICH | a label or a number; `@y,x` after it for a place of a spatial blob (else centre) |
+    |       | `@FILE.npy` for a vector: weights of the blob, or of its channels; `*` for all   |
+    | HOW   | `mean`: over positions, WHICH is a channel                                       |
+    |       | `match`, `cosine`: likeness to the activation in FILE.npy                        |
+    |       | `square`, `diversity`: WHICH is `*`                                              |
+
+    Examples: `places:fc8:volcano:1`, `places:conv5:12@4,4:1`, `places:conv5:12:mean:1`,
+    `places:fc6:@vector.npy:1`, `places:fc6:@recorded.npy:match:0.5`,
+    `places:conv4:*:diversity:0.3`, `generator:image_tv:0:-0.1`. A number names a unit by its index.
+
+    Args:
+      text: What to read; the inverse of `str`.
+      models: Classifiers by name; the generator as `generator`.
+
+    Raises:
+      ValueError: Naming what is wrong and what would be right, in one line.
+    """
+    return Objective(tuple(t for part in _split(text, models) for t in _term(part, models).terms))
+
+
 def _split(text: str, models: Mapping[str, Any]) -> Iterator[str]:
-    """The terms of a text: it ends one where a number is followed by a model's name."""
-    pieces = text.split(" + ")
-    begun = pieces[0]
-    for piece in pieces[1:]:
-        ends = _is_number(begun.rpartition(":")[2]) or piece.partition(":")[0] in models
-        if ends:
+    """The terms of a text: one ends where a number is followed by a model's name."""
+    begun, *pieces = text.split(" + ")
+    for piece in pieces:
+        if _number(begun.rpartition(":")[2]) is not None or piece.partition(":")[0] in models:
             yield begun.strip()
-        begun = piece if ends else f"{begun} + {piece}"
+            begun = piece
+        else:
+            begun = f"{begun} + {piece}"
     yield begun.strip()
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float | None:
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
-def _parse_term(text: str, models: Mapping[str, Any]) -> Term:
+def _term(text: str, models: Mapping[str, Any]) -> Objective:
     parts = text.split(":")
     what = f"term {text!r}"
     if parts[0] == FUNCTION and FUNCTION not in models:
@@ -583,39 +533,40 @@ def _parse_term(text: str, models: Mapping[str, Any]) -> Term:
             f"{what}: expected {SYNTAX}, such as places:fc8:abbey:1 or "
             "nsfw:conv_stage2_block3:17@6,6:0.5"
         )
-    role, blob, which, number = parts[0], parts[1], ":".join(parts[2:-1]), parts[-1]
-    check_name(f"{what}: network", role, dict.fromkeys((GENERATOR, *models)))
-    model = models.get(role) if blob not in MEASURES or role != GENERATOR else None
-    check_name(f"{what}: blob of {role}", blob, _shapes(model))
-    weight = float(number) if _is_number(number) else math.nan
-    if not abs(weight) <= _LARGEST:
-        raise ValueError(f"{what}: weight {number!r} is not a finite number in float32")
-    return _parse_which(what, model, blob, which, weight)
+    role, blob, which, weight = parts[0], parts[1], ":".join(parts[2:-1]), _number(parts[-1])
+    check_name(f"{what}: network", role, {GENERATOR: None, **models})
+    if weight is None or not abs(weight) <= _LARGEST:
+        raise ValueError(f"{what}: weight {parts[-1]!r} is not a finite number in float32")
+    try:
+        return _target(role, models.get(role), blob, which) * weight
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
 
 
-def _parse_which(what: str, model, blob: str, which: str, weight: float) -> Term:
+def _target(role: str, model: Any, blob: str, which: str) -> Objective:
+    """What a term is of, from the text of its unit."""
+    if role == GENERATOR and (model is None or blob in MEASURES):
+        _shape(None, blob)
+        _unit(f"{role}:{blob}", which, 1, ())
+        return _linear(None, blob, "0", [0], [1.0])
+    _shape(model, blob)  # its name comes before what is wrong with the unit
     labels = labels_of(model, blob)
     rest, _, how = which.rpartition(":")
     if which in labels or how not in HOWS or not rest:
         rest, how = which, ""
     if how in ("square", "diversity"):
         if rest != "*":
-            raise ValueError(f"{what}: {how} is of a whole blob: expected *:{how}, not {which}")
-        return _whole(what, model, blob, how, weight)
+            raise ValueError(f"{how} is of a whole blob: expected *:{how}, not {which}")
+        return model.layer(blob) if how == "square" else diversity(model, blob)
     if how == "mean":
-        return _channel(what, model, blob, rest, weight)
+        return model.channel(blob, rest)
     if how:
         if not rest.startswith("@"):
-            raise ValueError(f"{what}: {how} compares with a file: expected @FILE.npy:{how}")
-        return _recorded(what, model, blob, rest[1:], how, weight)
+            raise ValueError(f"{how} compares with a file: expected @FILE.npy:{how}")
+        return model.match(blob, rest[1:], cosine=how == "cosine")
     if rest.startswith("@") and rest not in labels:
         file, _, position = rest[1:].rpartition("@")
         at = position.split(",") if file and _POSITION.fullmatch(position) else None
-        return _direction(what, model, blob, file if at else rest[1:], at, weight)
-    if blob in MEASURES and model is None:
-        _unit(what, rest, 1, ())
-        return _measure(blob, weight).terms[0]
+        return model.direction(blob, file if at else rest[1:], at)
     unit, _, position = (rest, "", "") if rest in labels else rest.partition("@")
-    shape = _blob_shape(what, model, blob)
-    place = _read_position(f"{what}: {blob}", position, shape)
-    return _unit_term(what, model, blob, _unit(what, unit, shape[-1], labels), place, weight)
+    return model.unit(blob, unit, position.split(",") if position else None)
