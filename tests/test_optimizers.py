@@ -32,7 +32,7 @@ def _hill(code):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_climbs_a_hill_inside_the_box(name):
+def test_every_optimizer_ascends_a_hill_inside_the_box(name):
     """A tenth of the way is what the weakest, random search, makes in 25 generations."""
     optimizer, steps = make_optimizer(name), 25 if make_optimizer(name).asks == VALUE else 60
     rate = 0.1 if name == "goh+raw" else optimizer.rate
@@ -86,7 +86,7 @@ def test_cma_es_keeps_pace_with_its_reference():
     run = jax.jit(lambda: jax.lax.scan(one, optimizer.init(how), jnp.arange(generations) * 1.0)[1])
     ours, first = -float(run().max()), float(loss(_START))
     made = [np.log10(first / max(end, 1e-9)) for end in (ours, theirs.result.fbest)]
-    assert made[0] > 0.6 * made[1] > 0.5  # orders of magnitude that either has climbed
+    assert made[0] > 0.6 * made[1] > 0.5  # orders of magnitude that either has gained
 
 
 def test_names_are_rows_globs_and_variants():

@@ -1,1 +1,1 @@
-"""Optimizers compared at an equal cost, on the objectives that this engine climbs."""
+"""Optimizers compared at equal cost, in the engine of the experiments."""

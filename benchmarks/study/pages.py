@@ -1,4 +1,4 @@
-"""A benchmark's plots and its page of images."""
+"""A study's plots and its page of images."""
 
 import os
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ _SIDE = 96
 def write_plots(
     path: str | os.PathLike[str], names: Names, outcome: Outcome, compared: Compared
 ) -> str:
-    """Draws one budget: gains and solved problems against cost, ranks, and the judge.
+    """Draw one budget: gains and solved problems against cost, ranks, and the judge.
 
     Returns:
-      "" when written, else one line that says why not.
+      Nothing when written, else one line that says why not.
     """
     try:
         from matplotlib import colormaps
@@ -55,9 +55,14 @@ def write_plots(
 def images_page(
     names: Names, scenes: Sequence[str], order: np.ndarray, rgb: np.ndarray, nsfw: np.ndarray
 ) -> Image.Image:
-    """One seed's images: a row per optimizer, in this order, a column per scene objective.
+    """Draw one seed's images: a row per optimizer, a column per scene objective.
 
-    rgb: (M, J, H, W, 3) uint8; nsfw: P(NSFW) (M, J), above BLUR_ABOVE an image is blurred.
+    Args:
+      names: Of optimizers.
+      scenes: Headings of the columns.
+      order: Of the rows.
+      rgb: (M, J, H, W, 3) uint8.
+      nsfw: P(NSFW) (M, J); above `BLUR_ABOVE` an image is blurred.
     """
     tiles = [
         Tile(picture, blur=bool(score > BLUR_ABOVE))

@@ -18,7 +18,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A figure and the bounds of its bootstrap interval; NaN where there is one seed only."""
+    """A statistic and the bounds of its bootstrap interval; NaN where there is one seed only."""
 
     value: float
     low: float
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
 
 def median_interval(values: np.ndarray, rng: np.random.Generator) -> Interval:
-    """Median over the seeds and objectives of (O, S), or of (S,), seeds resampled.
+    """Take the median over seeds and objectives of (O, S), or of (S,), seeds resampled.
 
     Objectives are fixed: they were chosen, not drawn. All of them are resampled together, since a
     seed's start is the same for each.
@@ -35,24 +35,26 @@ def median_interval(values: np.ndarray, rng: np.random.Generator) -> Interval:
 
 
 def mean_interval(values: np.ndarray, rng: np.random.Generator) -> Interval:
-    """The same of the mean: of shares, where values are 0 and 1."""
+    """Take the mean in the same way: a share, where values are 0 and 1."""
     return _resampled(np.mean, values, rng)
 
 
 def _resampled(
-    figure: Callable[..., np.ndarray], values: np.ndarray, rng: np.random.Generator
+    statistic: Callable[..., np.ndarray], values: np.ndarray, rng: np.random.Generator
 ) -> Interval:
     values = np.atleast_2d(values).astype(float)
     picks = rng.integers(values.shape[1], size=(RESAMPLES, values.shape[1]))
     blocks = np.array_split(picks, _BLOCKS)  # memory
-    drawn = np.concatenate([figure(values[:, block], axis=(0, 2)) for block in blocks])
-    return _interval(float(figure(values)), drawn, values.shape[1])
+    drawn = np.concatenate([statistic(values[:, block], axis=(0, 2)) for block in blocks])
+    return _interval(float(statistic(values)), drawn, values.shape[1])
 
 
 def gains(values: np.ndarray, start: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """What share of the best known gain was made, 0 at the start and 1 at the best.
+    """Return shares of the best known gain: 0 at the start, 1 at the best, 1 where none gained.
 
-    values: (M, O, S) or (M, O, S, G); start, best: (O, S). 1 where nobody gained anything.
+    Args:
+      values: (M, O, S) or (M, O, S, G).
+      start, best: (O, S).
     """
     if values.ndim == 4:
         start, best = start[..., None], best[..., None]
@@ -61,20 +63,24 @@ def gains(values: np.ndarray, start: np.ndarray, best: np.ndarray) -> np.ndarray
 
 
 def profile(curve_gains: np.ndarray, missing: float) -> np.ndarray:
-    """Share of problems (objective, seed) solved by each cost, (M, G): within `missing` of the best
-    known gain."""
+    """Return the share of problems (objective, seed) solved by each cost, (M, G).
+
+    Solved is within `missing` of the best known gain.
+    """
     return (curve_gains >= 1 - missing - 1e-9).mean(axis=(1, 2))
 
 
 def cost_to(curve_gains: np.ndarray, marks: np.ndarray, share: float) -> np.ndarray:
-    """The first mark at which a run has made this share of the best known gain, (M, O, S); infinite
-    for a run that never does."""
+    """Return the first mark at which a run has this share of the best known gain, (M, O, S).
+
+    Infinite for a run that never has.
+    """
     reached = curve_gains >= share - 1e-9
     return np.where(reached.any(axis=-1), np.asarray(marks)[reached.argmax(axis=-1)], np.inf)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks along the first axis, 1 for the highest; equal values share their mean rank."""
+    """Rank along the first axis, 1 for the highest; equal values share their mean rank."""
     return stats.rankdata(-values, axis=0)
 
 
@@ -88,7 +94,7 @@ class Friedman(NamedTuple):
 
 
 def friedman(values: np.ndarray, level: float = LEVEL) -> Friedman:
-    """Whether methods differ over blocks: values (M, B), one row a method.
+    """Test whether methods differ over blocks: values (M, B), one row a method.
 
     Raises:
       ValueError: with fewer than two methods or blocks.
@@ -106,15 +112,17 @@ def friedman(values: np.ndarray, level: float = LEVEL) -> Friedman:
 
 
 def nemenyi_distance(methods: int, blocks: int, level: float = LEVEL) -> float:
-    """Two methods differ if their mean ranks over the blocks are further apart than this."""
+    """Return the distance of mean ranks over the blocks beyond which two methods differ."""
     q = stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
     return float(q * np.sqrt(methods * (methods + 1) / (6 * blocks)))
 
 
 def bootstrap_ranks(values: np.ndarray, rng: np.random.Generator) -> list[Interval]:
-    """Every method's mean rank over the objectives, by the median over seeds, seeds resampled.
+    """Rank methods by the median over seeds, averaged over the objectives, seeds resampled.
 
-    values: (M, O, S).
+    Args:
+      values: (M, O, S).
+      rng: Draws the resamples.
     """
     seeds = values.shape[2]
     picks = rng.integers(seeds, size=(RESAMPLES, seeds))
@@ -126,9 +134,11 @@ def bootstrap_ranks(values: np.ndarray, rng: np.random.Generator) -> list[Interv
 
 
 def rank_agreement(values: np.ndarray) -> float | None:
-    """Kendall's W of the seeds' rankings, 0 to 1: do all seeds rank the methods alike? (M, O, S);
-    each seed ranks by its mean rank over the objectives. Corrected for equal ranks, as in Siegel &
-    Castellan 1988. None with fewer than two methods or seeds."""
+    """Return Kendall's W of the seeds' rankings, 0 to 1 where all seeds rank the methods alike.
+
+    Each seed of (M, O, S) ranks by its mean rank over the objectives. Corrected for equal ranks, as
+    in Siegel & Castellan 1988. None with fewer than two methods or seeds.
+    """
     own = ranks(values).mean(axis=1)  # (M, S)
     own = stats.rankdata(own, axis=0)
     methods, seeds = own.shape

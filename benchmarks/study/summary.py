@@ -1,7 +1,7 @@
-"""What a benchmark has found, and as rows of tables. Pure.
+"""What a study has found, and as rows of tables. Pure.
 
 Arrays are (M optimizers, O objectives, S seeds). Gains are shares of the best known gain of the
-same objective and seed, over all optimizers and budgets of the benchmark.
+same objective and seed, over all optimizers and budgets of the study.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,6 +47,8 @@ class Outcome(NamedTuple):
 
 
 class Names(NamedTuple):
+    """Names of what was compared; kinds are what each optimizer asks for."""
+
     optimizers: tuple[str, ...]
     kinds: tuple[str, ...]
     objectives: tuple[str, ...]
@@ -68,12 +70,12 @@ class Compared(NamedTuple):
 
 
 def best_known(outcomes: Sequence[Outcome]) -> np.ndarray:
-    """The highest value that anything found, (O, S)."""
+    """Return the highest value that anything found, (O, S)."""
     return np.max([outcome.best.max(axis=0) for outcome in outcomes], axis=0)
 
 
 def compare(outcome: Outcome, best: np.ndarray, seed: int = 0) -> Compared:
-    """Statistics of one budget against the best known values (O, S)."""
+    """Compare optimizers at one budget by the best known values (O, S)."""
     rng = np.random.default_rng(seed)
     gain = gains(outcome.best, outcome.start, best)
     curve = gains(outcome.curve, outcome.start, best)
@@ -99,7 +101,7 @@ def compare(outcome: Outcome, best: np.ndarray, seed: int = 0) -> Compared:
 
 
 def table_rows(names: Names, outcome: Outcome, compared: Compared) -> list[dict[str, Any]]:
-    """A row per optimizer, the best mean rank first."""
+    """Return a row per optimizer, the best mean rank first."""
     costs = cost_to(compared.curve, outcome.marks, SHARE)
     rows = []
     for m in compared.order:
@@ -131,7 +133,7 @@ def table_rows(names: Names, outcome: Outcome, compared: Compared) -> list[dict[
 def run_rows(
     names: Names, seeds: Sequence[int], outcomes: Sequence[Outcome]
 ) -> list[dict[str, Any]]:
-    """Tidy: a row per optimizer, budget, objective and seed."""
+    """Return tidy rows, one per optimizer, budget, objective and seed."""
     best, rows = best_known(outcomes), []
     for outcome in outcomes:
         gain = gains(outcome.best, outcome.start, best)
@@ -159,7 +161,7 @@ def run_rows(
 
 
 def sentences(names: Names, outcome: Outcome, compared: Compared) -> list[str]:
-    """What the tests say of one budget."""
+    """Return what the tests say of one budget, in sentences."""
     lines = []
     if (agreement := compared.agreement) is not None:
         lines.append(
@@ -191,7 +193,7 @@ def sentences(names: Names, outcome: Outcome, compared: Compared) -> list[str]:
 
 
 def latex_table(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
-    """A LaTeX table (booktabs) of rows of text."""
+    """Return a LaTeX table (booktabs) of rows of text."""
     head = list(rows[0])
     lines = [" & ".join(_tex(str(row[column])) for column in head) for row in rows]
     return "\n".join(
