@@ -290,7 +290,7 @@ def _class(name: str) -> Callable[..., Any]:
 def _strategy(
     kind: Callable[..., Any], population: int, options: Options, setting: Setting
 ) -> tuple[Any, Any]:
-    """evosax's strategy and its parameters; options of either, by their names."""
+    """A strategy of evosax and its parameters; options of either, by their names."""
     given = dict(options)
     own = {k: v for k, v in given.items() if k in ("optimizer", "std_schedule")}
     strategy = kind(population, jnp.zeros(setting.start.shape[0]), **own)

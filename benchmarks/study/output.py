@@ -40,7 +40,8 @@ def write(
     """Judge the images, write every file, and return the tables as text.
 
     Args:
-      study, names: What was asked for.
+      study: What was asked for.
+      names: Of what was compared.
       groups: Of objectives.
       units: The judge's unit of each of `names.scenes`.
       models: Generator and classifiers by name.

@@ -54,7 +54,8 @@ def gains(values: np.ndarray, start: np.ndarray, best: np.ndarray) -> np.ndarray
 
     Args:
       values: (M, O, S) or (M, O, S, G).
-      start, best: (O, S).
+      start: (O, S) of the start codes.
+      best: (O, S) the best known.
     """
     if values.ndim == 4:
         start, best = start[..., None], best[..., None]
