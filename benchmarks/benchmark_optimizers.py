@@ -58,8 +58,8 @@ _SMOKE = {
     "objectives": ("mountain", "iceberg_log_prob"),
     "seeds": "2",
     "tune_seeds": "1000:1002",
-    "budgets": (40.0,),
-    "rates": (0.3, 1.0),
+    "budgets": ("40",),
+    "rates": ("0.3", "1"),
     "further_rates": 1,
     "batch": 16,
 }
@@ -93,13 +93,9 @@ class Flags:
         "32", "Seeds: a count (8 is 0..7), a range (3:11 is 3..10) or a list (0,4,7)."
     )
     tune_seeds: str = option("1000:1004", "Seeds of the tuning sweep, as --seeds.")
-    budgets: tuple[float, ...] = option(
-        (60.0, 180.0), "Cost of a run in forward passes.", expected="numbers above 0"
-    )
-    rates: tuple[float, ...] = option(
-        (0.3, 1.0, 3.0, 10.0),
-        "Factors of each optimizer's own rate, in its tuning sweep.",
-        expected="numbers above 0",
+    budgets: tuple[str, ...] = option(("60", "180"), "Cost of a run in forward passes.")
+    rates: tuple[str, ...] = option(
+        ("0.3", "1", "3", "10"), "Factors of each optimizer's own rate, in its tuning sweep."
     )
     further_rates: int = option(
         4,
@@ -206,20 +202,19 @@ def _seeds(flags: Flags) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _factors(flags: Flags) -> tuple[float, ...]:
     factors = _positive("rates", flags.rates)
     if not 1 / _LARGEST_FACTOR <= factors[0] <= factors[-1] <= _LARGEST_FACTOR:
-        given = ",".join(map(str, flags.rates))
+        given = ",".join(flags.rates)
         raise ValueError(
             f"--rates={given}: expected factors of at most {_LARGEST_FACTOR:g}, or one over it"
         )
     return factors
 
 
-def _positive(flag: str, values: Sequence[float]) -> tuple[float, ...]:
+def _positive(flag: str, values: Sequence[str]) -> tuple[float, ...]:
     """Numbers above 0, rising, each once."""
-    numbers = parse_numbers(flag, [f"{value:g}" for value in values])
+    numbers = parse_numbers(flag, values)
     if min(numbers) <= 0:
-        given = ",".join(f"{value:g}" for value in values)
-        raise ValueError(f"--{flag}={given}: expected numbers above 0")
-    return tuple(sorted(set(values)))
+        raise ValueError(f"--{flag}={','.join(values)}: expected numbers above 0")
+    return tuple(sorted(numbers))
 
 
 def _gradient_cost(flags: Flags) -> tuple[float, ...]:

@@ -95,7 +95,7 @@ def _never_compile() -> None:
 def _one(module, experiment: str, case: Sequence[str]) -> Outcome:
     from absl import flags
 
-    from experiments.launch import run_main
+    from experiments.launch import run_experiment, run_main
 
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
@@ -105,6 +105,8 @@ def _one(module, experiment: str, case: Sequence[str]) -> Outcome:
     signal.alarm(_MOST_SECONDS)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
+            if hasattr(module, "Flags"):
+                run_experiment(module.main, module.Flags, sys.argv)
             run_main(module.main, sys.argv)
         except SystemExit as end:
             code = end.code or 0

@@ -1,4 +1,3 @@
-# ruff: noqa: E402, I001
 """benchmark_optimizers: its statistics by hand, every optimizer of the table, its launcher."""
 
 import csv
@@ -10,26 +9,27 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-
-pytest.skip("the study's tests follow its move to the engine", allow_module_level=True)
-
 from in_process import run_cases
 from launching import run, start
 from safetensors.numpy import load_file
+from short import models
 from tiny import random_params, save_tiny_networks, tiny_networks
 
-from benchmarks.study import cells, folder, statistics, summary, tuning
+from benchmarks.study import cells, setting, statistics, summary, tuning
 from benchmarks.study import run as benchmark_run
-from benchmarks.study.climb import Found, Runs, climb, steps_within
+from benchmarks.study.cells import Found, optimise, steps_within
 from benchmarks.study.problems import OBJECTIVES, choose_objectives, make_groups
 from benchmarks.study.run import benchmark
-from benchmarks.study.setting import BenchmarkRun, choose_optimizers
+from benchmarks.study.setting import Study, choose_optimizers
+from jaxsynth.chunks import Batch
 from jaxsynth.models.weights import save_network
 from jaxsynth.optimizers import GRADIENT, OPTIMIZERS, PRIOR, VALUE, by_name, make_optimizer
 from jaxsynth.recipes import RECIPES, make_box, start_codes
+from jaxsynth.runs.parts import Parts
 
 COSTS = {VALUE: 1.0, GRADIENT: 2.0, PRIOR: 3.0}
 RNG = np.random.default_rng(0)
+MODELS = models(tiny_networks())
 
 
 # --- statistics -----------------------------------------------------------------------------------
@@ -115,45 +115,47 @@ def test_a_new_row_is_one_line(monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "mine", OPTIMIZERS["goh"])
     monkeypatch.setitem(OBJECTIVES, "mine", ("places:fc8:dam:1",))
     assert choose_optimizers(["mi*"]) == ("mine",)
-    (objective,) = choose_objectives(["mine"], tiny_networks())
+    (objective,) = choose_objectives(["mine"], MODELS)
     assert objective.scene == "dam"
 
 
-# --- climbs ---------------------------------------------------------------------------------------
+# --- cells ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    networks = tiny_networks()
     texts = ["places:fc8:abbey:1", "places:log_prob:bar:1", "nsfw:fc8:NSFW:1"]
-    groups = make_groups(choose_objectives(texts, networks), networks)
-    upper = networks["generator"].code.upper
+    groups = make_groups(choose_objectives(texts, MODELS), MODELS, None, 32)
+    upper = MODELS["generator"].code.upper
     box = make_box(RECIPES["goh"], len(upper), upper, np.float32)
     return groups, box
 
 
 def _runs(group, box, seeds, which, rate):
     starts = start_codes(RECIPES["goh"], box, jax.random.key(0), np.asarray(seeds))
-    weights = jax.tree.map(lambda leaf: leaf[np.asarray(which)], group.weights)
+    template, which = group.problem.batch, np.asarray(which)
     rates = np.full(len(seeds), rate, np.float32)
-    return Runs(np.asarray(starts), rates, np.asarray(seeds, np.uint32), weights)
+    structure, place = template.structure[which], template.which[which]
+    return Batch(np.asarray(starts), structure, place, np.asarray(seeds, np.uint32), rates)
 
 
 def test_objectives_of_the_same_classifiers_are_a_group(tiny):
     groups, _ = tiny
     assert [g.name for g in groups] == ["places", "nsfw"]
-    assert [len(g.objectives) for g in groups] == [2, 1]
-    assert [o.scene for o in groups[0].objectives] == ["abbey", "bar"]
-    assert [o.scene for o in groups[1].objectives] == [""]
+    assert [len(g.targets) for g in groups] == [2, 1]
+    assert [o.scene for o in groups[0].targets] == ["abbey", "bar"]
+    assert [o.scene for o in groups[1].targets] == [""]
 
 
 @pytest.mark.parametrize("name", ["goh", "ga"])
 def test_a_run_does_not_depend_on_its_neighbours_and_curves_only_rise(tiny, name):
     (group, _), box = tiny
     optimizer = make_optimizer(name)
-    args = (box, COSTS, 64.0, [16.0, 32.0, 64.0], 32)
-    both = climb(optimizer, group, _runs(group, box, [5, 6, 7], [0, 1, 1], 0.5), *args)
-    alone = climb(optimizer, group, _runs(group, box, [7], [1], 0.5), *args)
+    work = cells.Work(box)
+    both, alone = (
+        optimise(work, optimizer, group, _runs(group, box, *runs, 0.5), COSTS, 64.0)
+        for runs in (([5, 6, 7], [0, 1, 1]), ([7], [1]))
+    )
     np.testing.assert_array_equal(both.codes[2:], alone.codes)
     np.testing.assert_array_equal(both.curve[2:], alone.curve)
     assert (np.diff(both.curve) >= 0).all() and (both.best > both.start).all()
@@ -172,7 +174,7 @@ def test_a_budget_pays_for_steps():
 def test_a_sweep_goes_on_where_the_best_rate_is_at_its_end(tiny):
     (group, _), box = tiny
     told = []
-    work = cells.Work(box, 32, told.append)
+    work = cells.Work(box, told.append)
     args = (work, make_optimizer("goh"), group, COSTS, 8.0, (1e-4, 3e-4), (3, 4))
     short = tuning.tune(*args, further=0)
     assert short.rates.tolist() == [1e-4, 3e-4] and tuning.edges(short, 9.0).tolist() == [1, 1]
@@ -183,7 +185,7 @@ def test_a_sweep_goes_on_where_the_best_rate_is_at_its_end(tiny):
     np.testing.assert_array_equal(long.best[:2], short.best)
     np.testing.assert_array_equal(tuning.choose_rates(long), long.rates[[3, 3]])
     runs = _runs(group, box, [3], [1], long.rates[3])
-    again = climb(make_optimizer("goh"), group, runs, box, COSTS, 8.0, [8.0], 32)
+    again = optimise(cells.Work(box), make_optimizer("goh"), group, runs, COSTS, 8.0)
     np.testing.assert_array_equal(again.best, long.best[3, 1, :1])
 
 
@@ -191,13 +193,13 @@ def test_every_objective_is_swept_to_its_own_best_rate(tiny, monkeypatch):
     (group, _), box = tiny
     best = {"places:fc8:abbey:1": 0.01, "places:log_prob:bar:1": 20.0}
 
-    def climb_all(work, optimizer, group, costs, budget, rates, seeds):
-        peaks = np.array([best[o.name] for o in group.objectives])
+    def optimise_all(work, optimizer, group, costs, budget, rates, seeds):
+        peaks = np.array([best[o.name] for o in group.targets])
         values = -np.abs(np.log(rates / peaks))
         return Found(None, np.repeat(values[..., None], len(seeds), axis=-1), None, None)
 
-    monkeypatch.setattr(tuning, "climb_all", climb_all)
-    args = (cells.Work(box, 32), make_optimizer("goh"), group, COSTS, 8.0, (0.3, 1.0, 3.0), (3,))
+    monkeypatch.setattr(tuning, "optimise_all", optimise_all)
+    args = (cells.Work(box), make_optimizer("goh"), group, COSTS, 8.0, (0.3, 1.0, 3.0), (3,))
     tuned = tuning.tune(*args, further=9)
     np.testing.assert_allclose(np.sort(tuned.rates)[[0, -1]], [0.3**5, 81.0])
     assert tuning.edges(tuned, np.inf).tolist() == [0, 0]
@@ -277,6 +279,11 @@ def tiny_flags(tmp_path_factory):
     ]
 
 
+def _table(out: Path) -> str:
+    """table.md without its alignment."""
+    return " ".join((out / "table.md").read_text().split())
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_flags):
     out = tmp_path_factory.mktemp("benchmark") / "run"
@@ -297,7 +304,7 @@ def test_the_smoke_leaves_tables_plots_and_images(finished):
     assert all(0 <= int(row["judge_rank"]) <= 5 for row in rows)
     arrays = load_file(out / "results.safetensors")
     assert arrays["40/goh/codes"].shape == (2, 2, 12)
-    table = (out / "table.md").read_text()
+    table = _table(out)
     assert "python -m experiments.benchmark_optimizers" in table and "| goh | gradient |" in table
     assert r"\toprule" in (out / "table.tex").read_text()
     assert "plots.png" in (out / "report.html").read_text()
@@ -315,7 +322,7 @@ def test_killed_it_resumes_with_the_same_numbers(finished, tiny_flags, tmp_path)
     refused = run(*_command(out, *tiny_flags))
     assert refused.returncode == 2 and "--resume goes on" in refused.stderr
     other = run(*_command(out, *tiny_flags, "--resume", "--rates=0.5,2"))
-    assert other.returncode == 2 and "not [0.5, 2.0]: give the same flags" in other.stderr
+    assert other.returncode == 2 and "resume it with its own command" in other.stderr
     done = run(*_command(out, *tiny_flags, "--resume"))
     assert done.returncode == 0, done.stderr
     for name in ("results.csv", "results.safetensors"):
@@ -326,7 +333,7 @@ def test_killed_it_resumes_with_the_same_numbers(finished, tiny_flags, tmp_path)
     assert all(path.stat().st_mtime_ns == before for path, before in parts.items())
     found, first = (load_file(at / "results.safetensors") for at in (out, whole))
     assert all(np.array_equal(found[name], first[name]) for name in first)
-    assert "40/adam/best" in found and "| adam |" in (out / "table.md").read_text()
+    assert "40/adam/best" in found and "| adam |" in _table(out)
 
 
 def test_wrong_values_are_one_line(tiny_flags, tmp_path):
@@ -355,20 +362,19 @@ def test_wrong_values_are_one_line(tiny_flags, tmp_path):
 def begun(tmp_path_factory):
     """A function that makes or goes on with a benchmark of random search in one folder: its plan,
     what it then did, and config.json."""
-    out, networks = tmp_path_factory.mktemp("begun") / "run", tiny_networks()
-    objectives = choose_objectives(["places:fc8:abbey:1"], networks)
+    out = tmp_path_factory.mktemp("begun") / "run"
+    targets = choose_objectives(["places:fc8:abbey:1"], MODELS)
 
-    def go(objectives=objectives, **changes):
-        run = BenchmarkRun(
+    def go(targets=targets, **changes):
+        study = Study(
             optimizers=("random",), seeds=(0, 1, 2), tune_seeds=(1000,), budgets=(20.0,),
             factors=(0.5, 1.0), further_rates=1, batch=32, gradient_cost=(), out=out, command="x",
             records={"places": {"sha256": "0"}}, resume=True, overwrite=False,
         )  # fmt: skip
         planned, done = [], []
-        judge = networks["places"]
         benchmark(
-            dataclasses.replace(run, **changes), networks, judge, objectives, lambda line: None,
-            done.append, planned.append,
+            dataclasses.replace(study, **changes), MODELS, MODELS["places"], targets,
+            lambda line: None, progress=(done.append, planned.append),
         )  # fmt: skip
         return planned, sum(done), json.loads((out / "config.json").read_text())
 
@@ -388,22 +394,23 @@ def test_the_plan_is_what_is_then_done_and_nothing_twice(begun):
     assert not begun(factors=(0.5, 1.0))[1]
 
 
-def test_a_network_that_changed_is_refused_also_where_it_was_left_out_once(begun):
+def test_a_network_that_changed_is_refused_by_the_cells_that_need_it(begun):
     begun(records={"places": {"sha256": "0"}, "encoder": {"sha256": "1"}})
     begun()
-    with pytest.raises(ValueError, match="begun with networks"):
-        begun(records={"places": {"sha256": "0"}, "encoder": {"sha256": "2"}})
+    assert not begun(records={"places": {"sha256": "0"}, "encoder": {"sha256": "2"}})[1]
+    with pytest.raises(ValueError, match="networks places sha256"):
+        begun(records={"places": {"sha256": "1"}})
 
 
 def test_another_device_or_objective_of_the_same_name_is_refused(begun, monkeypatch):
     begun()
-    monkeypatch.setattr(folder, "this_device", lambda: {"platform": "tpu", "kind": "new"})
-    with pytest.raises(ValueError, match=r"begun with device .* not .*tpu"):
+    monkeypatch.setattr(setting, "this_device", lambda: {"platform": "tpu", "kind": "new"})
+    with pytest.raises(ValueError, match=r"device platform .* not .*tpu"):
         begun()
     monkeypatch.undo()
-    renamed = choose_objectives(["places:fc8:dam:1"], tiny_networks())[0]
-    with pytest.raises(ValueError, match="begun with terms"):
-        begun(objectives=[renamed._replace(name="places:fc8:abbey:1")])
+    renamed = choose_objectives(["places:fc8:dam:1"], MODELS)[0]
+    with pytest.raises(ValueError, match=r"objectives places:fc8:abbey:1 .*dam"):
+        begun(targets=[renamed._replace(name="places:fc8:abbey:1")])
 
 
 def test_a_row_that_changed_is_refused(begun, monkeypatch):
@@ -411,11 +418,11 @@ def test_a_row_that_changed_is_refused(begun, monkeypatch):
     before = OPTIMIZERS["random"]
     monkeypatch.setitem(OPTIMIZERS, "random", lambda *args: before(*args)._replace(rate=7.0))
     by_name.cache_clear()
-    with pytest.raises(ValueError, match=r"random with population and rates .* has changed"):
+    with pytest.raises(ValueError, match=r"random@.* population and rates 1 0.5, not 3.5"):
         begun(optimizers=("goh", "random"))
     monkeypatch.setitem(OPTIMIZERS, "random", lambda *args: before(*args)._replace(population=8))
     by_name.cache_clear()
-    with pytest.raises(ValueError, match=r"rates \[16.0, .* not \[8.0, .* has changed"):
+    with pytest.raises(ValueError, match=r"random@.* population and rates 0 16.0, not 8.0"):
         begun(factors=(0.5, 1.0))
     monkeypatch.undo()
     by_name.cache_clear()
@@ -423,12 +430,11 @@ def test_a_row_that_changed_is_refused(begun, monkeypatch):
 
 
 def test_objectives_are_the_same_if_they_weigh_the_same():
-    networks = tiny_networks()
     for same in ("places:fc8:0:1.0", "places:fc8:abbey:0.5 & places:fc8:abbey:0.5"):
         with pytest.raises(ValueError, match="are the same: give one of them"):
-            choose_objectives(["places:fc8:abbey:1", same], networks)
+            choose_objectives(["places:fc8:abbey:1", same], MODELS)
     other = ["places:fc8:abbey:1", "places:fc8:abbey:1 & places:fc8:abbey:1", "places:fc8:dam:1"]
-    assert len(choose_objectives(other, networks)) == 3
+    assert len(choose_objectives(other, MODELS)) == 3
 
 
 def test_what_cannot_begin_leaves_a_finished_benchmark_alone(begun, monkeypatch):
@@ -443,15 +449,16 @@ def test_what_cannot_begin_leaves_a_finished_benchmark_alone(begun, monkeypatch)
 
 def test_an_objective_that_is_not_finite_at_a_start_is_refused(tiny):
     (group, _), box = tiny
-    weights = jax.tree.map(lambda leaf: leaf * np.float32(3e38), group.weights)
-    huge = group._replace(weights=weights)
+    problem = group.problem
+    [structure] = problem.structures
+    goals = jax.tree.map(lambda v: v * 3e38 if v.dtype.kind == "f" else v, structure.goals)
+    huge = problem._replace(structures=(structure._replace(goals=goals),))
     with pytest.raises(ValueError, match=r"objective 'places:.*' is .* at the start of seed [345]"):
-        cells.check_starts(cells.Work(box, 2), huge, (3, 4, 5))
-    cells.check_starts(cells.Work(box, 2), group, (3, 4, 5))
+        cells.check_starts(cells.Work(box), group._replace(problem=huge), (3, 4, 5))
+    cells.check_starts(cells.Work(box), group, (3, 4, 5))
 
 
 def test_what_a_kill_left_of_the_first_file_is_no_benchmark(tmp_path):
-    (tmp_path / ".config.json.part").write_text("{")
-    assert folder.read_earlier(tmp_path, {}, resume=True, overwrite=False) == {}
-    folder.make_ready(tmp_path, {"networks": {}}, {}, {})
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "cells", "images"}
+    (tmp_path / ".cells.json.part").write_text("{")
+    assert not Parts(tmp_path, "x", resume=True, stem="cells").done("a", {})
+    assert not list(tmp_path.glob(".*"))

@@ -28,10 +28,9 @@ Costs = Mapping[str, float]  # of a code by what is asked of it, in forward pass
 
 
 class Work(NamedTuple):
-    """What all cells of a study share: the code box, codes per evaluation, who is told of steps."""
+    """What all cells of a study share: the code box, and who is told of steps."""
 
     box: Box
-    batch: int
     on_step: Callable[[int], None] = lambda runs: None
 
 
@@ -95,7 +94,7 @@ def check_starts(work: Work, group: Group, seeds: Sequence[int]) -> None:
       ValueError: Naming an objective and a seed: nothing could be compared with what is found.
     """
     runs, shape = _runs(work.box, group, np.ones(len(group.targets)), seeds)
-    values = start_values(group, runs, work.batch).reshape(shape)  # (O, S)
+    values = start_values(group, runs).reshape(shape)  # (O, S)
     for o, s in np.argwhere(~np.isfinite(values)):
         raise ValueError(
             f"objective {group.targets[o].name!r} is {values[o, s]} at the start of seed "
@@ -128,11 +127,11 @@ def optimise_all(
 def optimise(
     work: Work, optimizer: Optimizer, group: Group, runs: Batch, costs: Costs, budget: float
 ) -> Found:
-    """Maximise as many runs at once as their populations fit into `work.batch` codes."""
-    check_batch(optimizer, work.batch)
+    """Maximise as many runs at once as their populations fit into the codes of an evaluation."""
+    check_batch(optimizer, group.problem.settings.batch)
     steps = steps_within(optimizer, costs, budget)
     problem = problem_for(group, optimizer, steps)._replace(batch=runs, box=work.box)
-    start = start_values(group, runs, work.batch)
+    start = start_values(group, runs)
     told = _Told(work.on_step)
     done = list(optimise_chunks(problem, on_step=told))
     best, codes, trace = (
@@ -167,8 +166,9 @@ class _Told:
         self._done = done
 
 
-def start_values(group: Group, runs: Batch, batch: int) -> np.ndarray:
+def start_values(group: Group, runs: Batch) -> np.ndarray:
     """Return the objective of the runs' start codes, (R,)."""
+    batch = group.problem.settings.batch
     values = np.zeros(len(runs.seeds), runs.codes.dtype)
     for structure in np.unique(runs.structure):
         own = np.flatnonzero(runs.structure == structure)

@@ -200,8 +200,8 @@ def open_run(
 
 def barely_begun(folder: Path) -> bool:
     """Whether a run was killed here before it wrote its config."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return names <= {LOCK}
+    found = folder.iterdir() if folder.is_dir() else ()
+    return all(path.name == LOCK or path.match(_PART) for path in found)
 
 
 # --- is this the same run? ------------------------------------------------------------------------
