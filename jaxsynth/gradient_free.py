@@ -171,7 +171,7 @@ def random_search(population: int = POPULATION, rate: float = 1.0) -> Optimizer:
 
 @functools.cache
 def sphere_cma(population: int = POPULATION, rate: float = 0.5) -> Optimizer:
-    """Make steps along a sphere of natural codes; the box must have finite upper bounds.
+    """Make steps along a sphere of natural codes, of the start's norm where the box has no bounds.
 
     `rate` is the first generation's angle, a right one at most: beyond it codes come round to the
     other side.
@@ -187,7 +187,8 @@ def sphere_cma(population: int = POPULATION, rate: float = 0.5) -> Optimizer:
         tangents = _unit(draws - jnp.outer(draws @ centre, centre))  # (P, D), each of norm 1
         angle = _angle(setting, rate, step)
         around = jnp.cos(angle) * centre + jnp.sin(angle) * tangents
-        radius = _NATURAL * jnp.linalg.norm(setting.box.upper)
+        corner, own = (jnp.linalg.norm(v) for v in (setting.box.upper, setting.start))
+        radius = jnp.where(jnp.isfinite(corner), _NATURAL * corner, own)
         return project(setting.box, radius * around), (centre, tangents)
 
     def tell(setting: Setting, step: jax.Array, state, codes: jax.Array, seen: Seen):

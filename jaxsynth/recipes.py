@@ -9,6 +9,7 @@ networks"); an independent judge chose it (BUILD_NOTES.md). `jitter` is from Ola
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -143,39 +144,10 @@ def make_recipe(base: str | Recipe, **changes: Any) -> Recipe:
     return dataclasses.replace(base, **changes)
 
 
-def goh(**changes: Any) -> Recipe:
-    """Make the recipe of Goh 2016, with some of its fields changed."""
-    return make_recipe("goh", **changes)
-
-
-def pocket(**changes: Any) -> Recipe:
-    """Make the recipe of the pocket generator, with some of its fields changed."""
-    return make_recipe("pocket", **changes)
-
-
-def pocket_image(**changes: Any) -> Recipe:
-    """Make the recipe that leads the pocket generator away from a photograph."""
-    return make_recipe("pocket_image", **changes)
-
-
-def dgn_am(**changes: Any) -> Recipe:
-    """Make the recipe of Nguyen et al. 2016, with some of its fields changed."""
-    return make_recipe("dgn_am", **changes)
-
-
-def dgn_am_image(**changes: Any) -> Recipe:
-    """Make the recipe of Nguyen et al. 2016 in the small steps that a photograph needs."""
-    return make_recipe("dgn_am_image", **changes)
-
-
-def cnnpref(**changes: Any) -> Recipe:
-    """Make the recipe of Kamitani Lab, with some of its fields changed."""
-    return make_recipe("cnnpref", **changes)
-
-
-def adam(**changes: Any) -> Recipe:
-    """Make the recipe of Adam on the raw gradient, with some of its fields changed."""
-    return make_recipe("adam", **changes)
+# A function a recipe: `goh(steps=60)` is RECIPES["goh"] with another number of steps.
+goh, pocket, dgn_am, dgn_am_image, pocket_image, cnnpref, adam = (
+    functools.partial(make_recipe, name) for name in RECIPES
+)
 
 
 class Box(NamedTuple):

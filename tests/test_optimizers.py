@@ -241,6 +241,13 @@ def test_optax_transformations_take_the_recipes_box_and_normalisation():
     assert make_optimizer(optimizer) is optimizer
 
 
+def test_sphere_cma_keeps_the_norm_of_the_start_without_a_box():
+    free = Box(jnp.full(6, -jnp.inf), jnp.full(6, jnp.inf))
+    _, codes = _ascend(gradient_free.sphere_cma(4), 3, box=free)
+    norms = np.linalg.norm(codes, axis=-1)
+    np.testing.assert_allclose(norms, np.linalg.norm(_START), rtol=1e-5)
+
+
 def test_functions_of_the_library_make_the_rows():
     assert set(gradient_free.ROWS) == set(FREE)
     assert gradient_free.cma_es(population=16) is make_optimizer("cma_es")
