@@ -54,7 +54,8 @@ class Options(TypedDict, total=False):
       recipe: how a code moves, or the name of a recipe; by default the generator's.
       optimizer: instead of the recipe's: a name, an `Optimizer`, an optax transformation.
       balance: how the gradients of several classifiers are joined.
-      batch: runs of a compiled chunk.
+      batch: runs of a compiled chunk. Fewer are padded to it, so that a run is the same to the bit
+        whatever its neighbours; 1 is quickest for one run. By default 8, or 64 on accelerators.
       precision: of the networks.
       record: steps after which codes are recorded.
       folder: where everything is saved as it is computed; without one all stays in memory.

@@ -71,9 +71,11 @@ class SweepResult:
     numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
+        """Give the number of runs."""
         return len(self.runs)
 
     def __iter__(self) -> "Iterator[Result]":
+        """Give the runs one by one."""
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, which: int | str | slice) -> "Result | SweepResult":
@@ -186,6 +188,7 @@ class SweepResult:
         write_csv(Path(path).expanduser(), self.table)
 
     def __repr__(self) -> str:
+        """Say how many runs there are, and where."""
         where = f", in {self.folder}" if self.folder else ""
         return f"<SweepResult of {len(self)} runs{where}>"
 
@@ -273,6 +276,7 @@ class Result:
         write_atomic(path, notebook.png(self.image, json.dumps(said | config, default=_plain)))
 
     def __repr__(self) -> str:
+        """Say what it maximised, from which seed, and how that ended."""
         return f"<Result of {self.run.objective}, seed {self.run.seed}: {self.status}>"
 
     def _repr_png_(self) -> bytes:
@@ -291,8 +295,9 @@ def read_results(
 
     Args:
       folder: of `sweep`, `maximize` or a launcher.
-      generator, classifiers: the models that were used; with them objectives are objects again and
-        the table has all digits. Without them the table is that of metrics.csv.
+      generator: the one that was used. With the models objectives are objects again and the table
+        has all digits; without them it is that of metrics.csv.
+      classifiers: all that were used.
 
     Raises:
       ValueError: if the folder holds no readable results.

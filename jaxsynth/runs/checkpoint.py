@@ -9,10 +9,13 @@ k recorded steps):
   recorded_codes (R, k, D)       after the steps of --record_codes
   objective (R, T)               at the code before each update
   objective_last, objective_best (R,)  of the last and the best image
-  activations/NETWORK/BLOB (R, T, K)   per step: a vector blob whole (K units); of a spatial blob
-                                 the units that the run weighs, in the order of its terms
+  activations/NETWORK/BLOB (R, T, K)   per step: all K classes of logits and prob, and of log_prob
+                                 and log_odds if the run weighs them; of another blob the values of
+                                 its linear terms, in their order
+  activations/NETWORK/HOW:BLOB (R, T, K)  of its other terms: match, cosine, square, diversity, and
+                                 generator/function:NAME
   last/NETWORK/BLOB, best/NETWORK/BLOB (R, K)  the same of the last and the best image
-  images/last, images/best (R, H, W, 3)  raw pixels, BGR, mean-subtracted
+  images/last, images/best (R, H, W, 3)  in the generator's own units
   ended (R,)                     step that ended the run before its last, or -1
   sound (R,)                     False if something that is not finite ended it, frozen at its last
                                  good code; True after a zero gradient
