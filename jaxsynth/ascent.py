@@ -118,14 +118,14 @@ class Progress(NamedTuple):
 
     @property
     def done(self) -> int:
-        """Updates that have been made."""
+        """Updates made so far."""
         return len(self.trace.objective)
 
 
 def see(
     look: Look, params: Mapping[str, Params], run: RunData, code: jax.Array, step: jax.Array
 ) -> Glance:
-    """Looks at one code (D,), as much as the optimizer asks for."""
+    """Look at one code (D,), as much as the optimizer asks for."""
     system, gradient, pull = look.system, None, None
     if look.asks == VALUE:
         move = jitter(look.jitter, run, step)
@@ -140,7 +140,7 @@ def see(
 
 
 def init(optimizer: Optimizer, setting: Setting) -> State:
-    """State of a run that starts from `setting.start`."""
+    """Make the state of a run that starts from `setting.start`."""
     start = setting.start
     zero = jnp.zeros((), jnp.int32)
     asked, state = optimizer.ask(setting, zero, optimizer.init(setting))
@@ -160,7 +160,7 @@ def init(optimizer: Optimizer, setting: Setting) -> State:
 def update(
     optimizer: Optimizer, setting: Setting, state: State, glance: Glance
 ) -> tuple[State, Trace]:
-    """Tells the optimizer what its codes are worth and asks for the next ones.
+    """Tell the optimizer what its codes are worth and ask for the next ones.
 
     `glance` has a leading axis P. With jitter, `best_value` is that of the moved image.
     """
@@ -173,7 +173,7 @@ def update(
 
 
 def _update_frozen(state: State, glance: Glance, asked, told) -> tuple[State, Trace]:
-    """One update of one code, unless the run has ended. A zero gradient ends it where it is.
+    """Update one code, unless the run has ended. A zero gradient ends it where it is.
 
     Where the image, a watched activation or the objective is not finite, the run ends at the code
     before; where only the gradient or the update is not, at this one.
@@ -203,7 +203,7 @@ def _update_frozen(state: State, glance: Glance, asked, told) -> tuple[State, Tr
 
 
 def _update_population(state: State, glance: Glance, asked, told) -> tuple[State, Trace]:
-    """One generation, unless the run has ended, which it does where none of its codes is finite."""
+    """Update a population; the run ends where none of its codes is finite."""
     values = jnp.where(glance.good, glance.value, -jnp.inf)
     place = jnp.argmax(values)
     value, code = values[place], state.asked[place]
@@ -230,7 +230,7 @@ def _update_population(state: State, glance: Glance, asked, told) -> tuple[State
 def evaluate(
     system: System, record: Record, params: Mapping[str, Params], run: RunData, code: jax.Array
 ) -> Evaluation:
-    """Looks at a code (D,) without jitter: objective, watched activations, image."""
+    """Look at a code (D,) without jitter: objective, watched activations, image."""
     value, activations, values = objective(system, params, run, code)
     image = activations[GENERATOR][system.image]
     return Evaluation(value, watch(record, image, activations, values), image)
@@ -239,7 +239,7 @@ def evaluate(
 def draw(
     system: System, record: Record, params: Params, run: RunData, code: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The image (H, W, 3) of a code (D,), and the watched values of the generator, {blob: (K,)}.
+    """Draw the image (H, W, 3) of a code (D,), with the watched values of the generator.
 
     Classifiers do not look. `params` are the generator's.
     """
@@ -253,7 +253,7 @@ def draw(
 def look_at(
     system: System, record: Record, params: Mapping[str, Params], run: RunData, image: jax.Array
 ) -> Watched:
-    """Watched activations of all classifiers for any image (H, W, 3) in the generator's units.
+    """Return what classifiers make of any image (H, W, 3) in the generator's units.
 
     The image is cropped or resized for each of them as a generated one is. Functions are left out.
     """
@@ -265,7 +265,7 @@ def look_at(
 
 
 def watch(record: Record, image: jax.Array, activations: AllActivations, values: Values) -> Watched:
-    """What is recorded of a look: blobs of `record` whole, of other blobs the terms' values.
+    """Return what is recorded: blobs of `record` whole, of other blobs the terms' values.
 
     All NaN where the image is not finite: what a classifier makes of that means nothing.
     """

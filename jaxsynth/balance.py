@@ -39,7 +39,7 @@ _JITTER_ROOT = 1  # not the root of the start codes: the two draws of a seed are
 
 
 def check_balance(balance: str) -> None:
-    """Raises ValueError unless `balance` is one of `BALANCES`."""
+    """Raise ValueError unless `balance` is one of `BALANCES`."""
     if balance not in BALANCES:
         raise ValueError(f"balance {balance!r} is none of {', '.join(BALANCES)}")
 
@@ -51,9 +51,17 @@ def objective(
     code: jax.Array,
     move: Callable[[jax.Array], jax.Array] = lambda image: image,
 ) -> tuple[jax.Array, AllActivations, Values]:
-    """The objective of a code (D,), the activations of every network, the terms' own values.
+    """Evaluate the objective of a code.
 
-    The classifiers see `move(image)`.
+    Args:
+      system: The networks and functions.
+      params: Of all networks, by name.
+      run: Its objective.
+      code: (D,).
+      move: Applied to the image (H, W, 3) before classifiers see it.
+
+    Returns:
+      The objective (), the activations of every network, the terms' own values.
     """
     activations = {GENERATOR: generator_activations(system, params[GENERATOR], code, run)}
     image = move(activations[GENERATOR][system.image])
@@ -75,13 +83,13 @@ def value_and_gradient(
     code: jax.Array,
     step: jax.Array,
 ) -> tuple[jax.Array, AllActivations, Values, jax.Array]:
-    """`objective` at a code (D,), and the balanced ascent direction (D,).
+    """Evaluate `objective` at a code (D,), and the balanced ascent direction (D,).
 
     With jitter the classifiers see a moved image, and image-space gradients are those of what they
     see. The generator's own terms are of the image itself.
 
     Raises:
-      ValueError: for a balance that is not one of `BALANCES`.
+      ValueError: For a balance that is not one of `BALANCES`.
     """
     check_balance(look.balance)
     system, goal, move = look.system, run.goal, jitter(look.jitter, run, step)
@@ -131,7 +139,7 @@ def value_and_gradient(
 
 
 def jitter(reach: int, run: RunData, step: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """How the classifiers see the image (H, W, 3) at a step: as it is, or moved at random."""
+    """Return how classifiers see the image (H, W, 3) at a step: as it is, or moved at random."""
     if not reach:
         return lambda image: image
     key = jax.random.fold_in(jax.random.key(_JITTER_ROOT), run.seed)
@@ -202,6 +210,6 @@ def _merged(values: Values, found: Values) -> Values:
 
 
 def _unit_mean(g: jax.Array, count: int | None = None) -> jax.Array:
-    """g / mean |g|, or zeros where g is zero. No epsilon: it would stop saturated runs."""
+    """Divide g by its mean |g|; zeros stay zeros. No epsilon: it would stop saturated runs."""
     mean = jnp.abs(g).sum() / (count or g.size)
     return jnp.where(mean == 0, jnp.zeros_like(g), g / jnp.where(mean == 0, 1.0, mean))

@@ -8,7 +8,7 @@ inside one `lax.scan`.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,92 +18,34 @@ from jax.sharding import Mesh
 
 from jaxsynth import programs
 from jaxsynth.ascent import ChunkResult, Evaluation, Progress, State, Trace
+from jaxsynth.batch import (
+    Batch,
+    OnStep,
+    Optimised,
+    Problem,
+    Structure,
+    check_problem,
+    check_record,
+    chunk_sizes,
+    chunk_starts,
+    join,
+    one_run,
+    watched_of_run,
+    with_all_functions,
+)
 from jaxsynth.devices import Parts, on_all, runs_mesh, share_rows, split
 from jaxsynth.environment import is_out_of_memory
-from jaxsynth.goals import Goal, RunData
-from jaxsynth.optimizers import PRIOR, Optimizer, Setting
-from jaxsynth.recipes import Box, StartCodes
-from jaxsynth.system import (
-    GENERATOR,
-    START_CODE,
-    START_IMAGE,
-    Look,
-    Params,
-    System,
-    params_of,
-)
+from jaxsynth.goals import RunData
+from jaxsynth.optimizers import Setting
+from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
 
+__all__ = [
+    "Batch", "ChunkResult", "OnStep", "Optimised", "Problem", "Progress", "Structure",
+    "check_record", "chunk_sizes", "chunk_starts", "execute", "join", "one_run",
+    "optimise_chunks", "watched_of_run",
+]  # fmt: skip
 Results = ChunkResult  # its name in 0.1
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
-
-# Called with (first run of the chunk, steps done, objective values (R,), snapshot).
-OnStep = Callable[[int, int, np.ndarray, Callable[[], Progress]], None]
-
-
-class Batch(NamedTuple):
-    """Runs as data, every leaf with a leading run axis R."""
-
-    codes: np.ndarray | StartCodes  # (R, D) start codes
-    structure: np.ndarray  # (R,) int, which of the problem's structures
-    which: np.ndarray  # (R,) int, which of the structure's objectives
-    seeds: np.ndarray  # (R,) uint32, of the jitter and the optimizer's draws
-    rates: np.ndarray | None = None  # (R,) of the optimizer's steps; None for a recipe's own
-
-
-class Structure(NamedTuple):
-    """Objectives that one compiled program serves.
-
-    Attributes:
-      look: what the optimizer asks for.
-      judge: the system that looks at finished images; it may hold more classifiers.
-      goals: objectives as host arrays, leaves (O, ...).
-    """
-
-    look: Look
-    judge: System
-    goals: Goal
-
-    @property
-    def joint(self) -> bool:
-        """Whether the runs of an objective depend on one another, which diversity makes them."""
-        return any(f.how == "diversity" for f in self.judge.functions)
-
-
-class Problem(NamedTuple):
-    """Everything that decides the runs: made by `jaxsynth.maximize.plan`.
-
-    Attributes:
-      structures: what chunks are made of; the runs of a chunk share one.
-      optimizer: how codes move.
-      params: of all networks, {name: params}; never donated.
-      batch: the runs.
-      box: the code box.
-      settings: `maximize.Settings`; its recipe, batch and record are read here.
-      runs, generator, classifiers: what all this was made of; every classifier judges.
-    """
-
-    structures: tuple[Structure, ...]
-    optimizer: Optimizer
-    params: Mapping[str, Params]
-    batch: Batch
-    box: Box
-    settings: Any
-    runs: Sequence[Any] = ()
-    generator: Any = None
-    classifiers: tuple = ()
-
-    @property
-    def judge(self) -> System:
-        """The networks that look at finished images, without terms that are not linear."""
-        return self.structures[0].judge._replace(functions=())
-
-
-class Optimised(NamedTuple):
-    """Runs that have made all their steps, as host arrays with a leading run axis R."""
-
-    state: State
-    trace: Trace  # leaves (R, T, ...)
-    recorded: np.ndarray  # (R, k, D)
 
 
 def execute(
@@ -114,23 +56,23 @@ def execute(
     devices: Sequence[jax.Device] = (),
     on_halved: Callable[[int], None] = lambda at_once: None,
 ) -> Iterator[ChunkResult]:
-    """Yields finished chunks in order, final and best codes looked at (`join` joins them).
+    """Yield finished chunks in order, final and best codes looked at (`join` joins them).
 
     Args:
-      problem: the runs.
-      on_step: called with (first run of the chunk, steps done, objective values (R,), snapshot);
+      problem: The runs.
+      on_step: Called with (first run of the chunk, steps done, objective values (R,), snapshot);
         snapshot() is the chunk's `Progress`. What it raises ends the sweep there.
-      chunks: the first runs of the chunks to compute, some of `chunk_starts`; by default all.
-      under_way: the first chunk's progress, to resume instead of its start codes. What follows is
+      chunks: The first runs of the chunks to compute, some of `chunk_starts`; by default all.
+      under_way: The first chunk's progress, to resume instead of its start codes. What follows is
         bit-equal to an uninterrupted sweep.
-      devices: what a chunk's runs are split over; by default one, JAX's own choice.
-      on_halved: called with the codes that each device takes at once from now on, where its memory
+      devices: What a chunk's runs are split over; by default one, JAX's own choice.
+      on_halved: Called with the codes that each device takes at once from now on, where its memory
         did not hold the chunk: parts of the chunk then go step by step in turn, and each run is
         bit-equal to one of a sweep of so small a batch.
 
     Raises:
-      jax.errors.JaxRuntimeError: if the memory of a device does not even hold one run.
-      ValueError: if a recorded step lies outside 1..steps, batch < 1, an encoder is missing, or
+      jax.errors.JaxRuntimeError: If the memory of a device does not even hold one run.
+      ValueError: If a recorded step lies outside 1..steps, batch < 1, an encoder is missing, or
         diversity meets several devices or too little memory.
     """
     yield from _each(_look_at_ends, problem, on_step, chunks, under_way, devices, on_halved)
@@ -144,63 +86,15 @@ def optimise_chunks(
     devices: Sequence[jax.Device] = (),
     on_halved: Callable[[int], None] = lambda at_once: None,
 ) -> Iterator[Optimised]:
-    """Yields chunks of runs that have made their steps, in order; nothing looks at final codes.
+    """Yield chunks of runs that have made their steps, in order; nothing looks at final codes.
 
     Arguments and errors are those of `execute`.
     """
     yield from _each(_leave_ends, problem, on_step, chunks, under_way, devices, on_halved)
 
 
-def chunk_sizes(problem: Problem, shares: int = 1) -> dict[int, int]:
-    """The first run of every chunk, and how many runs it has, on so many devices.
-
-    A chunk's runs share a structure; with diversity they are all runs of one objective.
-    """
-    batch, sizes = problem.batch, {}
-    step = shares * max(1, problem.settings.batch // problem.optimizer.population)
-    total, joint = len(batch.structure), np.array([s.joint for s in problem.structures])
-    groups = np.stack([batch.structure, np.where(joint[batch.structure], batch.which, 0)])
-    ends = [*np.flatnonzero((groups[:, 1:] != groups[:, :-1]).any(axis=0)) + 1, total]
-    for begin, end in itertools.pairwise([0, *map(int, ends)]):
-        size = end - begin if joint[batch.structure[begin]] else step
-        sizes |= {first: min(size, end - first) for first in range(begin, end, size)}
-    return sizes
-
-
-def chunk_starts(problem: Problem, shares: int = 1) -> list[int]:
-    """The first run of every chunk, on so many devices."""
-    return list(chunk_sizes(problem, shares))
-
-
-def one_run(problem: Problem, run: int) -> tuple[Structure, RunData]:
-    """A run's structure, and its data for one code at a time: without the distance to its start."""
-    batch = problem.batch
-    structure = problem.structures[batch.structure[run]]
-    goal = jax.tree.map(lambda leaf: jnp.asarray(leaf[batch.which[run]]), structure.goals)
-    return structure, RunData(goal)
-
-
-def check_record(record: Sequence[int], steps: int) -> None:
-    """Raises ValueError unless every recorded step lies in 1..steps."""
-    wrong = [s for s in record if not 1 <= s <= steps]
-    if wrong:
-        raise ValueError(f"recorded steps {wrong} lie outside 1..{steps}")
-
-
-def join(chunks: Sequence[ChunkResult]) -> ChunkResult:
-    """Chunks in order -> one result."""
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
-
-
-def watched_of_run(
-    watched: Mapping[str, Mapping[str, np.ndarray]], run: int
-) -> dict[str, dict[str, np.ndarray]]:
-    """One run's part of {network: {blob: leaves with a leading run axis}}."""
-    return {role: {blob: v[run] for blob, v in blobs.items()} for role, blobs in watched.items()}
-
-
 def _each(finish, problem: Problem, on_step, chunks, under_way, devices, on_halved):
-    _check(problem, devices)
+    check_problem(problem, devices)
     mesh, shares = runs_mesh(devices), len(devices) or 1
     problem = problem._replace(params=on_all(mesh, problem.params))
     sizes, at_once = chunk_sizes(problem, shares), problem.settings.batch
@@ -209,7 +103,7 @@ def _each(finish, problem: Problem, on_step, chunks, under_way, devices, on_halv
         while result is None:
             try:
                 chunk = _Chunk(problem, mesh, shares, first, sizes[first], at_once)
-                result = finish(chunk, chunk.climb(under_way, report))
+                result = finish(chunk, chunk.optimise(under_way, report))
             except jax.errors.JaxRuntimeError as error:
                 at_once = _halved(problem, first, at_once, error)
             chunk = None  # only now is the memory of the chunk given back
@@ -217,25 +111,6 @@ def _each(finish, problem: Problem, on_step, chunks, under_way, devices, on_halv
                 on_halved(at_once)
         under_way = None
         yield result
-
-
-def _check(problem: Problem, devices: Sequence[jax.Device]) -> None:
-    settings = problem.settings
-    if settings.batch < 1:
-        raise ValueError(f"batch is {settings.batch}, expected at least 1")
-    check_record(settings.record, settings.recipe.steps)
-    for structure in problem.structures:
-        if structure.look.asks == PRIOR and structure.look.system.encoder is None:
-            raise ValueError(
-                f"recipe: prior is {settings.recipe.prior}, but the system has no encoder"
-            )
-        if structure.joint and len(devices) > 1:
-            raise ValueError("diversity compares all seeds of an objective: give one device")
-        if structure.joint and problem.optimizer.population > 1:
-            raise ValueError(
-                f"diversity compares codes of seeds, but optimizer {problem.optimizer.name} has "
-                f"{problem.optimizer.population} a seed: choose one with a single code"
-            )
 
 
 def _halved(problem: Problem, first: int, at_once: int, error: Exception) -> int:
@@ -290,8 +165,8 @@ class _Chunk:
             for start, rate, key in self.parts.cut(tuple(self.setting[:3]))
         ]
 
-    def climb(self, under_way: Progress | None, report) -> Optimised:
-        """All steps; parts of the states stay on their devices, as `self.states`."""
+    def optimise(self, under_way: Progress | None, report) -> Optimised:
+        """Make all steps; parts of the states stay on their devices, as `self.states`."""
         problem, parts = self.problem, self.parts
         steps, record = problem.settings.recipe.steps, problem.settings.record
         traces, recorded, done = [], {}, 0
@@ -326,7 +201,7 @@ class _Chunk:
         return Optimised(self.states, trace, np.stack(codes, axis=1) if codes else nothing)
 
     def look(self, part: int, codes: np.ndarray) -> Evaluation:
-        """Codes of a part's runs looked at by the judges, host arrays."""
+        """Let the judges look at codes of a part's runs; host arrays."""
         judge = self.structure.judge
         params = params_of(judge, self.problem.params)
         given = split(self.mesh, np.asarray(codes)[self._places(1)])
@@ -418,18 +293,18 @@ def _look_at_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
         ended=end.state.ended,
         sound=end.state.sound,
     )
-    return _with_all_functions(
-        chunk.problem, jax.tree.map(lambda leaf: leaf[: chunk.count], result)
-    )
+    return with_all_functions(chunk.problem, jax.tree.map(lambda leaf: leaf[: chunk.count], result))
 
 
 def _look_at_end(chunk: _Chunk, part: int, recipe, state: State) -> _End:
-    """Looks at the final and the best codes of a part; takes an update back where the final image
-    shows that it has left what is finite."""
+    """Look at the final and the best codes of a part.
+
+    Takes an update back where the final image shows that it is not finite any more.
+    """
     state = jax.tree.map(np.asarray, state._replace(optimizer=None, asked=None))
-    climbed = {GENERATOR, *(c.name for c in chunk.structure.look.system.classifiers)}
+    used = {GENERATOR, *(c.name for c in chunk.structure.look.system.classifiers)}
     final = chunk.look(part, state.code)
-    seen = {name: blobs for name, blobs in final.watched.items() if name in climbed}
+    seen = {name: blobs for name, blobs in final.watched.items() if name in used}
     broken = ~_finite_runs(final.objective, final.image, seen)
     if broken.any():
         state = state._replace(
@@ -450,34 +325,11 @@ def _finite_runs(*trees: Any) -> np.ndarray:
     return np.logical_and.reduce(finite)
 
 
-def _with_all_functions(problem: Problem, result: ChunkResult) -> ChunkResult:
-    """The result with NaN for terms of other structures, so that chunks can be joined."""
-    counts: dict[tuple[str, str], int] = {}
-    for structure in problem.structures:
-        keys = [(f.network, f.key) for f in structure.judge.functions]
-        counts |= {key: max(counts.get(key, 0), keys.count(key)) for key in keys}
-
-    def fill(watched, like):
-        watched = {network: dict(blobs) for network, blobs in watched.items()}
-        for (network, key), count in counts.items():
-            blobs = watched.setdefault(network, {})
-            found = blobs.get(key, np.zeros((*like.shape, 0), like.dtype))
-            missing = np.full((*like.shape, count - found.shape[-1]), np.nan, like.dtype)
-            blobs[key] = np.concatenate([found, missing], axis=-1)
-        return watched
-
-    looks = {
-        name: look._replace(watched=fill(look.watched, look.objective))
-        for name, look in (("last", result.last), ("best", result.best))
-    }
-    return result._replace(watched=fill(result.watched, result.objective), **looks)
-
-
 def _restore(like: State, leaves: Sequence[np.ndarray]) -> State:
     """The state of saved leaves; `like` is any of the same optimizer, batch and generator.
 
     Raises:
-      ValueError: if they are the leaves of another state.
+      ValueError: If they are the leaves of another state.
     """
     own, tree = jax.tree.flatten(like)
     made = [jnp.asarray(leaf) for leaf in leaves]
@@ -491,8 +343,10 @@ def _restore(like: State, leaves: Sequence[np.ndarray]) -> State:
 
 
 def _blocks(steps: int, record: Sequence[int], done: int = 0) -> list[int]:
-    """Lengths of the compiled blocks from step `done` on: single steps on CPU, else cut at the
-    recorded steps."""
+    """Lengths of the compiled blocks from step `done` on, cut at the recorded steps.
+
+    On CPU single steps.
+    """
     if jax.default_backend() == "cpu":
         return [1] * (steps - done)
     ends = sorted({*range(_SCAN_BLOCK, steps, _SCAN_BLOCK), *record, steps} - {0})

@@ -18,8 +18,7 @@ _SPARE = 1  # rows that a share may carry at its end and throw away
 
 
 def runs_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
-    """One axis of runs (or of a training batch) over these devices; None for a single one, which
-    needs no mesh."""
+    """Make one axis of runs (or of a training batch) over devices; None for a single one."""
     if len(devices) < 2:
         return None
     return jax.make_mesh((len(devices),), (_SHARES,), (AxisType.Auto,), devices=devices)
@@ -28,9 +27,12 @@ def runs_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
 def over_shares(
     mesh: Mesh | None, function: Callable[..., Any], axes: Sequence[int | None]
 ) -> Callable[..., Any]:
-    """A function of a share of the rows, called on every device of the mesh with its own.
+    """Call a function of a share of the rows on every device of the mesh.
 
-    axes: per argument, 0 for a leading axis of rows, None for what all rows share.
+    Args:
+      mesh: As `runs_mesh` makes it.
+      function: Of the rows of one device; its results have a leading axis of rows.
+      axes: Per argument 0 for a leading axis of rows, None for what all rows share, or a tree.
     """
     if mesh is None:
         return function
@@ -41,24 +43,24 @@ def over_shares(
 
 
 def on_all(mesh: Mesh | None, tree: Any) -> Any:
-    """The arrays on every device of the mesh, so that no call has to send them again."""
+    """Put arrays on every device of the mesh, so that no call has to send them again."""
     return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def split(mesh: Mesh | None, tree: Any) -> Any:
-    """Arrays with a leading axis of runs (or of a training batch), split over the mesh."""
+    """Split arrays with a leading axis of runs (or of a training batch) over the mesh."""
     if mesh is None:
         return jax.tree.map(jax.numpy.asarray, tree)
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(_SHARES)))
 
 
 def padded(rows: Any, size: int) -> Any:
-    """Arrays (N, ...) cut or padded to `size` rows: the last one is repeated."""
+    """Cut or pad arrays (N, ...) to `size` rows: the last one is repeated."""
     return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(size), len(leaf) - 1)], rows)
 
 
 def batches(rows: Any, size: int) -> Iterator[tuple[Any, int]]:
-    """Batches of `size` rows, the last one padded, each with the number of rows that count."""
+    """Yield batches of `size` rows, the last one padded, with the number of rows that count."""
     total = len(jax.tree.leaves(rows)[0])
     for first in range(0, total, size):
         part = jax.tree.map(lambda leaf, i=first: leaf[i : i + size], rows)
@@ -66,7 +68,7 @@ def batches(rows: Any, size: int) -> Iterator[tuple[Any, int]]:
 
 
 def share_rows(batch: int) -> int:
-    """Rows in which a device computes `batch` codes.
+    """Return the rows in which a device computes `batch` codes.
 
     Where the last row of a batch is rounded differently, a spare row takes that place in every
     share: runs are chaotic, and a run's result must not depend on its place in the chunk.
@@ -87,7 +89,7 @@ class Parts(NamedTuple):
     at_once: int
 
     def cut(self, tree: Any) -> list[Any]:
-        """Arrays (shares x runs, ...) -> for every part arrays (shares x at_once, ...)."""
+        """Cut arrays (shares x runs, ...) into (shares x at_once, ...) for every part."""
         if self.at_once >= self.runs:
             return [tree]
         begin = self.runs * np.arange(self.shares)[:, None]
@@ -98,7 +100,7 @@ class Parts(NamedTuple):
         return [jax.tree.map(lambda leaf, i=place: leaf[i], tree) for place in places]
 
     def join(self, trees: Sequence[Any], axis: int = 0) -> Any:
-        """Inverse of `cut`, host arrays; `axis` is that of the rows."""
+        """Undo `cut`, on the host; `axis` is that of the rows."""
         if self.at_once >= self.runs:
             return trees[0]
         return jax.tree.map(lambda *leaves: self._join(leaves, axis), *trees)

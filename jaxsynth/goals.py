@@ -99,26 +99,28 @@ class Function(NamedTuple):
 class Acts(Mapping):
     """Activations as a Python function sees them: by classifier, or its name, then by blob.
 
-    Attributes:
-      image: what the classifiers see, (H, W, 3) in the generator's units.
-      code: the code (D,).
+    `image` is in the generator's units.
     """
 
     def __init__(self, activations: Mapping[str, Mapping[str, jax.Array]], image, code):
+        """Wrap {network: {blob: array}}, image and code."""
         self._activations, self._image, self._code = activations, image, code
         self.used: set[str] = set()
 
     @property
     def image(self) -> jax.Array:
+        """What the classifiers see, (H, W, 3)."""
         self.used.add(IMAGE)
         return self._image
 
     @property
     def code(self) -> jax.Array:
+        """The code (D,)."""
         self.used.add(CODE)
         return self._code
 
     def __getitem__(self, model: Any) -> Mapping[str, jax.Array]:
+        """Return {blob: array} of a classifier, or of its name."""
         name = model if isinstance(model, str) else getattr(model, "role", model)
         if name not in self._activations:
             raise KeyError(f"{name!r} is none of {', '.join(self._activations)}")
@@ -126,19 +128,21 @@ class Acts(Mapping):
         return self._activations[name]
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the networks' names."""
         return iter(self._activations)
 
     def __len__(self) -> int:
+        """Return the number of networks."""
         return len(self._activations)
 
 
-# ------------------------------------------------------------------ on the device
+# --- on the device --------------------------------------------------------------------------------
 
 
 def weigh(
     activations: Mapping[str, jax.Array], blobs: Mapping[str, Picked]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The weighed sum of a network's linear terms, a scalar, and their own values {blob: (M,)}."""
+    """Return the weighed sum of a network's linear terms, and their own values {blob: (M,)}."""
     values = {blob: _terms_of(activations[blob], picked) for blob, picked in blobs.items()}
     return sum(jnp.vdot(p.weight, values[blob]) for blob, p in blobs.items()), values
 
@@ -151,13 +155,13 @@ def _terms_of(blob: jax.Array, picked: Picked) -> jax.Array:
 def weigh_part(
     functions: Sequence[Function], part: str, run: RunData, acts: Acts
 ) -> tuple[jax.Array, Values]:
-    """The weighed sum of all terms of a part, and their values.
+    """Return the weighed sum of all terms of a part, and their values.
 
     Args:
-      functions: those of the system.
-      part: a network, or the part of a function of several.
-      run: its objective.
-      acts: the activations that the part's terms need.
+      functions: Those of the system.
+      part: A network, or the part of a function of several.
+      run: Its objective.
+      acts: The activations that the part's terms need.
     """
     linear = run.goal.linear.get(part, {})
     total, values = weigh(acts[part], linear) if linear else (0, {})
@@ -187,12 +191,12 @@ def _function_value(f: Function, acts: Acts, recorded: jax.Array, run: RunData) 
 
 
 def run_dtype(run: RunData) -> np.dtype:
-    """The precision of a run's objective."""
+    """Return the precision of a run's objective."""
     return jax.tree.leaves(run.goal.strength)[0].dtype
 
 
 def diversity_value(blob: jax.Array, group: jax.Array) -> jax.Array:
-    """Minus the mean cosine of a blob to those of the other runs of its group, ().
+    """Return minus the mean cosine of a blob to those of the other runs of its group, ().
 
     Inside a vmap over runs with the axis `RUNS`; the only place where a run depends on others. The
     others are constants, so its gradient is half that of the sum over all pairs. Spatial blobs
@@ -209,20 +213,20 @@ def diversity_value(blob: jax.Array, group: jax.Array) -> jax.Array:
     return -jnp.where(others, units @ unit, 0).sum() / jnp.maximum(others.sum(), 1)
 
 
-# ------------------------------------------------------------------ on the host
+# --- on the host ----------------------------------------------------------------------------------
 
 
 def make_function(term: Term, shapes: Shapes, image: str, code_size: int) -> Function:
-    """The static part of a term that is not linear.
+    """Make the static part of a term that is not linear.
 
     Args:
-      term: of any kind but linear.
-      shapes: of all networks' blobs.
-      image: the generator's blob that is the image.
-      code_size: units of a code.
+      term: Of any kind but linear.
+      shapes: Of all networks' blobs.
+      image: The generator's blob that is the image.
+      code_size: Units of a code.
 
     Raises:
-      ValueError: if a Python function cannot be evaluated, gives no scalar, or reads the code or
+      ValueError: If a Python function cannot be evaluated, gives no scalar, or reads the code or
         the generator's blobs together with classifiers.
     """
     if term.how != "function":
@@ -272,7 +276,7 @@ class Layout(NamedTuple):
 
 
 def make_layout(objectives: Sequence[Objective]) -> Layout:
-    """The layout that holds all these objectives; K is rounded up to a power of two."""
+    """Return the layout that holds all these objectives; K is rounded up to a power of two."""
     sizes: dict[str, dict[str, tuple[int, int]]] = {}
     for objective in objectives:
         for (network, blob), terms in _by_blob(objective).items():
@@ -286,13 +290,13 @@ def make_layout(objectives: Sequence[Objective]) -> Layout:
 def make_goals(
     objectives: Sequence[Objective], functions: Sequence[Function], layout: Layout, dtype: Any
 ) -> Goal:
-    """Objectives of one structure as host arrays with a leading axis O.
+    """Turn objectives of one structure into host arrays with a leading axis O.
 
     Args:
-      objectives: with exactly these functions, in this order, and any linear terms.
-      functions: the terms that are not linear.
-      layout: of all objectives of the sweep.
-      dtype: of weights and values.
+      objectives: With exactly these functions, in this order, and any linear terms.
+      functions: The terms that are not linear.
+      layout: Of all objectives of the sweep.
+      dtype: Of weights and values.
     """
     count = len(objectives)
     linear = {

@@ -57,7 +57,7 @@ def plan(
     start: np.ndarray | None = None,
     encoder: Classifier | None = None,
 ) -> Problem:
-    """Turns runs into arrays and checks all that can be checked before any long work.
+    """Turn runs into arrays and check all that can be checked before any long work.
 
     Args:
       runs: seeds and objectives.
@@ -122,7 +122,7 @@ def plan(
 
 
 def encode(encoder: Classifier, generator: Generator, image: np.ndarray) -> np.ndarray:
-    """The code (D,) of an image (H, W, 3) of the encoder's size, in its units.
+    """Return the code (D,) of an image (H, W, 3) of the encoder's size, in its units.
 
     Raises:
       ValueError: if the encoder has no such blob, or it is not as long as the generator's code.

@@ -26,7 +26,7 @@ def _over_runs(mesh, function, axes):
 
 
 def see_rows(look: Look, mesh: Mesh | None, params, runs: RunData, codes, step) -> Glance:
-    """Looks at codes (rows, D), each for its own run."""
+    """Look at codes (rows, D), each for its own run."""
     axes = (None, 0, 0, None)
     return _over_runs(mesh, functools.partial(ascent.see, look), axes)(params, runs, codes, step)
 
@@ -34,7 +34,7 @@ def see_rows(look: Look, mesh: Mesh | None, params, runs: RunData, codes, step) 
 def update_rows(
     optimizer: Optimizer, mesh: Mesh | None, setting: Setting, state: State, glance: Glance
 ) -> tuple[State, Trace]:
-    """One update of runs (n, ...); rows of `glance` beyond their codes are spare."""
+    """Update runs (n, ...) once; rows of `glance` beyond their codes are spare."""
     size = optimizer.population
 
     def share(setting, state, glance):
@@ -47,7 +47,7 @@ def update_rows(
 
 
 def spread(mesh: Mesh | None, rows: int, asked: jax.Array) -> jax.Array:
-    """Codes (n, P, D) one below the other, `rows` of them a share: the last one is repeated."""
+    """Lay codes (n, P, D) one below the other, `rows` a share: the last one is repeated."""
 
     def share(asked):
         flat = asked.reshape(-1, asked.shape[-1])
@@ -57,7 +57,7 @@ def spread(mesh: Mesh | None, rows: int, asked: jax.Array) -> jax.Array:
 
 
 def scan_steps(how: tuple, steps: int, params, runs: RunData, setting: Setting, state, step):
-    """`steps` updates from `step` on in one program; how: (look, optimizer, mesh, rows)."""
+    """Make `steps` updates from `step` on in one program; how: (look, optimizer, mesh, rows)."""
     look, optimizer, mesh, rows = how
 
     def one(carry, _):
@@ -71,18 +71,18 @@ def scan_steps(how: tuple, steps: int, params, runs: RunData, setting: Setting, 
 
 
 def init_rows(optimizer: Optimizer, setting: Setting) -> State:
-    """The state of runs (n, ...) before their first step."""
+    """Make the state of runs (n, ...) before their first step."""
     return jax.vmap(functools.partial(ascent.init, optimizer), (SETTING_AXES,))(setting)
 
 
 def look_rows(system: System, record: Record, mesh, params, runs, codes) -> Evaluation:
-    """Objective, watched activations and images of codes (rows, D), each for its own run."""
+    """Evaluate codes (rows, D) without jitter, each for its own run."""
     look = functools.partial(ascent.evaluate, system, record)
     return _over_runs(mesh, look, (None, 0, 0))(params, runs, codes)
 
 
 def start_images(system: System, mesh: Mesh | None, params, codes: jax.Array) -> jax.Array:
-    """The generator's images of codes (rows, D); `params` are the generator's."""
+    """Draw the images of codes (rows, D); `params` are the generator's."""
 
     def draw(params, code):
         return system.generate(params, code)[system.image].astype(code.dtype)
@@ -104,5 +104,5 @@ start_images_jit = network_jit(start_images, static_argnums=(0, 1))
 
 @jax.jit
 def noise_keys(seeds: jax.Array) -> jax.Array:
-    """Keys (n,) of the optimizers' own draws, of seeds (n,)."""
+    """Make keys (n,) of the optimizers' own draws, from seeds (n,)."""
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(NOISE_ROOT), seed))(seeds)

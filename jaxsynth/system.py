@@ -92,10 +92,10 @@ def make_system(
     encoder: Classifier | None = None,
     functions: tuple[Function, ...] = (),
 ) -> System:
-    """Joins a generator and classifiers, and the generator's encoder if it is needed.
+    """Join a generator and classifiers, and the generator's encoder if it is needed.
 
     Raises:
-      ValueError: if the encoder does not give the generator's codes.
+      ValueError: If the encoder does not give the generator's codes.
     """
     from jaxsynth.images import conversion
 
@@ -108,10 +108,10 @@ def make_system(
 
 
 def make_encoder(generator: Generator, encoder: Classifier) -> Encoder:
-    """The encoder of a generator, which names the blob that is its code.
+    """Make the encoder of a generator, which names the blob that is its code.
 
     Raises:
-      ValueError: if the network has no such blob, or it is not as long as the generator's code.
+      ValueError: If the network has no such blob, or it is not as long as the generator's code.
     """
     from jaxsynth.images import conversion
 
@@ -134,7 +134,7 @@ def make_encoder(generator: Generator, encoder: Classifier) -> Encoder:
 def system_params(
     generator: Generator, classifiers: Sequence[Classifier], encoder: Classifier | None = None
 ) -> dict[str, Params]:
-    """Parameters of all networks, {name: params}, as a `System` of them takes them.
+    """Return the parameters of all networks, {name: params}, as their `System` takes them.
 
     A model's `prepare` derives from them what every step needs; on CPU that compiles and runs a
     small program for each network.
@@ -149,25 +149,31 @@ def system_params(
 
 
 def params_of(system: System, params: Mapping[str, Params]) -> dict[str, Params]:
-    """Those parameters that a system uses."""
+    """Return those parameters that a system uses."""
     names = [GENERATOR, *(c.name for c in system.classifiers)]
     return {name: params[name] for name in (*names, *([ENCODER] if system.encoder else []))}
 
 
 def sees_crop(side: int, size: int) -> bool:
-    """Whether an image of `side` reaches an input of `size` by a centre crop."""
+    """Tell whether an image of `side` reaches an input of `size` by a centre crop."""
     return size <= side <= _LARGEST_CROP * size
 
 
 def pixels_seen(side: int, size: int) -> int:
-    """How many pixels of an image of `side` reach a classifier of `size`."""
+    """Count the pixels of an image of `side` that reach a classifier of `size`."""
     return size * size if sees_crop(side, size) else side * side
 
 
 def view(image: jax.Array, size: int, units: Conversion | None = None) -> jax.Array:
-    """What a network of input side `size` sees of an image: (H, H, 3) -> (size, size, 3).
+    """Crop or resize an image for a network, in its units.
 
-    `units` converts the pixels, after crop or resize.
+    Args:
+      image: (H, H, 3), or more axes before.
+      size: Side of the network's input.
+      units: Converts the pixels, after crop or resize; None leaves their bits alone.
+
+    Returns:
+      (size, size, 3).
     """
     side = image.shape[-2]
     if sees_crop(side, size):
@@ -180,7 +186,7 @@ def view(image: jax.Array, size: int, units: Conversion | None = None) -> jax.Ar
 
 
 def shift(image: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
-    """Moves an image (H, W, 3) down and right by offset (2,), int32 in [-reach, reach].
+    """Move an image (H, W, 3) down and right by offset (2,), int32 in [-reach, reach].
 
     What comes in at a border repeats the border's pixels.
     """
@@ -190,7 +196,7 @@ def shift(image: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
 
 
 def encode(encoder: Encoder, params: Params, image: jax.Array) -> jax.Array:
-    """The code (D,) of an image (H, W, 3) in the generator's units."""
+    """Return the code (D,) of an image (H, W, 3) in the generator's units."""
     code = encoder.apply(params, view(image, encoder.size, encoder.units))[encoder.blob]
     return code.ravel().astype(image.dtype)
 
@@ -198,7 +204,7 @@ def encode(encoder: Encoder, params: Params, image: jax.Array) -> jax.Array:
 def generator_activations(
     system: System, params: Params, code: jax.Array, run: RunData | None = None
 ) -> Activations:
-    """All blobs of the generator and the measures of its code and image, (1,) each.
+    """Return all blobs of the generator and the measures of its code and image, (1,) each.
 
     `code_l2` and `image_l2` are mean squares, `image_tv` the mean absolute difference of
     neighbouring pixels; `start_code_l2` and `start_image_l2` are mean squared differences from the

@@ -1,0 +1,175 @@
+"""Runs as data: their objectives and start codes, and how they fall into chunks."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.ascent import ChunkResult, Progress, State, Trace
+from jaxsynth.goals import Goal, RunData
+from jaxsynth.optimizers import PRIOR, Optimizer
+from jaxsynth.recipes import Box, StartCodes
+from jaxsynth.system import Look, Params, System
+
+# Called with (first run of the chunk, steps done, objective values (R,), snapshot).
+OnStep = Callable[[int, int, np.ndarray, Callable[[], Progress]], None]
+
+
+class Batch(NamedTuple):
+    """Runs as data, every leaf with a leading run axis R."""
+
+    codes: np.ndarray | StartCodes  # (R, D) start codes
+    structure: np.ndarray  # (R,) int, which of the problem's structures
+    which: np.ndarray  # (R,) int, which of the structure's objectives
+    seeds: np.ndarray  # (R,) uint32, of the jitter and the optimizer's draws
+    rates: np.ndarray | None = None  # (R,) of the optimizer's steps; None for a recipe's own
+
+
+class Structure(NamedTuple):
+    """Objectives that one compiled program serves.
+
+    Attributes:
+      look: what the optimizer asks for.
+      judge: the system that looks at finished images; it may hold more classifiers.
+      goals: objectives as host arrays, leaves (O, ...).
+    """
+
+    look: Look
+    judge: System
+    goals: Goal
+
+    @property
+    def joint(self) -> bool:
+        """Whether the runs of an objective depend on one another, as diversity has it."""
+        return any(f.how == "diversity" for f in self.judge.functions)
+
+
+class Problem(NamedTuple):
+    """Everything that decides the runs: made by `jaxsynth.maximize.plan`.
+
+    Attributes:
+      structures: what chunks are made of; the runs of a chunk share one.
+      optimizer: how codes move.
+      params: of all networks, {name: params}; never donated.
+      batch: the runs.
+      box: the code box.
+      settings: `maximize.Settings`; its recipe, batch and record are read here.
+      runs, generator, classifiers: what all this was made of; every classifier judges.
+    """
+
+    structures: tuple[Structure, ...]
+    optimizer: Optimizer
+    params: Mapping[str, Params]
+    batch: Batch
+    box: Box
+    settings: Any
+    runs: Sequence[Any] = ()
+    generator: Any = None
+    classifiers: tuple = ()
+
+    @property
+    def judge(self) -> System:
+        """The networks that look at finished images, without terms that are not linear."""
+        return self.structures[0].judge._replace(functions=())
+
+
+class Optimised(NamedTuple):
+    """Runs that have made all their steps, as host arrays with a leading run axis R."""
+
+    state: State
+    trace: Trace  # leaves (R, T, ...)
+    recorded: np.ndarray  # (R, k, D)
+
+
+def chunk_sizes(problem: Problem, shares: int = 1) -> dict[int, int]:
+    """Return the first run of every chunk on so many devices, with its number of runs.
+
+    A chunk's runs share a structure; with diversity they are all runs of one objective.
+    """
+    batch, sizes = problem.batch, {}
+    step = shares * max(1, problem.settings.batch // problem.optimizer.population)
+    total, joint = len(batch.structure), np.array([s.joint for s in problem.structures])
+    groups = np.stack([batch.structure, np.where(joint[batch.structure], batch.which, 0)])
+    ends = [*np.flatnonzero((groups[:, 1:] != groups[:, :-1]).any(axis=0)) + 1, total]
+    for begin, end in itertools.pairwise([0, *map(int, ends)]):
+        size = end - begin if joint[batch.structure[begin]] else step
+        sizes |= {first: min(size, end - first) for first in range(begin, end, size)}
+    return sizes
+
+
+def chunk_starts(problem: Problem, shares: int = 1) -> list[int]:
+    """Return the first run of every chunk on so many devices."""
+    return list(chunk_sizes(problem, shares))
+
+
+def one_run(problem: Problem, run: int) -> tuple[Structure, RunData]:
+    """Return a run's structure, and its data for one code, without the distance to its start."""
+    batch = problem.batch
+    structure = problem.structures[batch.structure[run]]
+    goal = jax.tree.map(lambda leaf: jnp.asarray(leaf[batch.which[run]]), structure.goals)
+    return structure, RunData(goal)
+
+
+def check_record(record: Sequence[int], steps: int) -> None:
+    """Raise ValueError unless every recorded step lies in 1..steps."""
+    wrong = [s for s in record if not 1 <= s <= steps]
+    if wrong:
+        raise ValueError(f"recorded steps {wrong} lie outside 1..{steps}")
+
+
+def join(chunks: Sequence[ChunkResult]) -> ChunkResult:
+    """Join chunks, in order, into one result."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
+
+
+def watched_of_run(
+    watched: Mapping[str, Mapping[str, np.ndarray]], run: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return one run's part of {network: {blob: leaves with a leading run axis}}."""
+    return {role: {blob: v[run] for blob, v in blobs.items()} for role, blobs in watched.items()}
+
+
+def check_problem(problem: Problem, devices: Sequence[jax.Device]) -> None:
+    """Raise ValueError for what cannot be computed on these devices."""
+    settings = problem.settings
+    if settings.batch < 1:
+        raise ValueError(f"batch is {settings.batch}, expected at least 1")
+    check_record(settings.record, settings.recipe.steps)
+    for structure in problem.structures:
+        if structure.look.asks == PRIOR and structure.look.system.encoder is None:
+            raise ValueError(
+                f"recipe: prior is {settings.recipe.prior}, but the system has no encoder"
+            )
+        if structure.joint and len(devices) > 1:
+            raise ValueError("diversity compares all seeds of an objective: give one device")
+        if structure.joint and problem.optimizer.population > 1:
+            raise ValueError(
+                f"diversity compares codes of seeds, but optimizer {problem.optimizer.name} has "
+                f"{problem.optimizer.population} a seed: choose one with a single code"
+            )
+
+
+def with_all_functions(problem: Problem, result: ChunkResult) -> ChunkResult:
+    """Fill in NaN for terms of other structures, so that chunks can be joined."""
+    counts: dict[tuple[str, str], int] = {}
+    for structure in problem.structures:
+        keys = [(f.network, f.key) for f in structure.judge.functions]
+        counts |= {key: max(counts.get(key, 0), keys.count(key)) for key in keys}
+
+    def fill(watched, like):
+        watched = {network: dict(blobs) for network, blobs in watched.items()}
+        for (network, key), count in counts.items():
+            blobs = watched.setdefault(network, {})
+            found = blobs.get(key, np.zeros((*like.shape, 0), like.dtype))
+            missing = np.full((*like.shape, count - found.shape[-1]), np.nan, like.dtype)
+            blobs[key] = np.concatenate([found, missing], axis=-1)
+        return watched
+
+    looks = {
+        name: look._replace(watched=fill(look.watched, look.objective))
+        for name, look in (("last", result.last), ("best", result.best))
+    }
+    return result._replace(watched=fill(result.watched, result.objective), **looks)
