@@ -9,7 +9,7 @@ from absl import flags, logging
 from experiments.launch import check_flags_only, keep_compiled
 from jaxsynth.environment import cache_dir
 from jaxsynth.training.loop import LoopConfig
-from jaxsynth.training.precision import ACTIVATIONS, default_activations
+from jaxsynth.training.setup import ACTIVATIONS, default_activations
 
 _DATA = flags.DEFINE_string(
     "data", None, "Folder of zips, of class folders, or of images.", required=True

@@ -159,7 +159,7 @@ def _run(data, trunk, tmp_path, **loop):  # noqa: F811
         loop=config,
         encoder=str(trunk),
         blob="block2",
-        layers=("block0", "block1", "block2"),
+        layers=("block1", "block2"),
         channels=4,
         size=32,
         width=4,
@@ -244,7 +244,7 @@ def test_a_trunk_of_another_size_is_refused(data, tmp_path):  # noqa: F811
 
     save_tiny_networks(tmp_path)
     run = SceneRun(
-        data=data, cache=tmp_path / "cache", trunk=str(tmp_path / "tiny_places.safetensors"),
+        data=data, cache=tmp_path / "cache", trunk=str(tmp_path / "places.safetensors"),
         loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=1), size=32,
     )  # fmt: skip
     with pytest.raises(ValueError, match="does not take images of side 32"):

@@ -21,10 +21,10 @@ from jaxsynth.models.weights import load_network
 from jaxsynth.training.augment import random_crop_flip, to_input
 from jaxsynth.training.convolution import matmul_conv
 from jaxsynth.training.data import load_images
-from jaxsynth.training.devices import place_on
-from jaxsynth.training.loop import LoopConfig, run_loop
+from jaxsynth.training.loop import LoopConfig, Training, run_loop
 from jaxsynth.training.scene import SceneTraining, init_scene, scene_step
 from jaxsynth.training.scene_run import SceneRun, train_scene
+from jaxsynth.training.setup import place_on
 
 CLASSES = ("blue", "red", "white")
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -252,6 +252,7 @@ def test_training_that_blows_up_stops_at_the_last_sound_checkpoint(data, tmp_pat
     left = "no checkpoint was made yet" if minutes else "checkpoint of step 2 is kept"
     at = 9 if minutes else 3
     with pytest.raises(ValueError, match=f"step {at}: {said}, training cannot go on.*{left}"):
-        run_loop(step, jnp.float32(0), images, loop, {}, lambda state: {}, lambda line: None)
+        training = Training(step, {}, lambda state: {})
+        run_loop(training, jnp.float32(0), images, loop, lambda line: None)
     kept = [int(path.name) for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*")]
     assert sorted(kept) == ([] if minutes else [1, 2])

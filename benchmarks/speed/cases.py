@@ -31,7 +31,7 @@ from jaxsynth.models.network import (
 )
 from jaxsynth.models.registry import to_model
 from jaxsynth.system import GENERATOR, System, make_system
-from jaxsynth.training.initial import initial_variables
+from jaxsynth.training.setup import initial_variables
 
 CODE_SCALE = 3.0  # |N(0, 1)| times this, about the size of a real fc6 code
 PIXELS = 50.0  # standard deviation of a random image, grey levels

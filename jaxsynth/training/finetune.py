@@ -18,8 +18,8 @@ from jaxsynth.inputs import option
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import Config, Params, logits_blob, make_apply
 from jaxsynth.training.augment import random_colours, random_crop_flip
-from jaxsynth.training.precision import cast
 from jaxsynth.training.scene import label_loss, moving_average, schedule
+from jaxsynth.training.setup import cast
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from absl import logging
 
 from jaxsynth.inputs import option
 from jaxsynth.training.data import ImageSet, epoch_rows
-from jaxsynth.training.devices import place_on
+from jaxsynth.training.setup import place_on
 
 State = Any  # a pytree of arrays
 Metrics = dict[str, jax.Array]
@@ -50,28 +50,35 @@ class LoopConfig:
             )
 
 
+class Training(NamedTuple):
+    """What is trained.
+
+    Attributes:
+      step: (state, frozen, rgb (B, S, S, 3) uint8, labels (B,), key, progress 0 to 1) -> state and
+        metrics; jitted, the state donated. On several devices the batch is split over them.
+      settings: what the weights depend on; a checkpoint of other settings is refused.
+      evaluate: state -> metrics, at each checkpoint and at the end.
+      frozen: weights that the step reads and leaves alone.
+    """
+
+    step: StepFn
+    settings: dict[str, Any]
+    evaluate: Callable[[State], dict[str, float]]
+    frozen: Any = None
+
+
 def run_loop(
-    step_fn: StepFn,
+    training: Training,
     state: State,
     images: ImageSet,
     config: LoopConfig,
-    settings: dict[str, Any],
-    evaluate: Callable[[State], dict[str, float]],
     say: Callable[[str], None] = print,
-    frozen: Any = None,
 ) -> State:
     """Trains until the budget is spent, resuming from `config.out`/checkpoints if there are any.
 
-    Args:
-      step_fn: (state, frozen, rgb (B, S, S, 3) uint8, labels (B,), key, progress 0..1) -> state and
-        metrics; jitted, the state donated. On several devices the batch is split over them.
-      settings: what the weights depend on; a checkpoint of other settings is refused.
-      evaluate: called at each checkpoint and at the end.
-      frozen: weights that the step reads and leaves alone.
-
     Raises:
       ValueError: if there are fewer images than a batch, the checkpoint is of other settings, or
-        while it trains, if a metric or the state to be kept is no longer finite.
+        while it trains, if a metric or the state to be saved is no longer finite.
     """
     logging.set_verbosity(logging.WARNING)  # orbax tells every step of every save
     per_epoch = len(images.rows) // config.batch
@@ -81,9 +88,9 @@ def run_loop(
             "batch, or more images"
         )
     place = place_on(jax.devices(), config.batch)
-    with _Checkpoints(config.out / "checkpoints", settings) as checkpoints:
+    with _Checkpoints(config.out / "checkpoints", training.settings) as checkpoints:
         state, step, spent = checkpoints.restore(state)
-        state, frozen = place.state(state), place.state(frozen)
+        state, frozen = place.state(state), place.state(training.frozen)
         if config.max_steps == 0 and not step:
             raise ValueError(f"no checkpoint in {str(config.out)!r}: train first")
         if step:
@@ -100,7 +107,7 @@ def run_loop(
             rows = next(rows_of)
             batch = place.batch(images.images[rows]), place.batch(images.labels[rows])
             key = jax.random.fold_in(root, step)
-            state, metrics = step_fn(state, frozen, *batch, key, jnp.float32(done))
+            state, metrics = training.step(state, frozen, *batch, key, jnp.float32(done))
             step += 1
             if mark is None:  # images per second do not count compiling
                 jax.block_until_ready(state)
@@ -111,11 +118,15 @@ def run_loop(
                 mark = (step, clock.seconds())
             if clock.seconds() - saved > 60 * config.checkpoint_minutes:
                 checkpoints.save(state, step, clock.seconds(), metrics)
-                say(format_line(f"step {step} checkpoint", evaluate(state)))
+                say(format_line(f"step {step} checkpoint", training.evaluate(state)))
                 saved = clock.seconds()
                 mark = (step, saved)
         checkpoints.save(state, step, clock.seconds(), metrics)
-    say(format_line(f"step {step} end, {clock.seconds() / 60:.1f} minutes", evaluate(state)))
+    say(
+        format_line(
+            f"step {step} end, {clock.seconds() / 60:.1f} minutes", training.evaluate(state)
+        )
+    )
     return state
 
 

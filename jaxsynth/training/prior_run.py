@@ -14,10 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from PIL import Image
 
 from jaxsynth.environment import cache_dir
-from jaxsynth.images import to_rgb
 from jaxsynth.inputs import option
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.efficientnet import EfficientNetConfig
@@ -37,9 +35,7 @@ from jaxsynth.system import view
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
-from jaxsynth.training.initial import initial_variables
-from jaxsynth.training.loop import LoopConfig, run_loop
-from jaxsynth.training.precision import ACTIVATIONS, cast, default_activations
+from jaxsynth.training.loop import LoopConfig, Training, run_loop
 from jaxsynth.training.prior import (
     PriorParts,
     PriorState,
@@ -47,14 +43,15 @@ from jaxsynth.training.prior import (
     init_prior,
     prior_step,
 )
+from jaxsynth.training.prior_look import measure_prior, write_sheet
 from jaxsynth.training.projected import init_adversary
+from jaxsynth.training.setup import ACTIVATIONS, cast, default_activations, initial_variables
 from jaxsynth.training.whitening import Whitening, measure_whitening, saved_whitening
 
 GENERATOR, ENCODER = "pocket_generator", "pocket_encoder"
 BOX = 3.0  # sigmas of the code
 _BATCH = 100  # of photographs that are only looked at
 _INTERIM = 500  # validation photographs looked at during training
-_SHEET = 16  # columns of the sheet
 _WHITENING = 16_000  # photographs that the whitening is measured on
 
 
@@ -112,24 +109,17 @@ def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path
 
     def evaluate(state: PriorState) -> dict[str, float]:
         write_sheet(run.loop.out / "samples.png", parts, state, frozen, few)
-        return _measure(parts, state, frozen, few)
+        return measure_prior(parts, state, frozen, few)
 
-    state = run_loop(
-        _join_late(parts, run.training, run.loop.batch),
-        state,
-        train,
-        run.loop,
-        _settings(run, train),
-        evaluate,
-        say,
-        frozen,
-    )
+    step = _join_late(parts, run.training, run.loop.batch)
+    training = Training(step, _settings(run, train), evaluate, frozen)
+    state = run_loop(training, state, train, run.loop, say)
     encoder = _encoder_network(encoding, run)
     encoder_path = run.loop.out / f"{ENCODER}.safetensors"
     digest = save_network(encoder_path, encoder)
     path = run.loop.out / f"{GENERATOR}.safetensors"
     save_network(path, _generator_network(state, config, run, digest))
-    return path, _measure(parts, state, frozen, val)
+    return path, measure_prior(parts, state, frozen, val)
 
 
 def _trunk(network: Network, run: PriorRun) -> Network:
@@ -242,51 +232,6 @@ def _join_late(parts: PriorParts, training: PriorTraining, batch: int) -> Callab
         return steps[late](state, frozen, (rgb, key, progress))
 
     return step
-
-
-def _measure(parts, state, frozen, images: ImageSet) -> dict[str, float]:
-    """Root mean squares over photographs x: of E(G(E(x))) - E(x), of G(E(x)) - x in grey levels."""
-    look = _look(parts)
-    code = pixels = total = 0.0
-    for rgb, _, count in batches(images, _BATCH):
-        z, made, x, image = (np.asarray(v)[:count] for v in look(state.average, frozen, rgb))
-        code += float(((made - z) ** 2).mean(1).sum())
-        pixels += float(((image - x) ** 2).mean((1, 2, 3)).sum())
-        total += count
-    return {"val code": (code / total) ** 0.5, "val rms": (pixels / total) ** 0.5}
-
-
-def _look(parts: PriorParts) -> Callable:
-    return partial(_reconstruct, parts)
-
-
-@partial(network_jit, static_argnums=0)
-def _reconstruct(parts, average, frozen, rgb):
-    x = to_input(rgb)
-    z = parts.encode(frozen["encoder"], x)["code"]
-    image = parts.generate(average, z)
-    return z, parts.encode(frozen["encoder"], image)["code"], x, image
-
-
-@partial(network_jit, static_argnums=0)
-def _generate(parts, average, codes):
-    return parts.generate(average, codes)
-
-
-def write_sheet(path: Path, parts, state, frozen, images: ImageSet) -> None:
-    """Four rows: photographs, their reconstructions, images of N(0, 1) and of 0.7 N(0, 1)."""
-    chosen = images._replace(rows=images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET])
-    (rgb, _, _), *_ = batches(chosen, _SHEET)
-    _, _, x, made = _look(parts)(state.average, frozen, rgb)
-    codes = jax.random.normal(jax.random.key(1), (_SHEET, _code_size(state)))
-    drawn = [_generate(parts, state.average, scale * codes) for scale in (1.0, 0.7)]
-    rows = [np.concatenate([to_rgb(np.asarray(v)) for v in row], 1) for row in (x, made, *drawn)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows, 0)).save(path)
-
-
-def _code_size(state: PriorState) -> int:
-    return state.params["colour"]["bias"].shape[0]
 
 
 def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:

@@ -12,15 +12,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import logits_blob, make_module
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.training.augment import random_colours, random_crop_flip
-from jaxsynth.training.batch_norm import INPUT_SCALE, NORM_EPSILON
 from jaxsynth.training.convolution import training_conv
-from jaxsynth.training.initial import initial_variables
-from jaxsynth.training.precision import cast
+from jaxsynth.training.setup import cast, initial_variables
+
+NORM_EPSILON = 1e-5
+INPUT_SCALE = 64.0  # while training, the first layer sees grey levels in units of this
 
 
 class SceneState(NamedTuple):
@@ -65,21 +67,14 @@ def init_scene(seed: int, config: ResNetConfig, training: SceneTraining) -> Scen
 
 @partial(network_jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def scene_step(
-    config: ResNetConfig,
-    training: SceneTraining,
-    activations: str,
-    state: SceneState,
-    frozen: None,
-    rgb,
-    labels,
-    key,
-    progress,
+    config: ResNetConfig, training: SceneTraining, activations: str, state: SceneState, *batch
 ) -> tuple[SceneState, dict[str, jax.Array]]:
-    """One step: rgb (B, S, S, 3) uint8, labels (B,) int32, progress 0..1 of the whole run.
+    """One step.
 
     activations: `float32` or `bfloat16`; weights, batch statistics and the loss stay float32.
+    batch: nothing frozen, rgb (B, S, S, 3) uint8, labels (B,) int32, a key, progress 0 to 1.
     """
-    del frozen
+    _, rgb, labels, key, progress = batch
     crop_key, colour_key = jax.random.split(key)
     x = random_crop_flip(crop_key, rgb, config.size, training.min_scale)
     x = random_colours(colour_key, x, training.colour) / INPUT_SCALE
@@ -126,6 +121,28 @@ def normed_logits(config: ResNetConfig, state: SceneState, x: jax.Array) -> jax.
     """Logits (B, classes) of the network as trained, batch norm with its running statistics."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return scene_module(config, train=False).apply(variables, x / INPUT_SCALE)[logits_blob(config)]
+
+
+def fold_batch_norm(params: Any, batch_stats: Any, first: str) -> dict[str, jax.Array]:
+    """The plain network's flat parameters that compute the same function of raw inputs.
+
+    y = (Wx + b - m) / s * g + c with s = sqrt(v + eps) is the layer W g / s, (b - m) g / s + c.
+
+    Args:
+      params, batch_stats: trees in which layer `x` has its batch norm as `x_bn`.
+      first: name of the layer that sees the image; the input scale goes into it.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    stats = traverse_util.flatten_dict(batch_stats, sep="/")
+    out = {path: value for path, value in flat.items() if "_bn/" not in path}
+    for path in [p for p in flat if p.endswith("_bn/scale")]:
+        name = path.removesuffix("_bn/scale")
+        factor = flat[path] / jnp.sqrt(stats[f"{name}_bn/var"] + NORM_EPSILON)
+        out[f"{name}/kernel"] = out[f"{name}/kernel"] * factor
+        shifted = (out[f"{name}/bias"] - stats[f"{name}_bn/mean"]) * factor
+        out[f"{name}/bias"] = shifted + flat[f"{name}_bn/bias"]
+    out[f"{first}/kernel"] = out[f"{first}/kernel"] / INPUT_SCALE
+    return out
 
 
 def _optimiser(training: SceneTraining) -> optax.GradientTransformation:

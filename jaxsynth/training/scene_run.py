@@ -22,7 +22,6 @@ from jaxsynth.models.network import (
 )
 from jaxsynth.models.resnet import pocket_judge
 from jaxsynth.models.weights import file_record, load_network, save_network
-from jaxsynth.training.batch_norm import fold_batch_norm
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.finetune import (
     FineTuning,
@@ -31,10 +30,16 @@ from jaxsynth.training.finetune import (
     init_finetuned,
     split_params,
 )
-from jaxsynth.training.loop import LoopConfig, run_loop
+from jaxsynth.training.loop import LoopConfig, Training, run_loop
 from jaxsynth.training.measure import logits_of, top_k_accuracy
-from jaxsynth.training.precision import ACTIVATIONS, default_activations
-from jaxsynth.training.scene import SceneTraining, init_scene, normed_logits, scene_step
+from jaxsynth.training.scene import (
+    SceneTraining,
+    fold_batch_norm,
+    init_scene,
+    normed_logits,
+    scene_step,
+)
+from jaxsynth.training.setup import ACTIVATIONS, default_activations
 
 PLACES, JUDGE = "pocket_places", "pocket_judge"
 _BATCH = 100  # of photographs that are only looked at
@@ -102,14 +107,13 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
 def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, Params]:
     """Trains a residual network from fresh weights; batch norm is folded."""
     config = pocket_judge(run.size, len(train.classes), run.width)
-    state = run_loop(
+    training = Training(
         partial(scene_step, config, run.training, run.activations),
-        init_scene(run.loop.seed, config, run.training),
-        train,
-        run.loop,
         _settings(run, train) | {"training": dataclasses.asdict(run.training), "width": run.width},
-        evaluate=lambda s: _accuracy(partial(normed_logits, config, s), few, run.size),
-        say=say,
+        lambda state: _accuracy(partial(normed_logits, config, state), few, run.size),
+    )
+    state = run_loop(
+        training, init_scene(run.loop.seed, config, run.training), train, run.loop, say
     )
     return config, fold_batch_norm(state.params, state.batch_stats, "conv_1")
 
@@ -119,19 +123,16 @@ def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Conf
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
     trained, frozen = split_params(params, run.tuning.freeze)
-    state = run_loop(
+    training = Training(
         partial(finetune_step, config, run.tuning, run.activations),
-        init_finetuned(trained, config, run.tuning),
-        train,
-        run.loop,
         _settings(run, train)
         | {"trunk": file_record(run.trunk)["sha256"], "tuning": dataclasses.asdict(run.tuning)},
-        evaluate=lambda s: _accuracy(
-            partial(finetuned_logits, config, s.average | frozen), few, run.size
+        lambda state: _accuracy(
+            partial(finetuned_logits, config, state.average | frozen), few, run.size
         ),
-        say=say,
-        frozen=frozen,
+        frozen,
     )
+    state = run_loop(training, init_finetuned(trained, config, run.tuning), train, run.loop, say)
     return config, state.average | frozen
 
 
