@@ -152,7 +152,12 @@ def rate_of(setting: Setting, own: float) -> jax.Array | float:
 
 @functools.cache
 def from_recipe(
-    recipe: Recipe, noise: float = 0.0, spread: float = 1.0, stretch: bool = False, name: str = ""
+    recipe: Recipe,
+    noise: float = 0.0,
+    spread: float = 1.0,
+    stretch: bool = False,
+    name: str = "",
+    transform: optax.GradientTransformation | None = None,
 ) -> Optimizer:
     """Make the optimizer of a recipe: its gradient step, prior term, decay and projection.
 
@@ -165,6 +170,7 @@ def from_recipe(
       spread: See `Optimizer`.
       stretch: Stretch the schedule over the run's steps in any case.
       name: By default the recipe's optax optimizer.
+      transform: Takes the place of the recipe's optax chain and schedule.
     """
 
     def scheduled(setting: Setting) -> Recipe:
@@ -172,12 +178,16 @@ def from_recipe(
         return recipe if own else dataclasses.replace(recipe, schedule=_stretched(recipe, setting))
 
     def init(setting: Setting):
-        return setting.start, make_transform(scheduled(setting)).init(setting.start)
+        chain = transform or make_transform(scheduled(setting))
+        return setting.start, chain.init(setting.start)
+
+    def ask(setting: Setting, step: jax.Array, state):
+        return state[0][None], state
 
     def tell(setting: Setting, step: jax.Array, state, codes: jax.Array, seen: Seen):
-        told = scheduled(setting)
+        told, gradient = scheduled(setting), seen.gradient[0]
         pull = seen.pull[0] if recipe.prior else None
-        moved, inner = move(told, setting.box, codes[0], state[1], seen.gradient[0], pull)
+        moved, inner = move(told, setting.box, codes[0], state[1], gradient, pull, transform)
         if noise:
             key = jax.random.fold_in(setting.key, step)
             draw = jax.random.normal(key, moved.shape, moved.dtype)
@@ -185,12 +195,9 @@ def from_recipe(
         return moved, inner
 
     asks, name = PRIOR if recipe.prior else GRADIENT, name or recipe.optimizer
-    return Optimizer(
-        name, asks, recipe.lr_start, init, _ask_state, tell, spread=spread, freezes=True
-    )
+    return Optimizer(name, asks, recipe.lr_start, init, ask, tell, spread=spread, freezes=True)
 
 
-@functools.cache
 def from_transform(transform: optax.GradientTransformation, recipe: Recipe) -> Optimizer:
     """Make an optimizer of an optax transformation, which is given the gradient of -objective.
 
@@ -200,17 +207,12 @@ def from_transform(transform: optax.GradientTransformation, recipe: Recipe) -> O
       ValueError: If the transformation needs more than gradients.
     """
     check_transform(transform, "the optimizer")
-    chain = optax.chain(normalise() if recipe.normalize else optax.identity(), transform)
+    return from_recipe(recipe, spread=0.0, name="optax", transform=_chain(transform, recipe))
 
-    def init(setting: Setting):
-        return setting.start, chain.init(setting.start)
 
-    def tell(setting: Setting, step: jax.Array, state, codes: jax.Array, seen: Seen):
-        pull = seen.pull[0] if recipe.prior else None
-        return move(recipe, setting.box, codes[0], state[1], seen.gradient[0], pull, chain)
-
-    asks = PRIOR if recipe.prior else GRADIENT
-    return Optimizer("optax", asks, 1.0, init, _ask_state, tell, spread=0.0, freezes=True)
+@functools.cache
+def _chain(transform: optax.GradientTransformation, recipe: Recipe) -> optax.GradientTransformation:
+    return optax.chain(normalise() if recipe.normalize else optax.identity(), transform)
 
 
 def move(
@@ -254,11 +256,6 @@ def _stretched(recipe: Recipe, setting: Setting) -> optax.Schedule:
     unit = SCHEDULES[recipe.schedule](1.0, recipe.lr_end / recipe.lr_start, _RESOLUTION)
     rate = rate_of(setting, recipe.lr_start)
     return lambda count: rate * unit(count * _RESOLUTION / setting.steps)
-
-
-def _ask_state(setting: Setting, step: jax.Array, state):
-    """The code that the state begins with."""
-    return state[0][None], state
 
 
 class _Search(NamedTuple):
@@ -334,6 +331,9 @@ def spectral(rate: float = 0.3) -> Optimizer:
         start = project(setting.box, setting.start)
         return start, start, jnp.zeros_like(start)  # code, code and gradient before
 
+    def ask(setting: Setting, step: jax.Array, state):
+        return state[0][None], state
+
     def tell(setting: Setting, step: jax.Array, state, codes: jax.Array, seen: Seen):
         code, gradient, own = codes[0], seen.gradient[0], rate_of(setting, rate)
         moved, bent = code - state[1], state[2] - gradient
@@ -344,7 +344,7 @@ def spectral(rate: float = 0.3) -> Optimizer:
         new = project(setting.box, code + length * gradient / mean)
         return choose(all_finite(new), (new, code, gradient), (code, *state[1:]))
 
-    return Optimizer("spectral", GRADIENT, rate, init, _ask_state, tell)
+    return Optimizer("spectral", GRADIENT, rate, init, ask, tell)
 
 
 def _stopped(box: Box, code: jax.Array, uphill: jax.Array) -> jax.Array:
