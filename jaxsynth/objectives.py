@@ -51,6 +51,7 @@ class Term:
       how: `linear`, `match`, `cosine`, `square`, `diversity` or `function`.
       index: (k,) int32, flat into the blob (C order, HWC); linear terms only, each place once.
       value: (k,) float64 coefficients of a linear term, or the recorded activation (N,).
+      vector: What a direction or likeness was given, where that was no file.
       function: The Python function, of a mapping from classifier to activations.
       reads: Classifiers that the function reads.
     """
@@ -62,6 +63,7 @@ class Term:
     how: str = "linear"
     index: np.ndarray = dataclasses.field(default_factory=lambda: _NO_INDEX, repr=False)
     value: np.ndarray = dataclasses.field(default_factory=lambda: _NO_VALUE, repr=False)
+    vector: np.ndarray | None = dataclasses.field(default=None, repr=False)
     function: Callable | None = None
     reads: tuple = ()
 
@@ -170,8 +172,8 @@ class Objective:
 
         Saved under that name they give the same objective when `parse` reads its text.
         """
-        given = [t for t in self.terms if t.which.startswith("@array-")]
-        return {t.which[1:].partition(".npy")[0] + ".npy": _dense(t) for t in given}
+        given = [t.vector for t in self.terms if t.vector is not None]
+        return {_vector_name("", vector)[1:]: vector for vector in given}
 
 
 def as_objective(given: Any) -> Objective:
@@ -217,7 +219,7 @@ class Targets:
         """The probability of a class."""
         return self.unit("prob", label)
 
-    def unit(self, blob: str, unit: str | int, at: Sequence[int] | None = None) -> Objective:
+    def unit(self, blob: str, unit: str | int, at: Sequence[int] | str | None = None) -> Objective:
         """One unit of a blob.
 
         Args:
@@ -240,7 +242,7 @@ class Targets:
         index = np.arange(places) * shape[-1] + number
         return _linear(self, blob, f"{number}:mean", index, np.full(places, 1.0 / places))
 
-    def direction(self, blob: str, vector: Any, at: Sequence[int] | None = None) -> Objective:
+    def direction(self, blob: str, vector: Any, at: Sequence[int] | str | None = None) -> Objective:
         """A weighted sum of units.
 
         Args:
@@ -253,16 +255,15 @@ class Targets:
         file, array = _read_vector(what, vector)
         size, channels = math.prod(shape), shape[-1]
         _check_size(what, array, (size, channels) if at is None else (channels,))
+        full, which = array, _vector_name(file, array)
         if at is not None:
             place, full = _place(what, at, shape), np.zeros(shape)
             full[place] = array
-            which = f"{_vector_name(file, array)}@{_text(place)}"
-        else:
-            averaged = array.size != size
-            full = np.broadcast_to(array / (size // channels), shape) if averaged else array
-            which = _vector_name(file, full)
+            which += f"@{_text(place)}"
+        elif array.size != size:
+            full = np.broadcast_to(array / (size // channels), shape)
         index = np.flatnonzero(full)
-        return _linear(self, blob, which, index, full.ravel()[index])
+        return _linear(self, blob, which, index, full.ravel()[index], None if file else array)
 
     def match(self, blob: str, recorded: Any, cosine: bool = False) -> Objective:
         """The likeness of a blob to a recorded activation.
@@ -277,7 +278,8 @@ class Targets:
         file, array = _read_vector(what, recorded)
         _check_size(what, array, (size,))
         which = f"{_vector_name(file, array)}:{how}"
-        return Objective((Term(self, blob, which, 1.0, how, value=array),))
+        given = None if file else array
+        return Objective((Term(self, blob, which, 1.0, how, value=array, vector=given),))
 
     def layer(self, blob: str) -> Objective:
         """The mean square of a whole blob."""
@@ -346,7 +348,7 @@ def layer_units(
       ValueError: Naming what is wrong and what would be right.
     """
     shape = _shape(model, blob)
-    at = _read_position(f"{model.role}:{blob}", position, shape)
+    at = _place(f"{model.role}:{blob}", position, shape)
     labels = labels_of(model, blob) or tuple(map(str, range(shape[-1])))
     blob = f"{blob}_pre" if f"{blob}_pre" in model.shapes else blob
     return [model.unit(blob, unit, at or None) for unit in choose_units(units, labels, "unit")]
@@ -377,9 +379,9 @@ def labels_of(model: Any, blob: str) -> tuple[str, ...]:
 # --- shapes, units, places, vectors ---------------------------------------------------------------
 
 
-def _linear(model, blob: str, which: str, index: Sequence[int], value: Sequence[float]):
+def _linear(model, blob: str, which: str, index, value, vector: np.ndarray | None = None):
     arrays = {"index": np.asarray(index, np.int32), "value": np.asarray(value, np.float64)}
-    return Objective((Term(model, blob, which, 1.0, **arrays),))
+    return Objective((Term(model, blob, which, 1.0, **arrays, vector=vector),))
 
 
 def _shape(model, blob: str) -> tuple[int, ...]:
@@ -411,26 +413,22 @@ def _unit_name(labels: Sequence[str], unit: int) -> str:
     return label if plain and list(labels).count(label) == 1 else str(unit)
 
 
-def _place(what: str, at: Sequence[int] | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _place(what: str, at: Sequence[int] | str | None, shape: tuple[int, ...]) -> tuple[int, ...]:
     """A place (y, x) of a spatial blob, its centre by default; () of a vector."""
-    return _read_position(what, "" if at is None else _text(at), shape)
-
-
-def _read_position(what: str, position: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    sides = shape[:-1]
-    if not position:
+    sides, text = shape[:-1], at if isinstance(at, str) else _text(() if at is None else at)
+    if not text:
         return tuple(side // 2 for side in sides)
     if not sides:
-        raise ValueError(f"{what} is a vector, it has no position {position}")
+        raise ValueError(f"{what} is a vector, it has no position {text}")
     try:
-        place = tuple(int(v) for v in position.split(","))
+        place = tuple(int(v) for v in text.split(","))
         inside = all(0 <= p < side for p, side in zip(place, sides, strict=True))
     except ValueError:
         inside = False
     if not inside:
         axes = "y,x" if len(sides) == 2 else f"{len(sides)} numbers"
         within = "x".join(map(str, sides))
-        raise ValueError(f"{what}: position {position!r} is not {axes} within {within}")
+        raise ValueError(f"{what}: position {text!r} is not {axes} within {within}")
     return place
 
 
@@ -463,17 +461,6 @@ def _check_size(what: str, array: np.ndarray, sizes: tuple[int, ...]) -> None:
     if array.size not in sizes:
         wanted = " or ".join(str(size) for size in dict.fromkeys(sizes))
         raise ValueError(f"{what}: the vector has {array.size} numbers, expected {wanted}")
-
-
-def _dense(term: Term) -> np.ndarray:
-    """The vector of a term: all numbers of its blob, or the channels at its place."""
-    if term.how != "linear":
-        return term.value
-    shape = _shape(term.model, term.blob)
-    dense = np.zeros(math.prod(shape))
-    dense[term.index] = term.value
-    _, at, position = term.which[1:].partition("@")
-    return dense.reshape(shape)[_read_position("", position, shape)] if at else dense
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -566,7 +553,7 @@ def _target(role: str, model: Any, blob: str, which: str) -> Objective:
         return model.match(blob, rest[1:], cosine=how == "cosine")
     if rest.startswith("@") and rest not in labels:
         file, _, position = rest[1:].rpartition("@")
-        at = position.split(",") if file and _POSITION.fullmatch(position) else None
+        at = position if file and _POSITION.fullmatch(position) else None
         return model.direction(blob, file if at else rest[1:], at)
     unit, _, position = (rest, "", "") if rest in labels else rest.partition("@")
-    return model.unit(blob, unit, position.split(",") if position else None)
+    return model.unit(blob, unit, position or None)

@@ -168,7 +168,7 @@ def test_arrays_are_saved_and_read_again(tmp_path, monkeypatch):
     for old, new in zip(given.terms, again.terms, strict=True):
         np.testing.assert_array_equal(old.index, new.index)
         np.testing.assert_array_equal(old.value, new.value)
-    assert again.terms == given.terms and len(given.arrays()) == 3
+    assert again.terms == given.terms and len(given.arrays()) == 2
 
 
 def test_functions_read_classifiers_and_have_no_text():
