@@ -15,73 +15,74 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
-from experiments.table import Part, Row, config_maker, launch_table
+from experiments.table import BALANCE_SCENES, Part, Row, config_maker, launch_table
 
-from experiments import run_flags
-from experiments.common import TARGETS, load_networks, target_term
-from experiments.launch import parse_some_of, run_main
-from experiments.objectives import BALANCE_SCENES
+from experiments.common import NSFW, PLACES, TARGETS, Models, load_models
+from experiments.flags import like
+from experiments.launch import run_experiment
+from experiments.run_flags import OF_A_KEPT_RUN, RunFlags
+from jaxsynth.ascent import ChunkResult
 from jaxsynth.balance import BALANCES
-from jaxsynth.chunks import Results
-from jaxsynth.models.network import Network
-from jaxsynth.short import NSFW, NSFW_UNIT, PLACES, Run, plan
-from jaxsynth.terms import choose_units
+from jaxsynth.inputs import choose_units, option, parse_numbers
+from jaxsynth.maximize import Run, plan
 
-_NO_USE = ("balance", *run_flags.OF_A_KEPT_RUN)
-for _name in run_flags.names_without(_NO_USE):
-    flags.declare_key_flag(_name)
-_SCENES = flags.DEFINE_list("scenes", list(BALANCE_SCENES), "Labels or globs.")
-_WEIGHT = flags.DEFINE_float("nsfw_weight", 1.0, "Weight of the NSFW neuron; the scene's is 1.")
-_BALANCES = flags.DEFINE_list("balances", list(BALANCES), "Balances to compare.")
-_TARGETS = flags.DEFINE_list("targets", ["logit", "log_prob", "log_odds"], "Targets to compare.")
 STEM = "balances"
 REACHED = 0.5
 
 
-def main(argv: Sequence[str]) -> int:
-    run_flags.refuse("compare_balances", _NO_USE, "which climbs from seeds and draws no pages")
-    settings = run_flags.read_settings("compare_balances", argv, seeds="16")
-    balances = parse_some_of("balances", _BALANCES.value, BALANCES)
-    targets = parse_some_of("targets", _TARGETS.value, TARGETS)
-    run_flags.parse_numbers("nsfw_weight", [str(_WEIGHT.value)])
-    networks = load_networks(settings)
-    units = choose_units(_SCENES.value, networks[PLACES].class_names)
-    pairs = itertools.product(balances, targets)
-    return launch_table(settings, _parts(settings, networks, units, pairs), STEM)
+@dataclasses.dataclass(frozen=True)
+class Flags(RunFlags):
+    """The flags of this launcher."""
+
+    WITHOUT = ("balance", *OF_A_KEPT_RUN)
+    WHY = "which starts from seeds and draws no pages"
+
+    scenes: tuple[str, ...] = option(BALANCE_SCENES, "Labels or globs.")
+    nsfw_weight: float = option(1.0, "Weight of the NSFW neuron; the scene's is 1.")
+    balances: tuple[str, ...] = option(tuple(BALANCES), "Balances to compare.", among=BALANCES)
+    targets: tuple[str, ...] = option(
+        ("logit", "log_prob", "log_odds"), "Targets to compare.", among=TARGETS
+    )
+    seeds: str = like(RunFlags, "seeds", "16")
+
+
+def main(flags: Flags) -> int:
+    """Compare balances."""
+    parse_numbers("nsfw_weight", [str(flags.nsfw_weight)])
+    flags, models = load_models(flags, needs=(NSFW, PLACES))
+    units = choose_units(flags.scenes, models.classifiers[PLACES].class_names)
+    pairs = itertools.product(dict.fromkeys(flags.balances), dict.fromkeys(flags.targets))
+    return launch_table(flags, _parts(flags, models, units, pairs), STEM)
 
 
 def _parts(
-    settings: run_flags.Settings,
-    networks: Mapping[str, Network],
-    units: Sequence[int],
-    pairs: Iterable[tuple[str, str]],
+    flags: Flags, models: Models, units: Sequence[int], pairs: Iterable[tuple[str, str]]
 ) -> list[Part]:
     """A row for each pair of balance and target."""
-    todo, config = [], config_maker(settings)
+    todo, config = [], config_maker(models)
+    judges = list(models.classifiers.values())
     for balance, target in pairs:
-        nsfw = target_term(networks, NSFW, NSFW_UNIT, _WEIGHT.value, target)
-        scenes = [target_term(networks, PLACES, unit, 1.0, target) for unit in units]
-        runs = [Run(seed, (scene, nsfw)) for scene in scenes for seed in settings.seeds]
-        sweep = dataclasses.replace(settings.sweep, balance=balance)
+        nsfw = flags.nsfw_weight * getattr(models.classifiers[NSFW], target)("NSFW")
+        goals = [getattr(models.classifiers[PLACES], target)(unit) + nsfw for unit in units]
+        runs = [Run(seed, goal) for goal in goals for seed in flags.seed_numbers]
+        settings = dataclasses.replace(models.settings, balance=balance)
+        problem = plan(runs, models.generator, judges, settings, encoder=models.encoder)
         name = f"{balance}-{target}"
-        row = {"balance": balance, "target": target, "steps": sweep.recipe.steps}
-        rows = functools.partial(_rows, row, np.repeat(units, len(settings.seeds)))
-        todo.append(
-            Part(name, {name: plan(networks, runs, sweep)}, {name: config(sweep, runs)}, rows)
-        )
+        row = {"balance": balance, "target": target, "steps": settings.recipe.steps}
+        rows = functools.partial(_rows, row, np.repeat(units, len(flags.seed_numbers)))
+        todo.append(Part(name, {name: problem}, {name: config(problem)}, rows))
     return todo
 
 
-def _rows(row: dict[str, Any], units: np.ndarray, found: Mapping[str, Results]) -> list[Row]:
+def _rows(row: dict[str, Any], units: np.ndarray, found: Mapping[str, ChunkResult]) -> list[Row]:
     [results] = found.values()
     return [row | _reached(results, units)]
 
 
-def _reached(results: Results, units: np.ndarray) -> dict[str, object]:
+def _reached(results: ChunkResult, units: np.ndarray) -> dict[str, object]:
     watched = results.last.watched
     scene = watched[PLACES]["prob"][np.arange(len(units)), units]
-    nsfw = watched[NSFW]["prob"][:, NSFW_UNIT]
+    nsfw = watched[NSFW]["prob"][:, 1]
     both = (scene >= REACHED) & (nsfw >= REACHED)
     return {
         "runs": len(units),
@@ -94,4 +95,4 @@ def _reached(results: Results, units: np.ndarray) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

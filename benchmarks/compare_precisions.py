@@ -1,4 +1,4 @@
-"""What bfloat16 changes: the same seeds climbed in float32, in float32 again, and in bfloat16.
+"""What bfloat16 changes: the same seeds in float32, in float32 again, and in bfloat16.
 
   python -m experiments.compare_precisions --scenes=mountain,bedroom --seeds=64
 
@@ -11,117 +11,127 @@ against the float32 run of the same seed. Writes precision.md, precision.csv and
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 from experiments.table import Part, Row, config_maker, launch_table
 
-from experiments import run_flags
-from experiments.common import load_networks
-from experiments.launch import command_line, run_main
-from experiments.objectives import nsfw_runs, scene_runs
-from jaxsynth.chunks import Results, join
+from experiments.common import NSFW, PLACES, Models, load_models
+from experiments.flags import like
+from experiments.launch import command_line, run_experiment
+from experiments.nsfw import nsfw_runs
+from experiments.run_flags import OF_A_KEPT_RUN, RunFlags
+from experiments.scene import scene_runs
+from jaxsynth.ascent import ChunkResult
+from jaxsynth.chunks import Problem, execute, join
 from jaxsynth.environment import machine_line
-from jaxsynth.images import to_rgb
-from jaxsynth.models.network import Network
-from jaxsynth.short import NSFW, PLACES, Run, Sweep, execute, plan
-from jaxsynth.system import ENCODER, GENERATOR
-from jaxsynth.terms import choose_units
+from jaxsynth.inputs import choose_units, option
+from jaxsynth.maximize import Run, Settings, plan
 
-_NO_USE = ("precision", *run_flags.OF_A_KEPT_RUN)
-for _name in run_flags.names_without(_NO_USE):
-    flags.declare_key_flag(_name)
-_SCENES = flags.DEFINE_list("scenes", ["mountain", "bedroom"], "Labels, globs or indices.")
-_NSFW = flags.DEFINE_bool("with_nsfw", True, "Compare nsfw as well.")
-_OTHER = flags.DEFINE_integer(
-    "other_batch",
-    None,
-    "Batch size of the second float32 sweep, other than --batch; by default 1, or 2 for --batch=1. "
-    "On a CPU of few cores any two from 2 up give the same.",
-    lower_bound=1,
-)
 STEM = "precision"
 REACHED = 0.9
 
-Networks = Mapping[str, Network]
+
+@dataclasses.dataclass(frozen=True)
+class Flags(RunFlags):
+    """The flags of this launcher."""
+
+    WITHOUT = ("precision", *OF_A_KEPT_RUN)
+    WHY = "which starts from seeds and draws no pages"
+
+    scenes: tuple[str, ...] = option(("mountain", "bedroom"), "Labels, globs or indices.")
+    with_nsfw: bool = option(True, "Compare nsfw as well.")
+    other_batch: int | None = option(
+        None,
+        "Batch size of the second float32 sweep, other than --batch; by default 1, or 2 for "
+        "--batch=1. On a CPU of few cores any two from 2 up give the same.",
+        low=1,
+    )
+    seeds: str = like(RunFlags, "seeds", "64")
 
 
-def main(argv: Sequence[str]) -> int:
-    run_flags.refuse("compare_precisions", _NO_USE, "which climbs from seeds and draws no pages")
-    settings = run_flags.read_settings("compare_precisions", argv, seeds="64")
-    whole = settings.sweep
-    other = _OTHER.value or (2 if whole.batch == 1 else 1)
-    if other == whole.batch:
+def main(flags: Flags) -> int:
+    """Compare precisions."""
+    flags, exact = load_models(flags, needs=(NSFW, PLACES))
+    names = list(_names(flags, exact))
+    batch = _plan(exact, exact.settings, _runs(flags, names[0])(exact)).settings.batch
+    other = flags.other_batch or (2 if batch == 1 else 1)
+    if other == batch:
         raise ValueError(f"--other_batch={other} is that of --batch: give another one")
-    half = dataclasses.replace(whole, precision="bfloat16")
-    networks = {
-        sweep.precision: load_networks(dataclasses.replace(settings, sweep=sweep))
-        for sweep in (whole, half)
-    }
-    sweeps = (whole, dataclasses.replace(whole, batch=other), half)
-    objectives = _objectives(networks["float32"], settings.seeds)
-    config = config_maker(settings)
-    parts = [_part(config, networks, name, runs, sweeps) for name, runs in objectives]
-    head = f"`{command_line(settings.name)}`\n\n{machine_line()}\n\n"
-    return launch_table(settings, parts, STEM, head)
+    _, coarse = load_models(dataclasses.replace(flags, precision="bfloat16"))
+    sweeps = [
+        (exact, dataclasses.replace(exact.settings, batch=batch)),
+        (exact, dataclasses.replace(exact.settings, batch=other)),
+        (coarse, dataclasses.replace(coarse.settings, batch=batch)),
+    ]
+    parts = [_part(sweeps, name, _runs(flags, name)) for name in names]
+    head = f"`{command_line(flags.name)}`\n\n{machine_line()}\n\n"
+    return launch_table(flags, parts, STEM, head)
 
 
-def _part(
-    config: Callable[[Sweep, Sequence[Run]], Mapping[str, Any]],
-    networks: Mapping[str, Networks],
-    name: str,
-    runs: Sequence[Run],
-    sweeps: Sequence[Sweep],
-) -> Part:
+def _names(flags: Flags, models: Models) -> Iterator[str]:
+    """The objectives: scenes by label, and nsfw."""
+    places = models.classifiers[PLACES]
+    for unit in choose_units(flags.scenes, places.class_names):
+        yield places.class_names[unit]
+    if flags.with_nsfw:
+        yield NSFW
+
+
+def _runs(flags: Flags, name: str):
+    """What makes the runs of an objective, a seed each, for some models."""
+
+    def make(models: Models) -> list[Run]:
+        if name == NSFW:
+            return nsfw_runs(models.classifiers[NSFW], flags.seed_numbers)
+        places = models.classifiers[PLACES]
+        return scene_runs(places, [places.class_names.index(name)], flags.seed_numbers)
+
+    return make
+
+
+def _part(sweeps: Sequence[tuple[Models, Settings]], name: str, runs) -> Part:
     """An objective: a row for each sweep, the first of which the others are compared with."""
-    plans, configs = {}, {}
-    for sweep in sweeps:
-        key = f"{name}-{sweep.precision}-{sweep.batch}"
-        plans[key] = plan(_needed(networks[sweep.precision], runs), runs, sweep)
-        configs[key] = config(sweep, runs)
+    problems, configs = {}, {}
+    for models, settings in sweeps:
+        key = f"{name}-{settings.precision}-{settings.batch}"
+        problems[key] = _plan(models, settings, runs(models))
+        configs[key] = config_maker(models)(problems[key])
+    exact, first = sweeps[0]
 
-    def rows(found: Mapping[str, Results]) -> list[Row]:
+    def rows(found: Mapping[str, ChunkResult]) -> list[Row]:
         made: list[Row] = []
         reference = None
-        for sweep, climbed in zip(sweeps, found.values(), strict=True):
-            seen = _look(networks["float32"], runs, sweeps[0], climbed.codes)
-            pictures = to_rgb(seen.last.image).astype(np.float32)
+        for (_, settings), done in zip(sweeps, found.values(), strict=True):
+            seen = _look(exact, first, runs(exact), done.codes)
+            pictures = exact.generator.preprocess.show(seen.last.image).astype(np.float32)
             reference = pictures if reference is None else reference
-            row = {"objective": name, "precision": sweep.precision, "batch": sweep.batch}
-            made.append(row | _scores(runs, climbed, seen) | _differences(pictures, reference))
+            row = {"objective": name, "precision": settings.precision, "batch": settings.batch}
+            made.append(row | _scores(runs(exact), done, seen) | _differences(pictures, reference))
         return made
 
-    return Part(name, plans, configs, rows)
+    return Part(name, problems, configs, rows)
 
 
-def _objectives(networks: Networks, seeds: Sequence[int]) -> Iterator[tuple[str, list[Run]]]:
-    """Name -> runs, a seed each."""
-    for unit in choose_units(_SCENES.value, networks[PLACES].class_names):
-        yield networks[PLACES].class_names[unit], scene_runs(networks, [unit], seeds)
-    if _NSFW.value:
-        yield NSFW, nsfw_runs(networks, seeds)
+def _plan(models: Models, settings: Settings, runs: Sequence[Run], start=None) -> Problem:
+    judges = list(models.only(runs[0].objective.terms[0].network).classifiers.values())
+    return plan(runs, models.generator, judges, settings, start=start, encoder=models.encoder)
 
 
-def _needed(networks: Networks, runs: Sequence[Run]) -> Networks:
-    role = runs[0].terms[0].network
-    return {r: networks[r] for r in (GENERATOR, role, ENCODER) if r in networks}
-
-
-def _look(networks: Networks, runs: Sequence[Run], sweep: Sweep, codes: np.ndarray) -> Results:
+def _look(
+    models: Models, settings: Settings, runs: Sequence[Run], codes: np.ndarray
+) -> ChunkResult:
     """What the networks see in these codes: a sweep without steps."""
-    still = dataclasses.replace(sweep.recipe, steps=0)
-    todo = plan(
-        _needed(networks, runs), runs, dataclasses.replace(sweep, recipe=still, record=()), codes
-    )
-    return join(list(execute(todo)))
+    still = dataclasses.replace(settings.recipe, steps=0)
+    settings = dataclasses.replace(settings, recipe=still, record=())
+    return join(list(execute(_plan(models, settings, runs, codes))))
 
 
-def _scores(runs: Sequence[Run], climbed: Results, seen: Results) -> dict[str, Any]:
+def _scores(runs: Sequence[Run], done: ChunkResult, seen: ChunkResult) -> dict[str, Any]:
     """Final P: as float32 sees it, and its median as the run itself saw it."""
-    term = runs[0].terms[0]
-    own, p = (r.last.watched[term.network]["prob"][:, term.index[0]] for r in (climbed, seen))
+    [term] = runs[0].objective.terms
+    own, p = (r.last.watched[term.network]["prob"][:, term.unit] for r in (done, seen))
     low, middle, high = np.quantile(p, (0.1, 0.5, 0.9))
     return {
         "runs": len(runs),
@@ -129,7 +139,7 @@ def _scores(runs: Sequence[Run], climbed: Results, seen: Results) -> dict[str, A
         "P, 10 % to 90 %": f"{low:.4f} to {high:.4f}",
         f"P >= {REACHED}": f"{np.mean(p >= REACHED):.1%}",
         "median P, own eyes": f"{np.median(own):.4f}",
-        "not finite": int((~climbed.sound).sum()),
+        "not finite": int((~done.sound).sum()),
     }
 
 
@@ -149,4 +159,4 @@ def _rms(difference: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

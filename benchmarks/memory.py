@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from experiments.common import NSFW, PLACES
 from experiments.launch import check_flags_only, command_line, parse_counts, run_main
 from jaxsynth.disk import write_whole
 from jaxsynth.environment import machine_line
@@ -28,7 +29,6 @@ from jaxsynth.models.generator import GeneratorConfig, Up
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.weights import save_network
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.short import NSFW, PLACES
 from jaxsynth.system import GENERATOR
 from tests.tiny import random_params
 

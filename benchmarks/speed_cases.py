@@ -22,12 +22,16 @@ from benchmarks.speed.compare import (
     measure,
     peer_versions,
 )
-from experiments.heap import keep_memory
-from experiments.launch import keep_compiled
-from jaxsynth.environment import cache_dir, is_out_of_memory, machine_line
+from experiments.common import NSFW, PLACES
+from jaxsynth.environment import (
+    cache_dir,
+    is_out_of_memory,
+    keep_compiled,
+    keep_memory,
+    machine_line,
+)
 from jaxsynth.models.network import Network
 from jaxsynth.models.weights import load_network
-from jaxsynth.short import NSFW, PLACES
 from jaxsynth.system import GENERATOR
 
 _FULL = {GENERATOR: "dgn_fc6", NSFW: "open_nsfw", PLACES: "places205"}

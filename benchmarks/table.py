@@ -7,25 +7,20 @@ OUT/STEM.csv, .md     the rows so far, in their order
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.common import used_files
-from experiments.launch import command_line
-from experiments.run_flags import Settings
-from experiments.stopping import keeps_going_on
-from jaxsynth.chunks import Results
+from experiments.common import Models
+from experiments.launch import command_line, resumable
+from experiments.run_flags import RunFlags
+from jaxsynth.ascent import ChunkResult
+from jaxsynth.chunks import Problem
 from jaxsynth.disk import write_atomic
+from jaxsynth.maximize import config_of
 from jaxsynth.report.tables import format_markdown, write_csv
 from jaxsynth.runs.folder import lock, sha256_of
-from jaxsynth.runs.keep import (
-    Keeping,
-    Stopped,
-    close_sweep,
-    finished_sweep,
-    sweep_config,
-)
+from jaxsynth.runs.keep import Keeping, Stopped, close_sweep, finished_sweep
 from jaxsynth.runs.parts import Parts
-from jaxsynth.short import Plan, Run, Sweep
 
 Row = dict[str, Any]
+BALANCE_SCENES = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 
 
 class Part(NamedTuple):
@@ -33,70 +28,69 @@ class Part(NamedTuple):
 
     Attributes:
       name: of the part.
-      plans: its sweeps by name.
-      configs: what each is made of, see `sweep_config`.
+      problems: its sweeps by name.
+      configs: what decides each of them.
       rows: makes the rows of the sweeps' results.
     """
 
     name: str
-    plans: Mapping[str, Plan]
+    problems: Mapping[str, Problem]
     configs: Mapping[str, Mapping[str, Any]]
-    rows: Callable[[Mapping[str, Results]], list[Row]]
+    rows: Callable[[Mapping[str, ChunkResult]], list[Row]]
 
     @property
     def made_of(self) -> dict[str, Any]:
         """Settings and networks of every sweep, and the hash of its runs."""
         return {
-            name: {"sweep": c["sweep"], "networks": c["networks"], "runs": sha256_of(c["runs"])}
-            for name, c in self.configs.items()
+            name: {**config, "runs": sha256_of(config["runs"])}
+            for name, config in self.configs.items()
         }
 
 
-def config_maker(settings: Settings) -> Callable[[Sweep, Sequence[Run]], Mapping[str, Any]]:
-    """Give what makes a sweep's config from its settings and runs; files are hashed once."""
-    command, files = command_line(settings.name), used_files(settings)
-    return lambda sweep, runs: sweep_config(command, sweep, runs, files)
+def config_maker(models: Models) -> Callable[[Problem], dict[str, Any]]:
+    """Give what makes a sweep's config."""
+    return lambda problem: config_of(problem, encoder=models.encoder)
 
 
-def launch_table(settings: Settings, parts: Sequence[Part], stem: str, head: str = "") -> int:
-    """Compute the parts and write the table into the output folder; give the exit code.
+def launch_table(flags: RunFlags, parts: Sequence[Part], stem: str, head: str = "") -> int:
+    """Compute the parts and write the table into the output folder.
+
+    Returns:
+      The exit code.
 
     Raises:
       ValueError: for what cannot work, and when the disk fails; what is finished is saved.
-      SystemExit: if it was stopped (`keeps_going_on`).
+      SystemExit: if it was stopped (`resumable`).
     """
-    out = settings.out
-    with keeps_going_on(out) as stop, lock(out):
+    out, command = flags.folder, command_line(flags.name)
+    with resumable(out) as stop, lock(out):
         keeping = Keeping(
             out,
-            resume=settings.resume,
-            save_seconds=settings.save_seconds,
-            progress=settings.progress,
+            resume=flags.resume,
+            save_seconds=flags.save_seconds,
+            progress=flags.progress,
             asked_to_stop=stop.asked,
         )
-        saved = Parts(
-            out,
-            command_line(settings.name),
-            resume=settings.resume,
-            overwrite=settings.overwrite,
-            stem=stem,
-        )
-        table = _compute(keeping, saved, parts, stem, head)
+        how = {"resume": flags.resume, "overwrite": flags.overwrite, "stem": stem}
+        table = _compute(keeping, Parts(out, command, **how), parts, (stem, head, command))
     print(f"{table}\nwrote {out / stem}.md")
     return 0
 
 
-def _compute(keeping: Keeping, saved: Parts, parts: Sequence[Part], stem: str, head: str) -> str:
+def _compute(
+    keeping: Keeping, saved: Parts, parts: Sequence[Part], said: tuple[str, str, str]
+) -> str:
+    stem, head, command = said
     left = [part for part in parts if not saved.done(part.name, part.made_of)]
-    for name in [name for part in parts if part not in left for name in part.plans]:
+    for name in [name for part in parts if part not in left for name in part.problems]:
         close_sweep(keeping.folder, name)  # a kill may have come before this
     for i, part in enumerate(left):
         found = {
-            name: finished_sweep(keeping, name, plan, part.configs[name])
-            for name, plan in part.plans.items()
+            name: finished_sweep(keeping, name, problem, {"command": command} | part.configs[name])
+            for name, problem in part.problems.items()
         }
         saved.save(part.name, part.made_of, part.rows(found))
-        for name in part.plans:
+        for name in part.problems:
             close_sweep(keeping.folder, name)
         _write_table(saved, parts, stem, head)
         if left[i + 1 :] and keeping.asked_to_stop():

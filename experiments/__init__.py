@@ -1,4 +1,4 @@
-"""Launchers: flags -> frozen config -> one library call -> report."""
+"""Launchers: flags -> models -> one library call -> report."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ __path__.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 
 def _stop_at_once(number: int, _frame: object) -> None:
-    """Nothing is computed yet that could be kept (see `experiments.stopping` for later)."""
+    """Nothing is computed yet that could be saved (see `experiments.launch` for later)."""
     os.write(2, b"stopped\n")
     os._exit(128 + number)
 

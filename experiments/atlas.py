@@ -4,71 +4,74 @@
   python -m experiments.atlas --network=nsfw --blob=eltwise_stage2_block3 --units=0:64
   python -m experiments.atlas --network=places --blob=fc8 --units='b*,mountain'
 
-Networks are `places`, `nsfw` and `generator`, blobs have their original names. Every unit is a run
-that climbs the unit's own activation; a blob after its ReLU is climbed before it (`conv5` at
-`conv5_pre`), as a silent unit has no gradient. A spatial blob's units are taken at its centre, or
-at `--position=y,x`. contact_sheet.png is the page; more than 400 units make several, atlas_00.png
-and on. Less than a minute for the 192 units of the pocket scene network's conv5 on two cores.
+Networks are `places`, `nsfw`, `generator` and the names of --model; blobs have their original
+names. Every unit is a run that maximises the unit's own activation; a blob after its ReLU is
+maximised before it (`conv5` at `conv5_pre`), as a silent unit has no gradient. A spatial blob's
+units are taken at its centre, or at `--position=y,x`. contact_sheet.png is the page; more than 400
+units make several, atlas_00.png and so on.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
-from absl import flags
-
-from experiments import run_flags
-from experiments.common import encoder_name, launch, load_networks, needs_encoder
-from experiments.launch import run_main
+from jaxsynth.inputs import check_name, option
+from jaxsynth.maximize import Run
+from jaxsynth.objectives import Objective, layer_units
 from jaxsynth.report.sheet import atlas_pages
-from jaxsynth.short import NSFW, PLACES, Run
-from jaxsynth.system import GENERATOR
-from jaxsynth.terms import Term, check_name, layer_terms, system_shapes
 
-flags.adopt_module_key_flags(run_flags)
-_NETWORK = flags.DEFINE_string("network", PLACES, "Whose layer: places, nsfw or generator.")
-_BLOB = flags.DEFINE_string("blob", None, "The layer, such as conv5.")
-_UNITS = flags.DEFINE_list("units", ["all"], "Numbers, ranges (0:64 is 0..63), labels, or all.")
-_POSITION = flags.DEFINE_string("position", "", "y,x in a spatial blob; by default its centre.")
+from .common import NSFW, PLACES, launch, load_models
+from .flags import like
+from .launch import run_experiment
+from .run_flags import RunFlags
 
 
-def main(argv: Sequence[str]) -> int:
-    settings = run_flags.read_settings("atlas", argv, seeds="1")
-    role, blob = _NETWORK.value, _BLOB.value
-    check_name("network", role, settings.networks)
-    # open_nsfw looks at the finished pictures whatever is climbed: the report blurs by its score.
-    names = {r: n for r, n in settings.networks.items() if r in (GENERATOR, NSFW, role)}
-    if needs_encoder(settings):  # it may be --places, left out below
-        settings = dataclasses.replace(settings, encoder=encoder_name(settings))
-    settings = dataclasses.replace(settings, networks=names)
-    networks = load_networks(settings)
-    shapes = system_shapes(networks)
-    if not blob:
-        raise ValueError(f"no --blob given: one of {', '.join(shapes[role])} of {role}")
-    terms = layer_terms(networks, shapes, role, blob, _UNITS.value, _POSITION.value)
+@dataclasses.dataclass(frozen=True)
+class Flags(RunFlags):
+    """The flags of this launcher."""
+
+    network: str = option(PLACES, "Whose layer: places, nsfw, generator, or one of --model.")
+    blob: str | None = option(None, "The layer, such as conv5.")
+    units: tuple[str, ...] = option(("all",), "Numbers, ranges (0:64 is 0..63), labels, or all.")
+    position: str = option("", "y,x in a spatial blob; by default its centre.")
+    seeds: str = like(RunFlags, "seeds", "1")
+
+
+def main(flags: Flags) -> int:
+    """Draw all units of a layer."""
+    flags, models = load_models(flags)
+    named = models.named()
+    check_name("network", flags.network, named)
+    # open_nsfw looks at the finished pictures in any case: the report blurs by its score.
+    models, model = models.only(NSFW, flags.network), named[flags.network]
+    if not flags.blob:
+        raise ValueError(f"no --blob given: one of {', '.join(model.shapes)} of {flags.network}")
+    goals = layer_units(model, flags.blob, flags.units, flags.position)
     runs = [
-        Run(seed, (term,), _label(term), f"seed {seed}" if len(settings.seeds) > 1 else "")
-        for term in terms
-        for seed in settings.seeds
+        Run(seed, goal, _label(goal), f"seed {seed}" if len(flags.seed_numbers) > 1 else "")
+        for goal in goals
+        for seed in flags.seed_numbers
     ]
-    title = _title(terms, blob, shapes[role][blob])
-    return launch(settings, networks, runs, title, atlas_pages)
+    title = _title(goals, flags.blob, model.shapes[flags.blob])
+    return launch(flags, models, runs, title, atlas_pages)
 
 
-def _label(term: Term) -> str:
-    return f"unit {term.name}" if term.name.isdecimal() else term.name
+def _label(goal: Objective) -> str:
+    [term] = goal.terms
+    label = term.label if term.unit is not None else term.label.partition("@")[0]
+    return f"unit {label}" if label.isdecimal() else label
 
 
-def _title(terms: Sequence[Term], blob: str, shape: tuple[int, ...]) -> str:
-    climbed = terms[0]
-    count = f"All {shape[-1]}" if len(terms) == shape[-1] else f"{len(terms)} of {shape[-1]}"
-    title = f"{count} units of {climbed.network}:{blob}"
+def _title(goals: Sequence[Objective], blob: str, shape: tuple[int, ...]) -> str:
+    [first] = goals[0].terms
+    count = f"All {shape[-1]}" if len(goals) == shape[-1] else f"{len(goals)} of {shape[-1]}"
+    title = f"{count} units of {first.network}:{blob}"
     if len(shape) == 3:
-        y, x, _ = climbed.index
+        y, x = divmod(int(first.index[0]) // shape[2], shape[1])
         title += f" at {y},{x} of {shape[0]}x{shape[1]}"
-    if climbed.blob != blob:
-        title += f", climbed at {climbed.blob}: behind its ReLU a silent unit has no gradient"
+    if first.blob != blob:
+        title += f", maximised at {first.blob}: behind its ReLU a silent unit has no gradient"
     return title
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

@@ -1,247 +1,252 @@
-"""What the launchers share: settings -> networks -> one library call -> report."""
+"""What the launchers share: flags -> models -> one library call -> report."""
 
-import dataclasses
-import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from absl import flags
 
-from experiments.continuing import going_on
-from experiments.launch import command_line, keep_compiled
-from experiments.run_flags import Settings
-from experiments.stopping import keeps_going_on
-from jaxsynth.environment import cache_dir
-from jaxsynth.images import preprocess, read_image, to_rgb
-from jaxsynth.models.network import Network, logits_blob
-from jaxsynth.models.weights import file_record, load_encoder, load_network, read_info
-from jaxsynth.porting.port import file_sha256
-from jaxsynth.report.digest import digest, join_digests
+from jaxsynth.disk import file_sha256
+from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.images import conversion, read_image
+from jaxsynth.maximize import Run, Settings, carry_out, config_of, encode, plan
+from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.registry import SENSITIVE, load, load_encoder
+from jaxsynth.models.weights import read_info
+from jaxsynth.optimizers import PRIOR, make_optimizer
 from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
-from jaxsynth.report.pages import DrawSheet, Finished, Pages, summarise, write_pages
-from jaxsynth.report.rows import is_non_finite
+from jaxsynth.report.pages import DrawSheet, Pages, report
 from jaxsynth.report.tables import format_table
-from jaxsynth.runs.checkpoint import (
-    all_asked_to_stop,
-    ask_all_to_stop,
-    join_chunks,
-    load_chunk,
-    read_codes,
-    remove_unfinished,
-)
-from jaxsynth.runs.folder import RESULTS, UNFINISHED, fingerprint, lock, open_run
-from jaxsynth.runs.keep import Keeping, Stopped, all_chunks, finished_chunks
-from jaxsynth.runs.pictures import image_writer
-from jaxsynth.runs.processes import Processes, agree, any_of
-from jaxsynth.short import PLACES, Plan, Run, check_roles, encode, plan
-from jaxsynth.system import ENCODER, GENERATOR
-from jaxsynth.terms import Term, unit_term
+from jaxsynth.results import SweepResult
+from jaxsynth.runs.checkpoint import read_codes
+from jaxsynth.runs.folder import RESULTS
+from jaxsynth.runs.keep import Keeping
+from jaxsynth.runs.processes import chosen_devices
+from jaxsynth.table import is_non_finite
 
-_WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
+from . import flags as typed_flags
+from .launch import command_line, resumable
+from .run_flags import RunFlags, check_together, make_settings
+
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
+NSFW, PLACES, NONE = "nsfw", "places", "none"
 
 
-def load_networks(settings: Settings, encoder: bool = False) -> dict[str, Network]:
-    """The networks by role, in the precision asked for; the generator's encoder where settings or
-    caller need it.
+class Models(NamedTuple):
+    """What a launcher works with.
+
+    Attributes:
+      generator: makes the images.
+      classifiers: by name: `nsfw`, `places`, and those of --model.
+      settings: how runs are computed.
+      encoder: the generator's; None where nothing needs it.
+      devices: that chunks are split over.
+    """
+
+    generator: Generator
+    classifiers: dict[str, Classifier]
+    settings: Settings
+    encoder: Classifier | None
+    devices: tuple[jax.Device, ...]
+
+    def named(self) -> dict[str, Generator | Classifier]:
+        """Return generator and classifiers by name, as terms call them."""
+        return {"generator": self.generator, **self.classifiers}
+
+    def only(self, *names: str) -> "Models":
+        """Return the same with fewer classifiers."""
+        kept = {name: c for name, c in self.classifiers.items() if name in names}
+        return self._replace(classifiers=kept)
+
+
+def load_models(flags: RunFlags, needs: Sequence[str] = ()) -> tuple[RunFlags, Models]:
+    """Load what the flags name, and the classifiers that a launcher needs.
+
+    Returns:
+      The flags, of a continued run with what it takes over from it, and the models.
 
     Raises:
-      ValueError: if --init_image is no image, a network cannot be loaded, or another one stands
-        for nsfw.
+      ValueError: naming the first flag that cannot work.
     """
-    if settings.init_image:
-        read_image(settings.init_image)  # a bad photograph is told of before anything is loaded
+    flags = check_together(flags)
+    if flags.init_image:
+        read_image(flags.init_image)  # a bad photograph is told of before anything is loaded
+    _ = flags.processes  # before anything touches a device
+    if flags.precision == "float64":
+        jax.config.update("jax_enable_x64", True)
     keep_compiled(cache_dir())
-    dtype = np.dtype(settings.sweep.precision)
-    networks = {role: load_network(name, dtype) for role, name in settings.networks.items()}
-    check_roles(networks)
-    if encoder or needs_encoder(settings):
-        networks[ENCODER] = load_encoder(networks[GENERATOR], encoder_name(settings), dtype)
-    return networks
+    generator = load(flags.generator, flags.precision)
+    if not isinstance(generator, Generator):
+        raise ValueError(
+            f"--generator={flags.generator}: {generator.name!r} is a classifier, expected a "
+            "generator"
+        )
+    classifiers = load_classifiers(flags, flags.precision)
+    if missing := [name for name in needs if name not in classifiers]:
+        raise ValueError(f"--{missing[0]}={NONE}: {flags.name} needs that classifier")
+    settings = make_settings(flags, generator)
+    encoder = None
+    if flags.init_image or make_optimizer(settings.optimizer, settings.recipe).asks == PRIOR:
+        encoder = load_encoder(generator, encoder_name(flags, generator), flags.precision)
+    models = Models(generator, classifiers, settings, encoder, chosen_devices(flags.devices))
+    if flags.earlier:
+        flags.earlier.check_models(models.named(), flags.folder)
+    return flags, models
 
 
-def needs_encoder(settings: Settings) -> bool:
-    """Whether a photograph is encoded, or the recipe has a prior term."""
-    return bool(settings.init_image or settings.sweep.recipe.prior)
-
-
-def encoder_name(settings: Settings) -> str:
-    """Name or file of the generator's encoder: --encoder; else --places, if it bears the name of
-    the one that the generator names; else that name.
+def load_classifiers(flags: Any, precision: str = "float32") -> dict[str, Classifier]:
+    """Load the classifiers of --nsfw, --places and --model, by the names that they go by.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: naming the first flag that cannot work.
     """
-    if settings.encoder:
-        return settings.encoder
-    generator = read_info(settings.networks[GENERATOR])
-    if not generator.encoder:
-        raise ValueError(f"generator {generator.network!r} names no encoder: give --encoder=FILE")
-    places = settings.networks.get(PLACES)
-    if places and read_info(places).network == generator.encoder:
-        return places
-    return generator.encoder
+    found = {}
+    for role, asked in ((NSFW, flags.nsfw), (PLACES, flags.places)):
+        if asked != NONE:
+            found[role] = load_classifier(f"--{role}={asked}", load(asked, precision)).named(role)
+    if NSFW in found and found[NSFW].labels != SENSITIVE:
+        raise ValueError(
+            f"--nsfw={flags.nsfw}: its classes are not SFW and NSFW: expected open_nsfw or a port "
+            "of it"
+        )
+    for asked in flags.model:
+        model = load_classifier(f"--model={asked}", load(asked, precision))
+        if model.name in (*found, "generator", "encoder"):
+            raise ValueError(
+                f"--model={asked}: there is a {model.name!r} already: call it otherwise, as in "
+                f"--model=other={asked.rpartition('=')[2]}"
+            )
+        found[model.name] = model
+    return found
 
 
-def target_term(
-    networks: Mapping[str, Network], role: str, unit: int, weight: float, target: str
-) -> Term:
-    """A term on a classifier's unit as `--target` names it: logit, log_prob, log_odds, prob."""
-    blob = logits_blob(networks[role].info.config) if target == "logit" else target
-    return unit_term(networks, role, blob, unit, weight)
+def load_classifier(what: str, model: Any) -> Classifier:
+    """Return the model if it is a classifier.
+
+    Raises:
+      ValueError: if it is not; `what` is the flag that names it.
+    """
+    if not isinstance(model, Classifier):
+        raise ValueError(f"{what}: {model.name!r} is a generator, expected a classifier")
+    return model
+
+
+def encoder_name(flags: RunFlags, generator: Generator) -> str:
+    """Return --encoder; else --places, if it bears the encoder's name; "" for the generator's."""
+    own = getattr(generator.encoder, "network", "")
+    if flags.encoder or not own or flags.places == NONE:
+        return flags.encoder or ""
+    return flags.places if read_info(flags.places).network == own else ""
 
 
 def launch(
-    settings: Settings,
-    networks: Mapping[str, Network],
+    flags: RunFlags,
+    models: Models,
     runs: Sequence[Run],
     title: str,
     draw_sheet: DrawSheet | None = None,
 ) -> int:
-    """Computes the runs and writes everything into the output folder; gives the exit code.
+    """Compute the runs and write everything into the output folder.
 
-    `draw_sheet` draws something else than the contact sheet. Exit codes: 0 done, 3 if no run was
-    sound.
+    Args:
+      flags: as `load_models` gives them.
+      models: likewise.
+      runs: seeds and objectives.
+      title: heading of the pages.
+      draw_sheet: draws other pages than the contact sheet.
+
+    Returns:
+      The exit code: 0 done, 3 if no run stayed finite.
 
     Raises:
-      ValueError: for what cannot work, and when the disk fails; what is finished is kept.
-      SystemExit: if it was stopped (`keeps_going_on`).
+      ValueError: for what cannot work, and when the disk fails; what is finished is saved.
+      SystemExit: if it was stopped (`resumable`).
     """
-    out, processes = settings.out, settings.processes
-    if settings.earlier:
-        title = f"{title}, going on from {settings.earlier.folder.resolve().name}"
-    photo, runs, start = _start(settings, networks, runs)
-    todo = plan(networks, runs, settings.sweep, start)
-    config = _config(settings, runs)
-    with ExitStack() as held, keeps_going_on(out) as stop:
-        config = _open_run(settings, config, held)
-        if config is None:
-            return 0
-        _compute_with_others(settings, todo, stop.asked)
-        if not processes.leads:
-            return 0
-        pages = _write_pages(settings, todo, runs, networks, photo, title, config, draw_sheet)
-        remove_unfinished(out)
-    return _tell(out, pages)
+    if flags.earlier:
+        title = f"{title}, going on from {flags.earlier.folder.resolve().name}"
+    photo, runs, start = _start(flags, models, runs)
+    problem = plan(
+        runs,
+        models.generator,
+        list(models.classifiers.values()),
+        models.settings,
+        start=start,
+        encoder=models.encoder,
+    )
+    pages: list[Pages] = []
+
+    def finish(result: SweepResult) -> None:
+        shown = range(min(len(runs), STRIP_ROWS) if photo is not None else 0)
+        paths = [path_pictures(problem, result.arrays, run, photo) for run in shown]
+        options = {"blur_sheet": flags.blur_sheet, "draw_sheet": draw_sheet, "paths": paths}
+        pages.append(report(result, flags.folder, title=title, **options))
+
+    with resumable(flags.folder) as stop:
+        keeping = Keeping(
+            flags.folder,
+            resume=flags.resume,
+            overwrite=flags.overwrite,
+            save_seconds=flags.save_seconds,
+            progress=flags.progress and flags.processes.leads,
+            asked_to_stop=stop.asked,
+            devices=models.devices,
+            processes=flags.processes,
+        )
+        said = {"experiment": flags.name, "command": command_line(flags.name)}
+        config = said | {"flags": typed_flags.values_of(flags)}
+        config |= config_of(problem, models.devices, _inputs(flags), models.encoder)
+        how = {"images": flags.images, "show": flags.show, "finish": finish}
+        result = carry_out(problem, keeping, config=config, **how)
+    if result is not None:
+        return _tell(flags.folder, pages[0])
+    if flags.processes.leads:
+        print(f"{flags.folder} holds this run, finished: nothing is left to resume")
+    return 0
 
 
-def _open_run(settings: Settings, config: dict[str, Any], held: ExitStack) -> dict[str, Any] | None:
-    """The folder locked and made ready by process 0: the config that it keeps, None if the run is
-    finished."""
-    _check_alike(settings.processes, config)
-    refusal: Exception | None = None
-    if settings.processes.leads:
-        try:
-            held.enter_context(lock(settings.out))
-            config = open_run(settings.out, config, settings.resume, settings.overwrite)
-        except (ValueError, OSError) as error:
-            refusal = error
-    word = "refused" if refusal else "finished" if config is None else "open"
-    word = _WORDS[agree(settings.processes, _WORDS.index(word))]
-    if word == "refused":
-        raise refusal or ValueError(f"process 0 has refused output folder {settings.out}")
-    if word == "finished":
-        print(f"{settings.out} holds this run, finished: nothing is left to resume")
+def _start(
+    flags: RunFlags, models: Models, runs: Sequence[Run]
+) -> tuple[np.ndarray | None, Sequence[Run], np.ndarray | None]:
+    """The photograph in the generator's units, the runs, their start codes; None for neither."""
+    if flags.earlier:
+        return None, *flags.earlier.continued(runs, models.named())
+    if not flags.init_image:
+        return None, runs, _start_codes(flags, models, runs)
+    photo = models.encoder.input_of(read_image(flags.init_image))
+    code = encode(models.encoder, models.generator, photo)
+    units = conversion(models.encoder.preprocess, models.generator.preprocess)
+    photo = np.asarray(units(photo)) if units else photo
+    return photo, runs, np.broadcast_to(code, (len(runs), *code.shape))
+
+
+def _start_codes(flags: RunFlags, models: Models, runs: Sequence[Run]) -> np.ndarray | None:
+    if not flags.init_codes:
         return None
-    _check_shared(settings.processes, settings.out)
-    return config
-
-
-def _check_alike(processes: Processes, config: Mapping[str, Any]) -> None:
-    """Raises ValueError, in every process that has come so far, unless all compute the same."""
-    if processes.count == 1:
-        return  # a config may hold a million runs
-    own = fingerprint(config)
-    if any_of(processes, own != agree(processes, own)):
+    size, seeds = models.generator.code_size, flags.seed_numbers
+    codes = np.atleast_2d(read_codes(flags.init_codes))
+    if codes.shape == (len(seeds), size) and len(runs) > len(codes):
+        place = {seed: i for i, seed in enumerate(seeds)}
+        codes = codes[[place[run.seed] for run in runs]]
+    if codes.shape != (len(runs), size) or codes.dtype.kind != "f":
         raise ValueError(
-            "the processes of this run were started with different flags, networks or numbers of "
-            "devices: give all of them the same"
+            f"--init_codes={flags.init_codes} holds {codes.dtype} {codes.shape}, expected floats "
+            f"({len(runs)}, {size}): a row per run, or per seed"
         )
+    return codes
 
 
-def _check_shared(processes: Processes, out: Path) -> None:
-    """Raises ValueError, in every process, unless all see the folder that process 0 has opened."""
-    if any_of(processes, not (out / UNFINISHED).is_dir()):
-        raise ValueError(
-            f"output folder {out} of process 0 is not that of all processes: give all of them one "
-            "--out, on a file system that they share"
-        )
-
-
-def _compute_with_others(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:
-    """All chunks. Where one process stops or fails, the others hear of it after their step.
-
-    Raises:
-      Stopped: if this process or another one has stopped.
-    """
-    processes, out = settings.processes, settings.out
-    shared = processes.count > 1
-    problem: Exception | None = None
-    try:
-        _compute(settings, todo, lambda: asked_to_stop() or (shared and all_asked_to_stop(out)))
-    except Exception as error:
-        problem = error
-        if shared:
-            ask_all_to_stop(out)
-    if any_of(processes, problem is not None):
-        raise problem or Stopped("another process has stopped")
-
-
-def _compute(settings: Settings, todo: Plan, asked_to_stop: Callable[[], bool]) -> None:
-    """This process's chunks, and their images."""
-    keeping = _keeping(settings, asked_to_stop)
-    show = functools.partial(to_rgb, how=settings.show)
-    with image_writer(settings.out, settings.images, show) as write:
-        for first, chunk in finished_chunks(todo, keeping):
-            write(first, chunk)
-
-
-def _keeping(settings: Settings, asked_to_stop: Callable[[], bool] = lambda: False) -> Keeping:
-    return Keeping(
-        settings.out,
-        save_seconds=settings.save_seconds,
-        progress=settings.progress,
-        asked_to_stop=asked_to_stop,
-        devices=settings.devices,
-        processes=settings.processes,
-    )
-
-
-def _write_pages(
-    settings: Settings,
-    todo: Plan,
-    runs: Sequence[Run],
-    networks: Mapping[str, Network],
-    photo: np.ndarray | None,
-    title: str,
-    config: Mapping[str, Any],
-    draw_sheet: DrawSheet | None,
-) -> Pages:
-    """Results and pages of all chunks, of which one at a time is in memory."""
-    parts, paths = [], []
-    for first in all_chunks(todo, _keeping(settings)):
-        chunk = load_chunk(settings.out, first)
-        parts.append(digest(first, runs, chunk, networks))
-        if photo is not None:
-            wanted = range(first, min(first + len(chunk.codes), STRIP_ROWS))
-            paths += [path_pictures(todo, chunk, run, photo, first) for run in wanted]
-    join_chunks(settings.out)
-    return write_pages(
-        Finished(runs, join_digests(parts), config, networks, paths),
-        settings.out,
-        title=title,
-        blur_sheet=settings.blur_sheet,
-        draw_sheet=draw_sheet,
-    )
+def _inputs(flags: RunFlags) -> dict[str, str]:
+    """Hashes of the files that decide the start codes."""
+    files = [path for path in (flags.init_image, flags.init_codes) if path]
+    files += [str(flags.earlier.folder / RESULTS)] if flags.earlier else []
+    return {path: file_sha256(Path(path)) for path in files}
 
 
 def _tell(out: Path, pages: Pages) -> int:
-    """The last lines of a launcher, and its exit code."""
-    print(format_table(summarise(pages.rows)))
+    """Print the last lines of a launcher; return its exit code."""
+    print(format_table(pages.summary))
     for picture in pages.pictures:
         print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{out / picture}")
     print(f"report         {out / 'report.html'}")
@@ -249,76 +254,3 @@ def _tell(out: Path, pages: Pages) -> int:
         print("no run stayed finite: see the column status of metrics.csv", file=sys.stderr)
         return 3
     return 0
-
-
-def _start(
-    settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run]
-) -> tuple[np.ndarray | None, Sequence[Run], np.ndarray | None]:
-    """The photograph as its encoder sees it, the runs, and every run's start code; None for what is
-    not."""
-    if settings.earlier:
-        return None, *going_on(settings.earlier, runs)
-    if not settings.init_image:
-        return None, runs, _start_codes(settings, networks, runs)
-    generator, encoder = networks[GENERATOR], networks[ENCODER]
-    photo = preprocess(
-        read_image(settings.init_image), encoder.info.preprocessing, encoder.input_shape[0]
-    )
-    code = encode(encoder, generator, photo)
-    return photo, runs, np.broadcast_to(code, (len(runs), *code.shape))
-
-
-def _start_codes(
-    settings: Settings, networks: Mapping[str, Network], runs: Sequence[Run]
-) -> np.ndarray | None:
-    size = networks[GENERATOR].input_shape[0]
-    if not settings.init_codes:
-        return None
-    codes = np.atleast_2d(read_codes(settings.init_codes))
-    if codes.shape == (len(settings.seeds), size) and len(runs) > len(codes):
-        place = {seed: i for i, seed in enumerate(settings.seeds)}
-        codes = codes[[place[run.seed] for run in runs]]
-    if codes.shape != (len(runs), size) or codes.dtype.kind != "f":
-        raise ValueError(
-            f"--init_codes={settings.init_codes} holds {codes.dtype} {codes.shape}, expected "
-            f"floats ({len(runs)}, {size}): a row per run, or per seed"
-        )
-    return codes
-
-
-def _config(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
-    own = [f for fs in flags.FLAGS.flags_by_module_dict().items() if _is_ours(fs[0]) for f in fs[1]]
-    return {
-        "experiment": settings.name,
-        "command": command_line(settings.name),
-        "flags": {flag.name: flag.value for flag in own},
-        "sweep": dataclasses.asdict(settings.sweep),
-        "networks": {role: file_record(name) for role, name in settings.networks.items()},
-        "inputs": _inputs(settings),
-        "show": settings.show,
-        "images": settings.images,
-        "chunk_runs": settings.chunk_runs,
-        "runs": [dataclasses.asdict(run) for run in runs],
-    }
-
-
-def _inputs(settings: Settings) -> dict[str, Any]:
-    """Hashes of the files that decide the start codes, and of the encoder if it is used."""
-    files = [path for path in (settings.init_image, settings.init_codes) if path]
-    files += [str(settings.earlier.folder / RESULTS)] if settings.earlier else []
-    inputs: dict[str, Any] = {path: file_sha256(Path(path)) for path in files}
-    if needs_encoder(settings):
-        inputs["encoder"] = file_record(encoder_name(settings))
-    return inputs
-
-
-def _is_ours(module: str) -> bool:
-    return module.startswith("experiments.") or module.endswith(".py")
-
-
-def used_files(settings: Settings) -> dict[str, dict[str, str]]:
-    """Role -> name and hash of its file, the encoder's too if it is used."""
-    files = dict(settings.networks)
-    if needs_encoder(settings):
-        files[ENCODER] = encoder_name(settings)
-    return {role: file_record(name) for role, name in files.items()}

@@ -1,4 +1,4 @@
-"""Runs of a finished sweep that go on: --continue_from and --extend_steps."""
+"""Runs of a finished sweep that are continued: --continue_from and --extend_steps."""
 
 import dataclasses
 import re
@@ -7,29 +7,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
-from jaxsynth.models.weights import file_record
+from jaxsynth.maximize import Run
+from jaxsynth.objectives import GENERATOR, parse
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_config
-from jaxsynth.short import Run
-from jaxsynth.system import GENERATOR
-from jaxsynth.terms import Term
 
-# Flags that hold on for all who go on, and for those who go on with the same objective.
-_NETWORKS = ("generator", "nsfw", "places", "encoder", "precision")
+# Flags that are taken over where they are not typed, and others where the objectives stay.
+_NETWORKS = ("generator", "nsfw", "places", "model", "encoder", "precision")
 _ALIKE = (*_NETWORKS, "balance", "show", "images", "blur_sheet", "batch")
-# The modules of flags that say how; all others say what is climbed.
-_SHARED = ("experiments.run_flags", "experiments.recipe_flags", "experiments.processes")
 
 
 class Earlier(NamedTuple):
-    """A finished sweep that is gone on from.
+    """A finished sweep that is continued.
 
     Attributes:
       folder, config: where it is, and its config.json.
-      numbers: the runs that go on.
+      numbers: the runs that are continued.
       extends: whether they keep their objectives (--extend_steps).
     """
 
@@ -40,14 +35,66 @@ class Earlier(NamedTuple):
 
     @property
     def recipe(self) -> Recipe:
-        """How it climbed."""
+        """The recipe of the earlier sweep."""
         fields = dict(self.config["sweep"]["recipe"])
         fields["optimizer_args"] = tuple(map(tuple, fields["optimizer_args"]))
         return Recipe(**fields)
 
+    def check_models(self, models: Mapping[str, Any], out: Path) -> None:
+        """Check that the models are those of the earlier sweep, and `out` is another folder.
+
+        The generator must be, whose codes are continued; in an extension all of them.
+
+        Raises:
+          ValueError: naming the first one that is not.
+        """
+        if out.resolve() == self.folder.resolve():
+            raise ValueError(
+                f"--continue_from={self.folder} is --out as well: choose another --out"
+            )
+        for role, before in self.config["networks"].items():
+            if role not in models or not (role == GENERATOR or self.extends):
+                continue
+            now = models[role].info
+            if now.sha256 != before["sha256"]:
+                raise ValueError(
+                    f"{self.folder} was made with {role} {before['name']} of sha256 "
+                    f"{before['sha256']}, but --{role}={now.asked} has {now.sha256}: give the file "
+                    "that it was made with"
+                )
+
+    def continued(
+        self, runs: Sequence[Run], models: Mapping[str, Any]
+    ) -> tuple[list[Run], np.ndarray]:
+        """Return the runs, with where they come from, and their start codes (R, D).
+
+        An extension's runs are the earlier sweep's own; otherwise those given, whose seeds are the
+        numbers of the runs that they continue.
+
+        Raises:
+          ValueError: if the earlier results are not those of its config.
+        """
+        codes = read_codes(self.folder / RESULTS)
+        before = self.config["runs"]
+        if len(codes) != len(before):
+            raise ValueError(
+                f"{self.folder / RESULTS} has {len(codes)} runs, its config.json {len(before)}: "
+                "one of them is of another run"
+            )
+        if self.extends:
+            pairs = [(number, _run(before[number], models)) for number in self.numbers]
+        else:
+            pairs = [(run.seed, _called_run(run)) for run in runs]
+        numbers = [number for number, _ in pairs]
+        named = [
+            dataclasses.replace(run, seed=before[number]["seed"], origin=f"{self.folder}:{number}")
+            for number, run in pairs
+        ]
+        return named, codes[numbers]
+
 
 def read_earlier(text: str, experiment: str, extends: bool) -> Earlier:
-    """The sweep that --continue_from=FOLDER or FOLDER:3,7 names.
+    """Read the sweep that --continue_from=FOLDER or FOLDER:3,7 names.
 
     Raises:
       ValueError: if there is none, it is not finished, it has no such run, or an extension of it
@@ -84,79 +131,45 @@ def read_earlier(text: str, experiment: str, extends: bool) -> Earlier:
     return Earlier(path, config, numbers, extends)
 
 
-def take_flags(earlier: Earlier) -> None:
-    """Gives flags that were not typed the earlier sweep's values, those that hold on.
+def take_over(flags: Any, shared: type) -> Any:
+    """Give flags that were not typed the values that they had in the sweep that is continued.
+
+    Args:
+      flags: a dataclass with `earlier` and `typed`.
+      shared: its base, whose fields say how; all others say what is maximised.
 
     Raises:
-      ValueError: if an extension was told to climb something else.
+      ValueError: if an extension is told to maximise something else.
     """
-    kept = _NETWORKS
-    if earlier.extends:
-        shared = flags.FLAGS.flags_by_module_dict()
-        known = {flag.name for module in _SHARED for flag in shared.get(module, ())}
-        climbed = [name for name in earlier.config["flags"] if name not in known]
-        if typed := [name for name in climbed if name in flags.FLAGS and flags.FLAGS[name].present]:
+    fields = {field.name for field in dataclasses.fields(flags) if "help" in field.metadata}
+    before, names = flags.earlier.config["flags"], {*_NETWORKS}
+    if flags.earlier.extends:
+        own = fields - {field.name for field in dataclasses.fields(shared)}
+        if typed := [name for name in before if name in own & flags.typed]:
             raise ValueError(
-                f"--{typed[0]}: --extend_steps goes on with the same objective; for another one "
-                "give --steps instead of it"
+                f"--{typed[0]}: --extend_steps continues the same objective; for another one give "
+                "--steps instead of it"
             )
-        kept = (*_ALIKE, *climbed)
-    for name in set(kept) & set(flags.FLAGS) & set(earlier.config["flags"]):
-        if not flags.FLAGS[name].present:
-            flags.FLAGS[name].value = earlier.config["flags"][name]
+        names = {*_ALIKE, *own}
+    kept = {name: before[name] for name in before if name in (names & fields) - flags.typed}
+    kept = {name: tuple(v) if isinstance(v, list) else v for name, v in kept.items()}
+    return dataclasses.replace(flags, **kept)
 
 
-def check_earlier(earlier: Earlier, networks: Mapping[str, str], out: Path) -> None:
-    """Raises ValueError unless the networks (role -> name) are those of the earlier sweep: the
-    generator, whose codes go on, and in an extension all of them; and `out` is another folder."""
-    if out.resolve() == earlier.folder.resolve():
-        raise ValueError(f"--continue_from={earlier.folder} is --out as well: choose another --out")
-    for role, before in earlier.config["networks"].items():
-        if role != GENERATOR and not (earlier.extends and role in networks):
-            continue
-        now = file_record(networks[role])
-        if now["sha256"] != before["sha256"]:
-            raise ValueError(
-                f"{earlier.folder} was made with {role} {before['name']} of sha256 "
-                f"{before['sha256']}, but --{role}={now['name']} has {now['sha256']}: give the "
-                "file that it was made with"
-            )
+def _run(fields: Mapping[str, Any], models: Mapping[str, Any]) -> Run:
+    text = fields.get("objective")
+    if text is None:  # of version 0.1
+        text = " + ".join(map(_term_text, fields["terms"]))
+    return Run(fields["seed"], parse(text, models), fields["row"], fields["column"])
 
 
-def going_on(earlier: Earlier, runs: Sequence[Run]) -> tuple[list[Run], np.ndarray]:
-    """The runs, with where they come from, and their start codes (R, D).
-
-    An extension's runs are the earlier sweep's own; otherwise those given, whose seeds are the
-    numbers of the runs that they go on from.
-
-    Raises:
-      ValueError: if the earlier results are not those of its config.
-    """
-    codes = read_codes(earlier.folder / RESULTS)
-    before = earlier.config["runs"]
-    if len(codes) != len(before):
-        raise ValueError(
-            f"{earlier.folder / RESULTS} has {len(codes)} runs, its config.json {len(before)}: one "
-            "of them is of another run"
-        )
-    if earlier.extends:
-        pairs = [(number, _run(before[number])) for number in earlier.numbers]
-    else:
-        pairs = [(run.seed, _named(run)) for run in runs]
-    numbers = [number for number, _ in pairs]
-    named = [
-        dataclasses.replace(run, seed=before[number]["seed"], origin=f"{earlier.folder}:{number}")
-        for number, run in pairs
-    ]
-    return named, codes[numbers]
+def _term_text(term: Mapping[str, Any]) -> str:
+    *place, unit = term["index"]
+    at = f"@{place[0]},{place[1]}" if place else ""
+    return f"{term['network']}:{term['blob']}:{unit}{at}:{term['weight']!r}"
 
 
-def _run(fields: Mapping[str, Any]) -> Run:
-    terms = tuple(Term(**term | {"index": tuple(term["index"])}) for term in fields["terms"])
-    return Run(fields["seed"], terms, fields["row"], fields["column"])
-
-
-def _named(run: Run) -> Run:
+def _called_run(run: Run) -> Run:
     """A run whose seed is the number of an earlier one, and so called on the sheet."""
     said = rf"\bseed {run.seed}$"
     row, column = (re.sub(said, f"run {run.seed}", place) for place in (run.row, run.column))

@@ -26,87 +26,93 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from absl import flags
+from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.evaluation.groups import JUDGE
+from jaxsynth.evaluation.looks import Pair
+from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
+from jaxsynth.inputs import choose_units, option, parse_seeds
+from jaxsynth.models.base import Generator
+from jaxsynth.models.network import Network
+from jaxsynth.models.registry import to_model
+from jaxsynth.models.weights import file_record, load_encoder, load_network, read_info
+from jaxsynth.short import Run, Sweep
+from jaxsynth.system import ENCODER, GENERATOR
 
-from experiments import run_flags
-from experiments.common import TARGETS, encoder_name, load_networks, needs_encoder
-from experiments.launch import command_line, run_main
-from experiments.objectives import (
+from .common import PLACES, TARGETS, encoder_name
+from .launch import command_line, resumable, run_experiment
+from .objectives import (
     BALANCE_SCENES,
     SCENE_TARGET,
     joint_runs,
     nsfw_runs,
-    random_codes,
     scene_runs,
     sfw_runs,
 )
-from experiments.stopping import keeps_going_on
-from jaxsynth.environment import cache_dir
-from jaxsynth.evaluation.groups import JUDGE
-from jaxsynth.evaluation.looks import Pair
-from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
-from jaxsynth.models.network import Network
-from jaxsynth.models.weights import file_record, load_network, read_info
-from jaxsynth.short import PLACES, Run, Sweep
-from jaxsynth.system import ENCODER
-from jaxsynth.terms import choose_units
-
-_NO_USE = ("seeds", "precision", *run_flags.OF_A_KEPT_RUN)
-for _name in run_flags.names_without(_NO_USE):
-    flags.declare_key_flag(_name)
-_FIGURES = flags.DEFINE_list("figures", ["all"], f"all, or some of {', '.join(GROUPS)}.")
-_DATA = flags.DEFINE_string("data", None, "Folder of zips or class folders, with a val split.")
-_CACHE = flags.DEFINE_string("cache", None, "Decoded images; default $JAXSYNTH_CACHE.")
-_JUDGE = flags.DEFINE_string("judge", "pocket_judge", "Independent scene network: a name or file.")
-_BASELINE = flags.DEFINE_string("baseline_generator", None, "Another generator, for frechet.")
-_BASELINE_ENCODER = flags.DEFINE_string(
-    "baseline_encoder", None, "Its encoder; by default the one that it names."
-)
-_SCENES = flags.DEFINE_list("scenes", ["all"], "Categories of the scenes group.")
-_SCENE_TARGET = flags.DEFINE_enum(
-    "scene_target", SCENE_TARGET, TARGETS, "Which function of the neuron scenes climbs."
-)
-_JOINT_SCENES = flags.DEFINE_list("joint_scenes", list(BALANCE_SCENES), "Those of joint.")
-_COUNTS = {
-    "scenes": flags.DEFINE_string("scene_seeds", "4", "Seeds per category of scenes."),
-    "nsfw": flags.DEFINE_string("nsfw_seeds", "64", "Seeds of either end of nsfw."),
-    "joint": flags.DEFINE_string("joint_seeds", "16", "Seeds per scene of joint."),
-    "random": flags.DEFINE_string("random_seeds", "1024", "Seeds of random."),
-}
+from .random_samples import still
+from .run_flags import OF_A_KEPT_RUN, RunFlags, check_together, make_settings
 
 
-def main(argv: Sequence[str]) -> int:
-    run_flags.refuse("evaluate_prior", _NO_USE, "which has sweeps and pages of its own")
-    settings = run_flags.read_settings("evaluate_prior", argv)
-    groups = choose_groups(_FIGURES.value)
-    files = _files(settings, roles_needed(groups))
-    wanted = {role: name for role, name in files.items() if role != ENCODER}
-    networks = load_networks(dataclasses.replace(settings, networks=wanted), ENCODER in files)
-    baseline = _baseline_files(groups)
+@dataclasses.dataclass(frozen=True)
+class Flags(RunFlags):
+    """The flags of this launcher."""
+
+    WITHOUT = ("seeds", "precision", "model", *OF_A_KEPT_RUN)
+    WHY = "which has sweeps and pages of its own"
+
+    figures: tuple[str, ...] = option(("all",), f"all, or some of {', '.join(GROUPS)}.")
+    data: Path | None = option(None, "Folder of zips or class folders, with a val split.")
+    cache: Path | None = option(None, "Decoded images; default $JAXSYNTH_CACHE.")
+    judge: str = option("pocket_judge", "Independent scene network: a name or file.")
+    baseline_generator: str | None = option(None, "Another generator, for frechet.")
+    baseline_encoder: str | None = option(None, "Its encoder; by default the one that it names.")
+    scenes: tuple[str, ...] = option(("all",), "Categories of the scenes group.")
+    scene_target: str = option(
+        SCENE_TARGET, "Which function of the neuron scenes maximises.", among=TARGETS
+    )
+    joint_scenes: tuple[str, ...] = option(BALANCE_SCENES, "Those of joint.")
+    scene_seeds: str = option("4", "Seeds per category of scenes.")
+    nsfw_seeds: str = option("64", "Seeds of either end of nsfw.")
+    joint_seeds: str = option("16", "Seeds per scene of joint.")
+    random_seeds: str = option("1024", "Seeds of random.")
+
+
+def main(flags: Flags) -> int:
+    """Measure a generator and its networks."""
+    flags, groups = check_together(flags), choose_groups(flags.figures)
+    keep_compiled(cache_dir())
+    generator = to_model(load_network(flags.generator))
+    if not isinstance(generator, Generator):
+        raise ValueError(f"--generator={flags.generator} is a classifier, expected a generator")
+    settings = dataclasses.replace(make_settings(flags, generator), batch=flags.batch or 8)
+    files = _files(flags, roles_needed(groups), settings, generator)
+    networks = {role: load_network(name) for role, name in files.items() if role != ENCODER}
+    if ENCODER in files:
+        networks[ENCODER] = load_encoder(networks[GENERATOR], files[ENCODER])
+    baseline = _baseline_files(flags, groups)
     run = EvaluationRun(
-        out=settings.out,
+        out=flags.folder,
         groups=groups,
-        data=Path(_DATA.value) if _DATA.value else None,
-        cache=Path(_CACHE.value) if _CACHE.value else cache_dir(),
+        data=flags.data,
+        cache=flags.cache or cache_dir(),
         records={role: file_record(name) for role, name in files.items()},
         baseline=tuple(file_record(name) for name in baseline),
         command=command_line("evaluate_prior"),
-        overwrite=settings.overwrite,
-        resume=settings.resume,
-        save_seconds=settings.save_seconds,
-        progress=settings.progress,
+        overwrite=flags.overwrite,
+        resume=flags.resume,
+        save_seconds=flags.save_seconds,
+        progress=flags.progress,
     )
     pair = Pair(*(load_network(name) for name in baseline)) if baseline else None
-    sweeps = _sweeps(groups, networks, settings.sweep)
+    sweeps = _sweeps(flags, groups, networks, settings)
     say = functools.partial(print, flush=True)
-    with keeps_going_on(settings.out) as stop:
+    with resumable(flags.folder) as stop:
         say("\n" + evaluate_prior(run, networks, sweeps, pair, say, stop.asked))
-    print(f"wrote {settings.out / 'table.md'}")
+    print(f"wrote {flags.folder / 'table.md'}")
     return 0
 
 
 def choose_groups(names: Sequence[str]) -> tuple[str, ...]:
-    """Groups in the order of `GROUPS`; ValueError for an unknown one."""
+    """Return the groups in the order of `GROUPS`; ValueError for an unknown one."""
     unknown = [name for name in names if name not in (*GROUPS, "all")]
     if unknown or not names:
         given, known = ",".join(names), ", ".join(GROUPS)
@@ -114,52 +120,54 @@ def choose_groups(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in GROUPS if name in names or "all" in names)
 
 
-def _files(settings: run_flags.Settings, roles: set[str]) -> dict[str, str]:
+def _files(flags: Flags, roles: set[str], settings: Sweep, generator: Generator) -> dict[str, str]:
     """Role -> name or file of its network."""
-    files = dict(settings.networks) | {JUDGE: _JUDGE.value}
+    files = {GENERATOR: flags.generator, "nsfw": flags.nsfw, PLACES: flags.places}
+    files |= {JUDGE: flags.judge}
     files = {role: name for role, name in files.items() if role in roles}
-    if ENCODER in roles or needs_encoder(settings):
-        files[ENCODER] = encoder_name(settings)
+    if ENCODER in roles or settings.recipe.prior:
+        own = getattr(generator.encoder, "network", "")
+        files[ENCODER] = encoder_name(flags, generator) or own
     return files
 
 
-def _baseline_files(groups: Sequence[str]) -> tuple[str, ...]:
-    if not _BASELINE.value:
-        if _BASELINE_ENCODER.value:
+def _baseline_files(flags: Flags, groups: Sequence[str]) -> tuple[str, ...]:
+    if not flags.baseline_generator:
+        if flags.baseline_encoder:
             raise ValueError("--baseline_encoder needs --baseline_generator")
         return ()
     if "frechet" not in groups:
         raise ValueError("--baseline_generator is for frechet, which --figures leaves out")
-    return _BASELINE.value, _BASELINE_ENCODER.value or read_info(_BASELINE.value).encoder
+    own = read_info(flags.baseline_generator).encoder
+    return flags.baseline_generator, flags.baseline_encoder or own
 
 
 def _sweeps(
-    groups: Sequence[str], networks: Mapping[str, Network], sweep: Sweep
+    flags: Flags, groups: Sequence[str], networks: Mapping[str, Network], sweep: Sweep
 ) -> dict[str, tuple[list[Run], Sweep]]:
-    """The sweeps of the chosen groups: runs, and how they climb."""
+    """The sweeps of the chosen groups: runs, and their settings."""
     names = networks[PLACES].class_names
-    seeds = {group: run_flags.parse_seeds(flag.value, flag.name) for group, flag in _COUNTS.items()}
-    still = dataclasses.replace(sweep.recipe, **random_codes(run_flags.is_pocket()))
+    counts = {"scenes": "scene_seeds", "nsfw": "nsfw_seeds", "joint": "joint_seeds"}
+    counts |= {"random": "random_seeds"}
+    seeds = {group: parse_seeds(getattr(flags, flag), flag) for group, flag in counts.items()}
+    random = dataclasses.replace(sweep, recipe=still(to_model(networks[GENERATOR])))
     make = {
         "scenes": lambda: scene_runs(
-            networks, choose_units(_SCENES.value, names), seeds["scenes"], _SCENE_TARGET.value
+            networks, choose_units(flags.scenes, names), seeds["scenes"], flags.scene_target
         ),
         "nsfw": lambda: nsfw_runs(networks, seeds["nsfw"]),
         "sfw": lambda: sfw_runs(networks, seeds["nsfw"]),
         "joint": lambda: joint_runs(
-            networks, choose_units(_JOINT_SCENES.value, names), seeds["joint"]
+            networks, choose_units(flags.joint_scenes, names), seeds["joint"]
         ),
         "random": lambda: [Run(seed, ()) for seed in seeds["random"]],
     }
     return {
-        name: (
-            make[name](),
-            dataclasses.replace(sweep, recipe=still) if name == "random" else sweep,
-        )
+        name: (make[name](), random if name == "random" else sweep)
         for group in groups
         for name in SWEEPS.get(group, ())
     }
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

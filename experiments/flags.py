@@ -37,9 +37,10 @@ def changes_of(kind: type) -> Any:
     return dataclasses.field(default_factory=dict, metadata={"changes": kind})
 
 
-def with_default(kind: type, name: str, default: Any) -> Any:
-    """Make a field like that of another dataclass, with another default."""
+def like(kind: type, name: str, default: Any = dataclasses.MISSING) -> Any:
+    """Make a field like that of another dataclass, perhaps with another default."""
     [field] = [field for field in dataclasses.fields(kind) if field.name == name]
+    default = field.default if default is dataclasses.MISSING else default
     return dataclasses.field(default=default, metadata=field.metadata)
 
 

@@ -8,33 +8,60 @@ per scene and seed, a column per NSFW weight. Half a minute for 24 runs of the p
 cores.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
-from absl import flags
+from jaxsynth.inputs import choose_units, option, parse_numbers
+from jaxsynth.maximize import Run
+from jaxsynth.models.base import Classifier
 
-from experiments import run_flags
-from experiments.common import TARGETS, launch, load_networks
-from experiments.launch import run_main
-from experiments.objectives import JOINT_TARGET, joint_runs
-from jaxsynth.short import PLACES
-from jaxsynth.terms import choose_units
-
-flags.adopt_module_key_flags(run_flags)
-_SCENES = flags.DEFINE_list("scenes", ["mountain", "iceberg"], "Labels, globs, indices, or all.")
-_WEIGHTS = flags.DEFINE_list("nsfw_weights", ["0.5", "1", "2"], "Weights of the NSFW neuron.")
-_SCENE_WEIGHT = flags.DEFINE_float("scene_weight", 1.0, "Weight of the scene's neuron.")
-_TARGET = flags.DEFINE_enum("target", JOINT_TARGET, TARGETS, "Which function of both neurons.")
+from .common import NSFW, PLACES, TARGETS, launch, load_models
+from .flags import like
+from .launch import run_experiment
+from .run_flags import RunFlags
 
 
-def main(argv: Sequence[str]) -> int:
-    settings = run_flags.read_settings("joint", argv, seeds="4")
-    weights = run_flags.parse_numbers("nsfw_weights", _WEIGHTS.value)
-    run_flags.parse_numbers("scene_weight", [str(_SCENE_WEIGHT.value)])
-    networks = load_networks(settings)
-    units = choose_units(_SCENES.value, networks[PLACES].class_names)
-    runs = joint_runs(networks, units, settings.seeds, weights, _SCENE_WEIGHT.value, _TARGET.value)
-    return launch(settings, networks, runs, "A scene and NSFW together")
+@dataclasses.dataclass(frozen=True)
+class Flags(RunFlags):
+    """The flags of this launcher."""
+
+    scenes: tuple[str, ...] = option(("mountain", "iceberg"), "Labels, globs, indices, or all.")
+    nsfw_weights: tuple[str, ...] = option(("0.5", "1", "2"), "Weights of the NSFW neuron.")
+    scene_weight: float = option(1.0, "Weight of the scene's neuron.")
+    target: str = option("log_prob", "Which function of both neurons.", among=TARGETS)
+    seeds: str = like(RunFlags, "seeds", "4")
+
+
+def joint_runs(
+    classifiers: Mapping[str, Classifier],
+    units: Sequence[int],
+    seeds: Sequence[int],
+    nsfw_weights: Sequence[float] = (1.0,),
+    scene_weight: float = 1.0,
+    target: str = "log_prob",
+) -> list[Run]:
+    """Make the runs: a row per scene and seed, a column per NSFW weight."""
+    places, nsfw = classifiers[PLACES], getattr(classifiers[NSFW], target)("NSFW")
+    runs = []
+    for unit in units:
+        scene = scene_weight * getattr(places, target)(unit)
+        goals = [(weight, scene + weight * nsfw) for weight in nsfw_weights]
+        for seed in seeds:
+            row = f"{places.class_names[unit]}, seed {seed}"
+            runs += [Run(seed, goal, row, f"NSFW x {weight:g}") for weight, goal in goals]
+    return runs
+
+
+def main(flags: Flags) -> int:
+    """Maximise scenes and the NSFW neuron together."""
+    flags, models = load_models(flags, needs=(NSFW, PLACES))
+    weights = parse_numbers("nsfw_weights", flags.nsfw_weights)
+    [scene_weight] = parse_numbers("scene_weight", [str(flags.scene_weight)])
+    units = choose_units(flags.scenes, models.classifiers[PLACES].class_names)
+    how = (weights, scene_weight, flags.target)
+    runs = joint_runs(models.classifiers, units, flags.seed_numbers, *how)
+    return launch(flags, models, runs, "A scene and NSFW together")
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
 from absl import app
 from absl import flags as absl_flags
 
-from experiments import flags
-from experiments.heap import keep_memory
-from jaxsynth.environment import is_out_of_memory
+from jaxsynth.environment import is_out_of_memory, keep_memory
 from jaxsynth.inputs import printable
 from jaxsynth.runs.keep import Stopped
+
+from . import flags
 
 _RESUME = "the same command with --resume goes on"
 
@@ -87,15 +86,6 @@ def run_main(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
     raise AssertionError("app.run always exits")
-
-
-def keep_compiled(cache: Path) -> None:
-    """Keep compiled programs, small ones too, below this folder for other processes.
-
-    To be called before anything is compiled.
-    """
-    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def command_line(name: str, package: str = "experiments") -> str:

@@ -1,11 +1,10 @@
 """What the experiments climb, as runs: shared by their launchers and evaluate_prior."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from experiments.common import target_term
-from jaxsynth.models.network import Network
+from jaxsynth.models.network import Network, logits_blob
 from jaxsynth.short import NSFW, NSFW_UNIT, PLACES, Run
+from jaxsynth.terms import Term
 
 SCENE_TARGET, NSFW_TARGET, JOINT_TARGET = "log_prob", "log_odds", "log_prob"
 BALANCE_SCENES = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
@@ -13,10 +12,11 @@ BALANCE_SCENES = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 Networks = Mapping[str, Network]
 
 
-def random_codes(pocket: bool) -> dict[str, Any]:
-    """What a recipe that only looks at random codes changes: z ~ N(0, 1) as in Goh 2016; for a
-    pocket generator, whose N(0, 1) is faint, codes like those of its training images."""
-    return {"steps": 0} | ({"start": "code"} if pocket else {"start": "normal", "box": "none"})
+def target_term(networks: Networks, role: str, unit: int, weight: float, target: str) -> Term:
+    """A term on a classifier's unit: its logit, log_prob, log_odds or prob."""
+    network = networks[role]
+    blob = logits_blob(network.info.config) if target == "logit" else target
+    return Term(role, blob, (unit,), weight, network.class_names[unit])
 
 
 def scene_runs(

@@ -1,4 +1,4 @@
-"""Climbs alpha * a_sfw + beta * a_nsfw, the neurons before the softmax, over a grid.
+"""Maximises alpha * a_sfw + beta * a_nsfw, the neurons before the softmax, over a grid.
 
   python -m experiments.pareidolia --alphas=0.5,1,2,4 --betas=0.5,1,2 --seeds=1
 
@@ -7,37 +7,40 @@ images "of a very different flavour". A row per beta (and seed), a column per al
 minute on two cores for the pocket generator.
 """
 
-from collections.abc import Sequence
+import dataclasses
 
-from absl import flags
+from jaxsynth.inputs import option, parse_numbers
+from jaxsynth.maximize import Run
 
-from experiments import run_flags
-from experiments.common import launch, load_networks, target_term
-from experiments.launch import run_main
-from jaxsynth.short import NSFW, NSFW_UNIT, Run
-
-flags.adopt_module_key_flags(run_flags)
-_ALPHAS = flags.DEFINE_list("alphas", ["0.5", "1", "2", "4"], "Weights of the SFW neuron.")
-_BETAS = flags.DEFINE_list("betas", ["0.5", "1", "2"], "Weights of the NSFW neuron.")
+from .common import NSFW, launch, load_models
+from .flags import like
+from .launch import run_experiment
+from .run_flags import RunFlags
 
 
-def main(argv: Sequence[str]) -> int:
-    settings = run_flags.read_settings("pareidolia", argv, seeds="1")
-    alphas = run_flags.parse_numbers("alphas", _ALPHAS.value)
-    betas = run_flags.parse_numbers("betas", _BETAS.value)
-    networks = load_networks(settings)
+@dataclasses.dataclass(frozen=True)
+class Flags(RunFlags):
+    """The flags of this launcher."""
+
+    alphas: tuple[str, ...] = option(("0.5", "1", "2", "4"), "Weights of the SFW neuron.")
+    betas: tuple[str, ...] = option(("0.5", "1", "2"), "Weights of the NSFW neuron.")
+    seeds: str = like(RunFlags, "seeds", "1")
+
+
+def main(flags: Flags) -> int:
+    """Maximise both neurons of open_nsfw over a grid of weights."""
+    flags, models = load_models(flags, needs=(NSFW,))
+    alphas = parse_numbers("alphas", flags.alphas)
+    betas = parse_numbers("betas", flags.betas)
+    sfw, nsfw = (models.classifiers[NSFW].logit(label) for label in ("SFW", "NSFW"))
+    goals = {(alpha, beta): alpha * sfw + beta * nsfw for beta in betas for alpha in alphas}
     runs = []
-    for seed in settings.seeds:
-        for beta in betas:
-            row = f"NSFW x {beta:g}" + (f", seed {seed}" if len(settings.seeds) > 1 else "")
-            for alpha in alphas:
-                terms = (
-                    target_term(networks, NSFW, 1 - NSFW_UNIT, alpha, "logit"),
-                    target_term(networks, NSFW, NSFW_UNIT, beta, "logit"),
-                )
-                runs.append(Run(seed, terms, row, f"SFW x {alpha:g}"))
-    return launch(settings, networks, runs, "Pareidolia: both neurons of open_nsfw at once")
+    for seed in flags.seed_numbers:
+        said = f", seed {seed}" if len(flags.seed_numbers) > 1 else ""
+        for (alpha, beta), goal in goals.items():
+            runs.append(Run(seed, goal, f"NSFW x {beta:g}{said}", f"SFW x {alpha:g}"))
+    return launch(flags, models, runs, "Pareidolia: both neurons of open_nsfw at once")
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

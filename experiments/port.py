@@ -1,6 +1,6 @@
-"""Ports a file of original weights, once, into a file that the experiments load.
+r"""Ports a file of original weights, once, into a file that the experiments load.
 
-  python -m experiments.port --network=places205 --source=places205CNN_iter_300000.caffemodel \\
+  python -m experiments.port --network=places205 --source=places205CNN_iter_300000.caffemodel \
       --labels=categoryIndex_places205
   python -m experiments.port --network=dgn_fc6 --source=generator.caffemodel --bounds=fc6.txt
 
@@ -11,7 +11,6 @@ where the file does not fit.
 import dataclasses
 from pathlib import Path
 
-from experiments.launch import run_experiment
 from jaxsynth.environment import cache_dir
 from jaxsynth.inputs import option
 from jaxsynth.models.names import SUFFIX
@@ -19,6 +18,8 @@ from jaxsynth.models.weights import check_output, save_network
 from jaxsynth.porting.caffe import Row
 from jaxsynth.porting.port import ORIGINALS, port
 from jaxsynth.report.tables import format_table
+
+from .launch import run_experiment
 
 _USED_BY = {
     "dgn_fc6": "--generator=",

@@ -1,38 +1,62 @@
-"""Random codes: what the prior makes of noise, and how the classifiers score it.
+"""Shows what the prior makes of random codes, and how the classifiers score it.
 
   python -m experiments.random_samples --seeds=32
 
-No climbing: random codes go through the generator and are scored (Goh 2016, first figure): z ~
-N(0, 1) as there, and for a pocket generator codes distributed like those of its training images (by
-unit, --start=normal is N(0, 1)). Expect abstract pictures of a low P(NSFW): most far below 0.01, a
+Nothing is optimised: random codes go through the generator and are scored (Goh 2016, first figure):
+z ~ N(0, 1) as there, and for a pocket generator codes distributed like those of its training images
+(--start=normal is N(0, 1)). Expect abstract pictures of a low P(NSFW): most far below 0.01, a
 few of 32 higher. Seconds on two cores.
 """
 
-from collections.abc import Sequence
+import dataclasses
 
-from absl import flags
+from jaxsynth.maximize import Run
+from jaxsynth.models.base import Generator
+from jaxsynth.objectives import Objective
+from jaxsynth.recipes import RECIPES, Recipe, make_recipe
 
-from experiments import run_flags
-from experiments.common import launch, load_networks
-from experiments.launch import run_main
-from experiments.objectives import random_codes
-from jaxsynth.short import Run
+from .common import launch, load_models
+from .flags import like
+from .launch import run_experiment
+from .run_flags import OF_A_RECIPE, RunFlags
 
 _OF_A_START = ("start", "box")
-_NO_USE = [name for name in run_flags.OF_A_RECIPE if name not in _OF_A_START]
-_NO_USE += ["balance", "encoder", "init_image", "continue_from", "record_codes", "save_seconds"]
-for _name in run_flags.names_without(_NO_USE):
-    flags.declare_key_flag(_name)
 
 
-def main(argv: Sequence[str]) -> int:
-    run_flags.refuse("random_samples", _NO_USE, "which does not climb")
-    change = random_codes(run_flags.is_pocket()) | {"prior": 0.0}
-    settings = run_flags.read_settings("random_samples", argv, seeds="32", **change)
-    networks = load_networks(settings)
-    runs = [Run(seed, ()) for seed in settings.seeds]
-    return launch(settings, networks, runs, "Random codes, not climbed")
+@dataclasses.dataclass(frozen=True)
+class Flags(RunFlags):
+    """The flags of this launcher."""
+
+    WITHOUT = (
+        *(name for name in OF_A_RECIPE if name not in _OF_A_START),
+        *("balance", "encoder", "init_image", "continue_from", "record_codes", "save_seconds"),
+    )
+    WHY = "which takes no step"
+
+    seeds: str = like(RunFlags, "seeds", "32")
+
+    def usual_recipe(self, generator: Generator) -> Recipe:
+        """Return the recipe that only looks at random codes."""
+        return still(generator)
+
+
+def still(generator: Generator) -> Recipe:
+    """Make the recipe that only looks at random codes.
+
+    They are N(0, 1) as in Goh 2016, whatever the bounds; of a generator with the statistics of its
+    code (a pocket one, whose N(0, 1) is faint) like the codes of its training images.
+    """
+    own = generator.code is not None and generator.code.sigma is not None
+    start = {"start": "code"} if own else {"start": "normal", "box": "none"}
+    return make_recipe(RECIPES[generator.recipe], steps=0, prior=0.0, **start)
+
+
+def main(flags: Flags) -> int:
+    """Look at random codes."""
+    flags, models = load_models(flags)
+    runs = [Run(seed, Objective(())) for seed in flags.seed_numbers]
+    return launch(flags, models, runs, "Random codes, not optimised")
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

@@ -8,33 +8,50 @@ category, a column per seed. Some ten seconds for 4 categories x 4 seeds of the 
 cores.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
-from absl import flags
+from jaxsynth.inputs import choose_units, option
+from jaxsynth.maximize import Run
+from jaxsynth.models.base import Classifier
 
-from experiments import run_flags
-from experiments.common import TARGETS, launch, load_networks
-from experiments.launch import run_main
-from experiments.objectives import SCENE_TARGET, scene_runs
-from jaxsynth.short import PLACES
-from jaxsynth.terms import choose_units
-
-flags.adopt_module_key_flags(run_flags)
-_SCENES = flags.DEFINE_list(
-    "scenes", ["mountain", "desert*", "corn_field", "iceberg"], "Labels, globs, indices, or all."
-)
-_TARGET = flags.DEFINE_enum(
-    "target", SCENE_TARGET, TARGETS, "Which function of the neuron to climb."
-)
+from .common import PLACES, TARGETS, launch, load_models
+from .flags import like
+from .launch import run_experiment
+from .run_flags import RunFlags
 
 
-def main(argv: Sequence[str]) -> int:
-    settings = run_flags.read_settings("scene", argv, seeds="4")
-    networks = load_networks(settings)
-    units = choose_units(_SCENES.value, networks[PLACES].class_names)
-    runs = scene_runs(networks, units, settings.seeds, _TARGET.value)
-    return launch(settings, networks, runs, "Maximising scene categories")
+@dataclasses.dataclass(frozen=True)
+class Flags(RunFlags):
+    """The flags of this launcher."""
+
+    scenes: tuple[str, ...] = option(
+        ("mountain", "desert*", "corn_field", "iceberg"), "Labels, globs, indices, or all."
+    )
+    target: str = option("log_prob", "Which function of the neuron to maximise.", among=TARGETS)
+    seeds: str = like(RunFlags, "seeds", "4")
+
+
+def scene_runs(
+    places: Classifier, units: Sequence[int], seeds: Sequence[int], target: str = "log_prob"
+) -> list[Run]:
+    """Make the runs: a row per scene, a column per seed."""
+    goals = {unit: getattr(places, target)(unit) for unit in units}
+    return [
+        Run(seed, goal, places.class_names[unit], f"seed {seed}")
+        for unit, goal in goals.items()
+        for seed in seeds
+    ]
+
+
+def main(flags: Flags) -> int:
+    """Maximise scene categories."""
+    flags, models = load_models(flags, needs=(PLACES,))
+    places = models.classifiers[PLACES]
+    units = choose_units(flags.scenes, places.class_names)
+    runs = scene_runs(places, units, flags.seed_numbers, flags.target)
+    return launch(flags, models, runs, "Maximising scene categories")
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)

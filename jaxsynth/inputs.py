@@ -165,7 +165,7 @@ def _is_good(field: dataclasses.Field, value: Any) -> bool:
     rules = _NO_RULES | field.metadata
     if rules["among"] is not None:
         values = value if isinstance(value, tuple) else (value,)
-        return all(callable(v) or v in rules["among"] for v in values)
+        return bool(values) and all(callable(v) or v in rules["among"] for v in values)
     low, above, high = rules["low"], rules["above"], rules["high"]
     whole = field.type in (int, "int")
     if low is above is high is None and not whole:

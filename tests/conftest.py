@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reference import alexnet_layers, generator_layers, write_caffemodel
 
-from experiments.launch import keep_compiled
+from jaxsynth.environment import keep_compiled
 from jaxsynth.models.alexnet import PLACES205
 from jaxsynth.models.generator import DGN_FC6
 from jaxsynth.models.network import Network

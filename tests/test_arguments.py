@@ -30,7 +30,9 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("--seeds=100000000000000000000", "at most 1000000"),
         ("--optimizer=sdg", "such as sgd"),
         ("--optimizer=__doc__", "such as sgd"),
-        ("--optimizer=lbfgs", "needs more than gradients"),
+        ("--optimizer=optax:lbfgs", "needs more than gradients"),
+        ("--optimizer=cma_ess", "such as sgd"),
+        ("--optimizer=cma_es+3", "an even number"),
         ("--optimizer_args=momentum=x", "expected name=number"),
         ("--optimizer_args=momentun=0.9", "momentun"),
         ("--normalize=maybe", "maybe"),
@@ -140,7 +142,10 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("--blob=conv1 --position=99,0", "within 16x16"),
         ("--blob=fc6 --position=1,1", "no position"),
     ],
-    "random_samples": [("--steps=3", "does not climb"), ("--init_image={files}/dot.png", "climb")],
+    "random_samples": [
+        ("--steps=3", "takes no step"),
+        ("--init_image={files}/dot.png", "takes no step"),
+    ],
     "compare_balances": [
         ("--scenes=abbey --balances=even", "image, code, sum, alternate"),
         ("--scenes=abbey --balances=", "--balances="),

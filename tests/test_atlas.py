@@ -2,28 +2,30 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from short import Run, Sweep, execute, plan
 from test_launchers import launch, rows_of
 from tiny import LABELS, save_tiny_networks, tiny_networks
 
-from jaxsynth.chunks import join
+from jaxsynth.chunks import execute, join
 from jaxsynth.images import preprocess, to_rgb
+from jaxsynth.maximize import Run, Settings, plan
+from jaxsynth.models.registry import to_model
+from jaxsynth.objectives import Objective, layer_units
 from jaxsynth.recipes import Recipe
 from jaxsynth.report import sheet
-from jaxsynth.report.digest import Digest
 from jaxsynth.report.film_strip import Picture, path_pictures, path_steps
-from jaxsynth.report.pages import Finished, Page, write_page, write_strip
+from jaxsynth.report.pages import Page, write_page, write_strip
 from jaxsynth.report.sheet import Tile, atlas_pages
 from jaxsynth.runs.checkpoint import read_arrays
-from jaxsynth.terms import Term, layer_terms, system_shapes
 
 NETWORKS = tiny_networks()
-SHAPES = system_shapes(NETWORKS)
+GENERATOR = to_model(NETWORKS["generator"])
+CLASSIFIERS = {role: to_model(NETWORKS[role]).named(role) for role in ("nsfw", "places")}
 SHOWN, PITCH = sheet.MIN_TILE, sheet.MIN_TILE + sheet.GAP  # of the tiny networks' tiles
 
 
@@ -126,9 +128,11 @@ def test_a_path_tells_what_every_network_sees():
     photo = np.random.default_rng(2).uniform(-100, 100, (16, 16, 3)).astype(np.float32)
     generator, places = NETWORKS["generator"], NETWORKS["places"]
     code = np.asarray(places.apply(places.params, jnp.asarray(photo))["fc6"])
-    terms = (Term("places", "conv2", (1, 2, 3), 1.0), Term("generator", "deconv1", (0, 0, 1), 1.0))
-    recipe = Recipe(steps=14, lr_start=0.1)
-    todo = plan(NETWORKS, [Run(0, terms)], Sweep(recipe, batch=2, record=(14, 3, 1)), code[None])
+    objective = CLASSIFIERS["places"].unit("conv2", 3, at=(1, 2))
+    objective += GENERATOR.unit("deconv1", 1, at=(0, 0))
+    settings = Settings(Recipe(steps=14, lr_start=0.1), batch=2, record=(14, 3, 1))
+    judges = list(CLASSIFIERS.values())
+    todo = plan([Run(0, objective)], GENERATOR, judges, settings, start=code[None])
     results = join(list(execute(todo)))
     pictures = path_pictures(todo, results, 0, photo)
     names = ["photograph", "reconstruction", "step 1", "step 3", "end, step 14"]
@@ -167,11 +171,15 @@ def test_a_strip_with_one_suggestive_picture_waits_for_a_click(tmp_path, blur):
         Picture(name, image, {"nsfw": prob | {"prob": np.array([1 - p, p])}})
         for name, p in (("photograph", 0.1), ("reconstruction", 0.7), ("end", 0.4))
     ]
-    networks = {"nsfw": NETWORKS["nsfw"]}
-    runs = [Run(0, (), "bar", "seed 0"), Run(0, (), "dam", "seed 0")]
-    found = Digest([{"status": "ok"}] * 2, np.zeros((2, 0)), [[], []])
-    sweep = Finished(runs, found, {"show": "mean"}, networks, [path] * 2)
-    assert write_strip(sweep, tmp_path, "A strip", blur) == 0.7
+    runs = [Run(0, Objective(()), "bar", "seed 0"), Run(0, Objective(()), "dam", "seed 0")]
+    sweep = SimpleNamespace(
+        runs=runs,
+        table=[{"status": "ok"}] * 2,
+        classifiers=[CLASSIFIERS["nsfw"]],
+        generator=GENERATOR,
+        config={"show": "mean"},
+    )
+    assert write_strip(sweep, [path] * 2, tmp_path, "A strip", blur) == 0.7
     page = np.asarray(Image.open(tmp_path / "strip.png")).astype(int)
     sharp = find(page, shown(to_rgb(image)))
     assert len(sharp) == (4 if blur else 6)  # of 2 rows x 3 pictures
@@ -216,12 +224,13 @@ def test_an_atlas_is_one_compilation_for_all_units(weights, tmp_path, monkeypatc
 
     rows = rows_of(out)
     assert [row["row"] for row in rows] == [f"unit {unit}" for unit in range(8)]
-    assert [row["target_1"] for row in rows] == [f"places:conv2_pre:{unit}" for unit in range(8)]
+    targets = [f"places:conv2_pre:{unit}@1,2" for unit in range(8)]
+    assert [row["target_1"] for row in rows] == targets
     assert all(row["status"] == "ok" for row in rows)
     config = json.loads((out / "config.json").read_text())
-    assert [run["terms"][0]["index"] for run in config["runs"]] == [[1, 2, u] for u in range(8)]
+    assert [run["objective"] for run in config["runs"]] == [f"{target}:1.0" for target in targets]
     page = (out / "report.html").read_text()
-    assert "All 8 units of places:conv2 at 1,2 of 8x8, climbed at conv2_pre" in page
+    assert "All 8 units of places:conv2 at 1,2 of 8x8, maximised at conv2_pre" in page
     assert (out / "contact_sheet.png").is_file() and len(list((out / "images").iterdir())) == 16
     results = read_arrays(out)
     assert (results.last.objective > results.objective[:, 0]).all()
@@ -255,7 +264,7 @@ def test_an_atlas_of_each_network(weights, tmp_path, flags, labels, networks, ti
 
 def test_every_unit_and_its_label_are_on_a_page():
     count, side = 450, 112
-    runs = [Run(0, (), f"unit {i}") for i in range(count)]
+    runs = [Run(0, Objective(()), f"unit {i}") for i in range(count)]
     rows = [{"activation_1_last": float(i), "status": "ok"} for i in range(count)]
     colours = [(i % 256, 100 + i // 256, 40) for i in range(count)]
 
@@ -280,13 +289,20 @@ def test_every_unit_and_its_label_are_on_a_page():
 
 
 def test_layers_as_terms():
-    terms = layer_terms(NETWORKS, SHAPES, "places", "fc6", ["0:3", "5"])
-    assert [term.blob for term in terms] == ["fc6_pre"] * 4
-    assert [term.index for term in terms] == [(0,), (1,), (2,), (5,)]
-    labelled = layer_terms(NETWORKS, SHAPES, "places", "log_odds")
-    assert [(t.blob, t.name) for t in labelled] == [("log_odds", label) for label in LABELS]
-    centred = layer_terms(NETWORKS, SHAPES, "places", "norm1")
-    assert [term.index for term in centred] == [(4, 4, unit) for unit in range(6)]
+    def terms(*how):
+        return [term for goal in layer_units(*how) for term in goal.terms]
+
+    places = CLASSIFIERS["places"]
+    chosen = terms(places, "fc6", ["0:3", "5"])
+    assert [term.blob for term in chosen] == ["fc6_pre"] * 4
+    assert [list(term.index) for term in chosen] == [[0], [1], [2], [5]]
+    labelled = terms(places, "log_odds")
+    assert [(t.blob, t.label) for t in labelled] == [("log_odds", label) for label in LABELS]
+    shape = places.shapes["norm1"]
+    centred = [int(term.index[0]) for term in terms(places, "norm1")]
+    assert [tuple(map(int, np.unravel_index(i, shape))) for i in centred] == [
+        (4, 4, unit) for unit in range(6)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +317,7 @@ def test_layers_as_terms():
 )
 def test_wrong_layers_say_what_is_right(role, blob, units, position, said):
     with pytest.raises(ValueError) as error:
-        layer_terms(NETWORKS, SHAPES, role, blob, units, position)
+        layer_units(CLASSIFIERS[role], blob, units, position)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 

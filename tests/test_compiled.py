@@ -14,12 +14,12 @@ COUNTED = """
 import collections, json, sys
 import jax
 from experiments import {name} as launcher
-from experiments.launch import run_main
+from experiments.launch import run_experiment
 
 counts = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: counts.update([event]))
 try:
-    run_main(launcher.main)
+    run_experiment(launcher.main, launcher.Flags)
 finally:
     asked = "/jax/compilation_cache/compile_requests_use_cache"
     print(json.dumps([counts[asked], counts["/jax/compilation_cache/cache_hits"]]))

@@ -98,7 +98,7 @@ def test_a_wrong_value_names_its_flag(typed, said):
 def test_a_field_may_have_another_default():
     @dataclasses.dataclass(frozen=True)
     class Other(Kinds):
-        word: str = flags.with_default(Kinds, "word", "b")
+        word: str = flags.like(Kinds, "word", "b")
 
     flags.define(Other)
     absl_flags.FLAGS(["program"])

@@ -3,35 +3,33 @@
 import jax
 import numpy as np
 import pytest
-from short import Run, Sweep, Term, execute, join, plan
+from short import Run, Sweep, Term, plan
 from tiny import tiny_networks
 
 from jaxsynth.goals import make_goals, make_layout
+from jaxsynth.maximize import carry_out, config_of
 from jaxsynth.models.network import CodeStats
 from jaxsynth.objectives import Objective
 from jaxsynth.objectives import Term as ModelTerm
 from jaxsynth.recipes import Recipe, StartCodes, make_box, start_codes
 from jaxsynth.report import plots
-from jaxsynth.report.digest import digest, join_digests
+from jaxsynth.runs.keep import Keeping
 
 TERMS = (Term("places", "log_prob", (3,), 1.0), Term("nsfw", "log_odds", (1,), 0.5))
 
 
-def test_a_digest_keeps_nothing_of_its_chunk_alive_but_curves():
-    networks = tiny_networks()
-    runs = [Run(seed, TERMS) for seed in range(5)]
-    chunks = list(execute(plan(networks, runs, Sweep(Recipe(steps=4), batch=2))))
-    found = join_digests([digest(2 * i, runs, c, networks) for i, c in enumerate(chunks)])
-    whole = join(chunks)
+def test_a_sweep_maps_its_arrays_and_keeps_only_curves(tmp_path):
+    todo = plan(tiny_networks(), [Run(seed, TERMS) for seed in range(5)], Sweep(Recipe(steps=4)))
+    keeping = Keeping(tmp_path / "run", progress=False)
+    found = carry_out(todo, keeping, config=config_of(todo), images="none")
     curves = [curve for of_run in found.curves for curve in of_run]
     assert len(curves) == 10
-    for chunk in chunks:
-        for array in jax.tree.leaves(chunk):
-            assert not any(np.shares_memory(array, curve) for curve in curves)
-            assert not np.shares_memory(array, found.objective)
+    for array in jax.tree.leaves(found.arrays):
+        assert array.base is not None or not array.size  # a map of the file
+        assert not any(np.shares_memory(array, curve) for curve in curves)
     for i, (places, nsfw) in enumerate(found.curves):
-        np.testing.assert_array_equal(places, whole.watched["places"]["prob"][i, :, 3])
-        np.testing.assert_array_equal(nsfw, whole.watched["nsfw"]["prob"][i, :, 1])
+        np.testing.assert_array_equal(places, found.arrays.watched["places"]["prob"][i, :, 3])
+        np.testing.assert_array_equal(nsfw, found.arrays.watched["nsfw"]["prob"][i, :, 1])
 
 
 def test_seeds_of_one_objective_share_its_arrays():

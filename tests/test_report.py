@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from jaxsynth.images import read_image
+from jaxsynth.maximize import Run
+from jaxsynth.objectives import Objective
 from jaxsynth.report.pages import Page, ReportImage, ReportRun, contact_pages, write_page
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.report.tables import format_table, printable, write_csv
-from jaxsynth.short import Run
 
 EVIL = """<script>alert("x")</script> & 'quoted' </title>"""
 
@@ -245,7 +246,11 @@ def test_plot_refuses_other_shapes_and_says_when_it_cannot_draw(tmp_path, monkey
     [(2, 3, 3, 6), (30, 20, 20, 400), (3, 500, 8, 400), (1, 41, 8, 41)],
 )
 def test_a_sheet_is_a_page_however_many_seeds_there_are(scenes, seeds, columns, shown):
-    runs = [Run(s, (), f"scene {r}", f"seed {s}") for r in range(scenes) for s in range(seeds)]
+    runs = [
+        Run(s, Objective(()), f"scene {r}", f"seed {s}")
+        for r in range(scenes)
+        for s in range(seeds)
+    ]
     rows = [{"seed": r.seed, "row": r.row, "column": r.column, "status": "ok"} for r in runs]
     asked = []
 
@@ -253,6 +258,6 @@ def test_a_sheet_is_a_page_however_many_seeds_there_are(scenes, seeds, columns, 
         asked.append(run)
         return Tile(np.full((8, 8, 3), 90, np.uint8), lines)
 
-    [(name, page)] = contact_pages("a sweep", runs, rows, tile)
+    [(name, page)] = contact_pages("a sweep", runs, rows, tile, lambda run, row: ("",))
     assert name == "contact_sheet.png" and asked == list(range(shown))
     assert columns * 160 < page.width < columns * 160 + 900

@@ -1,1 +1,1 @@
-"""Pages of a run: contact sheet, film strip, plots, HTML."""
+"""Pages of finished runs: contact sheet, film strip, plots, HTML."""

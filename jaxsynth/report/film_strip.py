@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxsynth.chunks import Results, one_run, watched_of_run
+from jaxsynth.ascent import ChunkResult
+from jaxsynth.chunks import Problem, one_run
 from jaxsynth.programs import draw_jit, look_at_jit
 from jaxsynth.report.sheet import Tile, contact_sheet
-from jaxsynth.short import Plan
 from jaxsynth.system import GENERATOR, params_of
+from jaxsynth.table import of_run
 
 STRIP = "strip.png"
 STRIP_ROWS = 20  # a strip of more runs is no longer a page
@@ -27,7 +28,7 @@ class Picture(NamedTuple):
 
     Attributes:
       name: `photograph`, `reconstruction`, `step 10`, `end, step 30`.
-      image: (H, W, 3) float, BGR, mean-subtracted.
+      image: (H, W, 3) float, in the generator's units.
       watched: recorded activations, {network: {blob: (K,)}}; of a photograph without the generator.
     """
 
@@ -42,32 +43,31 @@ def path_steps(steps: int, count: int = PATH) -> tuple[int, ...]:
 
 
 def path_pictures(
-    plan: Plan, results: Results, run: int, photo: np.ndarray, first: int = 0
+    problem: Problem, results: ChunkResult, run: int, photo: np.ndarray
 ) -> list[Picture]:
     """Return the photograph, its reconstruction, pictures of recorded codes, the end image.
 
     Args:
-      plan, results: a finished sweep, or a chunk of it; start codes are those of the photograph,
-        and codes were recorded (`path_steps`). Of many recorded steps `PATH` evenly spaced ones
-        are shown.
+      problem: a sweep; start codes are those of the photograph, and codes are recorded
+        (`path_steps`). Of many recorded steps `PATH` evenly spaced ones are shown.
+      results: its arrays.
       run: which of the sweep's runs.
-      photo: the encoder's input (H, W, 3), BGR, mean-subtracted.
-      first: the first run of `results`.
+      photo: the photograph (H, W, 3) as the encoder sees it, in the generator's units.
 
     Returns:
       Pictures in the order of the path. The last is the sweep's own last image.
     """
-    recipe = plan.settings.recipe
+    recipe = problem.settings.recipe
     end = max(0, recipe.steps - (recipe.last_image == "last_forward"))
-    recorded = plan.settings.record
+    recorded = problem.settings.record
     shown = _spread(tuple(sorted({step for step in recorded if step < end})), PATH)
-    codes = {step: results.recorded_codes[run - first, recorded.index(step)] for step in shown}
-    photo = np.asarray(photo, plan.batch.codes.dtype)
-    start = _picture(plan, run, "reconstruction", plan.batch.codes[run])
-    path = [_picture(plan, run, f"step {step}", code) for step, code in codes.items()]
-    watched = watched_of_run(results.last.watched, run - first)
-    last = Picture(f"end, step {end}", results.last.image[run - first], watched)
-    return [Picture(PHOTOGRAPH, photo, _judged(plan, run, photo)), start, *path, last]
+    codes = {step: results.recorded_codes[run, recorded.index(step)] for step in shown}
+    photo = np.asarray(photo, problem.batch.codes.dtype)
+    start = _picture(problem, run, "reconstruction", problem.batch.codes[run])
+    path = [_picture(problem, run, f"step {step}", code) for step, code in codes.items()]
+    watched = of_run(results.last.watched, run)
+    last = Picture(f"end, step {end}", np.array(results.last.image[run]), watched)
+    return [Picture(PHOTOGRAPH, photo, _judged(problem, run, photo)), start, *path, last]
 
 
 def film_strip(title: str, runs: Sequence[Any], paths: Sequence[Sequence[Tile]]) -> Image.Image:
@@ -91,18 +91,18 @@ def _label(run: Any) -> str:
     return " · ".join(part for part in parts if part and part != f"seed {run.seed}")
 
 
-def _picture(plan: Plan, run: int, name: str, code: np.ndarray) -> Picture:
-    structure, data = one_run(plan, run)
-    record, params = structure.look.record, plan.params[GENERATOR]
-    image, watched = draw_jit(plan.judge, record, params, data, jnp.asarray(code))
+def _picture(problem: Problem, run: int, name: str, code: np.ndarray) -> Picture:
+    structure, data = one_run(problem, run)
+    record, params = structure.look.record, problem.params[GENERATOR]
+    image, watched = draw_jit(problem.judge, record, params, data, jnp.asarray(code))
     seen = {GENERATOR: _host(watched)} if watched else {}
-    return Picture(name, np.asarray(image), seen | _judged(plan, run, image))
+    return Picture(name, np.asarray(image), seen | _judged(problem, run, image))
 
 
-def _judged(plan: Plan, run: int, image: Any) -> dict[str, dict[str, np.ndarray]]:
-    structure, data = one_run(plan, run)
-    params = params_of(plan.judge, plan.params)
-    watched = look_at_jit(plan.judge, structure.look.record, params, data, jnp.asarray(image))
+def _judged(problem: Problem, run: int, image: Any) -> dict[str, dict[str, np.ndarray]]:
+    structure, data = one_run(problem, run)
+    params = params_of(problem.judge, problem.params)
+    watched = look_at_jit(problem.judge, structure.look.record, params, data, jnp.asarray(image))
     return {role: _host(blobs) for role, blobs in watched.items()}
 
 

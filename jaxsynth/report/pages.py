@@ -1,4 +1,4 @@
-"""The pages of a finished sweep: contact sheet, film strip, traces, metrics.csv, report.html."""
+"""The pages of finished runs: contact sheet, film strip, traces, metrics.csv, report.html."""
 
 import dataclasses
 import sys
@@ -11,20 +11,17 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from jaxsynth.disk import write_whole
-from jaxsynth.images import to_rgb
-from jaxsynth.models.network import Network
-from jaxsynth.report.digest import Digest
+from jaxsynth import table
+from jaxsynth.disk import write_atomic
+from jaxsynth.images import write_png
+from jaxsynth.models.base import Classifier
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.plots import plot_traces
-from jaxsynth.report.rows import captions, is_non_finite, score_lines, scores
 from jaxsynth.report.sheet import CONTACT_SHEET, PAGE_TILES, DrawTile, Tile, contact_sheet, layout
 from jaxsynth.report.tables import column_order, format_value, write_csv
-from jaxsynth.runs.checkpoint import read_image_of
-from jaxsynth.runs.folder import IMAGES, image_name
-from jaxsynth.short import Run
+from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, visible
+from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name
 
-BLUR_ABOVE = 0.5  # P(NSFW) above which a picture waits for a click
 CONTENT_NOTE = (
     "These images were generated, not photographed: they show what a classifier responds to, and "
     "its neurons are the subject. Some can be suggestive. Those that the classifier scores above "
@@ -83,31 +80,15 @@ class Page:
     traces: str = ""
     strip: str = ""
     strip_nsfw: float | None = None
-    links: Sequence[str] = (CONTACT_SHEET, "metrics.csv", "config.json", "results.safetensors")
+    links: Sequence[str] = (CONTACT_SHEET, METRICS, CONFIG, RESULTS)
 
 
 class Pages(NamedTuple):
-    """The files that `write_pages` has written: the metric rows, and the pictures by name."""
+    """The files that `report` has written: rows of the table, their summary, pictures by name."""
 
     rows: list[dict[str, Any]]
+    summary: list[dict[str, Any]]
     pictures: list[str]
-
-
-class Finished(NamedTuple):
-    """A finished sweep whose folder holds results.safetensors and its image files.
-
-    Attributes:
-      runs: in order. found: their rows and curves.
-      config: its config.json: `command`, `flags`, `show`, `images`.
-      networks: role -> network.
-      paths: from the photograph to the end image, of the first runs; none without one.
-    """
-
-    runs: Sequence[Run]
-    found: Digest
-    config: Mapping[str, Any]
-    networks: Mapping[str, Network]
-    paths: Sequence[Sequence[Picture]] = ()
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -121,7 +102,7 @@ def write_page(path: Path, page: Page) -> None:
     text = templates.get_template("report.html.jinja").render(
         page=page, content_note=CONTENT_NOTE, blur_above=BLUR_ABOVE
     )
-    write_whole(path, text.encode("utf-8", "xmlcharrefreplace"))
+    write_atomic(path, text.encode("utf-8", "xmlcharrefreplace"))
 
 
 def _url(file: str) -> str:
@@ -129,9 +110,14 @@ def _url(file: str) -> str:
     return quote(file, safe="/", errors="surrogateescape")
 
 
-def summarise(rows: Rows) -> list[dict[str, Any]]:
+def summarise(rows: Rows, classifiers: Sequence[Classifier] = ()) -> list[dict[str, Any]]:
     """Sum up all runs in a few lines: the spread of the finite scores, how many went wrong."""
-    names = [("P(NSFW), last image", "nsfw_last"), ("P(NSFW), best image", "nsfw_best")]
+    names = [
+        (f"P({judge.class_names[judge.sensitive]}), {which} image", f"{judge.name}_{which}")
+        for judge in classifiers
+        if judge.sensitive is not None
+        for which in table.LOOKS
+    ]
     most = max(sum(key.startswith("target_") for key in row) for row in rows)
     for n in range(1, most + 1):
         targets = {row[f"target_{n}"] for row in rows if f"target_{n}" in row}
@@ -147,121 +133,164 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
             spread = {"mean": values.mean(), "min": low, "median": middle, "max": high}
             out.append({"what": name, "runs": values.size} | spread)
     for what, count in (
-        ("runs that did not stay finite, frozen", sum(is_non_finite(row) for row in rows)),
+        ("runs that did not stay finite, frozen", sum(map(table.is_non_finite, rows))),
         ("runs that did not go well (see status)", sum(row["status"] != "ok" for row in rows)),
     ):
         out += [{"what": what, "runs": count}] if count else []
     return out
 
 
-def write_pages(
-    sweep: Finished,
-    folder: Path,
+def report(
+    runs: SweepResult | str | Path,
+    folder: str | Path,
     *,
-    title: str,
+    title: str = "",
+    note: str = "",
     blur_sheet: bool = False,
     draw_sheet: DrawSheet | None = None,
+    paths: Sequence[Sequence[Picture]] = (),
 ) -> Pages:
     """Write metrics.csv, the contact sheet, traces.png, report.html, and strip.png of any paths.
 
-    The report shows the image files that the sweep has written, no others. It blurs images of
-    P(NSFW) > 0.5 until they are clicked.
+    The report shows the image files of a sweep that has a folder; of one in memory it writes them.
+    It blurs images that a classifier scores above 0.5 as sensitive until they are clicked.
 
     Args:
-      sweep: what the pages show.
-      folder: where its results are, and the pages go.
+      runs: finished runs, or the folder that holds them.
+      folder: where the pages go.
       title: heading of the pages.
+      note: stands above the gallery.
       blur_sheet: blurs such images on contact sheet and film strip, too.
       draw_sheet: draws other pages than the contact sheet.
+      paths: pictures from a photograph to the end image, of the first runs.
+
+    Returns:
+      The rows of the table, and the names of the pictures that were drawn.
     """
-    show, images = sweep.config["show"], sweep.config["images"]
-    rows, runs = sweep.found.rows, sweep.runs
+    sweep = runs if isinstance(runs, SweepResult) else read_results(runs)
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, which = sweep.table, _image_files(sweep, folder)
 
     def tile(run: int, lines: Sequence[str]) -> Tile:
-        row = rows[run]
-        blur = blur_sheet and (row.get("nsfw_last") or 0) > BLUR_ABOVE
-        flag = "" if row["status"] == "ok" else row["status"]
-        return Tile(to_rgb(read_image_of(folder, run), show), tuple(lines), blur, flag)
+        status = rows[run]["status"]
+        hidden = blur_sheet and _is_hidden(table.sensitive_of(rows[run], sweep.classifiers))
+        flag = "" if status == "ok" else status
+        return Tile(sweep.image_of(run, "last"), tuple(lines), hidden, flag)
 
-    write_csv(folder / "metrics.csv", rows)
+    write_csv(folder / METRICS, rows)
     sheets = []
-    for name, sheet in (draw_sheet or contact_pages)(title, runs, rows, tile):
+    for name, sheet in (draw_sheet or _contact_pages(sweep))(title, sweep.runs, rows, tile):
         sheet.save(folder / name)
         sheets.append(name)
-    strip, strip_nsfw = "", None
-    if sweep.paths:
-        strip = STRIP
-        strip_nsfw = write_strip(sweep, folder, f"{title}, from a photograph", blur_sheet)
-    which = IMAGES[images] if sweep.found.objective.shape[1] else IMAGES[images][:1]
-    shown = range(min(len(runs), REPORT_RUNS) if which else 0)
+    strip, strip_nsfw = STRIP if paths else "", None
+    if paths:
+        strip_nsfw = write_strip(sweep, paths, folder, f"{title}, from a photograph", blur_sheet)
+    shown = range(min(len(rows), REPORT_RUNS) if which else 0)
+    links = [name for name in (METRICS, CONFIG, RESULTS) if (folder / name).is_file()]
+    summary = summarise(rows, sweep.classifiers)
     page = Page(
-        title,
-        summarise(rows),
-        [_report_run(i, runs[i], rows[i], which) for i in shown],
-        note=_gallery_note(len(runs), images),
-        command=sweep.config["command"],
-        settings={k: v for k, v in sweep.config["flags"].items() if v is not None},
-        traces=_write_traces(folder, runs, sweep.found),
+        title or "Finished runs",
+        summary,
+        [_report_run(sweep, i, which) for i in shown],
+        note=" ".join(filter(None, (note, _gallery_note(len(rows), which)))),
+        command=sweep.config.get("command", ""),
+        settings={k: v for k, v in sweep.config.get("flags", {}).items() if v is not None},
+        traces=_write_traces(folder, sweep),
         strip=strip,
         strip_nsfw=strip_nsfw,
-        links=(*sheets, "metrics.csv", "config.json", "results.safetensors"),
+        links=(*sheets, *links),
     )
     write_page(folder / "report.html", page)
-    return Pages(rows, [*sheets, *filter(None, [strip])])
+    return Pages(rows, summary, [*sheets, *filter(None, [strip])])
+
+
+def _image_files(sweep: SweepResult, folder: Path) -> tuple[str, ...]:
+    """Name the image files of each run, which are written where the sweep is not in the folder."""
+    which = IMAGES[sweep.config.get("images", "all")]
+    which = which if sweep.objective.shape[1] else which[:1]
+    if sweep.folder is None or sweep.folder.resolve() != folder.resolve():
+        (folder / "images").mkdir(exist_ok=True)
+        for i in range(min(len(sweep), REPORT_RUNS)):
+            for look in which:
+                write_png(folder / image_name(i, look), sweep.image_of(i, look))
+    return which
+
+
+def _is_hidden(p: float | None) -> bool:
+    return p is not None and p > BLUR_ABOVE
+
+
+def _contact_pages(sweep: SweepResult) -> DrawSheet:
+    def said(run: int, row: Mapping[str, Any]) -> tuple[str, ...]:
+        return table.captions(sweep.runs[run], row, sweep.classifiers)
+
+    return lambda title, runs, rows, tile: contact_pages(title, runs, rows, tile, said)
 
 
 def contact_pages(
-    title: str, runs: Sequence[Run], rows: Rows, tile: DrawTile
+    title: str,
+    runs: Sequence[Run],
+    rows: Rows,
+    tile: DrawTile,
+    said: Callable[[int, Mapping[str, Any]], tuple[str, ...]],
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Draw the contact sheet: every run, or the first of them, with what classifiers say of it."""
+    """Draw the contact sheet: every run, or the first of them, with what is said of it."""
     order, columns, row_labels, column_labels = layout([(r.row, r.column) for r in runs])
     if len(order) < len(runs):
         title = f"{title} (first {len(order)} of {len(runs)} runs)"
     tiles = []
     for i in order:
         place = () if row_labels else filter(None, [_place(runs[i])])  # a grid's labels say it
-        tiles.append(tile(i, (*place, *captions(rows[i]))))
+        tiles.append(tile(i, (*place, *said(i, rows[i]))))
     yield CONTACT_SHEET, contact_sheet(tiles, columns, title, row_labels, column_labels)
 
 
-def write_strip(sweep: Finished, folder: Path, title: str, blur: bool = False) -> float | None:
+def write_strip(
+    sweep: SweepResult,
+    paths: Sequence[Sequence[Picture]],
+    folder: Path,
+    title: str,
+    blur: bool = False,
+) -> float | None:
     """Draw the paths of the first runs into strip.png.
 
     Returns:
-      The highest P(NSFW) of its pictures; None if it is unknown.
+      The highest probability of a sensitive class in its pictures; None if it is unknown.
     """
-    paths, seen = [], []
-    for run, path, row in zip(sweep.runs, sweep.paths, sweep.found.rows, strict=False):
+    drawn, seen = [], []
+    for run, path, row in zip(sweep.runs, paths, sweep.table, strict=False):
         tiles = []
         for picture in path:
-            said = scores(run.terms, sweep.networks, {"last": picture.watched})
-            nsfw = said.get("nsfw_last")
-            seen += [] if nsfw is None or not np.isfinite(nsfw) else [float(nsfw)]
-            show = "mean" if picture.name == PHOTOGRAPH else sweep.config["show"]
-            lines = (picture.name, *score_lines(said))
+            scores = table.scores(run.objective, sweep.classifiers, {"last": picture.watched})
+            p = table.sensitive_of(scores, sweep.classifiers)
+            seen += [] if p is None or not np.isfinite(p) else [p]
+            config = {} if picture.name == PHOTOGRAPH else sweep.config
+            lines = table.score_lines(run.objective, scores, sweep.classifiers)
             flag = row["status"] if picture is path[-1] and row["status"] != "ok" else ""
-            hidden = blur and (nsfw or 0) > BLUR_ABOVE
-            tiles.append(Tile(to_rgb(picture.image, show), lines, hidden, flag))
-        paths.append(tiles)
-    film_strip(title, sweep.runs, paths).save(folder / STRIP)
+            image = visible(picture.image, sweep.generator, config)
+            tiles.append(Tile(image, (picture.name, *lines), blur and _is_hidden(p), flag))
+        drawn.append(tiles)
+    film_strip(title, sweep.runs, drawn).save(folder / STRIP)
     return max(seen, default=None)
 
 
-def _report_run(i: int, run: Run, row: Mapping[str, Any], which: Sequence[str]) -> ReportRun:
+def _report_run(sweep: SweepResult, i: int, which: Sequence[str]) -> ReportRun:
     """Run i with those of its images; its caption is about the first of them."""
+    run, row, judges = sweep.runs[i], sweep.table[i], sweep.classifiers
     status = () if row["status"] == "ok" else (row["status"],)
-    place = _place(run) or f"run {i}"
-    images = tuple(ReportImage(image_name(i, w), w, row.get(f"nsfw_{w}")) for w in which)
-    return ReportRun(images, (place, *captions(row, which[0]), *status))
+    images = [ReportImage(image_name(i, w), w, table.sensitive_of(row, judges, w)) for w in which]
+    lines = (_place(run) or f"run {i}", *table.captions(run, row, judges, which[0]), *status)
+    return ReportRun(tuple(images), lines)
 
 
 def _place(run: Run) -> str:
     return " · ".join(filter(None, (run.row, run.column)))
 
 
-def _gallery_note(runs: int, images: str) -> str:
+def _gallery_note(runs: int, which: Sequence[str]) -> str:
     """Say what the report does not show; "" where it shows all."""
-    if not IMAGES[images]:
+    if not which:
         shown = "all" if runs <= PAGE_TILES else f"the first {PAGE_TILES}"
         return (
             f"No image files were written (--images=none): the sheet shows {shown} runs, "
@@ -275,21 +304,21 @@ def _gallery_note(runs: int, images: str) -> str:
     return ""
 
 
-def _write_traces(folder: Path, runs: Sequence[Run], found: Digest) -> str:
+def _write_traces(folder: Path, sweep: SweepResult) -> str:
     """Draw the traces; the file's name, or "" where nothing moved or matplotlib is missing."""
-    if not found.objective.shape[1]:
+    if not sweep.objective.shape[1]:
         return ""
+    runs, found = sweep.runs, sweep.curves
     probabilities: dict[str, np.ndarray] = {}
-    for n in range(max(len(run.terms) for run in runs)):
-        with_term = [i for i, run in enumerate(runs) if n < len(run.terms)]
-        names = {str(runs[i].terms[n]) for i in with_term}
-        curves = [found.curves[i][n] for i in with_term if found.curves[i][n] is not None]
-        if curves:
+    for n in range(max(map(len, found))):
+        with_term = [i for i in range(len(runs)) if n < len(found[i]) and found[i][n] is not None]
+        names = {sweep.table[i][f"target_{n + 1}"] for i in with_term}
+        if with_term:
             label = f"P({names.pop()})" if len(names) == 1 else f"P(target {n + 1})"
-            probabilities[label] = np.stack(curves)
+            probabilities[label] = np.stack([found[i][n] for i in with_term])
     names = [" ".join(filter(None, (r.row, r.column))) or f"seed {r.seed}" for r in runs]
     problem = plot_traces(
-        folder / "traces.png", found.objective, names=names, probabilities=probabilities
+        folder / "traces.png", sweep.objective, names=names, probabilities=probabilities
     )
     if problem:
         print(problem, file=sys.stderr)

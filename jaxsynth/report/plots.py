@@ -1,4 +1,4 @@
-"""Plots of how runs went, by matplotlib, which is an extra: without it the caller is told."""
+"""Plots of finished runs by matplotlib, an extra: without it the caller is told."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def plot_traces(
     title: str = "",
     objective_label: str = "objective",
 ) -> str:
-    """Draws every run's objective, and beside it probabilities, against the step.
+    """Draw every run's objective, and beside it probabilities, against the step.
 
     Few runs get a colour and a legend each, many are thin lines (of more than 300, as many evenly
     spaced ones) with the median of all on top.
@@ -31,9 +31,11 @@ def plot_traces(
       names: one per run.
       probabilities: label -> (runs, steps), values in 0..1; a colour per label.
       threshold: draws a dashed line at this probability.
+      title: heading of the figure.
+      objective_label: of the objective's axis.
 
     Returns:
-      "" when written, else one line that says why not.
+      "" when written, else one line that tells why not.
 
     Raises:
       ValueError: if an array is not (runs, steps) or the names do not match the runs.

@@ -71,7 +71,8 @@ def atlas_pages(
 
     Args:
       title: heading of every page.
-      runs, rows: the runs, a term each, and their rows of the table.
+      runs: a term each.
+      rows: their rows of the table.
       tile: makes a run's tile.
 
     Yields:
@@ -121,7 +122,8 @@ def contact_sheet(
       tiles: in reading order.
       columns: tiles per row.
       title: heading of the page; it wraps to the page's width.
-      row_labels, column_labels: of a grid, e.g. the weights of a sweep; empty for none.
+      row_labels: of a grid, e.g. the weights of a sweep; empty for none.
+      column_labels: likewise.
       side: at which every picture is shown; by default 160 to 192 pixels, by their own size.
 
     Returns:
