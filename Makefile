@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= out/demo
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint docs install clean
 
 install: $(VENV)/.installed
 
@@ -18,7 +18,7 @@ $(VENV)/.tested: $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m experiments.joint --scenes=mountain,iceberg --nsfw_weights=0.5,1,2 \
+	$(BIN)/jaxsynth joint --scenes=mountain,iceberg --nsfw_weights=0.5,1,2 \
 		--seeds=4 --out=$(DEMO_OUT) --overwrite
 
 test: $(VENV)/.tested
@@ -28,6 +28,11 @@ test: $(VENV)/.tested
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

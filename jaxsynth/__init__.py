@@ -1,5 +1,11 @@
 """What does a classifier think of? Activation maximisation on learned priors, in JAX."""
 
+import importlib
+import sys
+import types
+
+__version__ = "0.2.0"
+
 from jaxsynth import recipes
 from jaxsynth.gradient_free import cma_es, ga, sphere_cma
 from jaxsynth.maximize import maximize, sweep
@@ -19,7 +25,9 @@ from jaxsynth.objectives import (
 )
 from jaxsynth.optimizers import Optimizer, langevin, lbfgs
 from jaxsynth.recipes import RECIPES, Recipe
+from jaxsynth.report.pages import report
 from jaxsynth.results import Result, SweepResult, read_results
+from jaxsynth.scoring import score
 
 __all__ = [
     "CAFFE",
@@ -51,8 +59,20 @@ __all__ = [
     "read_results",
     "recipes",
     "register",
+    "report",
     "save_network",
+    "score",
     "sphere_cma",
     "sweep",
     "total_variation",
 ]
+
+# Names of 0.1, for this version.
+_OLD = {"weights": "models.weights", "images": "images", "porting": "porting.port"}
+files = types.ModuleType("jaxsynth.files", "Modules of version 0.1 under their old names.")
+files.__path__ = []
+sys.modules["jaxsynth.files"] = files
+for _old, _new in _OLD.items():
+    _module = importlib.import_module(f"jaxsynth.{_new}")
+    sys.modules[f"jaxsynth.files.{_old}"] = _module
+    setattr(files, _old, _module)

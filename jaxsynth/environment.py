@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from jaxsynth.version import VERSION
+from jaxsynth import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # they decide the numbers
 # glibc's malloc.h: give nothing back to the system, map no single blocks, one heap for all threads
@@ -66,7 +66,7 @@ def keep_memory() -> None:
 def versions() -> dict[str, str]:
     """Return the versions of this package, Python, and what decides the numbers."""
     found = {package: importlib.metadata.version(package) for package in _PACKAGES}
-    return {"jaxsynth": VERSION, "python": platform.python_version()} | found
+    return {"jaxsynth": __version__, "python": platform.python_version()} | found
 
 
 def hardware() -> str:

@@ -1,0 +1,120 @@
+"""The command `jaxsynth`: experiments by name, and what models hold.
+
+jaxsynth                        lists the experiments
+jaxsynth scene --scenes=abbey   one of them, as python -m experiments.scene; --help has its flags
+jaxsynth models                 models that can be named
+jaxsynth blobs NAME             blobs of a model with their shapes
+jaxsynth labels NAME            labels of a classifier, one a line
+"""
+
+import ast
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxsynth.inputs import check_name, printable
+
+_QUESTIONS = {"models": 0, "blobs": 1, "labels": 1}  # and how many names they take
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line.
+
+    Args:
+      argv: the words after `jaxsynth`; by default this process's.
+
+    Returns:
+      The exit code: 0 done, 2 for bad input; that of the experiment.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _carry_out(words[:1] or ["--help"], words[1:])
+    except ValueError as error:
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _carry_out(command: list[str], rest: list[str]) -> int:
+    [name] = command
+    if name in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if name in _QUESTIONS:
+        if len(rest) != _QUESTIONS[name]:
+            raise ValueError(
+                f"jaxsynth {name} takes {'a model' if _QUESTIONS[name] else 'no word'}"
+            )
+        print(_answer(name, *rest), flush=True)
+        return 0
+    package, found = _experiments()
+    check_name("experiment", name, found)
+    return _run(f"{package}.{name}", name, rest)
+
+
+def _run(module_name: str, name: str, rest: list[str]) -> int:
+    sys.argv = [f"jaxsynth {name}", *rest]
+    module = importlib.import_module(module_name)
+    sys.modules["__main__"].__doc__ = module.__doc__  # what --help says
+    launch = importlib.import_module(module_name.rpartition(".")[0] + ".launch")
+    if hasattr(module, "Flags"):
+        launch.run_experiment(module.main, module.Flags)
+    launch.run_main(module.main)
+
+
+def _experiments() -> tuple[str, dict[str, Path]]:
+    """Find the launchers: their package, and name -> file.
+
+    They are in this package where it is installed, and beside it in a checkout.
+    """
+    package = "jaxsynth.experiments"
+    if importlib.util.find_spec(package) is None:
+        package, checkout = "experiments", str(Path(__file__).parents[1])
+        if checkout not in sys.path:
+            sys.path.insert(0, checkout)
+    folders = importlib.import_module(package).__path__[:1]  # of a checkout not benchmarks/ too
+    files = {
+        m.name: Path(m.module_finder.path, f"{m.name}.py") for m in pkgutil.iter_modules(folders)
+    }
+    return package, {name: path for name, path in files.items() if _is_launcher(path)}
+
+
+def _is_launcher(path: Path) -> bool:
+    return path.is_file() and 'if __name__ == "__main__":' in path.read_text("utf-8")
+
+
+def _help() -> str:
+    _, found = _experiments()
+    docs = {
+        name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for name, path in found.items()
+    }
+    width = max(map(len, docs))
+    lines = [f"  {name:<{width}}  {(doc or '').split(chr(10))[0]}" for name, doc in docs.items()]
+    return "\n".join([(__doc__ or "").strip(), "", "experiments:", *lines])
+
+
+def _answer(question: str, *names: str) -> str:
+    from jaxsynth.models import registry
+    from jaxsynth.models.base import Classifier
+    from jaxsynth.report.tables import format_table
+
+    if question == "models":
+        rows = [{"name": n, "what": registry.describe(n)} for n in registry.available()]
+        return format_table(rows)
+    model = registry.load(names[0])
+    if question == "blobs":
+        shapes = {blob: " x ".join(map(str, shape)) for blob, shape in model.shapes.items()}
+        return format_table([{"blob": blob, "shape": shape} for blob, shape in shapes.items()])
+    if not isinstance(model, Classifier):
+        raise ValueError(f"{names[0]} is a generator: only classifiers have labels")
+    return "\n".join(map(printable, model.class_names))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,3 +1,0 @@
-"""Version of the package; `pyproject.toml` reads it from here."""
-
-VERSION = "0.1.0"
