@@ -1,17 +1,37 @@
-"""The documents name only commands, flags, files and pictures that exist."""
+"""The documents are true: their Python runs, their commands, flags, links and names exist."""
 
+import dataclasses
+import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from tiny import random_params, tiny_networks
+
+from jaxsynth.models import registry
+from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
+from jaxsynth.models.weights import read_info
+from jaxsynth.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD_NOTES.md"]
-DOCUMENTS += [ROOT / folder / "README.md" for folder in ("ported_params", "benchmarks")]
+DOCS = ROOT / "docs"
+GUIDES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+NOTES = [ROOT / f"{name}.md" for name in ("BUILD_NOTES", "CHANGELOG", "CONTRIBUTING")]
+NOTES += [ROOT / folder / "README.md" for folder in ("ported_params", "benchmarks")]
+DOCUMENTS = [*GUIDES, *NOTES]
+LARGEST = {"README.md": 6_000, "BUILD_NOTES.md": 12_000}  # bytes
+QUESTIONS = {"models", "blobs", "labels"}  # of the command jaxsynth, beside the experiments
+COMMAND = re.compile(r"(?:python -m experiments\.|\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PAGES = {"init_image", "show", "devices", "continue_from"}
 REFUSED = {  # of the flags of a run
     "benchmark_optimizers": {"recipe", "steps", "balance", "precision", "save_seconds", *_PAGES},
@@ -21,56 +41,156 @@ REFUSED = {  # of the flags of a run
     "random_samples": {"recipe", "steps", "prior", "balance", "encoder", "save_seconds"}
     | {"init_image", "continue_from", "extend_steps", "record_codes"},
 }
-COMMAND = re.compile(r"python -m experiments\.(\w+)((?:[^\n`\\]|\\\n)*)")
 
 
-def commands() -> list[tuple[str, str, str]]:
-    texts = [*DOCUMENTS, *sorted((ROOT / "experiments").glob("*.py"))]
-    texts += sorted((ROOT / "benchmarks").glob("*.py"))
-    return sorted(
-        {
-            (path.name, *found.groups())
-            for path in texts
-            for found in COMMAND.finditer(path.read_text())
-        }
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# ---- Python
+
+
+def python_blocks(path: Path) -> list[str]:
+    return [text for kind, text in BLOCK.findall(path.read_text()) if kind == "python"]
+
+
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """Tiny networks under the names of the shipped ones, recipes of two steps, a folder of files.
+
+    Blobs and labels are those of the shipped networks.
+    """
+    tiny = tiny_networks()
+    config = AlexNetConfig(
+        size=16,
+        convs=tuple(Conv(f"conv{i}", 16, 3, 2 if i in (1, 3) else 1, 1) for i in range(1, 6)),
+        dense=(("fc6", 12),),
+        classes=len(read_info("pocket_places").labels),
     )
+    info = NetworkInfo("pocket_places", config, read_info("pocket_places").labels)
+    places = build_network(info, random_params(config, 5, 0.3))
+    upper = np.linspace(2, 6, 12).astype(np.float32)
+    code = CodeStats(upper, upper / 3, upper / 6)
+    info = dataclasses.replace(tiny["generator"].info, network="pocket_generator")
+    generator = registry.to_model(tiny["generator"]._replace(info=info, code=code))
+    generator = dataclasses.replace(generator, encoder=registry.to_model(places))
+    made = {
+        "pocket_generator": lambda: generator,
+        "pocket_places": lambda: registry.to_model(places),
+        "open_nsfw": lambda: registry.to_model(tiny["nsfw"], "open_nsfw"),
+    }
+    monkeypatch.setattr(registry, "_made", made)
+    for name, recipe in list(RECIPES.items()):
+        monkeypatch.setitem(RECIPES, name, dataclasses.replace(recipe, steps=2))
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 3), np.uint8)
+    Image.fromarray(pixels).save("photo.jpg")
+
+
+@pytest.mark.parametrize("path", [p for p in GUIDES if python_blocks(p)], ids=name_of)
+def test_python_runs(path, shipped):
+    names = {"__name__": "__main__"}
+    for text in python_blocks(path):
+        exec(compile(text, name_of(path), "exec"), names)  # one page is one session
+
+
+def test_every_name_of_the_api_exists():
+    text = (DOCS / "api.md").read_text()
+    for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
+        assert pkgutil.resolve_name(name).__doc__, name
+    for members in re.findall(r"^::: (\S+)\n    options:\n      members: \[(.*)\]$", text, re.M):
+        for name in members[1].split(", "):
+            assert hasattr(importlib.import_module(members[0]), name), name
+
+
+# ---- commands
+
+
+def commands() -> dict[str, list[tuple[str, str]]]:
+    """Experiment -> (document, rest of the command) of all that documents and modules name."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    modules = (
+        path for name in ("experiments", "benchmarks") for path in (ROOT / name).glob("*.py")
+    )
+    for path in [*DOCUMENTS, *sorted(modules)]:
+        text = path.read_text()
+        if path.suffix == ".md":  # its code: prose may say that jaxsynth shows something
+            code = [block for kind, block in BLOCK.findall(text) if kind != "python"]
+            code += re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (.*)$", text, re.MULTILINE)
+            text = "\n".join(code)
+        for experiment, rest in COMMAND.findall(text):
+            found.setdefault(experiment, []).append((path.name, rest))
+    return found
 
 
 @cache
 def flags_of(experiment: str) -> set[str]:
     env = dict(os.environ, PYTHONPATH=str(ROOT))
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{experiment}", "--help"],
-        capture_output=True,
-        text=True,
-        env=env,
-    )
+    command = [sys.executable, "-m", f"experiments.{experiment}", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     names = re.findall(r"^  (?:-\w,)?--(\[no\])?([\w]+)", done.stdout, re.MULTILINE)
     return {name for _, name in names} | {f"no{name}" for no, name in names if no}
 
 
-@pytest.mark.parametrize(("document", "experiment", "rest"), commands())
-def test_every_command_exists_with_its_flags(document, experiment, rest):
-    places = [ROOT / folder / f"{experiment}.py" for folder in ("experiments", "benchmarks")]
-    assert any(path.is_file() for path in places), document
-    used = {name.partition("=")[0] for name in re.findall(r"--([\w]+(?==|\s|$|\]))", rest)}
-    assert used <= flags_of(experiment), (document, used - flags_of(experiment))
-
-
-@pytest.mark.parametrize("experiment", REFUSED)
-def test_help_lists_no_flag_that_is_refused(experiment):
+@pytest.mark.parametrize("experiment", sorted({*commands(), *REFUSED} - QUESTIONS - {"NAME"}))
+def test_every_command_exists_with_its_flags(experiment):
     listed = flags_of(experiment)
-    assert {"out", "resume", "generator"} <= listed
-    assert not listed & REFUSED[experiment]
+    for document, rest in commands().get(experiment, []):
+        used = {name.partition("=")[0] for name in re.findall(r"--([\w]+(?==|\s|$|\]))", rest)}
+        assert used - {"help"} <= listed, (document, used - listed)
+    if experiment in REFUSED:
+        assert {"out", "resume", "generator"} <= listed
+        assert not listed & REFUSED[experiment]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_link_and_picture_exists(document):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
-        assert (document.parent / target).exists(), target
+def test_make_has_the_targets_that_documents_name():
+    rules = (ROOT / "Makefile").read_text()
+    for path in DOCUMENTS:
+        for target in re.findall(r"(?:^|`)make (\w+)", path.read_text(), re.MULTILINE):
+            assert re.search(rf"^{target}:", rules, re.MULTILINE), (path.name, target)
+
+
+def test_extras_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for path in DOCUMENTS:
+        for names in re.findall(r"install -e '\.\[([\w,]+)\]'", path.read_text()):
+            assert set(names.split(",")) <= set(extras["optional-dependencies"]), path
+
+
+# ---- links, sizes
+
+
+def slugs(path: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub and mkdocs make them."""
+    text = BLOCK.sub("", path.read_text())
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_link_and_anchor_exists(path):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^):]*))?\)", path.read_text()):
+        other = (path.parent / target).resolve() if target else path
+        assert other.exists(), target
+        if DOCS in path.parents:
+            assert other == DOCS or DOCS in other.parents, f"{target} is not part of the site"
+        if anchor:
+            assert anchor in slugs(other), (target, anchor)
+
+
+def test_every_page_is_in_the_navigation():
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    assert sorted(re.findall(r"[\w/]+\.md", nav)) == sorted(
+        path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")
+    )
+
+
+def test_documents_are_short():
+    for name, most in LARGEST.items():
+        assert len((ROOT / name).read_bytes()) <= most, name
 
 
 def test_no_document_has_an_unfilled_place():
-    for document in DOCUMENTS:
-        assert not re.findall(r"\b(?:TODO|TBD|[A-Z]+_TABLE)\b", document.read_text()), document
+    for path in DOCUMENTS:
+        assert not re.findall(r"\b(?:TODO|TBD|[A-Z]+_TABLE)\b", path.read_text()), path

@@ -10,8 +10,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from jaxsynth.disk import write_atomic
-from jaxsynth.inputs import printable
+from jaxsynth.disk import write_whole
+
+
+def printable(text: str) -> str:
+    """Escape the control, bidirectional and undecodable characters of a text: it is one line."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def format_value(value: Any) -> str:
@@ -54,7 +60,10 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
     columns = column_order(rows)
     writer.writerow(columns)
     writer.writerows([format_value(row.get(c)) for c in columns] for row in rows)
-    write_atomic(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
+    write_whole(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+write_metrics = write_csv  # until all callers say write_csv
 
 
 def column_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
