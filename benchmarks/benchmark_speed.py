@@ -18,6 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks.checks import check_flags_only, parse_counts, parse_some_of
 from benchmarks.speed.compare import COMPILED, TORCH, Limits, Measured
 from benchmarks.speed.table import second_rows, speed_rows
 from benchmarks.speed_cases import (
@@ -27,7 +28,7 @@ from benchmarks.speed_cases import (
     measure_case,
     measure_machine,
 )
-from experiments.launch import check_flags_only, command_line, parse_counts, parse_some_of, run_main
+from experiments.launch import command_line, run_main
 from jaxsynth.disk import write_whole
 from jaxsynth.report.tables import format_markdown, write_metrics
 from jaxsynth.runs.folder import lock

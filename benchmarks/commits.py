@@ -20,9 +20,10 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks.checks import check_flags_only, parse_counts, parse_some_of
 from benchmarks.speed.table import commit_rows
 from benchmarks.speed_cases import CASES
-from experiments.launch import check_flags_only, command_line, parse_counts, parse_some_of, run_main
+from experiments.launch import command_line, run_main
 from jaxsynth.disk import write_whole
 from jaxsynth.environment import machine_line
 from jaxsynth.report.tables import format_markdown

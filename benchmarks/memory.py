@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from benchmarks.checks import check_flags_only, parse_counts
 from experiments.common import NSFW, PLACES
-from experiments.launch import check_flags_only, command_line, parse_counts, run_main
+from experiments.launch import command_line, run_main
 from jaxsynth.disk import write_whole
 from jaxsynth.environment import machine_line
 from jaxsynth.models.alexnet import AlexNetConfig, Conv

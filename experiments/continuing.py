@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsynth.maximize import Run
 from jaxsynth.objectives import GENERATOR, parse
 from jaxsynth.recipes import Recipe
+from jaxsynth.results import Run
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_config
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import optax
 
 from jaxsynth.inputs import option, parse_seeds
-from jaxsynth.maximize import Settings
 from jaxsynth.models.base import Generator
 from jaxsynth.optimizers import OPTIMIZERS
+from jaxsynth.problem import Settings
 from jaxsynth.recipes import RECIPES, Recipe, check_recipe, make_recipe
 from jaxsynth.report.film_strip import path_steps
 from jaxsynth.runs.folder import IMAGES

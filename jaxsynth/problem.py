@@ -36,7 +36,11 @@ class Settings:
         "", "An optimizer by name instead of the recipe's, such as cma_es or lbfgs."
     )
     balance: str = option(
-        "image", "How gradients of several classifiers are joined.", among=BALANCES
+        "image",
+        "How gradients of several classifiers are joined: each image-space gradient divided by its "
+        "own mean |g| (image), the same in code space (code), plainly added (sum), or in turns "
+        "(alternate).",
+        among=BALANCES,
     )
     batch: int = option(0, "Codes a compiled chunk; 0 for 8 on CPU, 64 on accelerators.", low=0)
     precision: str = option(

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from jaxsynth.images import read_image
+from jaxsynth.inputs import printable
 from jaxsynth.maximize import Run
 from jaxsynth.objectives import Objective
 from jaxsynth.report.pages import Page, ReportImage, ReportRun, contact_pages, write_page
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces
 from jaxsynth.report.sheet import Tile, contact_sheet
-from jaxsynth.report.tables import format_table, printable, write_csv
+from jaxsynth.report.tables import format_table, write_csv
 
 EVIL = """<script>alert("x")</script> & 'quoted' </title>"""
 

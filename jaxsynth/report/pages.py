@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -17,7 +17,14 @@ from jaxsynth.images import write_png
 from jaxsynth.models.base import Classifier
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.plots import plot_traces
-from jaxsynth.report.sheet import CONTACT_SHEET, PAGE_TILES, DrawTile, Tile, contact_sheet, layout
+from jaxsynth.report.sheet import (
+    CONTACT_SHEET,
+    PAGE_TILES,
+    DrawTile,
+    Tile,
+    contact_pages,
+    place_of,
+)
 from jaxsynth.report.tables import column_order, format_value, write_csv
 from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name
@@ -228,24 +235,6 @@ def _contact_pages(sweep: SweepResult) -> DrawSheet:
     return lambda title, runs, rows, tile: contact_pages(title, runs, rows, tile, said)
 
 
-def contact_pages(
-    title: str,
-    runs: Sequence[Run],
-    rows: Rows,
-    tile: DrawTile,
-    said: Callable[[int, Mapping[str, Any]], tuple[str, ...]],
-) -> Iterator[tuple[str, Image.Image]]:
-    """Draw the contact sheet: every run, or the first of them, with what is said of it."""
-    order, columns, row_labels, column_labels = layout([(r.row, r.column) for r in runs])
-    if len(order) < len(runs):
-        title = f"{title} (first {len(order)} of {len(runs)} runs)"
-    tiles = []
-    for i in order:
-        place = () if row_labels else filter(None, [_place(runs[i])])  # a grid's labels say it
-        tiles.append(tile(i, (*place, *said(i, rows[i]))))
-    yield CONTACT_SHEET, contact_sheet(tiles, columns, title, row_labels, column_labels)
-
-
 def write_strip(
     sweep: SweepResult,
     paths: Sequence[Sequence[Picture]],
@@ -280,12 +269,8 @@ def _report_run(sweep: SweepResult, i: int, which: Sequence[str]) -> ReportRun:
     run, row, judges = sweep.runs[i], sweep.table[i], sweep.classifiers
     status = () if row["status"] == "ok" else (row["status"],)
     images = [ReportImage(image_name(i, w), w, table.sensitive_of(row, judges, w)) for w in which]
-    lines = (_place(run) or f"run {i}", *table.captions(run, row, judges, which[0]), *status)
+    lines = (place_of(run) or f"run {i}", *table.captions(run, row, judges, which[0]), *status)
     return ReportRun(tuple(images), lines)
-
-
-def _place(run: Run) -> str:
-    return " · ".join(filter(None, (run.row, run.column)))
 
 
 def _gallery_note(runs: int, which: Sequence[str]) -> str:

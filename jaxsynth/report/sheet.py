@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from jaxsynth.report.tables import printable
+from jaxsynth.inputs import printable
 
 CONTACT_SHEET = "contact_sheet.png"
 PAGE_TILES = 400  # a larger sheet is no longer a page
@@ -39,7 +39,7 @@ class Tile(NamedTuple):
 DrawTile = Callable[[int, Sequence[str]], Tile]  # a run's number and its caption -> its tile
 
 
-class Layout(NamedTuple):
+class _Layout(NamedTuple):
     """Runs on a contact sheet: their order, tiles per row, and the labels of a full grid."""
 
     order: list[int]
@@ -48,7 +48,7 @@ class Layout(NamedTuple):
     column_labels: list[str]
 
 
-def layout(places: Sequence[tuple[str, str]]) -> Layout:
+def _layout(places: Sequence[tuple[str, str]]) -> _Layout:
     """Lay out runs by their (row, column): a grid if they fill one of at most 40 columns.
 
     Of more than `PAGE_TILES` runs the first rows are shown.
@@ -58,10 +58,33 @@ def layout(places: Sequence[tuple[str, str]]) -> Layout:
     full = len(numbers) == len(places) == len(rows) * len(columns)
     if not (full and any(rows) and len(columns) <= _MOST_COLUMNS):
         width = min(_COLUMNS, len(places))
-        return Layout(list(range(min(len(places), PAGE_TILES))), width, [], [])
+        return _Layout(list(range(min(len(places), PAGE_TILES))), width, [], [])
     rows = rows[: PAGE_TILES // len(columns)]
     order = [numbers[row, column] for row in rows for column in columns]
-    return Layout(order, len(columns), rows, columns)
+    return _Layout(order, len(columns), rows, columns)
+
+
+def contact_pages(
+    title: str,
+    runs: Sequence[Any],
+    rows: Sequence[Mapping[str, Any]],
+    tile: DrawTile,
+    said: Callable[[int, Mapping[str, Any]], tuple[str, ...]],
+) -> Iterator[tuple[str, Image.Image]]:
+    """Draw the contact sheet: every run, or the first of them, with what is said of it."""
+    order, columns, row_labels, column_labels = _layout([(r.row, r.column) for r in runs])
+    if len(order) < len(runs):
+        title = f"{title} (first {len(order)} of {len(runs)} runs)"
+    tiles = []
+    for i in order:
+        place = () if row_labels else filter(None, [place_of(runs[i])])  # a grid's labels say it
+        tiles.append(tile(i, (*place, *said(i, rows[i]))))
+    yield CONTACT_SHEET, contact_sheet(tiles, columns, title, row_labels, column_labels)
+
+
+def place_of(run: Any) -> str:
+    """Return the row and column of a run as one line."""
+    return " · ".join(filter(None, (run.row, run.column)))
 
 
 def atlas_pages(

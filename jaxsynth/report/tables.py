@@ -10,14 +10,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from jaxsynth.disk import write_whole
-
-
-def printable(text: str) -> str:
-    """Escape the control, bidirectional and undecodable characters of a text: it is one line."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+from jaxsynth.disk import write_atomic
+from jaxsynth.inputs import printable
 
 
 def format_value(value: Any) -> str:
@@ -60,10 +54,7 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
     columns = column_order(rows)
     writer.writerow(columns)
     writer.writerows([format_value(row.get(c)) for c in columns] for row in rows)
-    write_whole(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
-
-
-write_metrics = write_csv  # until all callers say write_csv
+    write_atomic(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def column_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
