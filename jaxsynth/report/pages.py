@@ -15,6 +15,7 @@ from jaxsynth import table
 from jaxsynth.disk import write_atomic
 from jaxsynth.images import write_png
 from jaxsynth.models.base import Classifier
+from jaxsynth.models.registry import load
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.sheet import (
@@ -27,7 +28,7 @@ from jaxsynth.report.sheet import (
 )
 from jaxsynth.report.tables import column_order, format_value, write_csv
 from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, visible
-from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name
+from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
 
 CONTENT_NOTE = (
     "These images were generated, not photographed: they show what a classifier responds to, and "
@@ -163,7 +164,7 @@ def report(
     It blurs images that a classifier scores above 0.5 as sensitive until they are clicked.
 
     Args:
-      runs: finished runs, or the folder that holds them.
+      runs: finished runs, or the folder that holds them, whose models `load` finds by name.
       folder: where the pages go.
       title: heading of the pages.
       note: stands above the gallery.
@@ -174,7 +175,7 @@ def report(
     Returns:
       The rows of the table, and the names of the pictures that were drawn.
     """
-    sweep = runs if isinstance(runs, SweepResult) else read_results(runs)
+    sweep = runs if isinstance(runs, SweepResult) else _read(Path(runs).expanduser())
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     rows, which = sweep.table, _image_files(sweep, folder)
@@ -210,6 +211,15 @@ def report(
     )
     write_page(folder / "report.html", page)
     return Pages(rows, summary, [*sheets, *filter(None, [strip])])
+
+
+def _read(folder: Path) -> SweepResult:
+    """Read a folder with the models that it names."""
+    networks = read_config(folder).get("networks", {})
+    generator, *classifiers = (
+        load(record["name"]).named(role) for role, record in networks.items()
+    )
+    return read_results(folder, generator, classifiers)
 
 
 def _image_files(sweep: SweepResult, folder: Path) -> tuple[str, ...]:

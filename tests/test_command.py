@@ -1,0 +1,96 @@
+"""The command `jaxsynth`: experiments, models, blobs, labels; pages without a launcher."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launching import environment
+from PIL import Image
+from tiny import LABELS, save_tiny_networks
+
+import jaxsynth as js
+from jaxsynth.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("command")
+    save_tiny_networks(folder)
+    return folder
+
+
+def test_the_command_lists_experiments_and_models(capsys):
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    for name in ("scene", "joint", "score", "train_generator"):
+        assert f"\n  {name} " in listed
+    assert "common" not in listed and "benchmark_speed" not in listed
+    assert main(["models"]) == 0
+    assert "pocket_places" in capsys.readouterr().out
+
+
+def test_blobs_and_labels_of_a_model(folder, capsys):
+    assert main(["blobs", f"{folder}/places.safetensors"]) == 0
+    assert "conv2_pre  8 x 8 x 8" in capsys.readouterr().out
+    assert main(["labels", f"{folder}/places.safetensors"]) == 0
+    assert tuple(capsys.readouterr().out.split()) == LABELS
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["scen"], "did you mean scene"),
+        (["blobs"], "takes a model"),
+        (["models", "x"], "takes no word"),
+        (["blobs", "nothing"], "'nothing'"),
+        (["labels", "{folder}/generator.safetensors"], "is a generator"),
+    ],
+)
+def test_a_wrong_word_is_one_line(folder, capsys, words, said):
+    assert main([word.format(folder=folder) for word in words]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1 and said in line
+
+
+def test_an_experiment_runs_from_anywhere(folder, tmp_path):
+    models = [f"--{role}={folder}/{role}.safetensors" for role in ("generator", "places", "nsfw")]
+    given = [*models, "--scenes=abbey", "--seeds=1", "--steps=1", "--noprogress"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxsynth", "scene", *given],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "out" / "scene" / "config.json").read_text())
+    assert config["command"].startswith("jaxsynth scene --generator=")
+
+
+def test_pages_of_runs_in_memory_and_in_a_folder(folder, tmp_path):
+    generator = js.load(folder / "generator.safetensors")
+    nsfw = js.load(folder / "nsfw.safetensors").named("nsfw")
+    places = js.load(folder / "places.safetensors").named("places")
+    recipe = js.recipes.goh(steps=2)
+    goals = {name: places.log_prob(name) for name in LABELS[:2]}
+    runs = js.sweep(goals, generator, seeds=2, recipe=recipe, classifiers=[nsfw])
+    pages = js.report(runs, tmp_path / "memory", title="Two scenes")
+    assert pages.pictures == ["contact_sheet.png"] and len(pages.rows) == 4
+    text = (tmp_path / "memory" / "report.html").read_text()
+    assert text.count("<figure") == 4 and "Two scenes" in text and "config.json" not in text
+    assert len(list((tmp_path / "memory" / "images").iterdir())) == 8
+
+    where = {"folder": tmp_path / "saved", "recipe": recipe, "classifiers": [nsfw]}
+    js.sweep(goals, generator, seeds=2, **where)
+    js.report(tmp_path / "saved", tmp_path / "saved")
+    for name in ("contact_sheet.png", "images/run00003_best.png"):
+        with (
+            Image.open(tmp_path / "memory" / name) as one,
+            Image.open(tmp_path / "saved" / name) as other,
+        ):
+            one.load(), other.load()
+    assert "config.json" in (tmp_path / "saved" / "report.html").read_text()
