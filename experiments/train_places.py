@@ -1,56 +1,52 @@
-r"""Trains the pocket scene network, or the judge, and exports it.
+r"""Trains the pocket scene network, or a judge, and exports it.
 
   python -m experiments.train_places --data=DIR --images=600000 --out=out/places
   python -m experiments.train_places --data=DIR --network=pocket_judge --seed=1 --images=600000
 
-The scene network is another classifier (--trunk), fine-tuned with a fresh last layer; the judge is
+The scene network is another classifier (--trunk), fine-tuned with a fresh last layer. The judge is
 a residual network from fresh weights. DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per
 class inside) or class folders. The same command resumes a run that was stopped. Writes
 OUT/NETWORK.safetensors.
 """
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from absl import logging
-
 from jaxsynth.environment import cache_dir, keep_compiled
-from jaxsynth.training.loop import LoopConfig
-from jaxsynth.training.scene_run import SceneRun, train_scene
+from jaxsynth.training.finetune import FineTuning
+from jaxsynth.training.loop import format_line
+from jaxsynth.training.scene import SceneTraining
+from jaxsynth.training.scene_run import JUDGE, SceneRun, train_scene
 
+from .flags import changes_of
 from .launch import run_experiment
 
-Flags = SceneRun
+say = partial(print, flush=True)
 
 
-def carry_out(train: Callable[..., tuple[Path, dict[str, float]]], run: Any, name: str) -> int:
-    """Train with these settings, and print the file and its metrics.
+@dataclasses.dataclass(frozen=True)
+class Flags(SceneRun):
+    """A run; of `tuning` only what is typed, since the judge has other defaults."""
 
-    Args:
-      train: takes the settings, and a function that prints a line.
-      run: the settings; without --out the folder is out/NAME.
-      name: of the launcher.
-    """
-    logging.set_verbosity(logging.WARNING)  # orbax tells every step of every save
-    keep_compiled(run.cache or cache_dir())
-    if run.loop.out == LoopConfig.out:
-        loop = dataclasses.replace(run.loop, out=Path("out") / name)
-        run = dataclasses.replace(run, loop=loop)
-    path, metrics = train(run, say)
-    say(f"wrote {path}: " + ", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
+    tuning: dict[str, Any] = changes_of(FineTuning)
+
+
+def main(flags: Flags) -> int:
+    """Train a scene network or a judge."""
+    keep_compiled(flags.cache or cache_dir())
+    fields = {field.name: getattr(flags, field.name) for field in dataclasses.fields(SceneRun)}
+    typed = fields.pop("tuning")
+    if flags.network == JUDGE:
+        of_judge = {field.name for field in dataclasses.fields(SceneTraining)}
+        if wrong := sorted(typed.keys() - of_judge):
+            raise ValueError(f"--{wrong[0]} has no effect with --network={JUDGE}: leave it away")
+        fields["training"] = SceneTraining(**typed)
+    else:
+        fields["tuning"] = FineTuning(**typed)
+    path, metrics = train_scene(SceneRun(**fields), say)
+    say(format_line(f"wrote {path}", metrics))
     return 0
-
-
-def say(line: str) -> None:
-    """Print a line at once, also into a file."""
-    print(line, flush=True)
-
-
-def main(run: SceneRun) -> int:
-    """Train the scene network or the judge."""
-    return carry_out(train_scene, run, "train_places")
 
 
 if __name__ == "__main__":
