@@ -383,7 +383,7 @@ def test_wrong_sweeps_are_refused(networks):
         synthesize(networks, runs_of(1), Sweep(SHORT, balance="even"))
     swapped = {"generator": networks["places"], "places": networks["generator"]}
     with pytest.raises(ValueError, match="expected a generator"):
-        synthesize(swapped, runs_of(1), Sweep(SHORT))
+        synthesize(swapped, [Run(0, ())], Sweep(SHORT))
 
 
 def test_unused_activations_cost_nothing(networks):

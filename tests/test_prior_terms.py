@@ -13,6 +13,7 @@ from short import (
     Sweep,
     Term,
     encode,
+    parse_term,
     plan,
     problem_of,
     steps_of,
@@ -28,7 +29,6 @@ from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.weights import load_encoder, save_network
 from jaxsynth.recipes import RECIPES
-from jaxsynth.terms import parse_term, system_shapes
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 RISK = Term("nsfw", "fc8", (1,), 0.5, "NSFW")
@@ -148,7 +148,7 @@ def test_the_encoder_neither_judges_nor_is_weighed(networks):
     result = synthesize(networks, runs_of([0, 1]), settings)
     assert set(result.last.watched) == set(result.watched) == {"places", "nsfw"}
     with pytest.raises(ValueError, match="network 'encoder' does not exist"):
-        parse_term("encoder:fc6:0:1", networks, system_shapes(networks))
+        parse_term("encoder:fc6:0:1", networks)
 
 
 def test_wrong_encoders_are_refused(networks):
