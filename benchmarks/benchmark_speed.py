@@ -30,7 +30,7 @@ from benchmarks.speed_cases import (
 )
 from experiments.launch import command_line, run_main
 from jaxsynth.disk import write_whole
-from jaxsynth.report.tables import format_markdown, write_metrics
+from jaxsynth.report.tables import format_markdown, write_csv
 from jaxsynth.runs.folder import lock
 
 _PEERS = {"none": (), TORCH: (TORCH,), COMPILED: (TORCH, COMPILED)}
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         for one in _measure_all(cases, precisions, batches):
             measured.append(one)
             print(_line(one), flush=True)
-            write_metrics(folder / "speed.csv", second_rows(measured))
+            write_csv(folder / "speed.csv", second_rows(measured))
             write_whole(folder / "speed.md", _page(measured, machine, limits).encode())
     print(f"wrote {folder / 'speed.md'}")
     return 0
