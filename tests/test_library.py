@@ -268,6 +268,11 @@ def test_a_folder_resumes_from_python_and_is_the_launchers(gen, places, nsfw, we
     folder = tmp_path / "run"
     whole = js.sweep(objectives, gen, folder=folder, title="two scenes", **how)
     assert whole.folder == folder and not (folder / "unfinished").exists()
+    js.report(whole, folder)
+    left = {"report.html", "contact_sheet.png", "metrics.csv", "config.json"}
+    assert left <= {path.name for path in folder.iterdir()}
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.count("<img") >= 6 and "seed 2" in page
     again = js.sweep(objectives, gen, folder=folder, resume=True, **how)
     memory = js.sweep(objectives, gen, **how)
     jax.tree.map(np.testing.assert_array_equal, again.arrays, memory.arrays)
@@ -344,6 +349,15 @@ def test_runs_continue_from_finished_ones(gen, places, tmp_path):
     np.save(tmp_path / "codes.npy", first.codes)
     file = js.maximize(places.logit(0), gen, init=tmp_path / "codes.npy", **SMALL)
     np.testing.assert_array_equal(file.codes, many[:2].codes)
+
+
+def test_pages_of_runs_in_memory_and_scores_of_files(gen, places, nsfw, photo, tmp_path):
+    runs = js.sweep(places.logit(0), gen, seeds=2, classifiers=[nsfw], **SMALL)
+    js.report(runs, tmp_path / "pages", title="two runs")
+    assert "two runs" in (tmp_path / "pages" / "report.html").read_text("utf-8")
+    runs[0].save(tmp_path / "one.png")
+    [made, read] = js.score([tmp_path / "one.png", photo], [places, nsfw])
+    assert not made.error and not read.error and set(made.values) == {"places", "nsfw"}
 
 
 # ---- what cannot work
