@@ -4,7 +4,7 @@
   python -m experiments.evaluate_prior --figures=scenes --data=DIR --steps=40 --out=out/steps40
 
 DIR is as for the trainers; its validation photographs are used. The judge is a scene network that
-no objective ever saw. Groups of figures, `all` or some of them:
+no objective knows. Groups of metrics, `all` or some of them:
 
   network    scene network: top-1, top-5, whether it names a moved or noisy photograph alike
   inversion  E(G(E(x))) against E(x): category, cosine; G(E(x)) against x
@@ -23,33 +23,41 @@ and joint take about 0.02 s per run and step.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.environment import cache_dir
 from jaxsynth.evaluation.groups import JUDGE
 from jaxsynth.evaluation.looks import Pair
 from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
 from jaxsynth.inputs import choose_units, option, parse_seeds
+from jaxsynth.maximize import Run, Settings
 from jaxsynth.models.base import Generator
-from jaxsynth.models.network import Network
-from jaxsynth.models.registry import to_model
-from jaxsynth.models.weights import file_record, load_encoder, load_network, read_info
-from jaxsynth.short import Run, Sweep
+from jaxsynth.models.registry import load, load_encoder
+from jaxsynth.objectives import Objective
+from jaxsynth.runs.keep import Keeping
 from jaxsynth.system import ENCODER, GENERATOR
 
-from .common import PLACES, TARGETS, encoder_name
-from .launch import command_line, resumable, run_experiment
-from .objectives import (
-    BALANCE_SCENES,
-    SCENE_TARGET,
-    joint_runs,
-    nsfw_runs,
-    scene_runs,
-    sfw_runs,
+from .common import (
+    NONE,
+    NSFW,
+    PLACES,
+    TARGETS,
+    Models,
+    encoder_name,
+    load_classifier,
+    load_models,
 )
+from .joint import joint_runs
+from .launch import command_line, resumable, run_experiment
+from .nsfw import nsfw_runs
 from .random_samples import still
-from .run_flags import OF_A_KEPT_RUN, RunFlags, check_together, make_settings
+from .run_flags import OF_A_KEPT_RUN, RunFlags
+from .scene import scene_runs
+from .sfw import sfw_runs
+
+_JOINT = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +68,16 @@ class Flags(RunFlags):
     WHY = "which has sweeps and pages of its own"
 
     figures: tuple[str, ...] = option(("all",), f"all, or some of {', '.join(GROUPS)}.")
-    data: Path | None = option(None, "Folder of zips or class folders, with a val split.")
-    cache: Path | None = option(None, "Decoded images; default $JAXSYNTH_CACHE.")
+    data: str | None = option(None, "Folder of zips or class folders, with a val split.")
+    cache: str | None = option(None, "Folder of decoded images; by default $JAXSYNTH_CACHE.")
     judge: str = option("pocket_judge", "Independent scene network: a name or file.")
     baseline_generator: str | None = option(None, "Another generator, for frechet.")
     baseline_encoder: str | None = option(None, "Its encoder; by default the one that it names.")
     scenes: tuple[str, ...] = option(("all",), "Categories of the scenes group.")
     scene_target: str = option(
-        SCENE_TARGET, "Which function of the neuron scenes maximises.", among=TARGETS
+        "log_prob", "Which function of the neuron scenes maximises.", among=TARGETS
     )
-    joint_scenes: tuple[str, ...] = option(BALANCE_SCENES, "Those of joint.")
+    joint_scenes: tuple[str, ...] = option(_JOINT, "Categories of the joint group.")
     scene_seeds: str = option("4", "Seeds per category of scenes.")
     nsfw_seeds: str = option("64", "Seeds of either end of nsfw.")
     joint_seeds: str = option("16", "Seeds per scene of joint.")
@@ -77,42 +85,38 @@ class Flags(RunFlags):
 
 
 def main(flags: Flags) -> int:
-    """Measure a generator and its networks."""
-    flags, groups = check_together(flags), choose_groups(flags.figures)
-    keep_compiled(cache_dir())
-    generator = to_model(load_network(flags.generator))
-    if not isinstance(generator, Generator):
-        raise ValueError(f"--generator={flags.generator} is a classifier, expected a generator")
-    settings = dataclasses.replace(make_settings(flags, generator), batch=flags.batch or 8)
-    files = _files(flags, roles_needed(groups), settings, generator)
-    networks = {role: load_network(name) for role, name in files.items() if role != ENCODER}
-    if ENCODER in files:
-        networks[ENCODER] = load_encoder(networks[GENERATOR], files[ENCODER])
-    baseline = _baseline_files(flags, groups)
+    """Measure a prior."""
+    groups = choose_groups(flags.figures)
+    roles = roles_needed(groups)
+    if NSFW not in roles:
+        flags = dataclasses.replace(flags, nsfw=NONE)
+    flags, models = load_models(flags, needs=[role for role in (PLACES, NSFW) if role in roles])
+    found = _by_role(flags, models, roles)
+    baseline = _baseline(flags, groups)
     run = EvaluationRun(
-        out=flags.folder,
         groups=groups,
-        data=flags.data,
-        cache=flags.cache or cache_dir(),
-        records={role: file_record(name) for role, name in files.items()},
-        baseline=tuple(file_record(name) for name in baseline),
+        data=Path(flags.data).expanduser() if flags.data else None,
+        cache=Path(flags.cache).expanduser() if flags.cache else cache_dir(),
         command=command_line("evaluate_prior"),
-        overwrite=flags.overwrite,
-        resume=flags.resume,
-        save_seconds=flags.save_seconds,
-        progress=flags.progress,
     )
-    pair = Pair(*(load_network(name) for name in baseline)) if baseline else None
-    sweeps = _sweeps(flags, groups, networks, settings)
+    sweeps = _sweeps(flags, groups, found, models.settings)
     say = functools.partial(print, flush=True)
     with resumable(flags.folder) as stop:
-        say("\n" + evaluate_prior(run, networks, sweeps, pair, say, stop.asked))
+        keeping = Keeping(
+            flags.folder,
+            resume=flags.resume,
+            overwrite=flags.overwrite,
+            save_seconds=flags.save_seconds,
+            progress=flags.progress,
+            asked_to_stop=stop.asked,
+        )
+        say("\n" + evaluate_prior(run, found, sweeps, keeping, baseline, say))
     print(f"wrote {flags.folder / 'table.md'}")
     return 0
 
 
 def choose_groups(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the groups in the order of `GROUPS`; ValueError for an unknown one."""
+    """Return groups in the order of `GROUPS`; ValueError for an unknown one."""
     unknown = [name for name in names if name not in (*GROUPS, "all")]
     if unknown or not names:
         given, known = ",".join(names), ", ".join(GROUPS)
@@ -120,50 +124,58 @@ def choose_groups(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in GROUPS if name in names or "all" in names)
 
 
-def _files(flags: Flags, roles: set[str], settings: Sweep, generator: Generator) -> dict[str, str]:
-    """Role -> name or file of its network."""
-    files = {GENERATOR: flags.generator, "nsfw": flags.nsfw, PLACES: flags.places}
-    files |= {JUDGE: flags.judge}
-    files = {role: name for role, name in files.items() if role in roles}
-    if ENCODER in roles or settings.recipe.prior:
-        own = getattr(generator.encoder, "network", "")
-        files[ENCODER] = encoder_name(flags, generator) or own
-    return files
+def _by_role(flags: Flags, models: Models, roles: set[str]) -> dict[str, Any]:
+    """Role -> model, of the roles that are needed; the encoder also if a prior term needs it."""
+    found = {GENERATOR: models.generator, **models.classifiers}
+    if JUDGE in roles:
+        judge = load_classifier(f"--judge={flags.judge}", load(flags.judge, flags.precision))
+        found[JUDGE] = judge.named(JUDGE)
+    encoder = models.encoder
+    if encoder is None and ENCODER in roles:
+        name = encoder_name(flags, models.generator)
+        encoder = load_encoder(models.generator, name, flags.precision)
+    return found if encoder is None else found | {ENCODER: encoder}
 
 
-def _baseline_files(flags: Flags, groups: Sequence[str]) -> tuple[str, ...]:
+def _baseline(flags: Flags, groups: Sequence[str]) -> Pair | None:
     if not flags.baseline_generator:
         if flags.baseline_encoder:
             raise ValueError("--baseline_encoder needs --baseline_generator")
-        return ()
+        return None
     if "frechet" not in groups:
         raise ValueError("--baseline_generator is for frechet, which --figures leaves out")
-    own = read_info(flags.baseline_generator).encoder
-    return flags.baseline_generator, flags.baseline_encoder or own
+    generator = load(flags.baseline_generator)
+    if not isinstance(generator, Generator):
+        raise ValueError(f"--baseline_generator={flags.baseline_generator}: it is a classifier")
+    return Pair(generator, load_encoder(generator, flags.baseline_encoder or ""))
 
 
 def _sweeps(
-    flags: Flags, groups: Sequence[str], networks: Mapping[str, Network], sweep: Sweep
-) -> dict[str, tuple[list[Run], Sweep]]:
-    """The sweeps of the chosen groups: runs, and their settings."""
-    names = networks[PLACES].class_names
-    counts = {"scenes": "scene_seeds", "nsfw": "nsfw_seeds", "joint": "joint_seeds"}
-    counts |= {"random": "random_seeds"}
-    seeds = {group: parse_seeds(getattr(flags, flag), flag) for group, flag in counts.items()}
-    random = dataclasses.replace(sweep, recipe=still(to_model(networks[GENERATOR])))
+    flags: Flags, groups: Sequence[str], models: dict[str, Any], settings: Settings
+) -> dict[str, tuple[list[Run], Settings]]:
+    """Return the sweeps of the chosen groups: runs, and how they are computed."""
+    places, names = models[PLACES], models[PLACES].class_names
+    seeds = {
+        group: parse_seeds(getattr(flags, f"{flag}_seeds"), f"{flag}_seeds")
+        for group, flag in (("scenes", "scene"), *((g, g) for g in ("nsfw", "joint", "random")))
+    }
     make = {
         "scenes": lambda: scene_runs(
-            networks, choose_units(flags.scenes, names), seeds["scenes"], flags.scene_target
+            places, choose_units(flags.scenes, names), seeds["scenes"], flags.scene_target
         ),
-        "nsfw": lambda: nsfw_runs(networks, seeds["nsfw"]),
-        "sfw": lambda: sfw_runs(networks, seeds["nsfw"]),
+        "nsfw": lambda: nsfw_runs(models[NSFW], seeds["nsfw"]),
+        "sfw": lambda: sfw_runs(models[NSFW], seeds["nsfw"]),
         "joint": lambda: joint_runs(
-            networks, choose_units(flags.joint_scenes, names), seeds["joint"]
+            models, choose_units(flags.joint_scenes, names), seeds["joint"]
         ),
-        "random": lambda: [Run(seed, ()) for seed in seeds["random"]],
+        "random": lambda: [Run(seed, Objective(())) for seed in seeds["random"]],
     }
+    still_recipe = still(models[GENERATOR])
     return {
-        name: (make[name](), random if name == "random" else sweep)
+        name: (
+            make[name](),
+            dataclasses.replace(settings, recipe=still_recipe) if name == "random" else settings,
+        )
         for group in groups
         for name in SWEEPS.get(group, ())
     }

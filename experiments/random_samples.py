@@ -46,7 +46,8 @@ def still(generator: Generator) -> Recipe:
     They are N(0, 1) as in Goh 2016, whatever the bounds; of a generator with the statistics of its
     code (a pocket one, whose N(0, 1) is faint) like the codes of its training images.
     """
-    own = generator.code is not None and generator.code.sigma is not None
+    code = generator.code
+    own = code is not None and (code.sigma is not None or code.factor is not None)
     start = {"start": "code"} if own else {"start": "normal", "box": "none"}
     return make_recipe(RECIPES[generator.recipe], steps=0, prior=0.0, **start)
 

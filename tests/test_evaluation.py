@@ -9,22 +9,24 @@ from PIL import Image
 from test_launchers import launch
 from tiny import LABELS, random_params, tiny_networks
 
-from jaxsynth.evaluation.figures import judge_values, saturated_share
-from jaxsynth.evaluation.frechet import feature_distance, frechet_distance, moments
-from jaxsynth.evaluation.looks import ranks
-from jaxsynth.evaluation.spectrum import (
+from jaxsynth.evaluation.looks import inversion_metrics, ranks, steadiness
+from jaxsynth.evaluation.measures import (
     LUMA,
     compare_spectra,
+    feature_distance,
     fixed_pattern,
+    frechet_distance,
     grid_excess,
+    judge_values,
     mean_power,
+    moments,
     radial_power,
+    saturated_share,
 )
-from jaxsynth.evaluation.table import markdown_table
+from jaxsynth.images import CAFFE
 from jaxsynth.models.network import NetworkInfo, build_network
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import load_network, save_network
-from jaxsynth.training.measure import inversion_figures, steadiness
 
 SIDE = 64
 
@@ -162,7 +164,7 @@ def test_ranks_rates_and_clipped_pixels():
     assert judge_values(made, np.array([8]))["judge_fraction"] is None
     image = np.zeros((1, 2, 2, 3), np.float32)  # the mean colour
     image[0, 0, 0, 1], image[0, 1, 1, 2] = -200, np.nan
-    assert saturated_share(image) == pytest.approx(0.5)
+    assert saturated_share(CAFFE.to_rgb(image)) == pytest.approx(0.5)
 
 
 def test_a_constant_unit_raises_the_cosine_and_nothing_comes_back():
@@ -175,7 +177,7 @@ def test_a_constant_unit_raises_the_cosine_and_nothing_comes_back():
         real = awake * (code + shift)
         made = real + awake * np.sqrt(1 - share) * lost
         batches = [(np.zeros((64, 4, 4, 3), np.uint8), None, 64)]
-        return inversion_figures(lambda x: (logits, logits, real, made, image), batches, 4)
+        return inversion_metrics(lambda x: (logits, logits, real, made, image), batches, 4)
 
     plain, shifted = figures(0.0, 0.75), figures(100.0 * (np.arange(8) == 0), 0.75)
     assert plain["kept"] == pytest.approx(0.75, abs=0.1)
@@ -187,26 +189,11 @@ def test_a_constant_unit_raises_the_cosine_and_nothing_comes_back():
     assert asleep["kept"] == pytest.approx(plain["kept"], abs=0.1)
 
 
-def test_the_table_says_what_is_met():
-    table = markdown_table(
-        {
-            "network": {"top1": 0.40, "top5": 0.80},
-            "inversion": {"agreement": 0.9, "cosine": 0.94, "kept": 0.8, "rms": 30.0},
-            "frechet": {"distance": 4.0, "halves": 1.0},
-            "scenes": {"largest_db": 4.0, "grid": {"2 px": 1.25}, "judge_fraction": None},
-            "random": {"mean": 0.05},
-        }
-    )
-    lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
-    met = {name: line.split("|")[5].strip() for name, line in lines.items()}
-    assert met["scene network, top-1 / top-5"] == "on CPU"
-    assert "40.0 % / 80.0 % | 45 % / 74 % | 35 % / 63 %" in lines["scene network, top-1 / top-5"]
-    assert met["E(G(E(x))) and E(x): same top-1 category"] == "yes"
-    assert met["their codes: mean cosine"] == "no"
-    assert met["Frechet distance of G(E(x)) to x, judge's features"] == "reported"
-    assert met["spectrum of `scene` images against x: largest difference, dB"] == "no"
-    assert met["random samples: mean NSFW score"] == "yes"
-    assert "2 px: +1.2" in table and "judge's rate" not in table and "joint" not in table
+def test_an_encoder_without_categories_has_no_agreement():
+    code, image = np.ones((4, 3)), np.zeros((4, 2, 2, 3))
+    batches = [(np.zeros((4, 2, 2, 3), np.uint8), None, 4)]
+    found = inversion_metrics(lambda x: (None, None, code, code, image), batches, 2)
+    assert "agreement" not in found and found["cosine"] == pytest.approx(1)
 
 
 @pytest.fixture(scope="module")
@@ -253,10 +240,10 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
     assert "scenes: P >= 0.9" in done.stdout and "Not measured: network" in done.stdout
     first = json.loads((out / "figures.json").read_text())
     assert set(first) == {"scenes", "size"}
-    used = first["scenes"]["networks"]
+    used = first["scenes"]["made_of"]["networks"]
     assert set(used) == {"generator", "places", "judge", "encoder"}  # no open_nsfw
     assert used["encoder"] == used["places"]  # --places bears the encoder's name
-    assert first["scenes"]["values"]["runs"] == 10
+    assert first["scenes"]["value"]["metrics"]["runs"] == 10
 
     baseline = [
         f"--baseline_{r}={weights[w]}" for r, w in (("generator",) * 2, ("encoder", "places"))
@@ -266,7 +253,7 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads((out / "figures.json").read_text())
     assert figures["scenes"] == first["scenes"]
-    values = {name: record["values"] for name, record in figures.items()}
+    values = {name: record["value"]["metrics"] for name, record in figures.items()}
     assert values["network"]["photographs"] == 20
     assert 0 <= values["network"]["same_noisy"] <= 1
     assert 0 <= values["network"]["top1"] <= values["network"]["top5"] == 1  # of five classes
@@ -277,6 +264,9 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
     assert len(values["spectrum"]["difference_db"]) == 8
     table = (out / "table.md").read_text()
     assert table in done.stdout and "Not measured" not in table
+    lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    assert ["", "joint", "runs", "4", ""] in lines and ["", "scenes", "runs", "10", ""] in lines
+    assert not [line for line in lines if "difference_db" in line]  # curves are for the plot
     sheets = ("scenes_00", "reconstructions", "nsfw", "sfw", "joint", "random", "spectra")
     assert all((out / f"{name}.png").is_file() for name in sheets)
 

@@ -1,1 +1,5 @@
-"""How good is a prior? Figures of a generator and its networks on photographs never trained on."""
+"""How good is a prior? `evaluate_prior` measures a generator and its networks on photographs."""
+
+from jaxsynth.evaluation.run import evaluate_prior
+
+__all__ = ["evaluate_prior"]

@@ -1,106 +1,92 @@
-"""The folder of an evaluation: figures.json and table.md, rewritten after every group.
+"""The folder of an evaluation.
 
-figures.json         group -> values, command, sweeps, hashes, versions, hardware, seconds
-table.md             the figures against what the weights must reach
-scenes_00.png, ...   pages of `scene`; reconstructions, nsfw, sfw, joint, random, spectra .png
-unfinished/          sweeps under way, see `jaxsynth.runs.keep`
+OUT/figures.json         group -> its metrics, and what they were made of (`jaxsynth.runs.parts`)
+OUT/table.md             all metrics, rewritten after every group
+OUT/scenes_00.png, ...   pages of `scenes`; reconstructions, nsfw, sfw, joint, random, spectra
+OUT/unfinished/          sweeps under way, see `jaxsynth.runs.keep`
 """
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from jaxsynth.disk import write_whole
-from jaxsynth.evaluation.sheets import plot_spectra
-from jaxsynth.evaluation.table import markdown_table
-from jaxsynth.runs.folder import LOCK, UNFINISHED, occupied
+from jaxsynth.disk import write_atomic
+from jaxsynth.images import write_png
+from jaxsynth.report.plots import plot_spectra
+from jaxsynth.report.tables import format_markdown
+from jaxsynth.runs.folder import UNFINISHED
+from jaxsynth.runs.keep import Keeping
+from jaxsynth.runs.parts import Parts
+from jaxsynth.runs.records import model_record
 
-FIGURES, TABLE, SPECTRA = "figures.json", "table.md", "spectra.png"
+STEM, TABLE, SPECTRA = "figures", "table.md", "spectra.png"
 _PAGES = ("scenes_*", "reconstructions", "nsfw", "sfw", "joint", "random", "spectra")
-_OURS = (FIGURES, TABLE, *(f"{name}.png" for name in _PAGES))
-
-Records = dict[str, Any]  # group -> its record
+_OURS = (TABLE, *(f"{name}.png" for name in _PAGES))
 
 
-def earlier_records(
-    folder: Path, digests: Mapping[str, str], resume: bool, overwrite: bool
-) -> Records:
-    """What an earlier evaluation of the same weights left in the folder; changes nothing.
-
-    Args:
-      digests: role -> sha256 of the weights that will be measured.
-      resume: a stopped evaluation is gone on with.
-      overwrite: an evaluation of other weights, a stopped one, or other files, are no obstacle.
+def open_parts(command: str, keeping: Keeping, models: Mapping[str, Any]) -> Parts:
+    """Make the folder ready; an evaluation of the same weights that is finished is added to.
 
     Raises:
-      ValueError: if it holds other files, a stopped evaluation, or figures of other weights, and
-        the flags do not say what to do.
+      ValueError: If it holds other files, a stopped evaluation, or metrics of other weights, and
+        `keeping` does not say what to do.
     """
-    path = folder / FIGURES
-    try:
-        before = json.loads(path.read_text()) if path.is_file() else {}
-        other = _other_weights(before, digests)
-        names = {p.name for p in folder.iterdir()} if folder.exists() else set()
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"output folder {folder} cannot be used: {error}") from None
-    if UNFINISHED in names and not (resume or overwrite):
-        raise ValueError(occupied(folder))
-    if not other and (before or names <= {LOCK, UNFINISHED}):
-        return before
-    if not overwrite:
-        what = f"figures of another {other}" if other else "other files"
-        raise ValueError(f"{folder} holds {what}: choose another --out, or --overwrite")
-    return {}
+    out = keeping.folder
+    finished = (out / f"{STEM}.json").is_file() and not (out / UNFINISHED).is_dir()
+    resume = keeping.resume or (finished and not keeping.overwrite)
+    parts = Parts(out, command, resume=resume, overwrite=keeping.overwrite, stem=STEM, files=_OURS)
+    for name in parts.names():
+        for role, record in parts.made_of(name)["networks"].items():
+            own = model_record(models[role]) if role in models else record
+            if own["sha256"] != record["sha256"]:
+                raise ValueError(
+                    f"{out} holds figures of another {role}: choose another --out, or --overwrite"
+                )
+    return parts
 
 
-def make_folder(folder: Path, fresh: bool, resume: bool) -> None:
-    """Makes the folder; `fresh` deletes the files of an earlier evaluation, and no others. Unless
-    `resume`, sweeps that were under way go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-    if fresh:
-        for old in [path for name in _OURS for path in folder.glob(name)]:
-            old.unlink()
-
-
-def write_pages(folder: Path, group: str, pages: Mapping[str, Image.Image]) -> None:
-    """Writes a group's pages; numbered ones of an earlier evaluation go."""
-    for old in folder.glob(f"{group}_*.png"):
+def write_pages(out: Path, group: str, pages: Mapping[str, Image.Image]) -> None:
+    """Write a group's pages; numbered ones of an earlier evaluation go."""
+    for old in out.glob(f"{group}_*.png"):
         old.unlink()
     for name, page in pages.items():
-        page.save(folder / name)
+        write_png(out / name, np.asarray(page.convert("RGB")))
 
 
-def write_records(folder: Path, done: Records, order: Sequence[str]) -> None:
-    """Writes figures.json and table.md, each whole; `order` names all groups there are."""
-    found = [name for name in order if name in done]
-    lines = [markdown_table({name: done[name]["values"] for name in found})]
-    if missing := [name for name in order if name not in done]:
+def write_table(parts: Parts, groups: Sequence[str]) -> None:
+    """Write table.md: a row for every number, and how each group was made."""
+    found = [name for name in groups if name in parts.names()]
+    rows = [
+        {"group": name, "metric": metric, "value": text}
+        for name in found
+        for metric, value in parts.value(name)["metrics"].items()
+        if (text := _text(value))
+    ]
+    lines = [format_markdown(rows)]
+    if missing := [name for name in groups if name not in found]:
         lines += [f"Not measured: {', '.join(missing)}.", ""]
-    made: dict[str, list[str]] = {}  # command and hardware -> what they made
+    made: dict[str, list[str]] = {}  # command and hardware -> groups
     for name in found:
-        how = f"`{done[name]['command']}`, {done[name]['hardware']}"
-        made.setdefault(how, []).append(f"{name} ({done[name]['seconds']:.0f} s)")
+        how = f"`{parts.command(name)}`, {parts.value(name)['hardware']}"
+        made.setdefault(how, []).append(name)
     lines += [f"* {', '.join(names)}: {how}" for how, names in made.items()]
-    write_whole(folder / FIGURES, (json.dumps(done, indent=1) + "\n").encode())
-    write_whole(folder / TABLE, ("\n".join(lines) + "\n").encode())
+    write_atomic(parts.folder / TABLE, ("\n".join(lines) + "\n").encode())
 
 
-def write_spectra(folder: Path, done: Records) -> str:
-    """Draws spectra.png from what was measured; one line if it cannot, else ""."""
-    found = [done[name]["values"] if name in done else None for name in ("spectrum", "scenes")]
-    return plot_spectra(folder / SPECTRA, *found)
+def _text(value: Any) -> str:
+    """Return a number, or a few named ones, as text; nothing for curves and what is missing."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {number:+.1f}" for name, number in value.items())
+    return f"{value:.4g}" if isinstance(value, int | float) else ""
 
 
-def _other_weights(before: Records, digests: Mapping[str, str]) -> str:
-    """The first role whose weights are not those of an earlier evaluation, or ""."""
-    for record in before.values():
-        for role, network in record["networks"].items():
-            if digests.get(role, network["sha256"]) != network["sha256"]:
-                return role
-    return ""
+def draw_spectra(parts: Parts, chosen: Sequence[str]) -> str:
+    """Draw spectra.png from what is measured; return one line if that is impossible."""
+    names = ("spectrum", "scenes")
+    if not set(names) & set(chosen):
+        return ""
+    done = [parts.value(name)["metrics"] if name in parts.names() else None for name in names]
+    return plot_spectra(parts.folder / SPECTRA, *done)

@@ -1,4 +1,4 @@
-"""The groups of figures: each computes its values and the pages that show them. Touches no file.
+"""Groups of metrics: each computes its numbers and the pages that show them. Touches no file.
 
 Every group is a function of `Work`; `jaxsynth.evaluation.run` calls those that were asked for.
 """
@@ -9,164 +9,246 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxsynth.chunks import Results
-from jaxsynth.evaluation import figures, sheets
-from jaxsynth.evaluation.frechet import feature_distance
-from jaxsynth.evaluation.looks import FEATURES, Pair, judge_ranks, label_units, look, reconstruct
-from jaxsynth.evaluation.spectrum import compare_spectra, fixed_pattern, mean_power
-from jaxsynth.images import to_rgb
-from jaxsynth.models.network import Network
-from jaxsynth.short import PLACES, Run
+from jaxsynth.ascent import ChunkResult, Evaluation
+from jaxsynth.evaluation import measures
+from jaxsynth.evaluation.looks import (
+    FEATURES,
+    Pair,
+    inversion_metrics,
+    invert,
+    judge_ranks,
+    label_units,
+    logits_of,
+    look,
+    reconstruct,
+    steadiness,
+)
+from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.results import BLUR_ABOVE, Run
 from jaxsynth.system import GENERATOR
 from jaxsynth.training.data import ImageSet, batches
-from jaxsynth.training.measure import (
-    inversion_figures,
-    invert,
-    logits_of,
-    steadiness,
-    top_k_accuracy,
-)
+from jaxsynth.training.measure import top_k_accuracy
 
-JUDGE = "judge"  # a role that no objective knows
+NSFW, PLACES = "nsfw", "places"
+JUDGE = "judge"  # a classifier that no objective knows
 _BATCH = 100
 _SHEET = 24  # photographs on the page of reconstructions
+_PAGE_ROWS = 25  # categories on a page of scenes
+_COLUMNS = 8
 
 
 class Work(NamedTuple):
-    """What groups work on. The functions compute when called, and once.
+    """The material of all groups. The functions compute when called, and once.
 
     Attributes:
-      networks: by role, those that the groups need.
-      pair, baseline: the generator with its encoder; another such pair to compare with, or None.
-      runs: sweep -> its runs (`scenes`, `nsfw`, `sfw`, `joint`, `random`).
-      results: sweep -> its finished runs.
-      photographs: side -> the validation photographs at that side.
+      models: By role, those that the groups need: generator, places, nsfw, judge, encoder.
+      pair: The generator with its encoder, or None.
+      baseline: Another such pair to compare with, or None.
+      runs: Sweep -> its runs (`scenes`, `nsfw`, `sfw`, `joint`, `random`).
+      results: Sweep -> its finished runs.
+      photographs: Side -> the validation photographs at that side.
       reconstructions: () -> G(E(x)) of all of them, (N, S, S, 3) uint8, in their order.
     """
 
-    networks: Mapping[str, Network]
+    models: Mapping[str, Generator | Classifier]
     pair: Pair | None
     baseline: Pair | None
     runs: Mapping[str, Sequence[Run]]
-    results: Callable[[str], Results]
+    results: Callable[[str], ChunkResult]
     photographs: Callable[[int], ImageSet]
     reconstructions: Callable[[], np.ndarray]
 
+    @property
+    def generator(self) -> Generator:
+        """The generator."""
+        return self.models[GENERATOR]
+
+    @property
+    def own_photographs(self) -> ImageSet:
+        """The validation photographs at the generator's side."""
+        return self.photographs(self.generator.image_size)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """All usable ones of them in order, (N, S, S, 3) uint8."""
+        images = self.own_photographs
+        return images.images[images.rows]
+
 
 class Group(NamedTuple):
-    """A finished group: its values, and pages by file name."""
+    """A finished group: its metrics, and pages by file name."""
 
-    values: dict[str, Any]
+    metrics: dict[str, Any]
     pages: Mapping[str, Image.Image]
 
 
 def network(work: Work) -> Group:
-    """Top-1 and top-5 of the scene network, and how steady they are."""
-    places, images = work.networks[PLACES], _photographs(work)
+    """Measure top-1 and top-5 of the scene network, and how steady they are."""
+    places, images, side = work.models[PLACES], work.own_photographs, work.generator.image_size
     images = images._replace(labels=label_units(images.classes, places)[images.labels])
-    found = top_k_accuracy(logits_of(places), batches(images, _BATCH), _side(work))
-    values = {"top1": found["val top-1"], "top5": found["val top-5"], "loss": found["val loss"]}
-    values |= steadiness(logits_of(places), batches(images, _BATCH), _side(work))
-    return Group(values | {"photographs": len(images.rows)}, {})
+    found = top_k_accuracy(logits_of(places), batches(images, _BATCH), side)
+    metrics = {"top1": found["val top-1"], "top5": found["val top-5"], "loss": found["val loss"]}
+    metrics |= steadiness(logits_of(places), batches(images, _BATCH), side)
+    return Group(metrics | {"photographs": len(images.rows)}, {})
 
 
 def inversion(work: Work) -> Group:
-    """E(G(E(x))) against E(x), G(E(x)) against x."""
-    images = _photographs(work)
-    values = inversion_figures(invert(*work.pair), batches(images, _BATCH), _side(work))
-    few = images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET]
-    page = sheets.reconstruction_page(
-        images.images[few], reconstruct(work.pair, images.images[few])
-    )
-    return Group(values | {"photographs": len(images.rows)}, {"reconstructions.png": page})
+    """Compare E(G(E(x))) with E(x), and G(E(x)) with x."""
+    images = work.own_photographs
+    some = batches(images, _BATCH)
+    metrics = inversion_metrics(invert(work.pair), some, work.generator.image_size)
+    few = images.images[images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET]]
+    page = _reconstruction_page(few, reconstruct(work.pair, few))
+    return Group(metrics | {"photographs": len(images.rows)}, {"reconstructions.png": page})
 
 
 def frechet(work: Work) -> Group:
-    """Distance of reconstructions to photographs in the judge's features, with its floor."""
+    """Measure the distance of reconstructions to photographs in the judge's features."""
 
     def features(rgb):
-        return look(work.networks[JUDGE], rgb, [FEATURES])[FEATURES]
+        return look(work.models[JUDGE], rgb, [FEATURES])[FEATURES]
 
-    real = features(_pixels(_photographs(work)))
-    distance = feature_distance(features(work.reconstructions()), real)
-    values = {
+    real = features(work.pixels)
+    distance = measures.feature_distance(features(work.reconstructions()), real)
+    metrics = {
         "distance": distance,
-        "halves": feature_distance(real[::2], real[1::2]),
+        "halves": measures.feature_distance(real[::2], real[1::2]),  # its floor
         "photographs": len(real),
     }
     if work.baseline is not None:  # at its own size, which may be another
-        x = _pixels(work.photographs(work.baseline.generator.info.config.size))
-        first = feature_distance(features(reconstruct(work.baseline, x)), features(x))
-        values |= {"baseline": first, "of_baseline": distance / first if first else None}
-    return Group(values, {})
-
-
-def scenes(work: Work) -> Group:
-    """Scene images: does the scene network find them, and does a judge that nobody climbed?"""
-    runs, judge = work.runs["scenes"], work.networks[JUDGE]
-    images, units = _photographs(work), figures.scene_units(runs)
-    names = np.array(work.networks[PLACES].class_names)[units]
-    labels = np.array(images.classes)[images.labels[images.rows]]
-    same = np.isin(labels, names)  # photographs of the categories that were climbed
-    if not same.any():
-        raise ValueError("no validation photograph is of a category that scenes climbs: see --data")
-    pixels = _pixels(images)
-    real = judge_ranks(judge, pixels[same], label_units(labels[same], judge))
-    last = work.results("scenes").last
-    rgb, p = to_rgb(last.image), figures.scene_probability(last, units)
-    made = judge_ranks(judge, rgb, label_units(names, judge))
-    values = figures.scene_values(p) | figures.judge_values(made, real)
-    values |= {"categories": len(set(units.tolist()))}
-    values |= {"saturated": figures.saturated_share(last.image)}
-    values |= compare_spectra(mean_power(rgb), mean_power(pixels))
-    pages = sheets.scene_pages(runs, rgb, p, made < figures.TOP)
-    return Group(values, {f"scenes_{i:02d}.png": page for i, page in enumerate(pages)})
+        images = work.photographs(work.baseline.generator.image_size)
+        x = images.images[images.rows]
+        first = measures.feature_distance(features(reconstruct(work.baseline, x)), features(x))
+        metrics |= {"baseline": first, "of_baseline": distance / first if first else None}
+    return Group(metrics, {})
 
 
 def spectrum(work: Work) -> Group:
-    """Spectra of reconstructions against photographs, and what all of them share."""
-    made, real = work.reconstructions(), _pixels(_photographs(work))
-    shared = {"fixed": fixed_pattern(made), "photographs_fixed": fixed_pattern(real)}
-    return Group(compare_spectra(mean_power(made), mean_power(real)) | shared, {})
+    """Compare spectra of reconstructions with photographs, and the pattern that all share."""
+    made, real = work.reconstructions(), work.pixels
+    shared = {
+        "fixed": measures.fixed_pattern(made),
+        "photographs_fixed": measures.fixed_pattern(real),
+    }
+    spectra = measures.compare_spectra(measures.mean_power(made), measures.mean_power(real))
+    return Group(spectra | shared, {})
+
+
+def scenes(work: Work) -> Group:
+    """Ask scene images of the scene network, and of a judge that no objective knows."""
+    runs, judge = work.runs["scenes"], work.models[JUDGE]
+    images, pixels, units = work.own_photographs, work.pixels, _scene_units(runs)
+    names = np.array(work.models[PLACES].class_names)[units]
+    labels = np.array(images.classes)[images.labels[images.rows]]
+    same = np.isin(labels, names)  # photographs of the categories that were maximised
+    if not same.any():
+        raise ValueError("no validation photograph is of a category of scenes: see --data")
+    real = judge_ranks(judge, pixels[same], label_units(labels[same], judge))
+    last = work.results("scenes").last
+    rgb, p = work.generator.preprocess.show(last.image), _p_scene(last, units)
+    made = judge_ranks(judge, rgb, label_units(names, judge))
+    metrics = measures.scene_values(p) | measures.judge_values(made, real)
+    metrics |= {"categories": len(set(units.tolist()))}
+    unclipped = work.generator.preprocess.to_rgb(last.image)
+    metrics |= {"saturated": measures.saturated_share(unclipped)}
+    metrics |= measures.compare_spectra(measures.mean_power(rgb), measures.mean_power(pixels))
+    pages = _scene_pages(runs, rgb, p, made < measures.TOP)
+    return Group(metrics, {f"scenes_{i:02d}.png": page for i, page in enumerate(pages)})
 
 
 def nsfw(work: Work) -> Group:
-    """Both ends of the NSFW neuron."""
-    looks = {name: work.results(name).last for name in ("nsfw", "sfw")}
-    values = figures.ends_values(*(figures.nsfw_probability(v) for v in looks.values()))
+    """Measure both ends of the NSFW neuron."""
+    last = {name: work.results(name).last for name in ("nsfw", "sfw")}
+    metrics = measures.ends_values(*(_p_nsfw(work, one) for one in last.values()))
     titles = {"nsfw": "Maximising P(NSFW)", "sfw": "Minimising P(NSFW)"}
-    pages = {
-        f"{name}.png": sheets.nsfw_page(titles[name], work.runs[name], v)
-        for name, v in looks.items()
-    }
-    return Group(values, pages)
+    pages = {f"{name}.png": _nsfw_page(work, titles[name], name, one) for name, one in last.items()}
+    return Group(metrics, pages)
 
 
 def joint(work: Work) -> Group:
-    """A scene and NSFW together."""
-    runs, last = work.runs["joint"], work.results("joint").last
-    p = figures.scene_probability(last, figures.scene_units(runs))
-    values = figures.joint_values(p, figures.nsfw_probability(last))
-    page = sheets.nsfw_page("A scene and NSFW together", runs, last, p)
-    return Group(values, {"joint.png": page})
+    """Measure a scene and NSFW together."""
+    last = work.results("joint").last
+    p = _p_scene(last, _scene_units(work.runs["joint"]))
+    metrics = measures.joint_values(p, _p_nsfw(work, last))
+    page = _nsfw_page(work, "A scene and NSFW together", "joint", last, p)
+    return Group(metrics, {"joint.png": page})
 
 
 def random(work: Work) -> Group:
-    """Random codes, not climbed."""
+    """Measure random codes, not optimised."""
     last = work.results("random").last
-    values = figures.random_values(figures.nsfw_probability(last))
-    page = sheets.nsfw_page("Random codes, not climbed", work.runs["random"], last)
-    return Group(values, {"random.png": page})
+    metrics = measures.random_values(_p_nsfw(work, last))
+    page = _nsfw_page(work, "Random codes, not optimised", "random", last)
+    return Group(metrics, {"random.png": page})
 
 
-def _side(work: Work) -> int:
-    return work.networks[GENERATOR].info.config.size
+def _scene_units(runs: Sequence[Run]) -> np.ndarray:
+    """The scene of each run, (R,)."""
+    return np.array(
+        [next(t.unit for t in run.objective.terms if t.network == PLACES) for run in runs]
+    )
 
 
-def _photographs(work: Work) -> ImageSet:
-    return work.photographs(_side(work))
+def _p_scene(last: Evaluation, units: np.ndarray) -> np.ndarray:
+    """P(its own scene) of each run's image, (R,); 0 where the image is not finite."""
+    return np.nan_to_num(last.watched[PLACES]["prob"][np.arange(len(units)), units])
 
 
-def _pixels(images: ImageSet) -> np.ndarray:
-    """All usable photographs in order, (N, S, S, 3) uint8."""
-    return images.images[images.rows]
+def _p_nsfw(work: Work, last: Evaluation) -> np.ndarray:
+    """P(NSFW) of each run's image, (R,); NaN where the image is not finite."""
+    return last.watched[NSFW]["prob"][:, work.models[NSFW].sensitive]
+
+
+def _scene_pages(
+    runs: Sequence[Run], rgb: np.ndarray, p: np.ndarray, seen: np.ndarray
+) -> list[Image.Image]:
+    """Draw a row per category, a column per seed, with P(target) and the judge's word, (R,)."""
+    columns = len({run.seed for run in runs})
+    tiles = [
+        Tile(image, (f"P {q:.2f}, judge {'sees it' if s else 'does not'}",))
+        for image, q, s in zip(rgb, p, seen, strict=True)
+    ]
+    names = [run.row for run in runs[::columns]]
+    pages = []
+    for first in range(0, len(names), _PAGE_ROWS):
+        rows = names[first : first + _PAGE_ROWS]
+        own = tiles[first * columns :][: len(rows) * columns]
+        heads = [run.column for run in runs[:columns]]
+        title = f"scene, categories {first} to {first + len(rows) - 1} of {len(names)}"
+        pages.append(contact_sheet(own, columns, title, rows, heads))
+    return pages
+
+
+def _reconstruction_page(photographs: np.ndarray, made: np.ndarray) -> Image.Image:
+    """Draw rows of photographs above rows of their reconstructions, (N, S, S, 3) uint8 each."""
+    tiles, labels, columns = [], [], min(_COLUMNS, len(photographs))
+    for first in range(0, len(photographs) - columns + 1, columns):  # full rows only
+        part = slice(first, first + columns)
+        for name, images in (("photographs", photographs), ("G(E(x))", made)):
+            tiles += [Tile(image) for image in images[part]]
+            labels.append(name)
+    return contact_sheet(tiles, columns, "Photographs and their reconstructions", labels)
+
+
+def _nsfw_page(
+    work: Work, title: str, name: str, last: Evaluation, p_scene: np.ndarray | None = None
+) -> Image.Image:
+    """Draw runs with their scores; pictures of P(NSFW) above 0.5, or of none, are blurred.
+
+    Runs of scenes get a row for each, and must be as many for each.
+    """
+    runs, p = work.runs[name], _p_nsfw(work, last)
+    tiles = []
+    for i, image in enumerate(work.generator.preprocess.show(last.image)):
+        lines = [f"seed {runs[i].seed}, NSFW {p[i]:.3f}"]
+        if p_scene is not None:
+            lines.append(f"scene {p_scene[i]:.2f}")
+        bad = not np.isfinite(p[i])
+        blur = bool(bad or p[i] > BLUR_ABOVE)
+        tiles.append(Tile(image, tuple(lines), blur=blur, flag="non-finite" if bad else ""))
+    terms = [t for run in runs for t in run.objective.terms]
+    rows = list(dict.fromkeys(t.label for t in terms if t.network == PLACES))
+    if not rows:
+        return contact_sheet(tiles, _COLUMNS, title)
+    return contact_sheet(tiles, len(runs) // len(rows), title, rows)

@@ -1,85 +1,202 @@
-"""Networks that look at 8-bit pictures, as a user sees them; a generator and encoder in a circle.
+"""Classifiers look at 8-bit pictures, as a user sees them; a generator and its encoder in a circle.
 
 Pictures are (N, S, S, 3) uint8, RGB. Photographs and made images of one side S take the same way
-into a network: mean-subtracted BGR, then `engine.objective.view` where its side is another one.
+into a network: `jaxsynth.system.view` where its side is another one. In between, images are in
+Caffe's units (`jaxsynth.images.CAFFE`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.images import to_rgb
+from jaxsynth.devices import batches
+from jaxsynth.images import CAFFE, conversion
+from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.network import Network, activation_shapes, is_generator, logits_blob
-from jaxsynth.system import view
-from jaxsynth.training.augment import to_input
-from jaxsynth.training.measure import Pair, invert
+from jaxsynth.system import shift, view
+from jaxsynth.training.augment import centre_input, to_input
 
 FEATURES = "pool"  # pooled features of a judge
+NOISE = 8.0  # grey levels
 _BATCH = 100
+Batch = tuple[np.ndarray, np.ndarray, int]  # pixels (B, S, S, 3) uint8 RGB, labels (B,), count
+# x (B, S, S, 3) -> logits of E(x) and of E(G(E(x))) or None, both codes (B, D), G(E(x))
+Circle = Callable[[jax.Array], tuple[jax.Array | None, ...]]
 
 
-def check_judge(judge: Network, labels: Sequence[str]) -> None:
-    """Raises ValueError unless a judge can be asked: whole pictures, pooled features, labels."""
-    config = judge.info.config
-    if is_generator(config) or FEATURES not in activation_shapes(config):
-        raise ValueError(f"judge {judge.name!r} has no pooled features: expected a residual net")
-    how, size = judge.info.preprocessing or "simple", judge.input_shape[0]
-    if how not in ("simple", f"resize{size}"):
-        raise ValueError(f"judge {judge.name!r} takes {how!r} pictures, expected resize{size}")
+class Pair(NamedTuple):
+    """A generator G and the encoder E that it inverts."""
+
+    generator: Generator
+    encoder: Classifier
+
+
+def check_judge(judge: Classifier, labels: Sequence[str]) -> None:
+    """Raise ValueError unless a judge sees whole pictures and has pooled features and labels."""
+    if FEATURES not in judge.shapes:
+        raise ValueError(
+            f"judge {judge.info.network!r} has no pooled features: expected a residual net"
+        )
+    how = judge.preprocess.resize
+    if how not in ("simple", f"resize{judge.size}"):
+        raise ValueError(
+            f"judge {judge.info.network!r} takes {how!r} pictures, expected resize{judge.size}"
+        )
     label_units(labels, judge)
 
 
-def label_units(labels: Sequence[str], network: Network) -> np.ndarray:
-    """The network's unit of each label, (len(labels),).
+def label_units(labels: Sequence[str], classifier: Classifier) -> np.ndarray:
+    """Find the classifier's unit of each label, (len(labels),).
 
     Raises:
-      ValueError: for a label that the network does not have.
+      ValueError: For a label that the classifier does not have.
     """
-    place = {name: unit for unit, name in enumerate(network.class_names)}
+    place = {name: unit for unit, name in enumerate(classifier.class_names)}
     unknown = [label for label in labels if label not in place]
     if unknown:
-        raise ValueError(f"category {unknown[0]!r} is none of those of network {network.name!r}")
+        name = classifier.info.network or classifier.name
+        raise ValueError(f"category {unknown[0]!r} is none of those of network {name!r}")
     return np.array([place[label] for label in labels], np.int64)
 
 
-def look(network: Network, rgb: np.ndarray, blobs: Sequence[str]) -> dict[str, np.ndarray]:
-    """What a classifier makes of pictures: blob -> (N, K), spatial blobs flattened."""
-    static = (network.apply, network.input_shape[0], tuple(blobs))
-    parts = [_look(static, network.params, batch) for batch in padded_batches(rgb)]
-    return {b: np.concatenate([np.asarray(p[b]) for p in parts])[: len(rgb)] for b in blobs}
-
-
-def ranks(logits: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """How many classes stand before each row's unit: logits (N, K), units (N,) -> (N,)."""
-    own = np.take_along_axis(logits, np.asarray(units)[:, None], axis=1)
-    return np.where(np.isfinite(own[:, 0]), (logits > own).sum(1), logits.shape[1])
-
-
-def judge_ranks(judge: Network, rgb: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Rank (N,) that a judge gives each picture's own unit (N,), 0 for the first."""
-    blob = logits_blob(judge.info.config)
-    return ranks(look(judge, rgb, [blob])[blob], units)
-
-
-def reconstruct(pair: Pair, rgb: np.ndarray) -> np.ndarray:
-    """G(E(x)) of pictures of the generator's side, clipped to 8 bits: (N, S, S, 3) uint8."""
-    inverted = invert(*pair)
-    parts = [to_rgb(np.asarray(inverted(to_input(batch))[-1])) for batch in padded_batches(rgb)]
-    return np.concatenate(parts)[: len(rgb)]
-
-
-def padded_batches(rows: np.ndarray, most: int = _BATCH) -> Iterator[np.ndarray]:
-    """Batches of one size, `most` at most: the last one is filled up by repetition."""
-    size = min(most, len(rows))
-    for first in range(0, len(rows), size):
-        yield rows[np.minimum(np.arange(first, first + size), len(rows) - 1)]
+def look(classifier: Classifier, rgb: np.ndarray, blobs: Sequence[str]) -> dict[str, np.ndarray]:
+    """Compute a classifier's blobs of pictures: blob -> (N, K), spatial blobs flattened."""
+    units = conversion(CAFFE, classifier.preprocess)
+    static = (classifier.activations, classifier.size, units, tuple(blobs))
+    found = [
+        {blob: np.asarray(a)[:count] for blob, a in _look(static, classifier.params, some).items()}
+        for some, count in batches(rgb, min(_BATCH, len(rgb)))
+    ]
+    return {blob: np.concatenate([part[blob] for part in found]) for blob in blobs}
 
 
 @partial(network_jit, static_argnums=0)
 def _look(static, params, rgb):
-    apply, size, blobs = static
-    out = jax.vmap(apply, (None, 0))(params, view(to_input(rgb), size))
+    apply, size, units, blobs = static
+    out = jax.vmap(apply, (None, 0))(params, view(to_input(rgb), size, units))
     return {blob: out[blob].reshape(rgb.shape[0], -1) for blob in blobs}
+
+
+def ranks(logits: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Count the classes that stand before each row's unit: logits (N, K), units (N,) -> (N,)."""
+    own = np.take_along_axis(logits, np.asarray(units)[:, None], axis=1)
+    return np.where(np.isfinite(own[:, 0]), (logits > own).sum(1), logits.shape[1])
+
+
+def judge_ranks(judge: Classifier, rgb: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Find the rank (N,) that a judge gives each picture's own unit (N,), 0 for the first."""
+    return ranks(look(judge, rgb, [judge.logits])[judge.logits], units)
+
+
+def logits_of(classifier: Classifier) -> Callable[[jax.Array], jax.Array]:
+    """Make the function x (B, S, S, 3) in Caffe's units -> logits (B, K)."""
+    units = conversion(CAFFE, classifier.preprocess)
+    static = (classifier.activations, classifier.size, units, classifier.logits)
+    return partial(_logits, static, classifier.params)
+
+
+@partial(network_jit, static_argnums=0)
+def _logits(static, params, x):
+    apply, size, units, blob = static
+    return jax.vmap(apply, (None, 0))(params, view(x, size, units))[blob]
+
+
+def steadiness(
+    logits_fn: Callable[[jax.Array], jax.Array], some: Iterable[Batch], size: int
+) -> dict[str, float]:
+    """Measure how often a network names the same category of a photograph that is moved or noisy.
+
+    A brittle network cannot be inverted: it asks for details that no eye sees.
+
+    Returns:
+      `same_moved`: moved by a pixel down and right; `same_noisy`: with Gaussian noise of a standard
+      deviation of `NOISE` grey levels.
+    """
+    move = jax.jit(jax.vmap(lambda one: shift(one, jnp.array([1, 1]), 1)))
+    same, total = np.zeros(2), 0
+    for i, (rgb, _, count) in enumerate(some):
+        x = centre_input(rgb, size)
+        noisy = x + NOISE * jax.random.normal(jax.random.key(i), x.shape)
+        first, *others = (np.asarray(logits_fn(v)).argmax(1)[:count] for v in (x, move(x), noisy))
+        same += [(first == other).sum() for other in others]
+        total += count
+    return dict(zip(("same_moved", "same_noisy"), (same / total).tolist(), strict=True))
+
+
+def invert(pair: Pair) -> Circle:
+    """Make the circle of a pair, for x in Caffe's units; G(E(x)) is in them, too, not clipped."""
+    generator, encoder = pair
+    pixels = generator.preprocess
+    static = (
+        (generator.activations, generator.image, conversion(pixels, CAFFE)),
+        (encoder.activations, encoder.size, encoder.logits, generator.encoder_blob),
+        (conversion(CAFFE, encoder.preprocess), conversion(pixels, encoder.preprocess)),
+    )
+    return lambda x: _invert(static, generator.params, encoder.params, x)
+
+
+@partial(network_jit, static_argnums=0)
+def _invert(static, generator_params, encoder_params, x):
+    (generate, image, shown), (encode, size, logits, code), (of_photo, of_made) = static
+
+    def encoded(image, units):
+        out = jax.vmap(encode, (None, 0))(encoder_params, view(image, size, units))
+        return out.get(logits), out[code].reshape(image.shape[0], -1)
+
+    real, code_real = encoded(x, of_photo)
+    made_image = jax.vmap(generate, (None, 0))(generator_params, code_real)[image]
+    made, code_made = encoded(made_image, of_made)
+    return real, made, code_real, code_made, shown(made_image) if shown else made_image
+
+
+def reconstruct(pair: Pair, rgb: np.ndarray) -> np.ndarray:
+    """Compute G(E(x)) of pictures of the generator's side, in 8 bits: (N, S, S, 3) uint8."""
+    circle = invert(pair)
+    return np.concatenate([
+        CAFFE.show(np.asarray(circle(to_input(some))[-1])[:count])
+        for some, count in batches(rgb, min(_BATCH, len(rgb)))
+    ])  # fmt: skip
+
+
+def inversion_metrics(circle: Circle, some: Iterable[Batch], size: int) -> dict[str, float]:
+    """Measure how well G inverts E on photographs x.
+
+    Args:
+      circle: See `Circle`.
+      some: Batches of photographs.
+      size: Side of x.
+
+    Returns:
+      `agreement`: rate of the same top category, if E has categories; `cosine`: mean of the codes;
+      `kept`: 1 less the mean square of what is lost over a unit's variance, at least 0, the mean
+      over units that are not silent: a unit's strength and mean do not enter; `silent`: number of
+      units that do not vary; `rms`: of the difference of images in grey levels.
+    """
+    same, named = 0.0, True
+    cosine = square = total = 0.0
+    sums = 0.0  # (3, D): of codes, of their squares, of the squares of what is lost
+    for rgb, _, count in some:
+        x = centre_input(rgb, size)
+        real, made, *rest = circle(x)
+        code, code_made, image = (np.asarray(v)[:count] for v in rest)
+        named = real is not None
+        if named:
+            tops = (np.asarray(v)[:count].argmax(1) for v in (real, made))
+            same += float(np.equal(*tops).sum())
+        norms = np.linalg.norm(code, axis=1) * np.linalg.norm(code_made, axis=1)
+        cosine += float(((code * code_made).sum(1) / np.maximum(norms, 1e-12)).sum())
+        square += float(((image - np.asarray(x)[:count]) ** 2).mean((1, 2, 3)).sum())
+        wide = code.astype(np.float64)
+        sums = np.stack([wide, wide**2, (code_made - wide) ** 2]).sum(1) + sums
+        total += count
+    mean, power, lost = sums / total
+    variance = power - mean**2
+    heard = variance > 1e-9 * power
+    kept = np.mean(np.maximum(1 - lost[heard] / variance[heard], 0)) if heard.any() else 0.0
+    found = {"agreement": same / total} if named else {}
+    found |= {"cosine": cosine / total, "kept": float(kept)}
+    return found | {"silent": int((~heard).sum()), "rms": (square / total) ** 0.5}

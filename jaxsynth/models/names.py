@@ -55,14 +55,23 @@ def available_networks() -> list[str]:
     return sorted(found | set(PACKAGED))
 
 
-def _folders() -> list[Path]:
-    """Folders of weights: beside this package in a checkout, in it when installed, the cache.
+def shipped_files() -> list[Path]:
+    """Return the weights files that come with the package, sorted by name."""
+    return sorted(f for folder in _shipped() for f in folder.glob(f"*{SUFFIX}"))
+
+
+def _shipped() -> list[Path]:
+    """Find the folders of weights: beside the package in a checkout, in it when installed.
 
     They are found from this file: a folder of the same name in the working directory is none.
     """
     package = Path(__file__).parents[1]
-    shipped = [folder / "ported_params" for folder in (package, package.parent)]
-    return [*(folder for folder in shipped if folder.is_dir()), cache_dir()]
+    folders = [folder / "ported_params" for folder in (package, package.parent)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _folders() -> list[Path]:
+    return [*_shipped(), cache_dir()]
 
 
 def resolve(name: str) -> Path:

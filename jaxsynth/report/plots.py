@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,10 @@ FEW = 8  # runs up to which each has its own colour and a name in the legend
 LINES = 300  # more are a blot, and each costs memory
 WITHOUT_MATPLOTLIB = "no plot: matplotlib is not installed (pip install 'jaxsynth[plots]')"
 _COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#3a9ca6", "#777b80")
+
+
+_SPECTRA = (("photographs x", "#22252a"), ("G(E(x))", "#2f6db3"), ("scene images", "#d1602b"))
+_WITHIN_DB = 3.0
 
 
 def plot_traces(
@@ -140,3 +145,49 @@ def _legend(axes) -> None:
         fontsize=8,
         handlelength=1.6,
     )
+
+
+def plot_spectra(
+    path: str | os.PathLike[str],
+    reconstructions: Mapping[str, Any] | None,
+    scenes: Mapping[str, Any] | None,
+) -> str:
+    """Draw power spectra, and their differences from those of photographs.
+
+    Args:
+      path: Image file to write.
+      reconstructions: Metrics of `evaluation.measures.compare_spectra`, or None.
+      scenes: Those of images of scenes, or None.
+
+    Returns:
+      "" when written, else one line that says why not.
+    """
+    found = [s for s in (reconstructions, scenes) if s]
+    if not found:
+        return "no plot: no spectra were measured"
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return WITHOUT_MATPLOTLIB
+    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    power, difference = figure.subplots(1, 2)
+    curves = [(found[0]["cycles_per_pixel"], found[0]["photographs_db"], None)]
+    for spectra in (reconstructions, scenes):
+        keys = ("cycles_per_pixel", "made_db", "difference_db")
+        curves.append(tuple(spectra[k] for k in keys) if spectra else ([], [], None))
+    for (name, colour), (x, y, delta) in zip(_SPECTRA, curves, strict=True):
+        if len(x):
+            power.plot(x, y, color=colour, label=name)
+        if delta is not None:
+            difference.plot(x, delta, color=colour, label=name)
+    difference.axhspan(-_WITHIN_DB, _WITHIN_DB, color="#3b8f5a", alpha=0.15, label="within 3 dB")
+    for axes, label in ((power, "power, dB"), (difference, "difference from photographs, dB")):
+        axes.set_xlabel("cycles per pixel")
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, lw=0.6)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+    return ""

@@ -83,6 +83,14 @@ class Parts:
         """Give the value of a finished part."""
         return self._found[name]["value"]
 
+    def made_of(self, name: str) -> dict[str, Any]:
+        """Give what decided a finished part."""
+        return self._found[name]["made_of"]
+
+    def command(self, name: str) -> str:
+        """Give the command that made a finished part."""
+        return self._found[name]["command"]
+
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Load the arrays of a finished part.
 

@@ -1,7 +1,12 @@
-"""Power spectra of images: where made images have more or less detail than photographs.
+"""Numbers that tell how good a prior is: Frechet distances, spectra, shares of runs. Pure numpy.
 
-Generators that upsample leave grids and lack fine detail, and both show in the spectrum (Odena et
-al. 2016, "Deconvolution and checkerboard artifacts"; Durall et al. 2020, "Watch your
+Frechet distance: Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a
+local Nash equilibrium". Theirs is of Inception's features; distances in another network's features
+are not comparable with theirs. A covariance of few images is inexact and makes the distance larger:
+compare equal counts.
+
+Spectra: generators that upsample leave grids and lack fine detail, and both show in the spectrum
+(Odena et al. 2016, "Deconvolution and checkerboard artifacts"; Durall et al. 2020, "Watch your
 up-convolution"). Frequencies are counted in cycles per image side S; S / 2 is Nyquist.
 """
 
@@ -9,11 +14,48 @@ from typing import Any
 
 import numpy as np
 
+SCENE_REACHED = 0.9  # P(target) of a scene that was found
+BOTH_REACHED = 0.5  # of a scene and of NSFW together
+NSFW_REACHED, SFW_REACHED = 0.99, 0.001  # P(NSFW) of the two ends
+TOP = 5
 PERIODS = (2, 4, 8, 16)  # pixels; a generator that doubles its maps repeats itself at these
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _NEAR = 2  # cycles between a peak and its neighbours: the Hann window widens a peak by one
 _BATCH = 128
 _LEAST = 1e-9  # far below the power of 8-bit rounding, 1 / 12: a constant image has none
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (C,) and covariance (C, C) of features (N, C), in float64.
+
+    Raises:
+      ValueError: for fewer than two rows, which have no covariance.
+    """
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"features of shape {features.shape}, expected (N, C) with N of 2 or more")
+    return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
+
+
+def frechet_distance(
+    mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray
+) -> float:
+    """Frechet distance (squared, as usual) of two Gaussians: means (C,), covariances (C, C).
+
+    tr (C1 C2)^(1/2) is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is
+    symmetric: no complex numbers, and singular covariances do no harm.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(cov1, np.float64))
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T  # (C, C)
+    both = np.linalg.eigvalsh(root @ cov2 @ root)
+    overlap = np.sqrt(np.maximum(both, 0.0)).sum()
+    shift = np.square(np.asarray(mean1, np.float64) - mean2).sum()
+    return float(shift + np.trace(cov1) + np.trace(cov2) - 2 * overlap)
+
+
+def feature_distance(features1: np.ndarray, features2: np.ndarray) -> float:
+    """Frechet distance of two sets of features, (N1, C) and (N2, C)."""
+    return frechet_distance(*moments(features1), *moments(features2))
 
 
 def mean_power(rgb: np.ndarray) -> np.ndarray:
@@ -119,3 +161,67 @@ def compare_spectra(made: np.ndarray, photographs: np.ndarray) -> dict[str, Any]
 
 def _named(excess: dict[int, float]) -> dict[str, float]:
     return {f"{period} px": value for period, value in excess.items()}
+
+
+def scene_values(p: np.ndarray) -> dict[str, Any]:
+    """Share of runs that reach their scene, and the median, from P (R,)."""
+    return {
+        "runs": len(p),
+        "reached": float((p >= SCENE_REACHED).mean()),
+        "median": float(np.median(p)),
+    }
+
+
+def judge_values(made: np.ndarray, real: np.ndarray) -> dict[str, Any]:
+    """A judge's ranks of the target on made images and of the label on photographs -> rates.
+
+    `judge_fraction` is None where the judge knows none of the photographs.
+    """
+    rates = [float((ranks < TOP).mean()) for ranks in (made, real)]
+    fraction = rates[0] / rates[1] if rates[1] else None
+    return {"judge_made": rates[0], "judge_real": rates[1], "judge_fraction": fraction}
+
+
+def saturated_share(pixels: np.ndarray) -> float:
+    """Share of pixels that lie outside 0..255 in any channel and are clipped when shown.
+
+    Args:
+      pixels: (N, H, W, 3) RGB of 0..255, not clipped, as `Preprocess.to_rgb` gives them; a pixel
+        that is not finite counts.
+    """
+    inside = (pixels >= 0) & (pixels <= 255)  # NaN: False
+    return float(1 - inside.all(-1).mean())
+
+
+def ends_values(nsfw: np.ndarray, sfw: np.ndarray) -> dict[str, Any]:
+    """P(NSFW) (R,) of the runs that raise it and of those that lower it -> shares, medians."""
+    return {
+        "runs": len(nsfw),
+        "nsfw_reached": float((nsfw >= NSFW_REACHED).mean()),
+        "sfw_reached": float((sfw <= SFW_REACHED).mean()),
+        "nsfw_median": float(np.median(nsfw)),
+        "sfw_median": float(np.median(sfw)),
+    }
+
+
+def joint_values(scene: np.ndarray, nsfw: np.ndarray) -> dict[str, Any]:
+    """P(scene) and P(NSFW) (R,) of runs that climb both -> shares, medians."""
+    reached = scene >= BOTH_REACHED, nsfw >= BOTH_REACHED
+    return {
+        "runs": len(scene),
+        "both_reached": float((reached[0] & reached[1]).mean()),
+        "scene_reached": float(reached[0].mean()),
+        "nsfw_reached": float(reached[1].mean()),
+        "scene_median": float(np.median(scene)),
+        "nsfw_median": float(np.median(nsfw)),
+    }
+
+
+def random_values(nsfw: np.ndarray) -> dict[str, Any]:
+    """P(NSFW) (R,) of random codes -> mean and range."""
+    return {
+        "runs": len(nsfw),
+        "mean": float(nsfw.mean()),
+        "least": float(nsfw.min()),
+        "most": float(nsfw.max()),
+    }
