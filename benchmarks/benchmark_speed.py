@@ -29,7 +29,7 @@ from benchmarks.speed_cases import (
     measure_machine,
 )
 from experiments.launch import command_line, run_main
-from jaxsynth.disk import write_whole
+from jaxsynth.disk import write_atomic
 from jaxsynth.report.tables import format_markdown, write_csv
 from jaxsynth.runs.folder import lock
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
             measured.append(one)
             print(_line(one), flush=True)
             write_csv(folder / "speed.csv", second_rows(measured))
-            write_whole(folder / "speed.md", _page(measured, machine, limits).encode())
+            write_atomic(folder / "speed.md", _page(measured, machine, limits).encode())
     print(f"wrote {folder / 'speed.md'}")
     return 0
 

@@ -24,7 +24,7 @@ from benchmarks.checks import check_flags_only, parse_counts, parse_some_of
 from benchmarks.speed.table import commit_rows
 from benchmarks.speed_cases import CASES
 from experiments.launch import command_line, run_main
-from jaxsynth.disk import write_whole
+from jaxsynth.disk import write_atomic
 from jaxsynth.environment import machine_line
 from jaxsynth.report.tables import format_markdown
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
                 before = lowest[case, batch].get(name, seconds)
                 lowest[case, batch][name] = min(before, seconds)
                 print(f"{case}, batch {batch}, {name}: {1e3 * seconds:.1f} ms", flush=True)
-            write_whole(out / "commits.md", _page(lowest, names).encode())
+            write_atomic(out / "commits.md", _page(lowest, names).encode())
     print(_page(lowest, names))
     return 0
 

@@ -23,7 +23,7 @@ from absl import flags
 from benchmarks.checks import check_flags_only, parse_counts
 from experiments.common import NSFW, PLACES
 from experiments.launch import command_line, run_main
-from jaxsynth.disk import write_whole
+from jaxsynth.disk import write_atomic
 from jaxsynth.environment import machine_line
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.generator import GeneratorConfig, Up
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     page = (
         f"`{command_line('memory', 'benchmarks')}`\n\n{machine_line()}\n\n{format_markdown(rows)}"
     )
-    write_whole(out / "memory_cpu.md", page.encode())
+    write_atomic(out / "memory_cpu.md", page.encode())
     _plot(out / "memory_cpu.png", rows)
     print(page)
     return 0

@@ -36,9 +36,6 @@ def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
-write_whole, whole_file = write_atomic, atomic_file  # until every importer uses the new names
-
-
 def check_regular(path: str | os.PathLike[str], name: str, what: str) -> None:
     """Check that a path is a regular file before anybody opens it.
 

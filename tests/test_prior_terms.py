@@ -27,7 +27,8 @@ from jaxsynth.balance import objective
 from jaxsynth.chunks import execute
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
-from jaxsynth.models.weights import load_encoder, save_network
+from jaxsynth.models.registry import load_encoder, to_model
+from jaxsynth.models.weights import save_network
 from jaxsynth.recipes import RECIPES
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
@@ -353,9 +354,10 @@ def test_a_generator_knows_its_encoders_file(networks, tmp_path):
     generator = networks["generator"]
 
     def trained_for(sha256):
-        return generator._replace(info=dataclasses.replace(generator.info, encoder_sha256=sha256))
+        info = dataclasses.replace(generator.info, encoder_sha256=sha256)
+        return to_model(generator._replace(info=info))
 
     assert load_encoder(trained_for(digest), path).name == networks["places"].name
-    assert load_encoder(generator, path).name == networks["places"].name  # it does not say which
+    assert load_encoder(trained_for(""), path).name == networks["places"].name  # it says nothing
     with pytest.raises(ValueError, match=f"of sha256 {'0' * 64}, but .* has {digest}: give --enc"):
         load_encoder(trained_for("0" * 64), path)

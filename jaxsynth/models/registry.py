@@ -99,7 +99,7 @@ def load_encoder(
     if name:
         return _load_classifier(name, dtype or "float32", generator.name)
     if wanted is None:
-        raise ValueError(f"generator {generator.name!r} names no encoder: give one")
+        raise ValueError(f"generator {generator.name!r} names no encoder: give --encoder=FILE")
     return generator.load_encoder()
 
 
@@ -180,7 +180,7 @@ def _generator(network: Network, shared: dict[str, Any]) -> Generator:
         code_size=info.config.code,
         image=image_blob(info.config),
         code=_code(network.code),
-        encoder=encoder if info.encoder else None,
+        encoder=encoder if info.encoder or info.encoder_sha256 else None,
         encoder_blob=info.encoder_blob,
     )
 
@@ -196,6 +196,8 @@ class _Encoder:
 
     def __call__(self, name: str | Path = "", dtype: Any = "") -> Classifier:
         name = name or self.network
+        if not name:
+            raise ValueError(f"generator {self.generator!r} names no encoder: give --encoder=FILE")
         model = _load_classifier(name, dtype or self.dtype, self.generator)
         if self.sha256 and model.info.sha256 != self.sha256:
             raise ValueError(

@@ -69,23 +69,6 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
     return network._replace(params={p: jnp.asarray(a, dtype) for p, a in network.params.items()})
 
 
-def load_encoder(
-    generator: Network, name_or_path: str | Path, dtype: np.dtype | type | str = np.float32
-) -> Network:
-    """Load the network whose code a generator inverts, and check its hash.
-
-    Raises:
-      ValueError: If it cannot be loaded, or is not the file that the generator was trained for.
-    """
-    network, wanted = load_network(name_or_path, dtype), generator.info.encoder_sha256
-    if wanted and (digest := file_record(name_or_path)["sha256"]) != wanted:
-        raise ValueError(
-            f"generator {generator.name!r} inverts the encoder of sha256 {wanted}, but "
-            f"{name_or_path} has {digest}: give --encoder=FILE"
-        )
-    return network
-
-
 def read_info(name_or_path: str | Path) -> NetworkInfo:
     """Read the description in a weights file, not its arrays.
 

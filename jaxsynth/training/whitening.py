@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxsynth.disk import whole_file
+from jaxsynth.disk import atomic_file
 
 _LAYERS = ("project", "whiten", "colour")
 _LEAST = 1e-4  # share of the mean eigenvalue below which a direction is not amplified further
@@ -80,7 +80,7 @@ def saved_whitening(path: Path, measure: Callable[[], Whitening]) -> Whitening:
         made = measure()
         layers = {f"{n}_{k}": a for n in _LAYERS for k, a in enumerate(getattr(made, n))}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_file(path) as part:
             np.savez(part, explained=made.explained, **layers)
     with np.load(path) as saved:
         layers = {n: (saved[f"{n}_0"], saved[f"{n}_1"]) for n in _LAYERS}
