@@ -26,7 +26,7 @@ _LEAST = 1e-9  # far below the power of 8-bit rounding, 1 / 12: a constant image
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (C,) and covariance (C, C) of features (N, C), in float64.
+    """Compute mean (C,) and covariance (C, C) of features (N, C), in float64.
 
     Raises:
       ValueError: for fewer than two rows, which have no covariance.
@@ -40,7 +40,7 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def frechet_distance(
     mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray
 ) -> float:
-    """Frechet distance (squared, as usual) of two Gaussians: means (C,), covariances (C, C).
+    """Compute the Frechet distance (squared, as usual) of two Gaussians: means (C,), covariances (C, C).
 
     tr (C1 C2)^(1/2) is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is
     symmetric: no complex numbers, and singular covariances do no harm.
@@ -54,12 +54,12 @@ def frechet_distance(
 
 
 def feature_distance(features1: np.ndarray, features2: np.ndarray) -> float:
-    """Frechet distance of two sets of features, (N1, C) and (N2, C)."""
+    """Compute the Frechet distance of two sets of features, (N1, C) and (N2, C)."""
     return frechet_distance(*moments(features1), *moments(features2))
 
 
 def mean_power(rgb: np.ndarray) -> np.ndarray:
-    """Mean power spectrum of the images' luma.
+    """Compute the mean power spectrum of the images' luma.
 
     The mean is removed and a Hann window laid on; white noise of variance v has power v everywhere.
 
@@ -86,7 +86,7 @@ def mean_power(rgb: np.ndarray) -> np.ndarray:
 
 
 def radial_power(power: np.ndarray) -> np.ndarray:
-    """Power (S, S) averaged over rings of 1, 2, ... S // 2 cycles per side: (S // 2,)."""
+    """Average power (S, S) over rings of 1, 2, ... S // 2 cycles per side: (S // 2,)."""
     side = power.shape[0]
     cycles = np.fft.fftfreq(side, 1 / side)
     ring = np.rint(np.hypot(cycles[:, None], cycles[None, :])).astype(int)  # (S, S)
@@ -95,12 +95,12 @@ def radial_power(power: np.ndarray) -> np.ndarray:
 
 
 def decibels(power: np.ndarray) -> np.ndarray:
-    """10 log10 of power; no power at all is -90 dB."""
+    """Compute 10 log10 of power; no power at all is -90 dB."""
     return 10 * np.log10(np.maximum(power, _LEAST))
 
 
 def grid_excess(power: np.ndarray, diagonal: bool = False) -> dict[int, float]:
-    """By how many dB the power (S, S) at a grid's frequencies exceeds that of their neighbours.
+    """Find the excess in dB of the power (S, S) at a grid's frequencies over their neighbours.
 
     A grid of period p has peaks at S / p cycles on both axes, a checkerboard of p pixels at
     (S / p, S / p). Neighbours lie 2 cycles to either side on the same axis or diagonal.
@@ -124,11 +124,14 @@ def grid_excess(power: np.ndarray, diagonal: bool = False) -> dict[int, float]:
 
 
 def fixed_pattern(rgb: np.ndarray) -> float:
-    """What all images share in fine detail: root mean square, in grey levels, of the mean image's
-    luma at periods below 16 pixels. A speckle at fixed places stays in the mean, detail averages
-    out: N photographs leave about their detail's rms / sqrt(N).
+    """Measure the fine detail that all images share, in grey levels.
 
-    rgb: (N, S, S, 3), RGB, 0..255.
+    It is the root mean square of the mean image's luma at periods below 16 pixels. A speckle at
+    fixed places stays in the mean, detail averages out: N photographs leave about their detail's
+    rms / sqrt(N).
+
+    Args:
+      rgb: (N, S, S, 3), RGB, 0..255.
     """
     mean = rgb.mean(0, dtype=np.float64) @ LUMA  # (S, S)
     cycles = np.fft.fftfreq(mean.shape[0])
@@ -137,7 +140,7 @@ def fixed_pattern(rgb: np.ndarray) -> float:
 
 
 def compare_spectra(made: np.ndarray, photographs: np.ndarray) -> dict[str, Any]:
-    """Two mean spectra (S, S) side by side, as plain lists and numbers.
+    """Compare two mean spectra (S, S), as plain lists and numbers.
 
     Returns:
       `cycles_per_pixel` of each ring; `photographs_db`, `made_db` and their `difference_db` there;
@@ -164,7 +167,7 @@ def _named(excess: dict[int, float]) -> dict[str, float]:
 
 
 def scene_values(p: np.ndarray) -> dict[str, Any]:
-    """Share of runs that reach their scene, and the median, from P (R,)."""
+    """Turn P (R,) into the share of runs that reach their scene, and the median."""
     return {
         "runs": len(p),
         "reached": float((p >= SCENE_REACHED).mean()),
@@ -173,7 +176,7 @@ def scene_values(p: np.ndarray) -> dict[str, Any]:
 
 
 def judge_values(made: np.ndarray, real: np.ndarray) -> dict[str, Any]:
-    """A judge's ranks of the target on made images and of the label on photographs -> rates.
+    """Turn a judge's ranks of targets on made images, and of labels on photographs, into rates.
 
     `judge_fraction` is None where the judge knows none of the photographs.
     """
@@ -183,7 +186,7 @@ def judge_values(made: np.ndarray, real: np.ndarray) -> dict[str, Any]:
 
 
 def saturated_share(pixels: np.ndarray) -> float:
-    """Share of pixels that lie outside 0..255 in any channel and are clipped when shown.
+    """Find the share of pixels that lie outside 0..255 in any channel and are clipped when shown.
 
     Args:
       pixels: (N, H, W, 3) RGB of 0..255, not clipped, as `Preprocess.to_rgb` gives them; a pixel
@@ -194,7 +197,7 @@ def saturated_share(pixels: np.ndarray) -> float:
 
 
 def ends_values(nsfw: np.ndarray, sfw: np.ndarray) -> dict[str, Any]:
-    """P(NSFW) (R,) of the runs that raise it and of those that lower it -> shares, medians."""
+    """Turn P(NSFW) (R,) of runs that raise it, and that lower it, into shares and medians."""
     return {
         "runs": len(nsfw),
         "nsfw_reached": float((nsfw >= NSFW_REACHED).mean()),
@@ -205,7 +208,7 @@ def ends_values(nsfw: np.ndarray, sfw: np.ndarray) -> dict[str, Any]:
 
 
 def joint_values(scene: np.ndarray, nsfw: np.ndarray) -> dict[str, Any]:
-    """P(scene) and P(NSFW) (R,) of runs that climb both -> shares, medians."""
+    """Turn P(scene) and P(NSFW) (R,) of runs that maximise both into shares and medians."""
     reached = scene >= BOTH_REACHED, nsfw >= BOTH_REACHED
     return {
         "runs": len(scene),
@@ -218,7 +221,7 @@ def joint_values(scene: np.ndarray, nsfw: np.ndarray) -> dict[str, Any]:
 
 
 def random_values(nsfw: np.ndarray) -> dict[str, Any]:
-    """P(NSFW) (R,) of random codes -> mean and range."""
+    """Turn P(NSFW) (R,) of random codes into mean and range."""
     return {
         "runs": len(nsfw),
         "mean": float(nsfw.mean()),
