@@ -40,7 +40,7 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def frechet_distance(
     mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray
 ) -> float:
-    """Compute the Frechet distance (squared, as usual) of two Gaussians: means (C,), covariances (C, C).
+    """Compute the Frechet distance (squared) of two Gaussians: means (C,), covariances (C, C).
 
     tr (C1 C2)^(1/2) is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is
     symmetric: no complex numbers, and singular covariances do no harm.
