@@ -36,7 +36,11 @@ def over_shares(
     """
     if mesh is None:
         return function
-    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(_SHARES) for axis in axes)
+
+    def spec(axis: int | None) -> PartitionSpec:
+        return PartitionSpec() if axis is None else PartitionSpec(_SHARES)
+
+    specs = jax.tree.map(spec, tuple(axes), is_leaf=lambda axis: axis is None)
     return jax.shard_map(
         function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(_SHARES), check_vma=False
     )
