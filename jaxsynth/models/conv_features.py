@@ -49,6 +49,7 @@ class ConvFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
+        """Compute every activation of an image."""
         out = {"data": data}
         x = (from_bgr(data) - jnp.asarray(MEAN, data.dtype)) / jnp.asarray(DEVIATION, data.dtype)
         for layer in self.config.layers:

@@ -64,6 +64,7 @@ class EfficientNet(nn.Module):
 
     @nn.compact
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
+        """Compute every activation of an image."""
         config, out = self.config, {"data": data}
         x = (from_bgr(data) - 127.0) / 128.0
         x = _rectify(out, "conv_stem", _same_conv(config.stem, 3, 2, "conv_stem")(x))

@@ -38,6 +38,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
+        """Compute every activation of an image, and its code."""
         config = self.config
         out = dict(self.make(config.trunk, name="trunk")(data))
         features = grid_features(out[config.blob], data, config.grid[:2])

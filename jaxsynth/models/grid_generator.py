@@ -63,6 +63,7 @@ class GridGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, feat: jax.Array) -> dict[str, jax.Array]:
+        """Compute every activation of a code, up to the image."""
         config = self.config
         side = config.grid[0]
         x = dense(config.code, "colour")(feat).reshape(*feat.shape[:-1], *config.grid)

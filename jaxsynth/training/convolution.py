@@ -27,8 +27,10 @@ def training_conv() -> Callable[..., jax.Array] | None:
 
 
 def matmul_conv(x, kernel, window_strides, padding, derive=None, **kwargs) -> jax.Array:
-    """Drop-in for `lax.conv_general_dilated`: x (B, H, W, C), kernel (k, k, C, F). Kernels change
-    at every step, so nothing is derived once."""
+    """Convolve like `lax.conv_general_dilated`: x (B, H, W, C), kernel (k, k, C, F).
+
+    Kernels change at every step, so nothing is derived from them once: `derive` is not asked.
+    """
     dilated = {*(kwargs.get("lhs_dilation") or ()), *(kwargs.get("rhs_dilation") or ())} - {1}
     if dilated or kwargs.get("feature_group_count", 1) != 1 or isinstance(padding, str):
         return lax.conv_general_dilated(x, kernel, window_strides, padding, **kwargs)

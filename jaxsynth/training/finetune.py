@@ -58,13 +58,13 @@ class FineTuned(NamedTuple):
 
 
 def split_params(params: Params, freeze: tuple[str, ...]) -> tuple[Params, Params]:
-    """(trained, frozen) parameters."""
+    """Split parameters into those that are trained and those that match a pattern."""
     frozen = {k: v for k, v in params.items() if any(fnmatch(k, pattern) for pattern in freeze)}
     return {k: v for k, v in params.items() if k not in frozen}, frozen
 
 
 def init_finetuned(trained: Params, config: Config, training: FineTuning) -> FineTuned:
-    """The state before the first step."""
+    """Make the state before the first step."""
     opt = _optimizer(config, training).init(trained)
     return FineTuned(trained, jax.tree.map(jnp.copy, trained), opt, jnp.int32(0))
 
@@ -73,7 +73,7 @@ def init_finetuned(trained: Params, config: Config, training: FineTuning) -> Fin
 def finetune_step(
     config: Config, training: FineTuning, activations: str, state: FineTuned, *batch
 ) -> tuple[FineTuned, dict[str, jax.Array]]:
-    """One step.
+    """Take one step.
 
     batch: frozen parameters, rgb (B, S, S, 3) uint8, labels (B,) int32, a key, progress 0 to 1.
     """
@@ -98,7 +98,7 @@ def finetune_step(
 
 @partial(network_jit, static_argnums=0)
 def finetuned_logits(config: Config, params: Params, x: jax.Array) -> jax.Array:
-    """Logits (B, classes) of images (B, S, S, 3), BGR, mean-subtracted."""
+    """Compute logits (B, classes) of images (B, S, S, 3), BGR, mean-subtracted."""
     return jax.vmap(make_apply(config), (None, 0))(params, x)[logits_blob(config)]
 
 

@@ -74,7 +74,7 @@ def run_loop(
     config: LoopConfig,
     say: Callable[[str], None] = print,
 ) -> State:
-    """Trains until the budget is spent, resuming from `config.out`/checkpoints if there are any.
+    """Train until the budget is spent, resuming from `config.out`/checkpoints if there are any.
 
     Raises:
       ValueError: if there are fewer images than a batch, the checkpoint is of other settings, or
@@ -214,8 +214,11 @@ def _check_settings(old: dict[str, Any], new: dict[str, Any], folder: Path) -> N
 def _check_finite(
     step: int, metrics: Metrics, checkpoints: _Checkpoints, state: State = ()
 ) -> dict[str, float]:
-    """The metrics as numbers, when the step is done. Raises ValueError if one of them, or anything
-    in the state, is not finite."""
+    """Wait for a step and return its metrics as numbers.
+
+    Raises:
+      ValueError: If one of them, or anything in the state, is not finite.
+    """
     values = {k: float(v) for k, v in metrics.items()}
     wrong = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
     if not wrong and not _sound(state):
@@ -244,5 +247,5 @@ def _report(step, per_epoch, values: dict[str, float], batch, mark, clock) -> st
 
 
 def format_line(head: str, values: dict[str, float]) -> str:
-    """A line of progress."""
+    """Format a line of progress."""
     return head + "  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items())

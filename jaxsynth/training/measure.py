@@ -1,4 +1,4 @@
-"""Figures of a trained pair on validation photographs. Pure JAX inside, batches outside."""
+"""Accuracy of a classifier on validation photographs."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,7 +18,7 @@ Batch = tuple[np.ndarray, np.ndarray, int]  # pixels (B, S, S, 3) uint8 RGB, lab
 def top_k_accuracy(
     logits_fn: Callable[[jax.Array], jax.Array], batches: Iterable[Batch], size: int
 ) -> dict[str, float]:
-    """Top-1 and top-5 rate of the true label, and the mean cross-entropy."""
+    """Measure the top-1 and top-5 rate of the true label, and the mean cross-entropy."""
     first = fifth = loss = total = 0.0
     for rgb, labels, count in batches:
         logits = np.asarray(logits_fn(centre_input(rgb, size)))[:count]
@@ -33,7 +33,7 @@ def top_k_accuracy(
 
 
 def logits_of(network: Network) -> Callable[[jax.Array], jax.Array]:
-    """x (B, S, S, 3), BGR, mean-subtracted -> logits (B, K)."""
+    """Make the function x (B, S, S, 3), BGR, mean-subtracted -> logits (B, K)."""
     static = (network.apply, network.input_shape[0], logits_blob(network.info.config))
     return partial(_logits, static, network.params)
 

@@ -68,7 +68,7 @@ class PriorParts(NamedTuple):
 
 
 def init_prior(params: Any, adversary: Adversary, training: PriorTraining) -> PriorState:
-    """The state before the first step."""
+    """Make the state before the first step."""
     return PriorState(
         params,
         jax.tree.map(jnp.copy, params),
@@ -87,12 +87,18 @@ def prior_step(
     frozen: dict[str, Any],
     batch: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[PriorState, dict[str, jax.Array]]:
-    """One step.
+    """Take one step.
 
     Args:
-      contested: whether the adversary takes part (static).
-      frozen: `encoder` and `projections`.
-      batch: rgb (B, S, S, 3) uint8, a key, and progress 0 to 1.
+      parts: The functions of the networks (static).
+      training: Weights of the losses and the like (static).
+      contested: Whether the adversary takes part (static).
+      state: Before the step.
+      frozen: Parameters `encoder` and `projections`.
+      batch: RGB (B, S, S, 3) uint8, a key, and progress 0 to 1.
+
+    Returns:
+      The state after the step, and the losses.
     """
     rgb, key, progress = batch
     photo = to_input(_flip(jax.random.fold_in(key, 0), rgb))
@@ -136,7 +142,7 @@ def prior_step(
 
 
 def other_codes(key: jax.Array, z: jax.Array, count: int) -> jax.Array:
-    """Codes (count, D) of no photograph: half N(0, s^2) with s from 0.3 to 1.2, half mixtures."""
+    """Draw codes (count, D) of no photograph: N(0, s^2) with s from 0.3 to 1.2, and mixtures."""
     keys = jax.random.split(key, 5)
     drawn = jax.random.normal(keys[0], (count, z.shape[1]))
     drawn = drawn * jax.random.uniform(keys[1], (count, 1), minval=0.3, maxval=1.2)

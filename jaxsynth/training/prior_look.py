@@ -21,7 +21,7 @@ _SHEET = 16  # columns of the sheet
 def measure_prior(
     parts: PriorParts, state: PriorState, frozen: Any, images: ImageSet
 ) -> dict[str, float]:
-    """Root mean squares over photographs x: of E(G(E(x))) - E(x), of G(E(x)) - x in grey levels."""
+    """Measure the rms of E(G(E(x))) - E(x) and, in grey levels, of G(E(x)) - x."""
     look = partial(_reconstruct, parts)
     code = pixels = total = 0.0
     for rgb, _, count in batches(images, _BATCH):
@@ -48,7 +48,7 @@ def _generate(parts, average, codes):
 def write_sheet(
     path: Path, parts: PriorParts, state: PriorState, frozen: Any, images: ImageSet
 ) -> None:
-    """Four rows: photographs, their reconstructions, images of N(0, 1) and of 0.7 N(0, 1)."""
+    """Write photographs, their reconstructions, images of N(0, 1) and of 0.7 N(0, 1)."""
     chosen = images._replace(rows=images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET])
     (rgb, _, _), *_ = batches(chosen, _SHEET)
     _, _, x, made = partial(_reconstruct, parts)(state.average, frozen, rgb)

@@ -87,7 +87,7 @@ class _Encoding(NamedTuple):
 
 
 def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
-    """Trains and saves. Returns the generator's file and its validation metrics.
+    """Train and save; return the generator's file and its validation metrics.
 
     Raises:
       ValueError: for unusable data, encoder or settings, before training starts.

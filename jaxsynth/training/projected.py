@@ -83,7 +83,7 @@ def _conv(features: int, kernel: int, stride: int, name: str, **kwargs: Any) -> 
 
 
 def init_adversary(seed: int, shapes: Sequence[tuple[int, ...]]) -> tuple[Adversary, Any]:
-    """Fresh heads for features of these shapes (B, s, s, C), and the fixed projections."""
+    """Draw heads for features of these shapes (B, s, s, C), and the fixed projections."""
     projections = initial_variables(_Mix(), seed + 1, shapes)["params"]
     mixed = [(*shape[:3], _CHANNELS) for shape in shapes]
     heads = initial_variables(_Heads(), seed + 2, mixed)
@@ -91,12 +91,12 @@ def init_adversary(seed: int, shapes: Sequence[tuple[int, ...]]) -> tuple[Advers
 
 
 def mix(projections: Any, features: Sequence[jax.Array]) -> list[jax.Array]:
-    """The mixed features that heads look at."""
+    """Mix features for the heads to look at."""
     return _Mix().apply({"params": projections}, features)
 
 
 def realism(adversary: Adversary, mixed: Sequence[jax.Array]) -> jax.Array:
-    """What the generator maximises: the heads' mean scores, summed over scales."""
+    """Sum the heads' mean scores over scales: what the generator maximises."""
     variables = {"params": adversary.params, "batch_stats": adversary.stats}
     return sum(s.mean() for s in _Heads().apply(variables, mixed))
 
@@ -104,7 +104,7 @@ def realism(adversary: Adversary, mixed: Sequence[jax.Array]) -> jax.Array:
 def hinge_loss(
     params: Any, stats: Any, photographs: Sequence[jax.Array], made: Sequence[jax.Array]
 ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-    """The heads' loss on mixed features, then (new stats, share of scores on the right side)."""
+    """Compute the heads' loss on mixed features, new stats, and the share of right scores."""
     both = [jnp.concatenate(pair) for pair in zip(photographs, made, strict=True)]
     scores, new = _Heads().apply(
         {"params": params, "batch_stats": stats}, both, True, mutable=["batch_stats"]

@@ -124,13 +124,14 @@ def normed_logits(config: ResNetConfig, state: SceneState, x: jax.Array) -> jax.
 
 
 def fold_batch_norm(params: Any, batch_stats: Any, first: str) -> dict[str, jax.Array]:
-    """The plain network's flat parameters that compute the same function of raw inputs.
+    """Fold batch norm into flat parameters that compute the same function of raw inputs.
 
     y = (Wx + b - m) / s * g + c with s = sqrt(v + eps) is the layer W g / s, (b - m) g / s + c.
 
     Args:
-      params, batch_stats: trees in which layer `x` has its batch norm as `x_bn`.
-      first: name of the layer that sees the image; the input scale goes into it.
+      params: A tree in which layer `x` has its batch norm as `x_bn`.
+      batch_stats: Means and variances of those.
+      first: The layer that sees the image; the input scale goes into it.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     stats = traverse_util.flatten_dict(batch_stats, sep="/")

@@ -76,7 +76,7 @@ class SceneRun:
 
 
 def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
-    """Trains and saves. Returns the file and its validation metrics.
+    """Train and save; return the file and its validation metrics.
 
     Raises:
       ValueError: for unusable data or settings, before training starts.

@@ -28,7 +28,7 @@ class Placement(NamedTuple):
 
 
 def place_on(devices: list[jax.Device], batch: int) -> Placement:
-    """Placement over `devices`.
+    """Place a batch of this size over devices.
 
     Raises:
       ValueError: if a batch of this size does not split evenly.
@@ -43,12 +43,12 @@ def place_on(devices: list[jax.Device], batch: int) -> Placement:
 
 
 def default_activations() -> str:
-    """What trains fastest here: bfloat16 on an accelerator."""
+    """Return what trains fastest here: bfloat16 on an accelerator."""
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def cast(tree: Any, activations: str) -> Any:
-    """The tree's float32 leaves in the precision of the activations; gradients flow back through.
+    """Cast a tree's float32 leaves to the activations' precision; gradients flow back through.
 
     Weights are kept in float32 and cast where they are used.
     """
@@ -58,7 +58,7 @@ def cast(tree: Any, activations: str) -> Any:
 
 
 def initial_variables(module: nn.Module, seed: int, *inputs: Any) -> dict[str, Any]:
-    """The module's variables for inputs of these shapes, or lists of shapes.
+    """Draw the module's variables for inputs of these shapes, or lists of shapes.
 
     Kernels are N(0, 1 / fan-in) (LeCun et al. 1998), spectral normalisation's vectors N(0, 1);
     scales, variances and sigmas are 1, everything else 0.

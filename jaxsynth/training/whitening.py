@@ -31,14 +31,15 @@ def measure_whitening(
     batches: Callable[[], Iterable[tuple[np.ndarray, np.ndarray, int]]],
     channels: int,
 ) -> Whitening:
-    """Whitening to (h, w, `channels`) over photographs, read twice.
+    """Measure a whitening over photographs, which are read twice.
 
     Args:
-      features: rgb (B, S, S, 3) uint8 -> (B, h, w, C), `encoder.grid_features`.
-      batches: a function that gives batches (rgb, labels, count).
+      features: RGB (B, S, S, 3) uint8 -> (B, h, w, C), `encoder.grid_features`.
+      batches: A function that gives batches (rgb, labels, count).
+      channels: Of the code at each place.
 
     Raises:
-      ValueError: if the blob has fewer features than `channels`.
+      ValueError: If the blob has fewer features than `channels`.
     """
 
     def places(rgb, count):
@@ -72,7 +73,7 @@ def measure_whitening(
 
 
 def saved_whitening(path: Path, measure: Callable[[], Whitening]) -> Whitening:
-    """The whitening in a file; measured and saved there first, if the file is missing.
+    """Read a whitening from a file; measure and save it first if the file is missing.
 
     A resumed run reads what its first part measured.
     """
