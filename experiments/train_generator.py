@@ -18,10 +18,11 @@ from jaxsynth.training.prior_run import PriorRun, train_prior
 
 from .launch import run_experiment
 
+Flags = PriorRun  # its fields are the flags
 say = partial(print, flush=True)
 
 
-def main(run: PriorRun) -> int:
+def main(run: Flags) -> int:
     """Train a generator."""
     keep_compiled(run.cache or cache_dir())
     path, metrics = train_prior(run, say)
@@ -30,4 +31,4 @@ def main(run: PriorRun) -> int:
 
 
 if __name__ == "__main__":
-    run_experiment(main, PriorRun)
+    run_experiment(main, Flags)

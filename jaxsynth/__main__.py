@@ -105,8 +105,7 @@ def _answer(question: str, *names: str) -> str:
     from jaxsynth.report.tables import format_table
 
     if question == "models":
-        rows = [{"name": n, "what": registry.describe(n)} for n in registry.available()]
-        return format_table(rows)
+        return format_table([{"name": n, "what": _describe(n)} for n in registry.available()])
     model = registry.load(names[0])
     if question == "blobs":
         shapes = {blob: " x ".join(map(str, shape)) for blob, shape in model.shapes.items()}
@@ -114,6 +113,16 @@ def _answer(question: str, *names: str) -> str:
     if not isinstance(model, Classifier):
         raise ValueError(f"{names[0]} is a generator: only classifiers have labels")
     return "\n".join(map(printable, model.class_names))
+
+
+def _describe(name: str) -> str:
+    """Describe a model, or say why it cannot be loaded: one broken file hides no other."""
+    from jaxsynth.models import registry
+
+    try:
+        return registry.describe(name)
+    except ValueError as error:
+        return f"not here: {error}"
 
 
 if __name__ == "__main__":

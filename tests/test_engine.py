@@ -362,12 +362,15 @@ def test_zero_gradient_ends_a_run_and_leaves_its_neighbours(networks):
 
 
 def test_a_non_finite_objective_freezes_a_run_and_leaves_its_neighbours(networks):
-    poisoned = dataclasses.replace(SCENE, weight=float("inf"))
-    bad = Run(0, (poisoned, dataclasses.replace(SCENE, index=(2,), weight=float("-inf"))))
+    # Three log-probabilities sum to -3.3 at most: times 1.1e38 that is not finite in float32.
+    bad, fine = (
+        Run(1, tuple(Term("places", "log_prob", (i,), weight) for i in range(3)))
+        for weight in (1.1e38, 1.0)
+    )
     settings = Sweep(SHORT, batch=3)
     good = [Run(s, (SCENE,)) for s in range(3)]
     mixed = synthesize(networks, [good[0], bad, good[2]], settings)
-    clean = synthesize(networks, good, settings)
+    clean = synthesize(networks, [good[0], fine, good[2]], settings)
     assert mixed.sound.tolist() == [True, False, True] and mixed.ended.tolist() == [-1, 0, -1]
     assert np.isfinite(mixed.codes).all()
     for i in (0, 2):

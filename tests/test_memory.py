@@ -114,7 +114,7 @@ SHORT_OF_MEMORY = """
 import sys
 import jax
 from experiments import scene
-from experiments.launch import run_main
+from experiments.launch import run_experiment
 from jaxsynth import programs
 
 real, most = programs.see_jit, int(sys.argv.pop(1))
@@ -127,7 +127,7 @@ def see(*args):
     return real(*args)
 
 programs.see_jit = see
-run_main(scene.main)
+run_experiment(scene.main, scene.Flags)
 """
 
 
