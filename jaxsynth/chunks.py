@@ -44,7 +44,6 @@ __all__ = [
     "check_record", "chunk_sizes", "chunk_starts", "execute", "join", "one_run",
     "optimise_chunks", "watched_of_run",
 ]  # fmt: skip
-Results = ChunkResult  # its name in 0.1
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
 
 

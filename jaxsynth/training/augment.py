@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.images import BGR_MEAN
+from jaxsynth.models.layers import to_bgr
 
 
 def to_input(rgb: jax.Array) -> jax.Array:
     """(..., 3) RGB 0..255 -> (..., 3) float32 BGR, mean-subtracted."""
-    return rgb[..., ::-1].astype(jnp.float32) - jnp.asarray(BGR_MEAN)
+    return to_bgr(rgb.astype(jnp.float32))
 
 
 def random_crop_flip(
