@@ -1,19 +1,20 @@
 """How good is the prior? Measures the generator and its networks on photographs never trained on.
 
-  python -m experiments.evaluate_prior --data=DIR --judge=pocket_judge
+  python -m experiments.evaluate_prior --data=DIR --judge=out/judge/linear_judge.safetensors
   python -m experiments.evaluate_prior --figures=scenes --data=DIR --steps=40 --out=out/steps40
 
 DIR is as for the trainers; its validation photographs are used. The judge is a scene network that
 no objective knows. Groups of metrics, `all` or some of them:
 
-  network    scene network: top-1, top-5, whether it names a moved or noisy photograph alike
-  inversion  E(G(E(x))) against E(x): category, cosine; G(E(x)) against x
-  frechet    distance of G(E(x)) to x in the judge's features; of --baseline_generator beside it
+  network    scene network: top-1 and top-5 on all photographs
+  inversion  E(G(E(x))) against E(x), G(E(x)) against x
+  frechet    distance of G(E(x)) to x in the judge's features
   spectrum   power of G(E(x)) against x at every frequency; excess at the periods of a grid
-  scenes     every category: P(target), what the judge sees, spectrum, clipped pixels
+  scenes     every category: P(target), what the judge sees, LPIPS between seeds, Frechet distance,
+             spectrum, clipped pixels
   nsfw       both ends of the NSFW neuron
   joint      a scene and NSFW together
-  random     random codes under the NSFW network
+  random     random codes: NSFW score, Frechet distance, spectrum
   size       shipped weights
 
 Writes table.md, figures.json and the sheets into --out, after every group; another call on the same
@@ -24,16 +25,15 @@ and joint take about 0.02 s per run and step.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from jaxsynth.environment import cache_dir
-from jaxsynth.evaluation.groups import JUDGE
-from jaxsynth.evaluation.looks import Pair
+from jaxsynth.evaluation.groups import JUDGE, LPIPS
 from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
 from jaxsynth.inputs import choose_units, option, parse_seeds
 from jaxsynth.maximize import Run, Settings
-from jaxsynth.models.base import Generator
 from jaxsynth.models.registry import load, load_encoder
 from jaxsynth.objectives import Objective
 from jaxsynth.runs.keep import Keeping
@@ -71,9 +71,14 @@ class Flags(RunFlags):
     data: str | None = option(None, "Folder of zips or class folders, with a val split.")
     cache: str | None = option(None, "Folder of decoded images; by default $JAXSYNTH_CACHE.")
     judge: str = option("pocket_judge", "Independent scene network: a name or file.")
-    baseline_generator: str | None = option(None, "Another generator, for frechet.")
-    baseline_encoder: str | None = option(None, "Its encoder; by default the one that it names.")
+    lpips: str = option("alexnet_features", "Network of LPIPS for scenes; none leaves it out.")
+    photographs: int = option(
+        1024, "Validation photographs of all groups but network; 0 is all.", low=0
+    )
     scenes: tuple[str, ...] = option(("all",), "Categories of the scenes group.")
+    hashed_scenes: int = option(
+        0, "So many of them, chosen by the hash of their names; 0 is all.", low=0
+    )
     scene_target: str = option(
         "log_prob", "Which function of the neuron scenes maximises.", among=TARGETS
     )
@@ -92,11 +97,11 @@ def main(flags: Flags) -> int:
         flags = dataclasses.replace(flags, nsfw=NONE)
     flags, models = load_models(flags, needs=[role for role in (PLACES, NSFW) if role in roles])
     found = _by_role(flags, models, roles)
-    baseline = _baseline(flags, groups)
     run = EvaluationRun(
         groups=groups,
         data=Path(flags.data).expanduser() if flags.data else None,
         cache=Path(flags.cache).expanduser() if flags.cache else cache_dir(),
+        photographs=flags.photographs,
         command=command_line("evaluate_prior"),
     )
     sweeps = _sweeps(flags, groups, found, models.settings)
@@ -110,7 +115,7 @@ def main(flags: Flags) -> int:
             progress=flags.progress,
             asked_to_stop=stop.asked,
         )
-        say("\n" + evaluate_prior(run, found, sweeps, keeping, baseline, say))
+        say("\n" + evaluate_prior(run, found, sweeps, keeping, say))
     print(f"wrote {flags.folder / 'table.md'}")
     return 0
 
@@ -130,24 +135,13 @@ def _by_role(flags: Flags, models: Models, roles: set[str]) -> dict[str, Any]:
     if JUDGE in roles:
         judge = load_classifier(f"--judge={flags.judge}", load(flags.judge, flags.precision))
         found[JUDGE] = judge.named(JUDGE)
+    if LPIPS in roles and flags.lpips != NONE:
+        found[LPIPS] = load(flags.lpips)
     encoder = models.encoder
     if encoder is None and ENCODER in roles:
         name = encoder_name(flags, models.generator)
         encoder = load_encoder(models.generator, name, flags.precision)
     return found if encoder is None else found | {ENCODER: encoder}
-
-
-def _baseline(flags: Flags, groups: Sequence[str]) -> Pair | None:
-    if not flags.baseline_generator:
-        if flags.baseline_encoder:
-            raise ValueError("--baseline_encoder needs --baseline_generator")
-        return None
-    if "frechet" not in groups:
-        raise ValueError("--baseline_generator is for frechet, which --figures leaves out")
-    generator = load(flags.baseline_generator)
-    if not isinstance(generator, Generator):
-        raise ValueError(f"--baseline_generator={flags.baseline_generator}: it is a classifier")
-    return Pair(generator, load_encoder(generator, flags.baseline_encoder or ""))
 
 
 def _sweeps(
@@ -159,10 +153,12 @@ def _sweeps(
         group: parse_seeds(getattr(flags, f"{flag}_seeds"), f"{flag}_seeds")
         for group, flag in (("scenes", "scene"), *((g, g) for g in ("nsfw", "joint", "random")))
     }
+    scenes = choose_units(flags.scenes, names)
+    if flags.hashed_scenes:
+        scenes = sorted(scenes, key=lambda unit: sha256(names[unit].encode()).digest())
+        scenes = scenes[: flags.hashed_scenes]
     make = {
-        "scenes": lambda: scene_runs(
-            places, choose_units(flags.scenes, names), seeds["scenes"], flags.scene_target
-        ),
+        "scenes": lambda: scene_runs(places, scenes, seeds["scenes"], flags.scene_target),
         "nsfw": lambda: nsfw_runs(models[NSFW], seeds["nsfw"]),
         "sfw": lambda: sfw_runs(models[NSFW], seeds["nsfw"]),
         "joint": lambda: joint_runs(

@@ -2,11 +2,13 @@ r"""Trains the pocket scene network, or a judge, and exports it.
 
   python -m experiments.train_places --data=DIR --images=600000 --out=out/places
   python -m experiments.train_places --data=DIR --network=pocket_judge --seed=1 --images=600000
+  python -m experiments.train_places --data=DIR --network=linear_judge --images=16000
 
-The scene network is another classifier (--trunk), fine-tuned with a fresh last layer. The judge is
-a residual network from fresh weights. DIR holds zips (`*train*.zip`, `*val*.zip`, a folder per
-class inside) or class folders. The same command resumes a run that was stopped. Writes
-OUT/NETWORK.safetensors.
+The scene network is another classifier (--trunk), fine-tuned with a fresh last layer. Two judges
+take no part in a search: pocket_judge is a residual network from fresh weights, linear_judge a
+linear layer on the frozen features of VGG16 for --images photographs, as many of each class. DIR
+holds zips (`*train*.zip`, `*val*.zip`, a folder per class inside) or class folders. The same
+command resumes a run that was stopped. Writes OUT/NETWORK.safetensors.
 """
 
 import dataclasses
@@ -16,8 +18,7 @@ from typing import Any
 from jaxsynth.environment import cache_dir, keep_compiled
 from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.loop import format_line
-from jaxsynth.training.scene import SceneTraining
-from jaxsynth.training.scene_run import JUDGE, SceneRun, train_scene
+from jaxsynth.training.scene_run import SETTINGS, SceneRun, train_scene
 
 from .flags import changes_of
 from .launch import run_experiment
@@ -27,23 +28,23 @@ say = partial(print, flush=True)
 
 @dataclasses.dataclass(frozen=True)
 class Flags(SceneRun):
-    """A run; of `tuning` only what is typed, since the judge has other defaults."""
+    """A run; of `settings` only what is typed, since each kind of network has its own defaults."""
 
-    tuning: dict[str, Any] = changes_of(FineTuning)
+    settings: dict[str, Any] = changes_of(FineTuning)
+
+    def __post_init__(self) -> None:
+        known = {field.name for field in dataclasses.fields(SETTINGS[self.network])}
+        if wrong := sorted(self.settings.keys() - known):
+            raise ValueError(
+                f"--{wrong[0]} has no effect with --network={self.network}: leave it out"
+            )
 
 
 def main(flags: Flags) -> int:
     """Train a scene network or a judge."""
     keep_compiled(flags.cache or cache_dir())
     fields = {field.name: getattr(flags, field.name) for field in dataclasses.fields(SceneRun)}
-    typed = fields.pop("tuning")
-    if flags.network == JUDGE:
-        of_judge = {field.name for field in dataclasses.fields(SceneTraining)}
-        if wrong := sorted(typed.keys() - of_judge):
-            raise ValueError(f"--{wrong[0]} has no effect with --network={JUDGE}: leave it away")
-        fields["training"] = SceneTraining(**typed)
-    else:
-        fields["tuning"] = FineTuning(**typed)
+    fields["settings"] = SETTINGS[flags.network](**fields["settings"])
     path, metrics = train_scene(SceneRun(**fields), say)
     say(format_line(f"wrote {path}", metrics))
     return 0

@@ -2,14 +2,13 @@
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from test_launchers import launch
 from tiny import LABELS, random_params, tiny_networks
 
-from jaxsynth.evaluation.looks import inversion_metrics, ranks, steadiness
+from jaxsynth.evaluation.looks import inversion_metrics, ranks
 from jaxsynth.evaluation.measures import (
     LUMA,
     compare_spectra,
@@ -24,6 +23,7 @@ from jaxsynth.evaluation.measures import (
     saturated_share,
 )
 from jaxsynth.images import CAFFE
+from jaxsynth.models.conv_features import ConvFeaturesConfig, Layer
 from jaxsynth.models.network import NetworkInfo, build_network
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import load_network, save_network
@@ -67,21 +67,6 @@ def test_frechet_distance_of_samples():
     np.testing.assert_allclose(cov, [[2, 4], [4, 8]])
     with pytest.raises(ValueError, match="2 or more"):
         moments(np.ones((1, 3)))
-
-
-def test_a_network_is_steady_if_it_names_the_same_moved_and_noisy():
-    rng = np.random.default_rng(0)
-    rgb = np.where(rng.random((400, 8, 8, 3)) < 0.5, 30, 220).astype(np.uint8)
-
-    def of(logits):
-        return steadiness(logits, [(rgb, np.zeros(400), 400)], 8)
-
-    def pixel(x):  # is a pixel bright? noise never tells, a move half the time
-        bright = x[:, 4, 4, 0] > 0
-        return jnp.stack([bright, ~bright], axis=1)
-
-    assert of(lambda x: jnp.zeros((len(x), 2))) == {"same_moved": 1.0, "same_noisy": 1.0}
-    assert of(pixel)["same_noisy"] == 1.0 and 0.4 < of(pixel)["same_moved"] < 0.6
 
 
 def test_white_noise_has_its_variance_at_every_frequency():
@@ -167,33 +152,25 @@ def test_ranks_rates_and_clipped_pixels():
     assert saturated_share(CAFFE.to_rgb(image)) == pytest.approx(0.5)
 
 
-def test_a_constant_unit_raises_the_cosine_and_nothing_comes_back():
+def test_a_constant_unit_explains_nothing():
     rng = np.random.default_rng(0)
     code = rng.normal(size=(64, 8))
     lost = rng.normal(size=code.shape)  # of the same variance, but what comes back is the rest
-    logits, image = rng.normal(size=(64, 3)), np.zeros((64, 4, 4, 3))
+    image = np.zeros((64, 4, 4, 3))
 
-    def figures(shift, share, awake=1.0):
+    def metrics(shift, share, awake=1.0):
         real = awake * (code + shift)
         made = real + awake * np.sqrt(1 - share) * lost
         batches = [(np.zeros((64, 4, 4, 3), np.uint8), None, 64)]
-        return inversion_metrics(lambda x: (logits, logits, real, made, image), batches, 4)
+        return inversion_metrics(lambda x: (real, made, image), batches, 4)
 
-    plain, shifted = figures(0.0, 0.75), figures(100.0 * (np.arange(8) == 0), 0.75)
-    assert plain["kept"] == pytest.approx(0.75, abs=0.1)
-    assert shifted["kept"] == pytest.approx(plain["kept"], rel=1e-6)
-    assert plain["cosine"] < 0.95 and shifted["cosine"] > 0.999
-    assert figures(0.0, 1.0)["kept"] == 1 and plain["agreement"] == 1
-    asleep = figures(0.0, 0.75, np.arange(8) != 7)
+    plain, shifted = metrics(0.0, 0.75), metrics(100.0 * (np.arange(8) == 0), 0.75)
+    assert plain["explained"] == pytest.approx(0.75, abs=0.1)
+    assert shifted["explained"] == pytest.approx(plain["explained"], rel=1e-6)
+    assert metrics(0.0, 1.0)["explained"] == 1
+    asleep = metrics(0.0, 0.75, np.arange(8) != 7)
     assert (plain["silent"], asleep["silent"]) == (0, 1)
-    assert asleep["kept"] == pytest.approx(plain["kept"], abs=0.1)
-
-
-def test_an_encoder_without_categories_has_no_agreement():
-    code, image = np.ones((4, 3)), np.zeros((4, 2, 2, 3))
-    batches = [(np.zeros((4, 2, 2, 3), np.uint8), None, 4)]
-    found = inversion_metrics(lambda x: (None, None, code, code, image), batches, 2)
-    assert "agreement" not in found and found["cosine"] == pytest.approx(1)
+    assert asleep["explained"] == pytest.approx(plain["explained"], abs=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +198,10 @@ def weights(tmp_path_factory) -> dict[str, str]:
     labels = tuple(reversed(LABELS))  # a judge may count its classes in another order
     info = NetworkInfo("tiny_judge", config, labels, preprocessing="resize16")
     networks["judge"] = build_network(info, random_params(config, 4, 0.5))
+    features = ConvFeaturesConfig(size=16, layers=(Layer("conv1", 4),), compared=("conv1",))
+    info = NetworkInfo("tiny_features", features)
+    networks["lpips"] = build_network(info, random_params(features, 5, 0.5))
+    networks["lpips"].params["lpips_conv1"] = np.ones(4, np.float32)
     for role, network in networks.items():
         save_network(folder / f"{role}.safetensors", network)
     return {role: str(folder / f"{role}.safetensors") for role in networks}
@@ -241,26 +222,25 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
     first = json.loads((out / "figures.json").read_text())
     assert set(first) == {"scenes", "size"}
     used = first["scenes"]["made_of"]["networks"]
-    assert set(used) == {"generator", "places", "judge", "encoder"}  # no open_nsfw
+    assert set(used) == {"generator", "places", "judge", "lpips", "encoder"}  # no open_nsfw
     assert used["encoder"] == used["places"]  # --places bears the encoder's name
-    assert first["scenes"]["value"]["metrics"]["runs"] == 10
+    metrics = first["scenes"]["value"]["metrics"]
+    assert metrics["runs"] == 10 and metrics["frechet"] > 0
+    share = metrics["lpips_seeds"] / metrics["lpips_photographs"]
+    assert metrics["lpips_share"] == pytest.approx(share) and 0 < share < 10
 
-    baseline = [
-        f"--baseline_{r}={weights[w]}" for r, w in (("generator",) * 2, ("encoder", "places"))
-    ]
     rest = "--figures=network,inversion,frechet,spectrum,nsfw,joint,random"
-    done = evaluate(weights, data, out, cache, rest, *baseline)
+    done = evaluate(weights, data, out, cache, rest, "--photographs=10")
     assert done.returncode == 0, done.stderr
     figures = json.loads((out / "figures.json").read_text())
     assert figures["scenes"] == first["scenes"]
     values = {name: record["value"]["metrics"] for name, record in figures.items()}
     assert values["network"]["photographs"] == 20
-    assert 0 <= values["network"]["same_noisy"] <= 1
     assert 0 <= values["network"]["top1"] <= values["network"]["top5"] == 1  # of five classes
-    assert values["frechet"]["of_baseline"] == 1  # the same pair
-    assert values["frechet"]["distance"] > 0
-    assert -1 <= values["inversion"]["cosine"] <= 1 and values["inversion"]["kept"] < 1
+    assert values["frechet"]["distance"] > 0 and values["frechet"]["photographs"] == 10
+    assert values["inversion"]["explained"] < 1 and values["inversion"]["photographs"] == 10
     assert values["joint"]["runs"] == 4 and values["random"]["runs"] == 3
+    assert values["random"]["frechet"] > 0 and values["random"]["largest_db"] > 0
     assert len(values["spectrum"]["difference_db"]) == 8
     table = (out / "table.md").read_text()
     assert table in done.stdout and "Not measured" not in table
@@ -294,7 +274,7 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
         ({}, ["--figures=scenes", "--data=absent"], "no such folder"),
         ({}, ["--figures=scenes", "--seeds=4"], "--seeds has no effect"),
         ({}, ["--figures=inversion", "--encoder={nsfw}"], "gives codes of 8 units"),
-        ({}, ["--figures=size", "--baseline_encoder={places}"], "needs --baseline_generator"),
+        ({}, ["--figures=size", "--photographs=-1"], "photographs"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(weights, data, tmp_path, change, flags, said):
@@ -315,3 +295,14 @@ def test_the_fixed_pattern_is_what_images_share():
     assert plain == pytest.approx(73.6 * np.sqrt((LUMA**2).sum() / 400), rel=0.15)
     assert fixed_pattern(noise + wave) == pytest.approx(np.hypot(20 / np.sqrt(2), plain), rel=0.02)
     assert fixed_pattern(noise + slow) == pytest.approx(plain, rel=1e-3)
+
+
+def test_scenes_are_chosen_by_the_hash_of_their_names(weights, data, tmp_path):
+    out = tmp_path / "run"
+    flags = ["--figures=scenes", "--hashed_scenes=2", f"--cache={tmp_path / 'cache'}"]
+    done = evaluate(weights, data, out, *flags, "--lpips=none")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "figures.json").read_text())["scenes"]
+    assert record["value"]["metrics"]["categories"] == 2
+    assert "lpips" not in record["made_of"]["networks"]
+    assert "lpips_share" not in record["value"]["metrics"]

@@ -14,7 +14,9 @@ from jaxsynth.models.efficientnet import EfficientNetConfig, Stage, depthwise_co
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.packages import convert_efficientnet
+from jaxsynth.training.data import ImageSet
 from jaxsynth.training.finetune import FineTuning
+from jaxsynth.training.linear import LinearTraining, balanced_rows, fit_linear
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.prior import PriorTraining, other_codes
 from jaxsynth.training.prior_run import PriorRun, train_prior
@@ -222,7 +224,7 @@ def test_fine_tuning_learns_and_freezes(data, trunk, tmp_path):  # noqa: F811
         loop=LoopConfig(out=tmp_path / "run", batch=6, epochs=20, report_steps=1),
         trunk=str(trunk),
         size=32,
-        tuning=FineTuning(
+        settings=FineTuning(
             rate=0.003, colour=0, smoothing=0, freeze=("conv_stem/*", "*wise/kernel")
         ),
     )
@@ -249,3 +251,46 @@ def test_a_trunk_of_another_size_is_refused(data, tmp_path):  # noqa: F811
     )  # fmt: skip
     with pytest.raises(ValueError, match="does not take images of side 32"):
         train_scene(run, lambda line: None)
+
+
+def test_a_linear_judge_reads_the_classes_from_frozen_features(data, trunk, tmp_path):  # noqa: F811
+    run = SceneRun(
+        data=data,
+        cache=tmp_path / "cache",
+        network="linear_judge",
+        loop=LoopConfig(out=tmp_path / "run", batch=4, images=15),
+        trunk=str(trunk),
+        size=32,
+    )
+    path, metrics = train_scene(run, lambda line: None)
+    made, before = load_network(path), load_network(trunk)
+    assert metrics["val top-1"] == 1.0
+    for name in set(made.params) - {"logits/kernel", "logits/bias"}:
+        np.testing.assert_allclose(made.params[name], before.params[name], rtol=1e-3, atol=1e-4)
+
+
+def test_photographs_of_a_linear_judge_are_balanced():
+    labels = np.repeat([0, 1, 2], [10, 3, 7]).astype(np.int32)
+    images = ImageSet(np.zeros((20, 1, 1, 3), np.uint8), labels, np.arange(20), ("a", "b", "c"), ())
+    chosen = labels[balanced_rows(images, 11, seed=0)]
+    assert np.bincount(chosen).tolist() == [4, 3, 4]
+    assert len(set(balanced_rows(images, None, seed=1).tolist())) == 20
+
+
+def test_the_linear_fit_is_the_minimum():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 4)) * [1, 10, 0.1, 1] + [0, 5, 0, -1]
+    labels = rng.integers(0, 3, 60)
+    training = LinearTraining(decay=0.1)
+    fitted = fit_linear(features, labels, 3, training)
+
+    def loss(kernel, bias):
+        scaled = kernel * features.std(0)[:, None]
+        logits = features @ kernel + bias
+        entropy = np.log(np.exp(logits).sum(1)) - logits[np.arange(60), labels]
+        return entropy.mean() + 0.05 * (scaled**2).sum()
+
+    least = loss(**fitted)
+    for _ in range(20):
+        moved = {k: v + 0.01 * rng.normal(size=v.shape) for k, v in fitted.items()}
+        assert loss(**moved) > least

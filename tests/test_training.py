@@ -69,7 +69,7 @@ def _scene_run(data, tmp_path, out, **loop):
         size=32,
         width=4,
         loop=config,
-        training=SceneTraining(rate=0.1),
+        settings=SceneTraining(rate=0.1),
     )
 
 

@@ -21,8 +21,8 @@ from jaxsynth.evaluation.looks import (
     logits_of,
     look,
     reconstruct,
-    steadiness,
 )
+from jaxsynth.lpips import mean_pairwise_lpips
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.results import BLUR_ABOVE, Run
@@ -32,6 +32,7 @@ from jaxsynth.training.measure import top_k_accuracy
 
 NSFW, PLACES = "nsfw", "places"
 JUDGE = "judge"  # a classifier that no objective knows
+LPIPS = "lpips"  # a network whose features tell how different two images look
 _BATCH = 100
 _SHEET = 24  # photographs on the page of reconstructions
 _PAGE_ROWS = 25  # categories on a page of scenes
@@ -42,22 +43,24 @@ class Work(NamedTuple):
     """The material of all groups. The functions compute when called, and once.
 
     Attributes:
-      models: By role, those that the groups need: generator, places, nsfw, judge, encoder.
+      models: By role, those that the groups need: generator, places, nsfw, judge, encoder, lpips.
       pair: The generator with its encoder, or None.
-      baseline: Another such pair to compare with, or None.
       runs: Sweep -> its runs (`scenes`, `nsfw`, `sfw`, `joint`, `random`).
       results: Sweep -> its finished runs.
-      photographs: Side -> the validation photographs at that side.
-      reconstructions: () -> G(E(x)) of all of them, (N, S, S, 3) uint8, in their order.
+      photographs: () -> the validation photographs at the generator's side.
+      some: The rows of them that all groups but `network` use.
+      reconstructions: () -> G(E(x)) of those, (N, S, S, 3) uint8, in their order.
+      real_features: () -> the judge's features (N, C) of those.
     """
 
     models: Mapping[str, Generator | Classifier]
     pair: Pair | None
-    baseline: Pair | None
     runs: Mapping[str, Sequence[Run]]
     results: Callable[[str], ChunkResult]
-    photographs: Callable[[int], ImageSet]
+    photographs: Callable[[], ImageSet]
+    some: Callable[[], ImageSet]
     reconstructions: Callable[[], np.ndarray]
+    real_features: Callable[[], np.ndarray]
 
     @property
     def generator(self) -> Generator:
@@ -65,14 +68,9 @@ class Work(NamedTuple):
         return self.models[GENERATOR]
 
     @property
-    def own_photographs(self) -> ImageSet:
-        """The validation photographs at the generator's side."""
-        return self.photographs(self.generator.image_size)
-
-    @property
     def pixels(self) -> np.ndarray:
-        """All usable ones of them in order, (N, S, S, 3) uint8."""
-        images = self.own_photographs
+        """Photographs `some` in order, (N, S, S, 3) uint8."""
+        images = self.some()
         return images.images[images.rows]
 
 
@@ -84,18 +82,17 @@ class Group(NamedTuple):
 
 
 def network(work: Work) -> Group:
-    """Measure top-1 and top-5 of the scene network, and how steady they are."""
-    places, images, side = work.models[PLACES], work.own_photographs, work.generator.image_size
+    """Measure top-1 and top-5 of the scene network on all photographs."""
+    places, images, side = work.models[PLACES], work.photographs(), work.generator.image_size
     images = images._replace(labels=label_units(images.classes, places)[images.labels])
     found = top_k_accuracy(logits_of(places), batches(images, _BATCH), side)
     metrics = {"top1": found["val top-1"], "top5": found["val top-5"], "loss": found["val loss"]}
-    metrics |= steadiness(logits_of(places), batches(images, _BATCH), side)
     return Group(metrics | {"photographs": len(images.rows)}, {})
 
 
 def inversion(work: Work) -> Group:
     """Compare E(G(E(x))) with E(x), and G(E(x)) with x."""
-    images = work.own_photographs
+    images = work.some()
     some = batches(images, _BATCH)
     metrics = inversion_metrics(invert(work.pair), some, work.generator.image_size)
     few = images.images[images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET]]
@@ -105,23 +102,23 @@ def inversion(work: Work) -> Group:
 
 def frechet(work: Work) -> Group:
     """Measure the distance of reconstructions to photographs in the judge's features."""
-
-    def features(rgb):
-        return look(work.models[JUDGE], rgb, [FEATURES])[FEATURES]
-
-    real = features(work.pixels)
-    distance = measures.feature_distance(features(work.reconstructions()), real)
+    real = work.real_features()
     metrics = {
-        "distance": distance,
+        "distance": _distance(work, work.reconstructions()),
         "halves": measures.feature_distance(real[::2], real[1::2]),  # its floor
         "photographs": len(real),
     }
-    if work.baseline is not None:  # at its own size, which may be another
-        images = work.photographs(work.baseline.generator.image_size)
-        x = images.images[images.rows]
-        first = measures.feature_distance(features(reconstruct(work.baseline, x)), features(x))
-        metrics |= {"baseline": first, "of_baseline": distance / first if first else None}
     return Group(metrics, {})
+
+
+def features(judge: Classifier, rgb: np.ndarray) -> np.ndarray:
+    """Compute a judge's pooled features of pictures (N, S, S, 3): (N, C)."""
+    return look(judge, rgb, [FEATURES])[FEATURES]
+
+
+def _distance(work: Work, rgb: np.ndarray) -> float:
+    """The Frechet distance of pictures to the photographs in the judge's features."""
+    return measures.feature_distance(features(work.models[JUDGE], rgb), work.real_features())
 
 
 def spectrum(work: Work) -> Group:
@@ -138,7 +135,7 @@ def spectrum(work: Work) -> Group:
 def scenes(work: Work) -> Group:
     """Ask scene images of the scene network, and of a judge that no objective knows."""
     runs, judge = work.runs["scenes"], work.models[JUDGE]
-    images, pixels, units = work.own_photographs, work.pixels, _scene_units(runs)
+    images, pixels, units = work.some(), work.pixels, _scene_units(runs)
     names = np.array(work.models[PLACES].class_names)[units]
     labels = np.array(images.classes)[images.labels[images.rows]]
     same = np.isin(labels, names)  # photographs of the categories that were maximised
@@ -149,12 +146,31 @@ def scenes(work: Work) -> Group:
     rgb, p = work.generator.preprocess.show(last.image), _p_scene(last, units)
     made = judge_ranks(judge, rgb, label_units(names, judge))
     metrics = measures.scene_values(p) | measures.judge_values(made, real)
-    metrics |= {"categories": len(set(units.tolist()))}
+    metrics |= {"categories": len(set(units.tolist())), "frechet": _distance(work, rgb)}
     unclipped = work.generator.preprocess.to_rgb(last.image)
     metrics |= {"saturated": measures.saturated_share(unclipped)}
+    metrics |= _lpips(work, rgb, names, pixels[same], labels[same])
     metrics |= measures.compare_spectra(measures.mean_power(rgb), measures.mean_power(pixels))
     pages = _scene_pages(runs, rgb, p, made < measures.TOP)
     return Group(metrics, {f"scenes_{i:02d}.png": page for i, page in enumerate(pages)})
+
+
+def _lpips(work: Work, made, names, photographs, labels) -> dict[str, float]:
+    """Compare the mean LPIPS of pairs of seeds with that of pairs of photographs of a category.
+
+    Of each category as many photographs as there are seeds; {} without the network of LPIPS, or
+    where there are no two of a category.
+    """
+    counts = {name: min((names == name).sum(), (labels == name).sum()) for name in set(names)}
+    least = min(counts.values())
+    if LPIPS not in work.models or least < 2:
+        return {}
+    groups = [
+        np.stack([images[of == name][:least] for name in sorted(counts)])
+        for images, of in ((made, names), (photographs, labels))
+    ]
+    seeds, real = (float(mean_pairwise_lpips(g, work.models[LPIPS]).mean()) for g in groups)
+    return {"lpips_seeds": seeds, "lpips_photographs": real, "lpips_share": seeds / real}
 
 
 def nsfw(work: Work) -> Group:
@@ -178,7 +194,9 @@ def joint(work: Work) -> Group:
 def random(work: Work) -> Group:
     """Measure random codes, not optimised."""
     last = work.results("random").last
-    metrics = measures.random_values(_p_nsfw(work, last))
+    rgb = work.generator.preprocess.show(last.image)
+    metrics = measures.random_values(_p_nsfw(work, last)) | {"frechet": _distance(work, rgb)}
+    metrics |= measures.compare_spectra(measures.mean_power(rgb), measures.mean_power(work.pixels))
     page = _nsfw_page(work, "Random codes, not optimised", "random", last)
     return Group(metrics, {"random.png": page})
 

@@ -10,22 +10,20 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.devices import batches
 from jaxsynth.images import CAFFE, conversion
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.system import shift, view
+from jaxsynth.system import view
 from jaxsynth.training.augment import centre_input, to_input
 
 FEATURES = "pool"  # pooled features of a judge
-NOISE = 8.0  # grey levels
 _BATCH = 100
 Batch = tuple[np.ndarray, np.ndarray, int]  # pixels (B, S, S, 3) uint8 RGB, labels (B,), count
-# x (B, S, S, 3) -> logits of E(x) and of E(G(E(x))) or None, both codes (B, D), G(E(x))
-Circle = Callable[[jax.Array], tuple[jax.Array | None, ...]]
+# x (B, S, S, 3) -> E(x) and E(G(E(x))), (B, D), and G(E(x))
+Circle = Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 class Pair(NamedTuple):
@@ -39,7 +37,7 @@ def check_judge(judge: Classifier, labels: Sequence[str]) -> None:
     """Raise ValueError unless a judge sees whole pictures and has pooled features and labels."""
     if FEATURES not in judge.shapes:
         raise ValueError(
-            f"judge {judge.info.network!r} has no pooled features: expected a residual net"
+            f"judge {judge.info.network!r} has no pooled features: expected a blob `{FEATURES}`"
         )
     how = judge.preprocess.resize
     if how not in ("simple", f"resize{judge.size}"):
@@ -105,35 +103,13 @@ def _logits(static, params, x):
     return jax.vmap(apply, (None, 0))(params, view(x, size, units))[blob]
 
 
-def steadiness(
-    logits_fn: Callable[[jax.Array], jax.Array], some: Iterable[Batch], size: int
-) -> dict[str, float]:
-    """Measure how often a network names the same category of a photograph that is moved or noisy.
-
-    A brittle network cannot be inverted: it asks for details that no eye sees.
-
-    Returns:
-      `same_moved`: moved by a pixel down and right; `same_noisy`: with Gaussian noise of a standard
-      deviation of `NOISE` grey levels.
-    """
-    move = jax.jit(jax.vmap(lambda one: shift(one, jnp.array([1, 1]), 1)))
-    same, total = np.zeros(2), 0
-    for i, (rgb, _, count) in enumerate(some):
-        x = centre_input(rgb, size)
-        noisy = x + NOISE * jax.random.normal(jax.random.key(i), x.shape)
-        first, *others = (np.asarray(logits_fn(v)).argmax(1)[:count] for v in (x, move(x), noisy))
-        same += [(first == other).sum() for other in others]
-        total += count
-    return dict(zip(("same_moved", "same_noisy"), (same / total).tolist(), strict=True))
-
-
 def invert(pair: Pair) -> Circle:
     """Make the circle of a pair, for x in Caffe's units; G(E(x)) is in them, too, not clipped."""
     generator, encoder = pair
     pixels = generator.preprocess
     static = (
         (generator.activations, generator.image, conversion(pixels, CAFFE)),
-        (encoder.activations, encoder.size, encoder.logits, generator.encoder_blob),
+        (encoder.activations, encoder.size, generator.encoder_blob),
         (conversion(CAFFE, encoder.preprocess), conversion(pixels, encoder.preprocess)),
     )
     return lambda x: _invert(static, generator.params, encoder.params, x)
@@ -141,16 +117,15 @@ def invert(pair: Pair) -> Circle:
 
 @partial(network_jit, static_argnums=0)
 def _invert(static, generator_params, encoder_params, x):
-    (generate, image, shown), (encode, size, logits, code), (of_photo, of_made) = static
+    (generate, image, shown), (encode, size, blob), (of_photo, of_made) = static
 
     def encoded(image, units):
         out = jax.vmap(encode, (None, 0))(encoder_params, view(image, size, units))
-        return out.get(logits), out[code].reshape(image.shape[0], -1)
+        return out[blob].reshape(image.shape[0], -1)
 
-    real, code_real = encoded(x, of_photo)
-    made_image = jax.vmap(generate, (None, 0))(generator_params, code_real)[image]
-    made, code_made = encoded(made_image, of_made)
-    return real, made, code_real, code_made, shown(made_image) if shown else made_image
+    code = encoded(x, of_photo)
+    made = jax.vmap(generate, (None, 0))(generator_params, code)[image]
+    return code, encoded(made, of_made), shown(made) if shown else made
 
 
 def reconstruct(pair: Pair, rgb: np.ndarray) -> np.ndarray:
@@ -171,32 +146,25 @@ def inversion_metrics(circle: Circle, some: Iterable[Batch], size: int) -> dict[
       size: Side of x.
 
     Returns:
-      `agreement`: rate of the same top category, if E has categories; `cosine`: mean of the codes;
-      `kept`: 1 less the mean square of what is lost over a unit's variance, at least 0, the mean
-      over units that are not silent: a unit's strength and mean do not enter; `silent`: number of
-      units that do not vary; `rms`: of the difference of images in grey levels.
+      `explained`: 1 less the mean square of what E(G(E(x))) loses over a unit's variance, at least
+      0, the mean over units that vary; `silent`: number of units that do not; `rms`: of the
+      difference of images in grey levels.
     """
-    same, named = 0.0, True
-    cosine = square = total = 0.0
+    square = total = 0.0
     sums = 0.0  # (3, D): of codes, of their squares, of the squares of what is lost
     for rgb, _, count in some:
         x = centre_input(rgb, size)
-        real, made, *rest = circle(x)
-        code, code_made, image = (np.asarray(v)[:count] for v in rest)
-        named = real is not None
-        if named:
-            tops = (np.asarray(v)[:count].argmax(1) for v in (real, made))
-            same += float(np.equal(*tops).sum())
-        norms = np.linalg.norm(code, axis=1) * np.linalg.norm(code_made, axis=1)
-        cosine += float(((code * code_made).sum(1) / np.maximum(norms, 1e-12)).sum())
+        code, code_made, image = (np.asarray(v)[:count] for v in circle(x))
         square += float(((image - np.asarray(x)[:count]) ** 2).mean((1, 2, 3)).sum())
         wide = code.astype(np.float64)
         sums = np.stack([wide, wide**2, (code_made - wide) ** 2]).sum(1) + sums
         total += count
     mean, power, lost = sums / total
     variance = power - mean**2
-    heard = variance > 1e-9 * power
-    kept = np.mean(np.maximum(1 - lost[heard] / variance[heard], 0)) if heard.any() else 0.0
-    found = {"agreement": same / total} if named else {}
-    found |= {"cosine": cosine / total, "kept": float(kept)}
-    return found | {"silent": int((~heard).sum()), "rms": (square / total) ** 0.5}
+    varies = variance > 1e-9 * power
+    share = np.maximum(1 - lost[varies] / variance[varies], 0)
+    return {
+        "explained": float(share.mean()) if varies.any() else 0.0,
+        "silent": int((~varies).sum()),
+        "rms": (square / total) ** 0.5,
+    }

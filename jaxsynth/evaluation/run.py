@@ -25,7 +25,7 @@ from jaxsynth.evaluation.folder import (
     write_pages,
     write_table,
 )
-from jaxsynth.evaluation.groups import JUDGE, NSFW, PLACES, Group, Work
+from jaxsynth.evaluation.groups import JUDGE, LPIPS, NSFW, PLACES, Group, Work, features
 from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.names import shipped_files
@@ -60,12 +60,12 @@ _ROLES = {  # beside the generator and the scene network
     "inversion": (ENCODER,),
     "frechet": (ENCODER, JUDGE),
     "spectrum": (ENCODER,),
-    "scenes": (JUDGE,),
+    "scenes": (JUDGE, LPIPS),
     "nsfw": (NSFW,),
     "joint": (NSFW,),
-    "random": (NSFW,),
+    "random": (NSFW, JUDGE),
 }
-_WITH_PHOTOGRAPHS = ("network", "inversion", "frechet", "spectrum", "scenes")
+_WITH_PHOTOGRAPHS = ("network", "inversion", "frechet", "spectrum", "scenes", "random")
 Models = Mapping[str, Generator | Classifier]
 Sweeps = Mapping[str, tuple[Sequence[Run], Settings]]
 
@@ -78,12 +78,16 @@ class EvaluationRun:
       groups: Some of `GROUPS`.
       data: Folder of photographs as for the trainers; some groups need none.
       cache: Folder of decoded photographs.
+      photographs: How many of the validation photographs to use, evenly spread; 0 is all. `network`
+        always uses all. Frechet distances of unequal counts are not comparable: choose as many as
+        there are random codes.
       command: How to repeat it.
     """
 
     groups: tuple[str, ...]
     data: Path | None
     cache: Path
+    photographs: int = 0
     command: str = ""
 
 
@@ -97,7 +101,6 @@ def evaluate_prior(
     models: Models,
     sweeps: Sweeps,
     keeping: Keeping,
-    baseline: Pair | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
     """Compute groups of metrics one after another, write everything, and return the table.
@@ -108,31 +111,38 @@ def evaluate_prior(
       sweeps: Name in `SWEEPS` -> its runs and how they are computed; those of the chosen groups.
       keeping: The output folder, and how to save; it is asked to stop after every step of a sweep
         and after every group.
-      baseline: Another pair that the Frechet distance is compared with.
       say: Called with a line for every finished group.
 
     Raises:
       ValueError: For anything that cannot work, before any long work.
       Stopped: If it was asked to; what is computed is saved.
     """
-    pair, out = _check(run, models, baseline), keeping.folder
+    pair, out = _check(run, models), keeping.folder
     plans = {name: _plan(models, name, *of) for name, of in sweeps.items()}
     configs = {name: _config(run, models, problem) for name, problem in plans.items()}
-    made_of = {name: _made_of(run, name, models, baseline, configs) for name in run.groups}
-    photographs = functools.cache(functools.partial(_photographs, run, say))
+    made_of = {name: _made_of(run, name, models, configs) for name in run.groups}
+    photographs = functools.cache(lambda: _photographs(run, models[GENERATOR].image_size, say))
     if not (out / f"{STEM}.json").is_file():
         _check_categories(run, run.groups, photographs, models)
 
     @functools.cache
-    def reconstructions() -> np.ndarray:
-        images = photographs(models[GENERATOR].image_size)
-        return reconstruct(pair, images.images[images.rows])
+    def some() -> ImageSet:
+        images = photographs()
+        count = min(run.photographs or len(images.rows), len(images.rows))
+        spread = np.linspace(0, len(images.rows), count, endpoint=False).astype(int)
+        return images._replace(rows=images.rows[spread])
+
+    def pixels() -> np.ndarray:
+        return some().images[some().rows]
+
+    reconstructions = functools.cache(lambda: reconstruct(pair, pixels()))
+    real_features = functools.cache(lambda: features(models[JUDGE], pixels()))
 
     def results(name: str) -> ChunkResult:
         return finished_sweep(keeping, name, plans[name], configs[name])
 
     runs = {name: of for name, (of, _) in sweeps.items()}
-    work = Work(models, pair, baseline, runs, results, photographs, reconstructions)
+    work = Work(models, pair, runs, results, photographs, some, reconstructions, real_features)
     with lock(out):
         parts = open_parts(run.command, keeping, models)
         left = [name for name in run.groups if not parts.done(name, made_of[name])]
@@ -165,6 +175,7 @@ def summary_line(name: str, metrics: Mapping[str, Any]) -> str:
             f"scenes: P >= 0.9 {metrics['reached']:.1%}, median P {metrics['median']:.3f}, "
             f"judge top-5 {metrics['judge_made']:.1%} (photographs {metrics['judge_real']:.1%}), "
             f"fraction {'none' if fraction is None else format(fraction, '.2f')}, "
+            f"LPIPS share {metrics.get('lpips_share', float('nan')):.2f}, "
             f"clipped {metrics['saturated']:.1%}, spectrum {metrics['largest_db']:.1f} dB"
         )
     numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
@@ -180,7 +191,7 @@ def _shipped_size() -> dict[str, Any]:
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def _check(run: EvaluationRun, models: Models, baseline: Pair | None) -> Pair | None:
+def _check(run: EvaluationRun, models: Models) -> Pair | None:
     needs = [g for g in run.groups if g in _WITH_PHOTOGRAPHS]
     if needs and run.data is None:
         raise ValueError(f"--data is missing: {needs[0]} needs a folder of photographs")
@@ -194,21 +205,21 @@ def _check(run: EvaluationRun, models: Models, baseline: Pair | None) -> Pair | 
                 )
         check_judge(models[JUDGE], models[PLACES].class_names)
     pair = Pair(models[GENERATOR], models[ENCODER]) if ENCODER in models else None
-    for one in filter(None, (baseline, pair)):
-        make_encoder(*one)
+    if pair:
+        make_encoder(*pair)
     return pair
 
 
 def _check_categories(
     run: EvaluationRun,
     chosen: Sequence[str],
-    photographs: Callable[[int], ImageSet],
+    photographs: Callable[[], ImageSet],
     models: Models,
 ) -> None:
     """Raise ValueError unless the photographs' categories are those that the groups need."""
     if not set(chosen) & set(_WITH_PHOTOGRAPHS):
         return
-    classes, places = photographs(models[GENERATOR].image_size).classes, models[PLACES]
+    classes, places = photographs().classes, models[PLACES]
     if "network" in chosen:
         label_units(classes, places)
     if "scenes" in chosen and not set(classes) & set(places.class_names):
@@ -218,7 +229,7 @@ def _check_categories(
         )
 
 
-def _photographs(run: EvaluationRun, say: Callable[[str], None], side: int) -> ImageSet:
+def _photographs(run: EvaluationRun, side: int, say: Callable[[str], None]) -> ImageSet:
     images = load_images(run.data, "val", side, run.cache)
     for line in images.skipped:
         say(f"skipped {line}")
@@ -248,7 +259,6 @@ def _made_of(
     run: EvaluationRun,
     name: str,
     models: Models,
-    baseline: Pair | None,
     configs: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return all that decides a group's metrics."""
@@ -256,11 +266,10 @@ def _made_of(
     roles = roles_needed([name]) if name != "size" else set()
     if any("encoder" in config["inputs"] for config in own.values()):
         roles.add(ENCODER)
-    compared = baseline if name == "frechet" and baseline else ()
     return {
-        "networks": {role: model_record(models[role]) for role in sorted(roles)},
-        "baseline": [model_record(model) for model in compared],
+        "networks": {role: model_record(models[role]) for role in sorted(roles & models.keys())},
         "data": str(run.data) if name in _WITH_PHOTOGRAPHS else "",
+        "photographs": run.photographs if name in _WITH_PHOTOGRAPHS else 0,
         "sweeps": {
             sweep: {key: config[key] for key in ("sweep", "arithmetic")}
             | {"runs": sha256_of({"runs": config["runs"]})}

@@ -1,8 +1,9 @@
 """Convolutions of torchvision's AlexNet and VGG16: an image (H, W, 3) -> every activation.
 
 They are what LPIPS (Zhang et al. 2018, "The unreasonable effectiveness of deep features as a
-perceptual metric") compares, and have no last layer. The input is the engine's (BGR,
-mean-subtracted); the network itself sees RGB by ImageNet's mean and deviation.
+perceptual metric") compares. The originals have no last layer; with `classes` a linear one stands
+on the mean of the last convolution. The input is the engine's (BGR, mean-subtracted); the network
+itself sees RGB by ImageNet's mean and deviation.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.models.derived import layer_conv
-from jaxsynth.models.layers import from_bgr, max_pool, relu
+from jaxsynth.models.layers import (
+    at_least_float32,
+    classifier_outputs,
+    dense,
+    from_bgr,
+    max_pool,
+    relu,
+)
 
 MEAN = 255 * np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB
 DEVIATION = 255 * np.array([0.229, 0.224, 0.225], np.float32)
@@ -42,7 +50,10 @@ class ConvFeaturesConfig:
 
 
 class ConvFeatures(nn.Module):
-    """data (..., H, W, 3) -> dict of activations, after their ReLU and, as `{blob}_pre`, before."""
+    """data (..., H, W, 3) -> dict of activations, after their ReLU and, as `{blob}_pre`, before.
+
+    `pool` is the mean of the last one over its places; with `classes` there are `logits`, too.
+    """
 
     config: ConvFeaturesConfig
     conv: Callable[..., jax.Array] | None = None
@@ -68,7 +79,11 @@ class ConvFeatures(nn.Module):
             shape = (out[name].shape[-1],)
             weights = self.param(f"lpips_{name}", nn.initializers.ones, shape)
             out[f"lpips_{name}"] = unit_channels(out[name]) * jnp.sqrt(weights)
-        return out
+        out["pool"] = x.mean(axis=(-3, -2))
+        if not self.config.classes:
+            return out
+        out["logits"] = dense(self.config.classes, "logits")(at_least_float32(out["pool"]))
+        return out | classifier_outputs(out["logits"])
 
 
 def _pool(x: jax.Array, window: int) -> jax.Array:

@@ -91,7 +91,7 @@ ARCHITECTURES = {
     "conv_features": Architecture(
         ConvFeatures,
         ConvFeaturesConfig,
-        lambda config: None,
+        lambda config: "logits" if config.classes else None,
         rows={"layers": lambda row: Layer(*row), "compared": lambda name: name},
     ),
     "encoder": Architecture(

@@ -16,6 +16,7 @@ from jaxsynth.models.network import (
     Network,
     NetworkInfo,
     Params,
+    activation_shapes,
     build_network,
     logits_blob,
     param_shapes,
@@ -30,6 +31,12 @@ from jaxsynth.training.finetune import (
     init_finetuned,
     split_params,
 )
+from jaxsynth.training.linear import (
+    LinearTraining,
+    balanced_rows,
+    fit_linear,
+    pooled_features,
+)
 from jaxsynth.training.loop import LoopConfig, Training, run_loop
 from jaxsynth.training.measure import logits_of, top_k_accuracy
 from jaxsynth.training.scene import (
@@ -41,7 +48,9 @@ from jaxsynth.training.scene import (
 )
 from jaxsynth.training.setup import ACTIVATIONS, default_activations
 
-PLACES, JUDGE = "pocket_places", "pocket_judge"
+PLACES, JUDGE, LINEAR = "pocket_places", "pocket_judge", "linear_judge"
+SETTINGS = {PLACES: FineTuning, JUDGE: SceneTraining, LINEAR: LinearTraining}
+TRUNKS = {PLACES: "efficientnet_lite0", LINEAR: "vgg16_features"}
 _BATCH = 100  # of photographs that are only looked at
 _INTERIM = 1000  # validation photographs looked at during training
 
@@ -50,18 +59,23 @@ _INTERIM = 1000  # validation photographs looked at during training
 class SceneRun:
     """A run; `loop.out` receives checkpoints and `{network}.safetensors`.
 
-    `pocket_places` is a classifier that is fine-tuned, `pocket_judge` a residual network from fresh
-    weights that only judges images; `tuning` and `training` are their settings.
+    `pocket_places` is a classifier that is fine-tuned. Two networks only judge images:
+    `pocket_judge` is a residual network from fresh weights, `linear_judge` a linear layer on the
+    frozen features of a network. `settings` are those of the kind: FineTuning, SceneTraining or
+    LinearTraining; by default the kind's own.
     """
 
     data: Path = dataclasses.field(metadata={"help": "Folder of zips or class folders."})
     loop: LoopConfig
-    network: str = option(PLACES, "The scene network, or a judge.", among=(PLACES, JUDGE))
-    trunk: str = option("efficientnet_lite0", "Classifier that is fine-tuned: a name or a file.")
+    network: str = option(PLACES, "The scene network, or a judge.", among=tuple(SETTINGS))
+    trunk: str = option(
+        "",
+        "Network that is fine-tuned (by default efficientnet_lite0), or whose features "
+        "linear_judge reads (by default vgg16_features): a name or a file.",
+    )
     size: int = option(128, "Side of the images, a multiple of 16.", low=32)
     width: int = option(24, "Channels of the judge's first layer.", low=1)
-    tuning: FineTuning = dataclasses.field(default_factory=FineTuning)
-    training: SceneTraining = dataclasses.field(default_factory=SceneTraining)
+    settings: Any = None
     cache: Path | None = option(None, "Folder of decoded images; by default jaxsynth's cache.")
     activations: str | None = option(
         None, "By default bfloat16 on an accelerator, float32 on CPU.", among=ACTIVATIONS
@@ -71,8 +85,11 @@ class SceneRun:
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 16:
             raise ValueError(f"size is {self.size}, expected a multiple of 16 from 32 on")
-        if self.network not in (PLACES, JUDGE):
-            raise ValueError(f"network is {self.network!r}, expected {PLACES} or {JUDGE}")
+        if self.network not in SETTINGS:
+            raise ValueError(f"network is {self.network!r}, expected one of {', '.join(SETTINGS)}")
+        kind = SETTINGS[self.network]
+        if not isinstance(self.settings, kind | None):
+            raise ValueError(f"settings of {self.network} are {self.settings!r}, expected {kind}")
 
 
 def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
@@ -81,7 +98,12 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     Raises:
       ValueError: for unusable data or settings, before training starts.
     """
-    run = dataclasses.replace(run, activations=run.activations or default_activations())
+    run = dataclasses.replace(
+        run,
+        activations=run.activations or default_activations(),
+        settings=run.settings or SETTINGS[run.network](),
+        trunk=run.trunk or TRUNKS.get(run.network, ""),
+    )
     cache = run.cache or cache_dir()
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache, train.classes)
@@ -97,7 +119,8 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         f"{len(train.classes)} classes, {len(train.skipped) + len(val.skipped)} skipped"
     )
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
-    config, params = (_judge if run.network == JUDGE else _fine_tune)(run, train, few, say)
+    make = {PLACES: _fine_tune, JUDGE: _judge, LINEAR: _linear}[run.network]
+    config, params = make(run, train, few, say)
     network = _described(run, config, params, train.classes)
     path = run.loop.out / f"{run.network}.safetensors"
     save_network(path, network)
@@ -108,12 +131,12 @@ def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, 
     """Trains a residual network from fresh weights; batch norm is folded."""
     config = pocket_judge(run.size, len(train.classes), run.width)
     training = Training(
-        partial(scene_step, config, run.training, run.activations),
-        _settings(run, train) | {"training": dataclasses.asdict(run.training), "width": run.width},
+        partial(scene_step, config, run.settings, run.activations),
+        _settings(run, train) | {"training": dataclasses.asdict(run.settings), "width": run.width},
         lambda state: _accuracy(partial(normed_logits, config, state), few, run.size),
     )
     state = run_loop(
-        training, init_scene(run.loop.seed, config, run.training), train, run.loop, say
+        training, init_scene(run.loop.seed, config, run.settings), train, run.loop, say
     )
     return config, fold_batch_norm(state.params, state.batch_stats, "conv_1")
 
@@ -122,18 +145,34 @@ def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Conf
     """Trains the trunk with a fresh last layer."""
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
-    trained, frozen = split_params(params, run.tuning.freeze)
+    trained, frozen = split_params(params, run.settings.freeze)
     training = Training(
-        partial(finetune_step, config, run.tuning, run.activations),
+        partial(finetune_step, config, run.settings, run.activations),
         _settings(run, train)
-        | {"trunk": file_record(run.trunk)["sha256"], "tuning": dataclasses.asdict(run.tuning)},
+        | {"trunk": file_record(run.trunk)["sha256"], "tuning": dataclasses.asdict(run.settings)},
         lambda state: _accuracy(
             partial(finetuned_logits, config, state.average | frozen), few, run.size
         ),
         frozen,
     )
-    state = run_loop(training, init_finetuned(trained, config, run.tuning), train, run.loop, say)
+    state = run_loop(training, init_finetuned(trained, config, run.settings), train, run.loop, say)
     return config, state.average | frozen
+
+
+def _linear(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, Params]:
+    """Fit a linear layer on the trunk's pooled features of `loop.images` photographs."""
+    trunk = load_network(run.trunk)
+    config, params = _with_classes(trunk, run.size, len(train.classes))
+    if "pool" not in activation_shapes(config):
+        raise ValueError(f"{trunk.name!r} has no pooled features: expected a blob `pool`")
+    train = train._replace(rows=balanced_rows(train, run.loop.images or None, run.loop.seed))
+    network = build_network(dataclasses.replace(trunk.info, config=config), params)
+    features = pooled_features(network, train, run.loop.batch, say, run.loop.report_steps)
+    labels = np.tile(train.labels[train.rows], 2)
+    flat = features.reshape(len(labels), -1)
+    fitted = fit_linear(flat, labels, len(train.classes), run.settings)
+    head = logits_blob(config)
+    return config, params | {f"{head}/{name}": value for name, value in fitted.items()}
 
 
 def _with_classes(trunk: Network, size: int, classes: int) -> tuple[Config, Params]:
@@ -170,7 +209,7 @@ def _settings(run: SceneRun, train: ImageSet) -> dict[str, Any]:
 
 
 def _described(run: SceneRun, config: Config, params: Params, classes) -> Network:
-    from_trunk = "" if run.network == JUDGE else f", fine-tuned from {run.trunk}"
+    from_trunk = f", from {run.trunk}" if run.trunk else ""
     info = NetworkInfo(
         network=run.network,
         config=config,
