@@ -5,6 +5,7 @@ jaxsynth scene --scenes=abbey   one of them, as python -m experiments.scene; --h
 jaxsynth models                 models that can be named
 jaxsynth blobs NAME             blobs of a model with their shapes
 jaxsynth labels NAME            labels of a classifier, one a line
+jaxsynth cache                  the cache folder and its size; `jaxsynth cache clear` empties it
 """
 
 import ast
@@ -18,7 +19,13 @@ from pathlib import Path
 
 from jaxsynth.inputs import check_name, printable
 
-_QUESTIONS = {"models": 0, "blobs": 1, "labels": 1}  # and how many names they take
+_QUESTIONS = {"models": (0,), "blobs": (1,), "labels": (1,), "cache": (0, 1)}  # and their words
+_TAKES = {
+    "models": "no word",
+    "blobs": "a model",
+    "labels": "a model",
+    "cache": "no word, or clear",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,10 +54,8 @@ def _carry_out(command: list[str], rest: list[str]) -> int:
         print(_help())
         return 0
     if name in _QUESTIONS:
-        if len(rest) != _QUESTIONS[name]:
-            raise ValueError(
-                f"jaxsynth {name} takes {'a model' if _QUESTIONS[name] else 'no word'}"
-            )
+        if len(rest) not in _QUESTIONS[name]:
+            raise ValueError(f"jaxsynth {name} takes {_TAKES[name]}")
         print(_answer(name, *rest), flush=True)
         return 0
     package, found = _experiments()
@@ -71,13 +76,17 @@ def _run(module_name: str, name: str, rest: list[str]) -> int:
 def _experiments() -> tuple[str, dict[str, Path]]:
     """Find the launchers: their package, and name -> file.
 
-    They are in this package where it is installed, and beside it in a checkout.
+    They are in this package where it is installed, and beside it in a checkout; they are found from
+    this file, so a folder `experiments` in the working directory is none of them.
     """
     package = "jaxsynth.experiments"
-    if importlib.util.find_spec(package) is None:
-        package, checkout = "experiments", str(Path(__file__).parents[1])
-        if checkout not in sys.path:
-            sys.path.insert(0, checkout)
+    if package not in sys.modules and importlib.util.find_spec(package) is None:
+        folder = Path(__file__).parents[1] / "experiments"
+        spec = importlib.util.spec_from_file_location(
+            package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[package])
     folders = importlib.import_module(package).__path__[:1]  # of a checkout not benchmarks/ too
     files = {
         m.name: Path(m.module_finder.path, f"{m.name}.py") for m in pkgutil.iter_modules(folders)
@@ -100,9 +109,12 @@ def _help() -> str:
 
 
 def _answer(question: str, *names: str) -> str:
+    from jaxsynth.report.tables import format_table
+
+    if question == "cache":
+        return _cache(*names)
     from jaxsynth.models import registry
     from jaxsynth.models.base import Classifier
-    from jaxsynth.report.tables import format_table
 
     if question == "models":
         return format_table([{"name": n, "what": _describe(n)} for n in registry.available()])
@@ -113,6 +125,19 @@ def _answer(question: str, *names: str) -> str:
     if not isinstance(model, Classifier):
         raise ValueError(f"{names[0]} is a generator: only classifiers have labels")
     return "\n".join(map(printable, model.class_names))
+
+
+def _cache(word: str = "") -> str:
+    from jaxsynth import cache
+    from jaxsynth.report.tables import format_table
+
+    if word not in ("", "clear"):
+        raise ValueError(f"jaxsynth cache takes {_TAKES['cache']}, not {word!r}")
+    if word:
+        return f"freed {cache.megabytes(cache.clear())} in {cache.cache_dir()}"
+    rows = cache.content()
+    table = f"{format_table(rows)}\n" if rows else ""
+    return f"{cache.cache_dir()} (JAXSYNTH_CACHE names another folder)\n{table}{cache.HOW_TO_CLEAR}"
 
 
 def _describe(name: str) -> str:

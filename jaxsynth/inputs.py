@@ -14,9 +14,12 @@ _NO_RULES = {"among": None, "low": None, "above": None, "high": None, "expected"
 
 
 def near(name: str, options: Collection[str]) -> str:
-    """Return ` (did you mean A or B?)` for a misspelt name, or nothing."""
+    """Return ` (did you mean A or B?)` for a name misspelt or borne by several, or nothing."""
     known = {option.lower(): option for option in reversed(list(options))}
-    found = [known[n] for n in difflib.get_close_matches(name.lower(), list(known), 3, 0.6)]
+    alike = [option for option in options if option.startswith(f"{name} (")]  # crane (134)
+    found = alike[:_FEW] or [
+        known[n] for n in difflib.get_close_matches(name.lower(), list(known), 3, 0.6)
+    ]
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 

@@ -25,7 +25,7 @@ class Score(NamedTuple):
     Attributes:
       file: The image file.
       values: Name of a classifier -> its likeliest classes with their probabilities, the likeliest
-        first; a `sensitive` class is always among them. Empty if `error` says why.
+        first; the `sensitive` ones are always among them. Empty if `error` says why.
       error: One line.
     """
 
@@ -135,7 +135,5 @@ def _pad(inputs: Sequence[np.ndarray], batch: int) -> np.ndarray:
 
 def _likeliest(classifier: Classifier, p: np.ndarray, top: int) -> Classes:
     order = np.argsort(-p, kind="stable").tolist()
-    chosen = order[:top]
-    if classifier.sensitive in order[top:]:
-        chosen.append(classifier.sensitive)
+    chosen = order[:top] + [i for i in order[top:] if i in classifier.sensitive_classes]
     return tuple((classifier.class_names[i], float(p[i])) for i in chosen)

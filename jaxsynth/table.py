@@ -69,7 +69,8 @@ def scores(
     for judge in classifiers:
         if judge.sensitive is not None:
             for which, watched in looks.items():
-                row[f"{judge.name}_{which}"] = watched[judge.name]["prob"][judge.sensitive]
+                p = watched[judge.name]["prob"]
+                row[f"{judge.name}_{which}"] = judge.sensitive_probability(p)
     for judge in classifiers:
         if judge.sensitive is None and "prob" in looks["last"].get(judge.name, {}):
             p = looks["last"][judge.name]["prob"]
@@ -214,7 +215,7 @@ def score_lines(
 
 def _sensitive_line(judge: "Classifier", row: Mapping[str, Any], which: str) -> str:
     p = row.get(f"{judge.name}_{which}")
-    return "" if p is None else f"{judge.class_names[judge.sensitive]} {_probability(p, 3)}"
+    return "" if p is None else f"{judge.sensitive_name} {_probability(p, 3)}"
 
 
 def _probability(p: float, digits: int = 2) -> str:

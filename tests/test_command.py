@@ -33,6 +33,32 @@ def test_the_command_lists_experiments_and_models(capsys):
     assert "pocket_places" in capsys.readouterr().out
 
 
+def test_the_cache_is_told_and_emptied(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAXSYNTH_CACHE", str(tmp_path))
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled" / "a").write_bytes(bytes(2_000_000))
+    (tmp_path / "images-64-abc").mkdir()
+    (tmp_path / "images-64-abc" / "images.npy").write_bytes(bytes(1_000_000))
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["cache"]) == 0
+    said = capsys.readouterr().out
+    assert str(tmp_path) in said and "2.0 MB" in said and "3.0 MB" in said and "cache clear" in said
+    assert main(["cache", "clear"]) == 0
+    assert "freed 3.0 MB" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_folders_of_the_working_directory_hide_nothing(tmp_path):
+    for name in ("experiments", "ported_params"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('hidden')")
+    env = environment() | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    for words, said in ((["scene", "--help"], "--scenes"), (["labels", "pocket_places"], "abbey")):
+        command = [sys.executable, "-m", "jaxsynth", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0 and said in done.stdout, done.stderr
+
+
 def test_blobs_and_labels_of_a_model(folder, capsys):
     assert main(["blobs", f"{folder}/places.safetensors"]) == 0
     assert "conv2_pre  8 x 8 x 8" in capsys.readouterr().out
@@ -46,6 +72,7 @@ def test_blobs_and_labels_of_a_model(folder, capsys):
         (["scen"], "did you mean scene"),
         (["blobs"], "takes a model"),
         (["models", "x"], "takes no word"),
+        (["cache", "clean"], "'clean'"),
         (["blobs", "nothing"], "'nothing'"),
         (["labels", "{folder}/generator.safetensors"], "is a generator"),
     ],

@@ -29,7 +29,12 @@ NOTES = [ROOT / f"{name}.md" for name in ("BUILD_NOTES", "CHANGELOG", "CONTRIBUT
 NOTES += [ROOT / folder / "README.md" for folder in ("ported_params", "benchmarks")]
 DOCUMENTS = [*GUIDES, *NOTES]
 LARGEST = {"README.md": 6_000, "BUILD_NOTES.md": 12_000}  # bytes
-QUESTIONS = {"models", "blobs", "labels"}  # of the command jaxsynth, beside the experiments
+QUESTIONS = {
+    "models",
+    "blobs",
+    "labels",
+    "cache",
+}  # of the command jaxsynth, beside the experiments
 COMMAND = re.compile(r"(?:python -m experiments\.|\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PAGES = {"init_image", "show", "devices", "continue_from"}

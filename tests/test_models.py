@@ -10,6 +10,7 @@ from PIL import Image
 from tiny import GENERATOR, LABELS, save_tiny_networks, tiny_networks
 
 from jaxsynth.images import CAFFE, Preprocess, conversion, preprocess, to_rgb, write_png
+from jaxsynth.inputs import choose_units
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.layers import log_odds, softmax
 from jaxsynth.models.network import activation_shapes
@@ -92,7 +93,11 @@ def test_same_function_is_recognised_by_jit():
         (lambda: classifier(np.ones(3)), "expected a function"),
         (lambda: classifier(labels=NAMES).unit_of("bid"), "did you mean bird"),
         (lambda: classifier(labels=NAMES).unit_of(3), "expected a label or 0 to 2"),
-        (lambda: classifier(labels=("a", "a", "b")).unit_of("a"), "give a number"),
+        (lambda: classifier(labels=("a", "a", "b")).unit_of("a"), "did you mean a (0) or a (1)?"),
+        (
+            lambda: classifier(labels=("crane", "crane", "b")).logit("crane"),
+            "did you mean crane (0) or crane (1)?",
+        ),
         (lambda: Preprocess(order="GBR"), "expected RGB or BGR"),
         (lambda: Preprocess(std=(1, 0, 1)), "std must be above 0"),
         (lambda: Preprocess(mean=(1, 2)), "expected 3 numbers"),
@@ -112,6 +117,22 @@ def test_classes_go_by_label_and_number():
     model = classifier(labels=("cat", "7", "dog"))
     assert [model.unit_of(label) for label in ("cat", "7", "2", 1)] == [0, 1, 2, 1]
     assert classifier().class_names == ("0", "1", "2")
+
+
+def test_classes_of_one_name_are_told_apart():
+    model = classifier(labels=("crane", "crane", "crane (0)"))
+    assert model.labels == model.class_names == ("crane (0) (0)", "crane (1)", "crane (0) (2)")
+    assert model.unit_of("crane (1)") == 1 and str(model.log_prob("crane (1)")).split(":")[2] == "1"
+    assert choose_units(["crane*"], model.class_names) == [0, 1, 2]
+
+
+def test_several_classes_may_be_sensitive():
+    p = np.array([[0.1, 0.2, 0.7], [1, 0, 0]])
+    model = classifier(labels=NAMES, sensitive=(0, 2))
+    assert model.sensitive_name == "cat + bird"
+    np.testing.assert_allclose(model.sensitive_probability(p), [0.8, 1])
+    np.testing.assert_array_equal(classifier(sensitive=2).sensitive_probability(p), p[:, 2])
+    assert classifier().sensitive_classes == () and classifier().sensitive_name == ""
 
 
 def test_name_changes_nothing_else():

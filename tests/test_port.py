@@ -1,6 +1,7 @@
 """Porting originals, and the weights files that come of it: formats, refusals, manifest."""
 
 import dataclasses
+import gzip
 import json
 import os
 import subprocess
@@ -18,6 +19,8 @@ from reference import (
     TINY_GENERATOR,
     TINY_RESNET,
     Layer,
+    _bytes,
+    _int,
     alexnet_layers,
     generator_layers,
     resnet_layers,
@@ -27,11 +30,12 @@ from reference import (
 import jaxsynth
 from jaxsynth.models import names, weights
 from jaxsynth.models.generator import pocket_generator
+from jaxsynth.models.labels import parse_labels, read_labels
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.resnet import OPEN_NSFW
 from jaxsynth.porting.caffe import fold_batch_norm, read_caffemodel
 from jaxsynth.porting.onnx_source import read_open_nsfw
-from jaxsynth.porting.port import parse_labels, port
+from jaxsynth.porting.port import port
 
 TINY = {
     "dgn_fc6": (TINY_GENERATOR, generator_layers),
@@ -185,6 +189,11 @@ def bad_file(tmp_path, kind: str) -> Path:
         "text": b"name: 'places' layer { name: 'conv1' }\n",
         "png": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
         "zip": b"PK\x03\x04" + b"\x00" * 64,
+        "gzip": gzip.compress(data),
+        "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+        "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(100),
+        "page": b"\n<!DOCTYPE html>\n<html><title>Virus scan warning</title>",
+        "prototxt": b'# a network\nname: "CaffeNet"\nlayer {\n  name: "data"\n}\n',
         "empty": b"",
     }
     bad = tmp_path / f"{kind}.caffemodel"
@@ -195,13 +204,44 @@ def bad_file(tmp_path, kind: str) -> Path:
     return bad
 
 
-@pytest.mark.parametrize("kind", ["truncated", "text", "png", "zip", "empty", "folder", "absent"])
-def test_files_of_another_kind_are_refused_in_one_line(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("truncated", "is truncated or not"),
+        ("text", "is a prototxt"),
+        ("prototxt", "is a prototxt"),
+        ("png", "is a picture"),
+        ("zip", "is a zip archive"),
+        ("gzip", "is a gzip archive"),
+        ("lfs", "is a Git LFS pointer"),
+        ("hdf5", "is an HDF5 file"),
+        ("page", "is a web page"),
+        ("empty", "is an empty file"),
+        ("folder", "is a folder"),
+        ("absent", "cannot be read"),
+    ],
+)
+def test_files_of_another_kind_are_named_in_one_line(kind, said, tmp_path):
     path = bad_file(tmp_path, kind)
-    with pytest.raises(ValueError, match="caffemodel") as error:
+    with pytest.raises(ValueError, match=f"{said}.* a .caffemodel file") as error:
         port("places205", path, config=TINY_ALEXNET)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_raw_data_of_nvcaffe_are_read(kind, tmp_path):
+    """Type and bytes in fields 10 and 12 instead of floats in field 5."""
+    value = np.arange(6, dtype=("<f8", "<f4", "<f2")[kind])
+    shape = _bytes(7, _bytes(1, bytes([2, 3])))
+    blob = shape + _int(10, kind) + _bytes(12, value.tobytes())
+    path = tmp_path / "raw.caffemodel"
+    path.write_bytes(_bytes(100, _bytes(1, b"conv1") + _bytes(7, blob)))
+    (array,) = read_caffemodel(path)["conv1"]
+    np.testing.assert_array_equal(array, value.reshape(2, 3))
+    path.write_bytes(path.read_bytes().replace(_int(10, kind), _int(10, 3)))
+    with pytest.raises(ValueError, match="raw data of type 3"):
+        read_caffemodel(path)
 
 
 def test_every_truncation_is_refused(tmp_path):
@@ -274,6 +314,38 @@ def test_labels_of_places205():
         parse_labels("/a/abbey 0\n/b/bar 2")
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", "\n\n \n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_labels_of_any_editor(encoding, ending, tmp_path):
+    file = tmp_path / "labels"
+    file.write_bytes(
+        ending.join(["\t/a/abbey 0", "/c/café 1 ", "/a/air port\t2", ""]).encode(encoding)
+    )
+    assert read_labels(file, 3, "x") == ("abbey", "café", "air port")
+    file.write_bytes("SFW, NSFW".replace(", ", ending).encode(encoding))
+    assert read_labels(file, 2, "x") == ("SFW", "NSFW")
+
+
+def test_labels_in_other_orders():
+    assert parse_labels("0 tench, fish\n1: goldfish\n2,crane") == (
+        "tench, fish",
+        "goldfish",
+        "crane",
+    )
+    assert parse_labels("class 0\nclass 1") == ("class 0", "class 1")
+    with pytest.raises(ValueError, match="line 'bar' has no index"):
+        parse_labels("abbey 0\nbar\ncanyon 2")
+
+
+@pytest.mark.parametrize(
+    "data", [b"caf\xe9\nbar", b"\x89PNG\r\n\x1a\n\0\0", b"\1\2\3", b"\xff\xfe\0"]
+)
+def test_labels_that_are_no_text(data, tmp_path):
+    (tmp_path / "labels").write_bytes(data)
+    with pytest.raises(ValueError, match=r"is not text in UTF-8|is a picture, expected"):
+        read_labels(tmp_path / "labels", 2, "x")
+
+
 def test_labels_and_bounds_are_checked(tmp_path):
     file = tmp_path / "names"
     file.write_text("\n".join(f"/x/name{8 - i} {8 - i}" for i in range(9)))
@@ -293,6 +365,8 @@ def test_labels_and_bounds_are_checked(tmp_path):
         tiny_network(tmp_path, "dgn_fc6", bounds=file).code.upper, np.arange(3, 15)
     )
     assert tiny_network(tmp_path, "dgn_fc6").code is None
+    file.write_text("".join(f"{i + 3}\n" for i in range(12)), "utf-8-sig")
+    assert tiny_network(tmp_path, "dgn_fc6", bounds=file).code.upper[0] == 3
     for text, message in [
         ("1 2 3", "3 numbers, dgn_fc6 needs 12"),
         ("x " * 12, "expected 12 numbers"),
@@ -415,6 +489,45 @@ def test_unknown_names_and_missing_files(tmp_path):
     other.write_bytes(b"\x0a\x03net")
     with pytest.raises(ValueError, match=r"not a whole safetensors file.*experiments\.port"):
         jaxsynth.load_network(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: np.rint(a * 100).astype(np.int8), "is int8"),
+        (lambda a: a > 0, "is bool"),
+        (lambda a: np.rint(a * 100), "whole numbers only"),
+        (lambda a: np.where(a == a.max(), np.nan, a), "not finite"),
+        (lambda a: np.where(a == a.max(), np.inf, a), "not finite"),
+        (lambda a: a * np.float32(1e8), "expected at most"),
+        (lambda a: a.view(">f4").astype("f4"), "expected at most|not finite"),
+    ],
+)
+def test_what_cannot_be_weights_is_refused(change, said, tmp_path):
+    network, path = tiny_network(tmp_path), tmp_path / "n.safetensors"
+    params = {name: np.asarray(a, np.float32) for name, a in network.params.items()}
+    weights.save_network(
+        path, network._replace(params=params | {"fc7/kernel": change(params["fc7/kernel"])})
+    )
+    with pytest.raises(ValueError, match=rf"n\.safetensors: .*fc7/kernel .*({said})"):
+        jaxsynth.load_network(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float64])
+def test_floats_of_other_widths_are_weights(dtype, tmp_path):
+    network, path = tiny_network(tmp_path), tmp_path / "n.safetensors"
+    half = {name: np.asarray(a).astype(dtype) for name, a in network.params.items()}
+    weights.save_network(path, network._replace(params=half))
+    kernel = jaxsynth.load_network(path).params["fc7/kernel"]
+    np.testing.assert_array_equal(kernel, half["fc7/kernel"].astype(np.float32))
+
+
+@pytest.mark.parametrize("change", [{"upper": -np.ones(12)}, {"lower": np.full(12, 8.0)}])
+def test_a_code_box_without_inside_is_refused(change, tmp_path):
+    network, path = with_code(tmp_path), tmp_path / "g.safetensors"
+    weights.save_network(path, network._replace(code=network.code._replace(**change)))
+    with pytest.raises(ValueError, match=r"code/upper is below code/lower"):
+        jaxsynth.load_network(path)
 
 
 def test_a_description_that_does_not_fit_is_refused(tmp_path):

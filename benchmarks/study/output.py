@@ -196,7 +196,7 @@ def _sensitive(nsfw: Classifier | None, examples: np.ndarray) -> np.ndarray:
     if nsfw is None or nsfw.sensitive is None:
         return np.zeros(examples.shape[:2])
     flat = examples.reshape(-1, *examples.shape[2:])
-    return _look(nsfw, flat, "prob")[:, nsfw.sensitive].reshape(examples.shape[:2])
+    return nsfw.sensitive_probability(_look(nsfw, flat, "prob")).reshape(examples.shape[:2])
 
 
 def _gallery(out: Path, names: Names, scenes, outcome, order, examples, scores) -> list[ReportRun]:

@@ -215,7 +215,7 @@ def _p_scene(last: Evaluation, units: np.ndarray) -> np.ndarray:
 
 def _p_nsfw(work: Work, last: Evaluation) -> np.ndarray:
     """P(NSFW) of each run's image, (R,); NaN where the image is not finite."""
-    return last.watched[NSFW]["prob"][:, work.models[NSFW].sensitive]
+    return work.models[NSFW].sensitive_probability(last.watched[NSFW]["prob"])
 
 
 def _scene_pages(

@@ -4,7 +4,6 @@ A model is a pure function of its parameters and one example, and a few facts ab
 knows an architecture; `jaxsynth.models.registry` makes models from weights files.
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ import numpy as np
 
 from jaxsynth.images import CAFFE, UNIT_RGB, Preprocess, resize_to
 from jaxsynth.inputs import near
+from jaxsynth.models.labels import unique_labels
 from jaxsynth.models.layers import at_least_float32, classifier_outputs
 from jaxsynth.objectives import Targets
 
@@ -109,12 +109,12 @@ class Classifier(Targets):
         pure JAX function; channels are an array's last axis.
       params: Any pytree of arrays.
       size: Side of its square input in pixels.
-      labels: One name per class.
+      labels: One name per class; alike ones are told apart, as in `crane (134)`.
       preprocess: Units of its input.
       logits: Blob of the logits. By default it is found: the only array, else the last vector as
         long as `labels`, else the last vector. None says that there is none (an encoder).
       name: Its name in terms, files and tables.
-      sensitive: The class whose probability above 0.5 blurs a picture.
+      sensitive: The class, or classes, whose probability above 0.5 blurs a picture.
       info: Where it comes from.
       prepare: Params -> params, derived once for many steps.
     """
@@ -126,7 +126,7 @@ class Classifier(Targets):
     preprocess: Preprocess = UNIT_RGB
     logits: str | None = ""
     name: str = "classifier"
-    sensitive: int | None = None
+    sensitive: int | tuple[int, ...] | None = None
     info: Info = Info()
     prepare: Callable[[Params], Params] | None = None
 
@@ -137,7 +137,7 @@ class Classifier(Targets):
           ValueError: If the function cannot be applied, or gives no vector.
         """
         _check_apply(self.apply, "classifier", self.name)
-        object.__setattr__(self, "labels", tuple(map(str, self.labels)))
+        object.__setattr__(self, "labels", unique_labels(self.labels))
         if self.logits == "":
             object.__setattr__(self, "logits", self._find_logits())
             _ = self.shapes  # checks the labels
@@ -171,10 +171,24 @@ class Classifier(Targets):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Its labels, `crane (134)` where several are alike, or numbers where it has none."""
-        count = collections.Counter(self.labels)
-        names = (f"{x} ({i})" if count[x] > 1 else x for i, x in enumerate(self.labels))
-        return tuple(names) or tuple(map(str, range(self.classes)))
+        """Its labels, or numbers where it has none."""
+        return self.labels or tuple(map(str, range(self.classes)))
+
+    @property
+    def sensitive_name(self) -> str:
+        """The names of its sensitive classes, `Hentai + Porn + Sexy`; empty without."""
+        return " + ".join(self.class_names[i] for i in self.sensitive_classes)
+
+    def sensitive_probability(self, p: np.ndarray) -> np.ndarray:
+        """Sum the probabilities of its sensitive classes: (..., N) -> (...,)."""
+        return p[..., list(self.sensitive_classes)].sum(-1)
+
+    @property
+    def sensitive_classes(self) -> tuple[int, ...]:
+        """The numbers of its sensitive classes."""
+        if self.sensitive is None:
+            return ()
+        return self.sensitive if isinstance(self.sensitive, tuple) else (self.sensitive,)
 
     def named(self, name: str) -> "Classifier":
         """Return the same classifier under another name."""
@@ -187,10 +201,6 @@ class Classifier(Targets):
           ValueError: If it has no such class, with the nearest labels.
         """
         if isinstance(label, str):
-            if self.labels.count(label) > 1:
-                raise ValueError(
-                    f"{self.name}: several classes are called {label!r}: give a number"
-                )
             if label in self.labels:
                 return self.labels.index(label)
             if not label.isdecimal():

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
+from flax.errors import FlaxError
 
 from jaxsynth.models.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
 from jaxsynth.models.conv_features import (
@@ -33,6 +34,9 @@ from jaxsynth.models.generator import DGN_FC6, Generator, GeneratorConfig, Up
 from jaxsynth.models.grid_generator import GridGenerator, GridGeneratorConfig
 from jaxsynth.models.resnet import OPEN_NSFW, ResNet, ResNetConfig
 
+# What a damaged description makes layers raise.
+_DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
+_DAMAGE += (AssertionError, NotImplementedError, FlaxError)
 Params = dict[str, jax.Array]
 Activations = dict[str, jax.Array]
 Config = (
@@ -314,7 +318,7 @@ def _shapes(config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     try:
         x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
         return jax.eval_shape(make_module(config).init_with_output, jax.random.key(0), x)
-    except Exception as error:  # a damaged description can make any layer raise anything
+    except _DAMAGE as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"its description is of no network that can be built: {why}") from error
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxsynth.disk import file_sha256
+from jaxsynth.file_kinds import expected, file_kind
 from jaxsynth.models.encoder import EncoderConfig
 from jaxsynth.models.names import HOW_TO_PORT, SUFFIX, resolve
 from jaxsynth.models.network import (
@@ -35,6 +37,8 @@ from jaxsynth.models.network import (
 )
 
 MANIFEST = "manifest.jsonl"
+_LARGEST = 1e5  # of the weights of networks that are in use, the largest is some hundreds
+_MANY = 64  # a kernel of so many weights that are all whole numbers was never trained
 _MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of which takes time
 _TUPLES = ("seed", "grid")  # fields that are a tuple of numbers
 
@@ -61,11 +65,12 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
         raise ValueError("dtype float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
     path, wide = resolve(str(name_or_path)), np.promote_types(dtype, np.float32)
     info, arrays = _read(path)
-    code = {k.removeprefix("code/"): arrays.pop(k) for k in list(arrays) if k.startswith("code/")}
     try:
+        check_weights(arrays)
+        code = {k[5:]: arrays.pop(k) for k in list(arrays) if k.startswith("code/")}
         network = build_network(info, arrays, _code_stats(info, code, wide))
     except (ValueError, TypeError) as error:  # TypeError: shapes that contradict each other
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {error}") from error
     return network._replace(params={p: jnp.asarray(a, dtype) for p, a in network.params.items()})
 
 
@@ -105,7 +110,7 @@ def save_network(path: str | Path, network: Network) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, data, line)
     except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}") from None
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
     return digest
 
 
@@ -141,17 +146,45 @@ def _read(path: Path, arrays: bool = True) -> tuple[NetworkInfo, dict[str, np.nd
             names = file.keys() if arrays else ()
             read = {name: file.get_tensor(name) for name in names}
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
+        raise ValueError(f"cannot read {path}: {error}") from error
     except (safetensors.SafetensorError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file of float arrays ({error}); {HOW_TO_PORT}"
-        ) from None
+        kind = file_kind(path)
+        what = "is not a whole safetensors file of float arrays"
+        unknown = not kind or "safetensors" in kind
+        said = f"{what} ({error})" if unknown else expected("a weights file", kind)
+        raise ValueError(f"{path} {said}; {HOW_TO_PORT}") from error
     if "jaxsynth" not in metadata:
         raise ValueError(f"{path} has no description `jaxsynth` in its metadata; {HOW_TO_PORT}")
     try:
         return info_from_json(metadata["jaxsynth"]), read
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check_weights(arrays: Mapping[str, np.ndarray]) -> None:
+    """Check that arrays can be the weights of a trained network.
+
+    Raises:
+      ValueError: Naming the first array that is no float array, is not finite, reaches beyond
+        `_LARGEST`, or holds whole numbers only, as quantised weights without their scales do.
+    """
+    flaws = [f"{name} {flaw}" for name, array in arrays.items() if (flaw := _flaw(array))]
+    if flaws:
+        more = f" (and {len(flaws) - 1} more)" if flaws[1:] else ""
+        raise ValueError(f"weights must be finite floats of a sane size: {flaws[0]}{more}")
+
+
+def _flaw(array: np.ndarray) -> str:
+    if array.dtype not in (np.float16, jnp.bfloat16, np.float32, np.float64):
+        return f"is {array.dtype.name} (of quantised weights the scales are missing)"
+    if not np.isfinite(array).all():
+        return "holds numbers that are not finite"
+    largest = float(max(np.max(array, initial=0), -np.min(array, initial=0)))
+    if largest > _LARGEST:
+        return f"reaches {largest:.3g}, expected at most {_LARGEST:g}"
+    if array.ndim > 1 and array.size >= _MANY and largest > 1 and (array == np.rint(array)).all():
+        return "holds whole numbers only (quantised weights without their scales, perhaps)"
+    return ""
 
 
 def _check_manifest(path: Path) -> None:
@@ -179,8 +212,8 @@ def _manifest_lines(manifest: Path) -> dict[str, dict]:
             if text.strip():
                 line = json.loads(text)
                 lines[line["file"]] = line
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(f"{manifest}, line {number}, is not a manifest line") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{manifest}, line {number}, is not a manifest line") from error
     return lines
 
 
@@ -224,6 +257,8 @@ def _code_stats(info: NetworkInfo, code: dict, dtype: np.dtype) -> CodeStats | N
     for name, array in code.items():
         if array.shape != (info.config.code,):
             raise ValueError(f"code/{name} has shape {array.shape}, not {(info.config.code,)}")
+    if (code["upper"] < code.get("lower", 0)).any():
+        raise ValueError("code/upper is below code/lower, or below 0, in some unit")
     return CodeStats(**{name: array.astype(dtype) for name, array in code.items()})
 
 
@@ -247,7 +282,7 @@ def info_from_json(text: str) -> NetworkInfo:
         plain["labels"] = tuple(str(label) for label in plain["labels"])
         return NetworkInfo(config=config, **plain)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"not a description of a network: {error!r}") from None
+        raise ValueError(f"not a description of a network: {error!r}") from error
 
 
 def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:

@@ -28,6 +28,7 @@ Blobs = Mapping[str, list[np.ndarray]]
 Shape = tuple[int, ...]
 BATCH_NORM_EPS = caffe_constant(1e-5)
 WHAT = "a .caffemodel file"
+_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 _LEGACY = ("num", "channels", "height", "width")
 _MESSAGES = message_classes(
     "jaxsynth_caffe",
@@ -38,6 +39,8 @@ _MESSAGES = message_classes(
             Field("data", 5, "bytes", True),
             Field("shape", 7, "BlobShape"),
             Field("double_data", 8, "bytes", True),
+            Field("raw_data_type", 10, "int64"),  # 10 and 12: NVCaffe since 0.16 (DIGITS)
+            Field("raw_data", 12, "bytes", True),
         ],
         "UnpackedBlob": [
             Field("data", 5, "float", True),
@@ -73,7 +76,7 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
 
     Returns:
       Read-only arrays, shapes as found: the legacy num/channels/height/width give 4-D arrays.
-      float32, or float64 where the file holds `double_data`.
+      float32, or float64 where the file holds `double_data`; raw data as they are.
 
     Raises:
       ValueError: If the file cannot be read, is of another type, truncated, has no weights, has two
@@ -110,7 +113,11 @@ def _array(blob: Message, where: str) -> np.ndarray:
 
 
 def _values(blob: Message, where: str) -> np.ndarray:
-    for chunks, dtype in ((blob.data, "<f4"), (blob.double_data, "<f8")):
+    raw = _RAW_TYPES.get(blob.raw_data_type)
+    if blob.raw_data and raw is None:
+        kind = blob.raw_data_type
+        raise ValueError(f"{where} has NVCaffe's raw data of type {kind}, which are no floats")
+    for chunks, dtype in ((blob.data, "<f4"), (blob.double_data, "<f8"), (blob.raw_data, raw)):
         if chunks:
             data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
             if len(data) % np.dtype(dtype).itemsize:

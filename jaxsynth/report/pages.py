@@ -121,7 +121,7 @@ def _url(file: str) -> str:
 def summarise(rows: Rows, classifiers: Sequence[Classifier] = ()) -> list[dict[str, Any]]:
     """Sum up all runs in a few lines: the spread of the finite scores, how many went wrong."""
     names = [
-        (f"P({judge.class_names[judge.sensitive]}), {which} image", f"{judge.name}_{which}")
+        (f"P({judge.sensitive_name}), {which} image", f"{judge.name}_{which}")
         for judge in classifiers
         if judge.sensitive is not None
         for which in table.LOOKS

@@ -1,0 +1,93 @@
+"""What a file is, by its first bytes: said before anybody blames the file for another reason."""
+
+import re
+from pathlib import Path
+
+HEAD = 4096  # bytes that `kind_of` looks at
+_UNPACK = "unpack it and give the file inside"
+_KINDS = {
+    rb"version https://git-lfs": "a Git LFS pointer (`git lfs pull` fetches the file itself)",
+    rb"\x89HDF\r\n": "an HDF5 file (Keras and Caffe write them; convert it with the program that "
+    "wrote it)",
+    rb"\x1f\x8b": f"a gzip archive ({_UNPACK})",
+    rb"BZh\d": f"a bzip2 archive ({_UNPACK})",
+    rb"\xfd7zXZ\0": f"an xz archive ({_UNPACK})",
+    rb"\x28\xb5\x2f\xfd": f"a zstd archive ({_UNPACK})",
+    rb"7z\xbc\xaf\x27\x1c": f"a 7z archive ({_UNPACK})",
+    rb"Rar!\x1a\x07": f"a RAR archive ({_UNPACK})",
+    rb"(?s:.{257})ustar": f"a tar archive ({_UNPACK})",
+    rb"PK(?:\x03\x04|\x05\x06)": f"a zip archive ({_UNPACK}; a PyTorch checkpoint is one, too)",
+    rb"\x93NUMPY": "a NumPy array (.npy)",
+    rb"(?s:.{4})\0{4}\{": "a safetensors file",
+    rb"(?s:.{4})TFL3": "a TensorFlow Lite file",
+    rb"\x80[\x02-\x05](?=.)": "a pickle (a PyTorch checkpoint, perhaps)",
+    rb"\x89PNG\r|\xff\xd8\xff|GIF8|RIFF(?s:.{4})WEBP|BM(?s:.{4})\0{4}": "a picture",
+    rb"%PDF": "a PDF document",
+    rb"\x7fELF|MZ": "a program",
+}
+# Of text, wherever it stands among the first bytes.
+_TEXTS = {
+    r"\s*(?:<!--.*?-->\s*)*<(?:!doctype|html|head|body)": "a web page: the download did not give "
+    "the file",
+    r"\s*<(?:\?xml|svg)": "an XML file",
+    r"(?:\s|#.*\n)*(?:(?:name|input|force_backward)\s*:|layers?\s*\{|input_shape\s*\{)": "a "
+    "prototxt: it describes a network, and its weights are in the .caffemodel",
+    r"\s*[{\[]\s*[\"{}\[\]]": "a JSON text",
+}
+
+
+def kind_of(head: bytes) -> str:
+    """Name what a file is.
+
+    Args:
+      head: Its first bytes, `HEAD` or fewer; more do no harm.
+
+    Returns:
+      Such as "a Git LFS pointer (...)"; "" where nothing is recognised.
+    """
+    head = head[:HEAD]
+    if not head:
+        return "an empty file"
+    if not head.strip(b"\0"):
+        return "a file of zeros (a download that stopped, perhaps)"
+    for start, kind in _KINDS.items():
+        if re.match(start, head):
+            return kind
+    text = decoded(head)
+    if text is None:
+        return ""
+    return next((k for t, k in _TEXTS.items() if re.match(t, text, re.I | re.S)), "a text")
+
+
+def file_kind(path: str | Path) -> str:
+    """Name what the file at a path is; "" also where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return kind_of(file.read(HEAD))
+    except OSError:
+        return ""
+
+
+def expected(what: str, kind: str) -> str:
+    """Say that something else was expected: "is a web page ..., expected WHAT"."""
+    return f"is {kind}, expected {what}" if kind else f"is not {what}"
+
+
+def decoded(data: bytes) -> str | None:
+    """Decode text by its byte order mark, else as UTF-16 or UTF-8; None if it is no text.
+
+    The mark is no part of the text. UTF-16 without one is known by the zeros of ASCII characters.
+    """
+    marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xef\xbb\xbf": "utf-8-sig"}
+    marks |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    encoding = next((e for mark, e in marks.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data:
+        zeros = [data[i::2].count(0) for i in (0, 1)]
+        encoding = "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if len(data) != HEAD or error.end < len(data) - 4:
+            return None
+        text = data[: error.start].decode(encoding, "ignore")  # the cut went through a character
+    return text if all(c.isprintable() or c in "\t\n\r\f\v\ufeff\x1a" for c in text) else None

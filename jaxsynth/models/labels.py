@@ -1,0 +1,86 @@
+"""Names of classes: read from files as editors of all systems write them, and made unique."""
+
+import collections
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxsynth.disk import check_regular
+from jaxsynth.file_kinds import decoded, expected, kind_of
+
+_INDEXED = (r"(?P<name>.*?\S)[\s,;:]+(?P<index>\d+)", r"(?P<index>\d+)[\s,;:]+(?P<name>\S.*)")
+
+
+def unique_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Tell alike labels apart by their numbers: two classes `crane` become `crane (134)` and so on.
+
+    ImageNet has two classes `crane` and two `maillot`.
+    """
+    names = tuple(map(str, labels))
+    while len(set(names)) < len(names):
+        count = collections.Counter(names)
+        names = tuple(f"{x} ({i})" if count[x] > 1 else x for i, x in enumerate(names))
+    return names
+
+
+def read_labels(path: str | Path, classes: int, network: str) -> tuple[str, ...]:
+    """Read the names of a network's classes.
+
+    Raises:
+      ValueError: If the file cannot be read, or does not have one name for each class.
+    """
+    try:
+        names = parse_labels(read_text(path, "a file of labels"))
+    except ValueError as error:
+        raise ValueError(f"labels {path}: {error}") from error
+    if len(names) != classes:
+        raise ValueError(f"labels {path}: {len(names)} names, {network} needs {classes}")
+    return names
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Read names in the order of their units: "name index", "index name", or a name, one a line.
+
+    Byte order marks, empty lines and blanks around a name are no part of it. Places205's
+    `/c/church/outdoor` becomes `church-outdoor`.
+
+    Raises:
+      ValueError: If the indices are not 0 .. n - 1, each once, or only most lines have one.
+    """
+    lines = [line for text in text.splitlines() if (line := text.strip(" \t\ufeff\x1a"))]
+    for pattern in _INDEXED:
+        found = [re.fullmatch(pattern, line) for line in lines]
+        indices = [int(m["index"]) for m in found if m]
+        if lines and len(indices) == len(lines):
+            if sorted(indices) != list(range(len(lines))):
+                raise ValueError(f"indices are not 0 to {len(lines) - 1}, each once")
+            by_index = {int(m["index"]): _clean(m["name"]) for m in found}
+            if len(set(by_index.values())) > 1 or len(lines) == 1:  # not "class 0", "class 1", ...
+                return tuple(by_index[i] for i in range(len(lines)))
+        if len(lines) < 2 * len(indices) and set(indices) < set(range(len(lines))):
+            without = next(line for line, m in zip(lines, found, strict=True) if not m)
+            raise ValueError(f"line {without[:80]!r} has no index, where most lines have one")
+    return tuple(map(_clean, lines))
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """Read a text file in UTF-8, or UTF-16 and UTF-32 by their byte order mark.
+
+    Raises:
+      ValueError: One line with the path: it cannot be read, or is no text.
+    """
+    check_regular(path, str(path), what)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}; expected {what}") from error
+    text = decoded(data)
+    if text is None:
+        kind = kind_of(data)
+        say = expected(what, kind) if kind else f"is not text in UTF-8 or UTF-16; expected {what}"
+        raise ValueError(f"{path} {say}")
+    return text
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"^/[a-z]/", "", name).replace("/", "-") if name.startswith("/") else name
