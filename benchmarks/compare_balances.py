@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from experiments.table import BALANCE_SCENES, Part, Row, config_maker, launch_table
 
-from experiments.common import NSFW, PLACES, TARGETS, Models, load_models
+from experiments.common import Models, load_models
 from experiments.flags import like
 from experiments.launch import run_experiment
-from experiments.run_flags import OF_A_KEPT_RUN, RunFlags
+from experiments.run_flags import NSFW, OF_A_KEPT_RUN, PLACES, TARGETS, RunFlags
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.balance import BALANCES
 from jaxsynth.inputs import choose_units, option, parse_numbers

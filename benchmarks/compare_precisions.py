@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from experiments.table import Part, Row, config_maker, launch_table
 
-from experiments.common import NSFW, PLACES, Models, load_models
+from experiments.common import Models, load_models
 from experiments.flags import like
 from experiments.launch import command_line, run_experiment
-from experiments.nsfw import nsfw_runs
-from experiments.run_flags import OF_A_KEPT_RUN, RunFlags
-from experiments.scene import scene_runs
+from experiments.run_flags import NSFW, OF_A_KEPT_RUN, PLACES, RunFlags
+from experiments.runs import class_runs, scene_runs
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.chunks import Problem, execute, join
 from jaxsynth.environment import machine_line
@@ -84,7 +83,7 @@ def _runs(flags: Flags, name: str):
 
     def make(models: Models) -> list[Run]:
         if name == NSFW:
-            return nsfw_runs(models.classifiers[NSFW], flags.seed_numbers)
+            return class_runs(models.classifiers[NSFW], "NSFW", flags.seed_numbers)
         places = models.classifiers[PLACES]
         return scene_runs(places, [places.class_names.index(name)], flags.seed_numbers)
 

@@ -21,8 +21,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks.checks import check_flags_only, parse_counts
-from experiments.common import NSFW, PLACES
 from experiments.launch import command_line, run_main
+from experiments.run_flags import NSFW, PLACES
 from jaxsynth.disk import write_atomic
 from jaxsynth.environment import machine_line
 from jaxsynth.models.alexnet import AlexNetConfig, Conv

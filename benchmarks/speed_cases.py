@@ -22,7 +22,7 @@ from benchmarks.speed.compare import (
     measure,
     peer_versions,
 )
-from experiments.common import NSFW, PLACES
+from experiments.run_flags import NSFW, PLACES
 from jaxsynth.environment import (
     cache_dir,
     is_out_of_memory,

@@ -7,8 +7,8 @@ OUT/STEM.csv, .md     the rows so far, in their order
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.common import Models
-from experiments.launch import command_line, resumable
+from experiments.common import Models, saving
+from experiments.launch import command_line
 from experiments.run_flags import RunFlags
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.chunks import Problem
@@ -63,14 +63,7 @@ def launch_table(flags: RunFlags, parts: Sequence[Part], stem: str, head: str = 
       SystemExit: if it was stopped (`resumable`).
     """
     out, command = flags.folder, command_line(flags.name)
-    with resumable(out) as stop, lock(out):
-        keeping = Keeping(
-            out,
-            resume=flags.resume,
-            save_seconds=flags.save_seconds,
-            progress=flags.progress,
-            asked_to_stop=stop.asked,
-        )
+    with saving(flags) as keeping, lock(out):
         how = {"resume": flags.resume, "overwrite": flags.overwrite, "stem": stem}
         table = _compute(keeping, Parts(out, command, **how), parts, (stem, head, command))
     print(f"{table}\nwrote {out / stem}.md")

@@ -19,10 +19,10 @@ from jaxsynth.maximize import Run
 from jaxsynth.objectives import Objective, layer_units
 from jaxsynth.report.sheet import atlas_pages
 
-from .common import NSFW, PLACES, launch, load_models
+from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
-from .run_flags import RunFlags
+from .run_flags import NSFW, PLACES, RunFlags
 
 
 @dataclasses.dataclass(frozen=True)

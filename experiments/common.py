@@ -1,15 +1,16 @@
 """What the launchers share: flags -> models -> one library call -> report."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 from jaxsynth.disk import file_sha256
-from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.environment import cache_dir, check_backend, keep_compiled
 from jaxsynth.images import conversion, read_image
 from jaxsynth.maximize import Run, Settings, carry_out, config_of, encode, plan
 from jaxsynth.models.base import Classifier, Generator
@@ -20,7 +21,6 @@ from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
 from jaxsynth.report.pages import DrawSheet, Pages, report
 from jaxsynth.report.tables import format_table
 from jaxsynth.results import SweepResult
-from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import RESULTS
 from jaxsynth.runs.keep import Keeping
 from jaxsynth.runs.processes import chosen_devices
@@ -28,10 +28,9 @@ from jaxsynth.table import is_non_finite
 
 from . import flags as typed_flags
 from .launch import command_line, resumable
-from .run_flags import RunFlags, check_together, make_settings
+from .run_flags import NONE, NSFW, PLACES, RunFlags, check_together, make_settings
 
-TARGETS = ("logit", "log_prob", "log_odds", "prob")
-NSFW, PLACES, NONE = "nsfw", "places", "none"
+_M = TypeVar("_M", Classifier, Generator)
 
 
 class Models(NamedTuple):
@@ -74,15 +73,11 @@ def load_models(flags: RunFlags, needs: Sequence[str] = ()) -> tuple[RunFlags, M
     if flags.init_image:
         read_image(flags.init_image)  # a bad photograph is told of before anything is loaded
     _ = flags.processes  # before anything touches a device
+    devices = chosen_devices(flags.devices)
     if flags.precision == "float64":
         jax.config.update("jax_enable_x64", True)
     keep_compiled(cache_dir())
-    generator = load(flags.generator, flags.precision)
-    if not isinstance(generator, Generator):
-        raise ValueError(
-            f"--generator={flags.generator}: {generator.name!r} is a classifier, expected a "
-            "generator"
-        )
+    generator = load_for("generator", flags.generator, Generator, flags.precision)
     classifiers = load_classifiers(flags, flags.precision)
     if missing := [name for name in needs if name not in classifiers]:
         raise ValueError(f"--{missing[0]}={NONE}: {flags.name} needs that classifier")
@@ -90,7 +85,7 @@ def load_models(flags: RunFlags, needs: Sequence[str] = ()) -> tuple[RunFlags, M
     encoder = None
     if flags.init_image or make_optimizer(settings.optimizer, settings.recipe).asks == PRIOR:
         encoder = load_encoder(generator, encoder_name(flags, generator), flags.precision)
-    models = Models(generator, classifiers, settings, encoder, chosen_devices(flags.devices))
+    models = Models(generator, classifiers, settings, encoder, devices)
     if flags.earlier:
         flags.earlier.check_models(models.named(), flags.folder)
     return flags, models
@@ -102,17 +97,18 @@ def load_classifiers(flags: Any, precision: str = "float32") -> dict[str, Classi
     Raises:
       ValueError: naming the first flag that cannot work.
     """
-    found = {}
+    check_backend()
+    found: dict[str, Classifier] = {}
     for role, asked in ((NSFW, flags.nsfw), (PLACES, flags.places)):
         if asked != NONE:
-            found[role] = load_classifier(f"--{role}={asked}", load(asked, precision)).named(role)
+            found[role] = load_for(role, asked, Classifier, precision).named(role)
     if NSFW in found and found[NSFW].labels != SENSITIVE:
         raise ValueError(
             f"--nsfw={flags.nsfw}: its classes are not SFW and NSFW: expected open_nsfw or a port "
             "of it"
         )
     for asked in flags.model:
-        model = load_classifier(f"--model={asked}", load(asked, precision))
+        model = load_for("model", asked, Classifier, precision)
         if model.name in (*found, "generator", "encoder"):
             raise ValueError(
                 f"--model={asked}: there is a {model.name!r} already: call it otherwise, as in "
@@ -122,14 +118,16 @@ def load_classifiers(flags: Any, precision: str = "float32") -> dict[str, Classi
     return found
 
 
-def load_classifier(what: str, model: Any) -> Classifier:
-    """Return the model if it is a classifier.
+def load_for(flag: str, asked: str, kind: type[_M], precision: str = "float32") -> _M:
+    """Load the classifier or generator that a flag asks for.
 
     Raises:
-      ValueError: if it is not; `what` is the flag that names it.
+      ValueError: if it is of the other kind.
     """
-    if not isinstance(model, Classifier):
-        raise ValueError(f"{what}: {model.name!r} is a generator, expected a classifier")
+    model = load(asked, precision)
+    if not isinstance(model, kind):
+        found, expected = type(model).__name__.lower(), kind.__name__.lower()
+        raise ValueError(f"--{flag}={asked}: {model.name!r} is a {found}, expected a {expected}")
     return model
 
 
@@ -139,6 +137,22 @@ def encoder_name(flags: RunFlags, generator: Generator) -> str:
     if flags.encoder or not own or flags.places == NONE:
         return flags.encoder or ""
     return flags.places if read_info(flags.places).network == own else ""
+
+
+@contextmanager
+def saving(flags: RunFlags, devices: tuple[jax.Device, ...] = ()) -> Iterator[Keeping]:
+    """Wrap work that is saved in the output folder as the flags say (see `resumable`)."""
+    with resumable(flags.folder) as stop:
+        yield Keeping(
+            flags.folder,
+            resume=flags.resume,
+            overwrite=flags.overwrite,
+            save_seconds=flags.save_seconds,
+            progress=flags.progress and flags.processes.leads,
+            asked_to_stop=stop.asked,
+            devices=devices,
+            processes=flags.processes,
+        )
 
 
 def launch(
@@ -183,17 +197,7 @@ def launch(
         options = {"blur_sheet": flags.blur_sheet, "draw_sheet": draw_sheet, "paths": paths}
         pages.append(report(result, flags.folder, title=title, **options))
 
-    with resumable(flags.folder) as stop:
-        keeping = Keeping(
-            flags.folder,
-            resume=flags.resume,
-            overwrite=flags.overwrite,
-            save_seconds=flags.save_seconds,
-            progress=flags.progress and flags.processes.leads,
-            asked_to_stop=stop.asked,
-            devices=models.devices,
-            processes=flags.processes,
-        )
+    with saving(flags, models.devices) as keeping:
         said = {"experiment": flags.name, "command": command_line(flags.name)}
         config = said | {"flags": typed_flags.values_of(flags)}
         config |= config_of(problem, models.devices, _inputs(flags), models.encoder)
@@ -225,7 +229,7 @@ def _start_codes(flags: RunFlags, models: Models, runs: Sequence[Run]) -> np.nda
     if not flags.init_codes:
         return None
     size, seeds = models.generator.code_size, flags.seed_numbers
-    codes = np.atleast_2d(read_codes(flags.init_codes))
+    codes = flags.codes
     if codes.shape == (len(seeds), size) and len(runs) > len(codes):
         place = {seed: i for i, seed in enumerate(seeds)}
         codes = codes[[place[run.seed] for run in runs]]
@@ -240,8 +244,8 @@ def _start_codes(flags: RunFlags, models: Models, runs: Sequence[Run]) -> np.nda
 def _inputs(flags: RunFlags) -> dict[str, str]:
     """Hashes of the files that decide the start codes."""
     files = [path for path in (flags.init_image, flags.init_codes) if path]
-    files += [str(flags.earlier.folder / RESULTS)] if flags.earlier else []
-    return {path: file_sha256(Path(path)) for path in files}
+    files += [flags.earlier.folder / RESULTS] if flags.earlier else []
+    return {str(path): file_sha256(path) for path in files}
 
 
 def _tell(out: Path, pages: Pages) -> int:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxsynth.disk import expand
 from jaxsynth.objectives import GENERATOR, parse
 from jaxsynth.recipes import Recipe
 from jaxsynth.results import Run
@@ -101,9 +102,9 @@ def read_earlier(text: str, experiment: str, extends: bool) -> Earlier:
         is another experiment's.
     """
     folder, _, given = text.rpartition(":")
-    if Path(text).is_dir() or not re.fullmatch(r"\d+(,\d+)*", given):
+    if expand(text).is_dir() or not re.fullmatch(r"\d+(,\d+)*", given):
         folder, given = text, ""
-    path = Path(folder)
+    path = expand(folder)
     if (path / UNFINISHED).is_dir():
         raise ValueError(f"--continue_from={text}: the run in {path} is not finished; --resume it")
     if not (path / RESULTS).is_file():

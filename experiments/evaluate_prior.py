@@ -34,28 +34,14 @@ from jaxsynth.evaluation.groups import JUDGE, LPIPS
 from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
 from jaxsynth.inputs import choose_units, option, parse_seeds
 from jaxsynth.maximize import Run, Settings
+from jaxsynth.models.base import Classifier
 from jaxsynth.models.registry import load, load_encoder
-from jaxsynth.objectives import Objective
-from jaxsynth.runs.keep import Keeping
 from jaxsynth.system import ENCODER, GENERATOR
 
-from .common import (
-    NONE,
-    NSFW,
-    PLACES,
-    TARGETS,
-    Models,
-    encoder_name,
-    load_classifier,
-    load_models,
-)
-from .joint import joint_runs
-from .launch import command_line, resumable, run_experiment
-from .nsfw import nsfw_runs
-from .random_samples import still
-from .run_flags import OF_A_KEPT_RUN, RunFlags
-from .scene import scene_runs
-from .sfw import sfw_runs
+from .common import Models, encoder_name, load_for, load_models, saving
+from .launch import command_line, run_experiment
+from .run_flags import NONE, NSFW, OF_A_KEPT_RUN, PLACES, TARGETS, RunFlags
+from .runs import class_runs, joint_runs, random_runs, scene_runs, still
 
 _JOINT = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 
@@ -68,8 +54,8 @@ class Flags(RunFlags):
     WHY = "which has sweeps and pages of its own"
 
     figures: tuple[str, ...] = option(("all",), f"all, or some of {', '.join(GROUPS)}.")
-    data: str | None = option(None, "Folder of zips or class folders, with a val split.")
-    cache: str | None = option(None, "Folder of decoded images; by default $JAXSYNTH_CACHE.")
+    data: Path | None = option(None, "Folder of zips or class folders, with a val split.")
+    cache: Path | None = option(None, "Folder of decoded images; by default $JAXSYNTH_CACHE.")
     judge: str = option("pocket_judge", "Independent scene network: a name or file.")
     lpips: str = option("alexnet_features", "Network of LPIPS for scenes; none leaves it out.")
     photographs: int = option(
@@ -99,22 +85,14 @@ def main(flags: Flags) -> int:
     found = _by_role(flags, models, roles)
     run = EvaluationRun(
         groups=groups,
-        data=Path(flags.data).expanduser() if flags.data else None,
-        cache=Path(flags.cache).expanduser() if flags.cache else cache_dir(),
+        data=flags.data,
+        cache=flags.cache or cache_dir(),
         photographs=flags.photographs,
         command=command_line("evaluate_prior"),
     )
     sweeps = _sweeps(flags, groups, found, models.settings)
     say = functools.partial(print, flush=True)
-    with resumable(flags.folder) as stop:
-        keeping = Keeping(
-            flags.folder,
-            resume=flags.resume,
-            overwrite=flags.overwrite,
-            save_seconds=flags.save_seconds,
-            progress=flags.progress,
-            asked_to_stop=stop.asked,
-        )
+    with saving(flags) as keeping:
         say("\n" + evaluate_prior(run, found, sweeps, keeping, say))
     print(f"wrote {flags.folder / 'table.md'}")
     return 0
@@ -133,8 +111,7 @@ def _by_role(flags: Flags, models: Models, roles: set[str]) -> dict[str, Any]:
     """Role -> model, of the roles that are needed; the encoder also if a prior term needs it."""
     found = {GENERATOR: models.generator, **models.classifiers}
     if JUDGE in roles:
-        judge = load_classifier(f"--judge={flags.judge}", load(flags.judge, flags.precision))
-        found[JUDGE] = judge.named(JUDGE)
+        found[JUDGE] = load_for("judge", flags.judge, Classifier, flags.precision).named(JUDGE)
     if LPIPS in roles and flags.lpips != NONE:
         found[LPIPS] = load(flags.lpips)
     encoder = models.encoder
@@ -159,12 +136,12 @@ def _sweeps(
         scenes = scenes[: flags.hashed_scenes]
     make = {
         "scenes": lambda: scene_runs(places, scenes, seeds["scenes"], flags.scene_target),
-        "nsfw": lambda: nsfw_runs(models[NSFW], seeds["nsfw"]),
-        "sfw": lambda: sfw_runs(models[NSFW], seeds["nsfw"]),
+        "nsfw": lambda: class_runs(models[NSFW], "NSFW", seeds["nsfw"]),
+        "sfw": lambda: class_runs(models[NSFW], "SFW", seeds["nsfw"]),
         "joint": lambda: joint_runs(
             models, choose_units(flags.joint_scenes, names), seeds["joint"]
         ),
-        "random": lambda: [Run(seed, Objective(())) for seed in seeds["random"]],
+        "random": lambda: random_runs(seeds["random"]),
     }
     still_recipe = still(models[GENERATOR])
     return {

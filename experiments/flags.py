@@ -2,7 +2,8 @@
 
 A field made by `jaxsynth.inputs.option` is a flag; its annotation says of which kind:
 
-  bool, int, float, str, Path        with `among` an enum
+  bool, int, float, str              with `among` an enum
+  Path                               ~ and $VARIABLES stand for what they mean in a shell
   tuple[str, ...], tuple[int, ...]   a list, comma-separated; with `repeated` one flag a value
   tuple[tuple[str, float], ...]      a list of name=number
   a dataclass                        its fields are flags, and so it is read
@@ -19,9 +20,18 @@ from typing import Any
 
 from absl import flags
 
+from jaxsynth.disk import expand
 from jaxsynth.inputs import refusal
 
 FLAGS = flags.FLAGS
+# Flags of version 0.1, and what is typed today; a value here replaces the typed one.
+RENAMED = {
+    "export_only": "max_steps=0",
+    "adversary_loss": "adversary",
+    "critic_rate": "adversary_rate",
+    "code_loss": "code",
+    "image_loss": "pixels",
+}
 _UNUSED = "flags without an effect here"  # stands for their module, so that --help leaves them out
 _SCALARS = {int: flags.IntegerParser, float: flags.FloatParser, str: flags.ArgumentParser}
 _defined: list[str] = []  # by the launcher before, where a process runs several
@@ -149,8 +159,12 @@ def _text(value: Any) -> str:
 def _value(field: dataclasses.Field, hint: Any) -> Any:
     """A flag's value as its field wants it."""
     value = FLAGS[field.name].value
+    if hint is Path and value is not None:
+        if not value:
+            raise ValueError(f"--{field.name}= names no folder and no file")
+        return expand(value)
     if value is None or typing.get_origin(hint) is not tuple:
-        return Path(value) if hint is Path and value is not None else value
+        return value
     kind = typing.get_args(hint)[0]
     make, expected = (_pair, "name=number,...") if typing.get_origin(kind) is tuple else (kind, "")
     try:

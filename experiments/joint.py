@@ -9,47 +9,25 @@ cores.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 from jaxsynth.inputs import choose_units, option, parse_numbers
-from jaxsynth.maximize import Run
-from jaxsynth.models.base import Classifier
 
-from .common import NSFW, PLACES, TARGETS, launch, load_models
+from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
-from .run_flags import RunFlags
+from .run_flags import NSFW, PLACES, RunFlags, TargetFlags
+from .runs import joint_runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags(RunFlags):
+class Flags(TargetFlags):
     """The flags of this launcher."""
 
     scenes: tuple[str, ...] = option(("mountain", "iceberg"), "Labels, globs, indices, or all.")
     nsfw_weights: tuple[str, ...] = option(("0.5", "1", "2"), "Weights of the NSFW neuron.")
     scene_weight: float = option(1.0, "Weight of the scene's neuron.")
-    target: str = option("log_prob", "Which function of both neurons.", among=TARGETS)
+    target: str = like(TargetFlags, "target", "log_prob")
     seeds: str = like(RunFlags, "seeds", "4")
-
-
-def joint_runs(
-    classifiers: Mapping[str, Classifier],
-    units: Sequence[int],
-    seeds: Sequence[int],
-    nsfw_weights: Sequence[float] = (1.0,),
-    scene_weight: float = 1.0,
-    target: str = "log_prob",
-) -> list[Run]:
-    """Make the runs: a row per scene and seed, a column per NSFW weight."""
-    places, nsfw = classifiers[PLACES], getattr(classifiers[NSFW], target)("NSFW")
-    runs = []
-    for unit in units:
-        scene = scene_weight * getattr(places, target)(unit)
-        goals = [(weight, scene + weight * nsfw) for weight in nsfw_weights]
-        for seed in seeds:
-            row = f"{places.class_names[unit]}, seed {seed}"
-            runs += [Run(seed, goal, row, f"NSFW x {weight:g}") for weight, goal in goals]
-    return runs
 
 
 def main(flags: Flags) -> int:

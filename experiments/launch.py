@@ -1,24 +1,28 @@
 """How every launcher runs: bad input is one line on stderr and exit code 2."""
 
+import contextlib
 import logging
+import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from absl import app
 from absl import flags as absl_flags
 
 from jaxsynth.environment import is_out_of_memory, keep_memory
 from jaxsynth.inputs import printable
+from jaxsynth.runs.folder import UNFINISHED
 from jaxsynth.runs.keep import Stopped
 
 from . import flags
 
 _RESUME = "the same command with --resume goes on"
+_DEBUG = "On an error, show where it arose and what caused it."
 
 
 def run_experiment(main: Callable[..., int | None], kind: type, argv: Any = None) -> NoReturn:
@@ -32,11 +36,12 @@ def run_experiment(main: Callable[..., int | None], kind: type, argv: Any = None
       argv: the command line; by default this process's.
     """
     without, fields = getattr(kind, "WITHOUT", ()), kind.__dataclass_fields__
+    words = getattr(kind, "TAKES_WORDS", False)
     name = Path(main.__code__.co_filename).stem
     flags.define(kind, without)
 
     def read_and_run(rest: Sequence[str]) -> int | None:
-        if rest[1:] and not getattr(kind, "TAKES_WORDS", False):
+        if rest[1:] and not words:
             raise ValueError(f"unexpected argument {rest[1]!r}: {name} takes flags only (--help)")
         typed = flags.typed()
         for flag in without:
@@ -47,7 +52,7 @@ def run_experiment(main: Callable[..., int | None], kind: type, argv: Any = None
                 )
         given = {"name": name, "typed": typed}
         settings = flags.read(kind, **{key: given[key] for key in given if key in fields})
-        return main(settings, rest[1:]) if getattr(kind, "TAKES_WORDS", False) else main(settings)
+        return main(settings, rest[1:]) if words else main(settings)
 
     run_main(read_and_run, argv)
 
@@ -57,7 +62,8 @@ def run_main(
 ) -> NoReturn:
     """Parse the flags, call `main(argv)` with what is left, and exit with what it returns.
 
-    The process keeps the memory it gives back (`keep_memory`).
+    The process keeps the memory it gives back (`keep_memory`). Nobody need read what is printed:
+    the work ends as if somebody did.
 
     Exit codes: 0 done (also `--help`), 130 stopped by Ctrl-C (143 by SIGTERM), 2 bad input: a flag
     that cannot be parsed, or a ValueError or OSError of the library; 3 where no run stayed finite.
@@ -68,23 +74,29 @@ def run_main(
         try:
             return main(rest) or 0
         except ValueError as error:
-            return _refuse(str(error))
+            return _refuse(str(error), error)
         except (MemoryError, RuntimeError) as error:
-            if not (advice := _memory_advice(error)):
+            if not (advice := _way_out(error)):
                 raise
-            return _refuse(advice)
+            return _refuse(advice, error)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130
         except OSError as error:
-            return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
+            return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}", error)
 
+    if "debug" not in absl_flags.FLAGS:
+        absl_flags.DEFINE_bool("debug", False, _DEBUG, module_name=sys.argv[0])
     keep_memory()
-    for stream in (sys.stdout, sys.stderr):  # a name may not fit the terminal's encoding
-        stream.reconfigure(errors="backslashreplace")
     for chatty in ("jax", "matplotlib"):  # absent accelerators and font caches are no news
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
+
+    out, err = _Stream(sys.stdout), _Stream(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
+        finally:
+            out.flush()
     raise AssertionError("app.run always exits")
 
 
@@ -105,7 +117,7 @@ class Stop:
         return self.signal != 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def resumable(out: Path) -> Iterator[Stop]:
     """Wrap work that is saved in `out`: what ends it early is one line that tells how to resume.
 
@@ -120,13 +132,13 @@ def resumable(out: Path) -> Iterator[Stop]:
             print(f"stopped: {stopped}; {_RESUME}", file=sys.stderr)
             sys.exit(128 + (stop.signal or signal.SIGTERM))
         except OSError as error:
-            raise ValueError(
-                f"{error.filename or out}: {error.strerror or error}; what is finished is kept in "
-                f"{out}: mend that, then {_RESUME}"
-            ) from None
+            saved = any(out.glob(f"{UNFINISHED}/**/*.safetensors"))
+            kept = f"; what is finished is kept in {out}: mend that, then {_RESUME}"
+            why = f"{error.filename or out}: {error.strerror or error}"
+            raise ValueError(why + kept * saved) from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_signals() -> Iterator[Stop]:
     """While the block runs, a first SIGINT or SIGTERM only asks; a second one interrupts."""
     stop = Stop()
@@ -145,8 +157,8 @@ def stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _memory_advice(error: MemoryError | RuntimeError) -> str:
-    """Tell the way out of an error that says that memory is full; "" for another one."""
+def _way_out(error: MemoryError | RuntimeError) -> str:
+    """Tell the way out of an error of the machine; "" for another one."""
     if isinstance(error, MemoryError):
         return (
             f"out of memory on the host ({error or 'no more'}): a smaller --batch needs less, with "
@@ -160,15 +172,58 @@ def _memory_advice(error: MemoryError | RuntimeError) -> str:
     return ""
 
 
+class _Stream:
+    """Standard output or error; if its reader has gone, nobody hears of it and the work goes on."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write if somebody reads."""
+        with self._perhaps():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if somebody reads."""
+        with self._perhaps():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _perhaps(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _renamed(word: str) -> str:
+    """Give what is typed today instead of a flag of version 0.1, and say so."""
+    flag, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
+    new = flags.RENAMED.get(flag, "")
+    if not word.startswith("-") or new.partition("=")[0] not in absl_flags.FLAGS:
+        return word
+    print(f"--{flag} is called --{new} now", file=sys.stderr)
+    return f"--{new}" if "=" in new else f"--{new}{equals}{value}"
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        return absl_flags.FLAGS(list(argv))
+        return absl_flags.FLAGS([_renamed(word) for word in argv])
     except absl_flags.Error as error:
-        sys.exit(_refuse(f"{error} (--help lists the flags)"))
+        sys.exit(_refuse(f"{error} (--help lists the flags)", error))
     except SystemExit:
         sys.exit(0)  # the help flags print and leave; that is no failure
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, error: BaseException) -> int:
+    if absl_flags.FLAGS["debug"].value:
+        cause: BaseException | None = error
+        while cause is not None:
+            cause.__suppress_context__, cause = False, cause.__cause__ or cause.__context__
+        traceback.print_exception(error)
     print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2

@@ -7,35 +7,18 @@ of P(NSFW) but never saturates; P is reported. Expect >= 0.99 for nearly every s
 for 8 seeds of the pocket generator on two cores.
 """
 
-import dataclasses
-from collections.abc import Sequence
-
-from jaxsynth.inputs import option
-from jaxsynth.maximize import Run
-from jaxsynth.models.base import Classifier
-
-from .common import NSFW, TARGETS, launch, load_models
+from .common import launch, load_models
 from .launch import run_experiment
-from .run_flags import RunFlags
+from .run_flags import NSFW, TargetFlags
+from .runs import class_runs
+
+Flags = TargetFlags
 
 
-@dataclasses.dataclass(frozen=True)
-class Flags(RunFlags):
-    """The flags of this launcher."""
-
-    target: str = option("log_odds", "Which function of the neuron to maximise.", among=TARGETS)
-
-
-def nsfw_runs(nsfw: Classifier, seeds: Sequence[int], target: str = "log_odds") -> list[Run]:
-    """Make a run per seed that raises the NSFW neuron."""
-    goal = getattr(nsfw, target)("NSFW")
-    return [Run(seed, goal) for seed in seeds]
-
-
-def main(flags: Flags) -> int:
+def main(flags: TargetFlags) -> int:
     """Maximise P(NSFW)."""
     flags, models = load_models(flags, needs=(NSFW,))
-    runs = nsfw_runs(models.classifiers[NSFW], flags.seed_numbers, flags.target)
+    runs = class_runs(models.classifiers[NSFW], "NSFW", flags.seed_numbers, flags.target)
     return launch(flags, models, runs, "Maximising P(NSFW)")
 
 

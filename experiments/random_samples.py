@@ -10,15 +10,14 @@ few of 32 higher. Seconds on two cores.
 
 import dataclasses
 
-from jaxsynth.maximize import Run
 from jaxsynth.models.base import Generator
-from jaxsynth.objectives import Objective
-from jaxsynth.recipes import RECIPES, Recipe, make_recipe
+from jaxsynth.recipes import Recipe
 
 from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
 from .run_flags import OF_A_RECIPE, RunFlags
+from .runs import random_runs, still
 
 _OF_A_START = ("start", "box")
 
@@ -40,23 +39,10 @@ class Flags(RunFlags):
         return still(generator)
 
 
-def still(generator: Generator) -> Recipe:
-    """Make the recipe that only looks at random codes.
-
-    They are N(0, 1) as in Goh 2016, whatever the bounds; of a generator with the statistics of its
-    code (a pocket one, whose N(0, 1) is faint) like the codes of its training images.
-    """
-    code = generator.code
-    own = code is not None and (code.sigma is not None or code.factor is not None)
-    start = {"start": "code"} if own else {"start": "normal", "box": "none"}
-    return make_recipe(RECIPES[generator.recipe], steps=0, prior=0.0, **start)
-
-
 def main(flags: Flags) -> int:
     """Look at random codes."""
     flags, models = load_models(flags)
-    runs = [Run(seed, Objective(())) for seed in flags.seed_numbers]
-    return launch(flags, models, runs, "Random codes, not optimised")
+    return launch(flags, models, random_runs(flags.seed_numbers), "Random codes, not optimised")
 
 
 if __name__ == "__main__":

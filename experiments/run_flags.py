@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import optax
 
 from jaxsynth.inputs import option, parse_seeds
@@ -13,6 +14,7 @@ from jaxsynth.optimizers import OPTIMIZERS
 from jaxsynth.problem import Settings
 from jaxsynth.recipes import RECIPES, Recipe, check_recipe, make_recipe
 from jaxsynth.report.film_strip import path_steps
+from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import IMAGES
 from jaxsynth.runs.processes import Processes, join_processes
 
@@ -24,6 +26,8 @@ OF_A_RECIPE = ("recipe", "extend_steps", *(field.name for field in dataclasses.f
 OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "images", "blur_sheet")
 OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
 OF_A_KEPT_RUN += ("continue_from", "extend_steps")
+NSFW, PLACES, NONE = "nsfw", "places", "none"
+TARGETS = ("logit", "log_prob", "log_odds", "prob")
 _STARTS = ("init_image", "init_codes", "continue_from")
 
 
@@ -71,11 +75,12 @@ class RunFlags:
         "--init_image the evenly spaced ones that the film strip shows.",
         expected="steps such as 1,2,5",
     )
-    init_image: str | None = option(
+    init_image: Path | None = option(
         None, "Start from this photograph's code (default recipe: 30 small steps)."
     )
-    init_codes: str | None = option(
-        None, "Start codes, FILE.npy of (runs, d), or (seeds, d) for every weighting."
+    init_codes: Path | None = option(
+        None,
+        "Start codes, FILE.npy of (k, d): k seeds, unless --seeds says otherwise; or one per run.",
     )
     continue_from: str | None = option(
         None,
@@ -103,7 +108,7 @@ class RunFlags:
         False,
         "Blur images of P(NSFW) > 0.5 on the contact sheet and film strip, as report.html does.",
     )
-    out: str | None = option(None, "Output folder; by default out/EXPERIMENT.")
+    out: Path | None = option(None, "Output folder; by default out/EXPERIMENT.")
     overwrite: bool = option(False, "Replace an earlier run in --out.")
     resume: bool = option(False, "Resume the stopped run in --out, or start it if there is none.")
     save_seconds: float = option(
@@ -111,7 +116,9 @@ class RunFlags:
         "Seconds between two checkpoints of the chunk under way; finished chunks are always saved.",
         low=0.0,
     )
-    progress: bool = option(True, "Show a progress bar.")
+    progress: bool = option(
+        True, "Show progress: a bar on a terminal, else a line every half minute."
+    )
     coordinator: str | None = option(
         None, "HOST:PORT of process 0, where several processes share the run."
     )
@@ -131,14 +138,21 @@ class RunFlags:
     @functools.cached_property
     def folder(self) -> Path:
         """The output folder."""
-        return Path(f"out/{self.name}" if self.out is None else self.out)
+        return self.out or Path(f"out/{self.name}")
 
     @functools.cached_property
     def seed_numbers(self) -> tuple[int, ...]:
         """The seeds; of a run that continues another one, the numbers of its runs."""
         if self.earlier:
             return self.earlier.numbers
+        if self.init_codes and "seeds" not in self.typed:
+            return tuple(range(len(self.codes)))
         return parse_seeds("1" if self.init_image else self.seeds)
+
+    @functools.cached_property
+    def codes(self) -> np.ndarray:
+        """The start codes (k, D) of --init_codes."""
+        return np.atleast_2d(read_codes(self.init_codes))
 
     @functools.cached_property
     def earlier(self) -> Earlier | None:
@@ -160,14 +174,19 @@ class RunFlags:
         return RECIPES[generator.recipe_from_image if image else generator.recipe]
 
 
+@dataclasses.dataclass(frozen=True)
+class TargetFlags(RunFlags):
+    """The flags of launchers that maximise classes."""
+
+    target: str = option("log_odds", "Which function of the neuron to maximise.", among=TARGETS)
+
+
 def check_together(flags: RunFlags) -> RunFlags:
     """Check flags that do not go together; take over those of a run that is continued.
 
     Raises:
       ValueError: naming two flags of which one must go.
     """
-    if flags.out == "":
-        raise ValueError("--out= names no folder")
     if flags.resume and flags.overwrite:
         raise ValueError("--resume continues a run, --overwrite deletes it: give one of them")
     starts = [name for name in _STARTS if getattr(flags, name)]

@@ -9,39 +9,25 @@ cores.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 from jaxsynth.inputs import choose_units, option
-from jaxsynth.maximize import Run
-from jaxsynth.models.base import Classifier
 
-from .common import PLACES, TARGETS, launch, load_models
+from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
-from .run_flags import RunFlags
+from .run_flags import PLACES, RunFlags, TargetFlags
+from .runs import scene_runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags(RunFlags):
+class Flags(TargetFlags):
     """The flags of this launcher."""
 
     scenes: tuple[str, ...] = option(
         ("mountain", "desert*", "corn_field", "iceberg"), "Labels, globs, indices, or all."
     )
-    target: str = option("log_prob", "Which function of the neuron to maximise.", among=TARGETS)
+    target: str = like(TargetFlags, "target", "log_prob")
     seeds: str = like(RunFlags, "seeds", "4")
-
-
-def scene_runs(
-    places: Classifier, units: Sequence[int], seeds: Sequence[int], target: str = "log_prob"
-) -> list[Run]:
-    """Make the runs: a row per scene, a column per seed."""
-    goals = {unit: getattr(places, target)(unit) for unit in units}
-    return [
-        Run(seed, goal, places.class_names[unit], f"seed {seed}")
-        for unit, goal in goals.items()
-        for seed in seeds
-    ]
 
 
 def main(flags: Flags) -> int:

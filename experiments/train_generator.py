@@ -10,9 +10,10 @@ OUT/pocket_generator.safetensors, OUT/pocket_encoder.safetensors, and at every c
 OUT/samples.png: photographs, their reconstructions, images of random codes.
 """
 
+import time
 from functools import partial
 
-from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.environment import cache_dir, check_backend, keep_compiled
 from jaxsynth.training.loop import format_line
 from jaxsynth.training.prior_run import PriorRun, train_prior
 
@@ -24,9 +25,13 @@ say = partial(print, flush=True)
 
 def main(run: Flags) -> int:
     """Train a generator."""
-    keep_compiled(run.cache or cache_dir())
+    cache, begun = run.cache or cache_dir(), time.monotonic()
+    check_backend()
+    keep_compiled(cache)
+    say(f"decoded photographs are cached in {cache}")
     path, metrics = train_prior(run, say)
-    say(format_line(f"wrote {path}", metrics))
+    minutes = (time.monotonic() - begun) / 60
+    say(format_line(f"wrote {path} after {minutes:.1f} minutes in all", metrics))
     return 0
 
 

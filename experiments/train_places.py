@@ -12,10 +12,11 @@ command resumes a run that was stopped. Writes OUT/NETWORK.safetensors.
 """
 
 import dataclasses
+import time
 from functools import partial
 from typing import Any
 
-from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.environment import cache_dir, check_backend, keep_compiled
 from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.loop import format_line
 from jaxsynth.training.scene_run import SETTINGS, SceneRun, train_scene
@@ -42,11 +43,15 @@ class Flags(SceneRun):
 
 def main(flags: Flags) -> int:
     """Train a scene network or a judge."""
-    keep_compiled(flags.cache or cache_dir())
+    cache, begun = flags.cache or cache_dir(), time.monotonic()
+    check_backend()
+    keep_compiled(cache)
+    say(f"decoded photographs are cached in {cache}")
     fields = {field.name: getattr(flags, field.name) for field in dataclasses.fields(SceneRun)}
     fields["settings"] = SETTINGS[flags.network](**fields["settings"])
     path, metrics = train_scene(SceneRun(**fields), say)
-    say(format_line(f"wrote {path}", metrics))
+    minutes = (time.monotonic() - begun) / 60
+    say(format_line(f"wrote {path} after {minutes:.1f} minutes in all", metrics))
     return 0
 
 

@@ -84,3 +84,8 @@ def _files_below(folder: Path) -> list[Path]:
         folders[:] = [f for f in folders if not f.startswith(".")]
         found += [Path(root, f) for f in files if not f.startswith(".")]
     return found + [Path(error.filename) for error in unlisted]
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ~ and $NAME replaced (to be replaced by the full one)."""
+    return Path(os.path.expandvars(path)).expanduser()

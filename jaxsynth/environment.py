@@ -50,6 +50,22 @@ def keep_compiled(cache: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def check_backend() -> None:
+    """Check that JAX has the devices that JAX_PLATFORMS asks for, before anything needs one.
+
+    Raises:
+      ValueError: if it has none of that kind.
+    """
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where a plugin is missing
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        why = (str(error).splitlines() or ["no such backend here"])[0]
+        raise ValueError(
+            f"JAX_PLATFORMS={asked}: {why}; unset it, or JAX_PLATFORMS=cpu computes on the CPU"
+        ) from error
+
+
 def keep_memory() -> None:
     """Let this process keep the memory that a step gives back, for the next step on CPU.
 

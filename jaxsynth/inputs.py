@@ -5,6 +5,7 @@ import difflib
 import fnmatch
 import math
 import numbers
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -50,13 +51,23 @@ def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "sc
         if not found:
             raise ValueError(
                 f"{what} {pattern!r} is none of the {len(labels)} labels"
-                f"{near(pattern, labels)}; give a label, a glob such as 'b*', an index "
+                f"{_hint(pattern, labels)}; give a label, a glob such as 'b*', an index "
                 f"0..{len(labels) - 1}, a range such as 0:{len(labels)}, or 'all'"
             )
         chosen |= dict.fromkeys(found)
     if not chosen:
         raise ValueError(f"no {what} named: give labels, globs, indices or 'all'")
     return list(chosen)
+
+
+def _hint(pattern: str, labels: Sequence[str]) -> str:
+    """What may have been meant: a number is no misspelt label."""
+    if not re.fullmatch(r"-?\d*(:-?\d*)?", pattern):
+        return near(pattern, labels)
+    first, colon, last = pattern.partition(":")
+    if colon and first.isdecimal() and last.isdecimal() and int(last) <= int(first):
+        return f" (a range rises: {last}:{first}?)" if last != first else " (an empty range)"
+    return ""
 
 
 def _matching(pattern: str, labels: Sequence[str]) -> list[int]:

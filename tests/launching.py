@@ -1,16 +1,21 @@
-"""Launchers as a user types them, each in a process of its own: `run("scene", "--steps=3", ...)`.
+"""Launchers as a user types them: `run("scene", "--steps=3", ...)`.
+
+`run` carries a launcher out in this process, whose programs are traced and compiled already; with
+variables of the environment, and by `run_alone`, in a process of its own. `start` gives a process
+that can be killed and sent signals.
 
 `python -m experiments.NAME` spends most of its time on importing JAX. So these processes are forked
 from one that has imported what all launchers share, and has computed nothing and read no flag: the
-rest, from the launcher's own imports to its exit code, is that of a new process, and it is killed
-and sent signals like one. They share a hash seed; what JAX has read of its environment as it was
-imported is read again. (`test_docs` starts every launcher by `python -m`.)
+rest, from the launcher's own imports to its exit code, is that of a new process. They share a hash
+seed; what JAX has read of its environment as it was imported is read again. (`test_docs` starts a
+launcher by `python -m`.)
 """
 
 import atexit
 import contextlib
 import functools
 import importlib
+import io
 import json
 import os
 import runpy
@@ -21,10 +26,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import types
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import jax
+from absl import flags as absl_flags
 from jax._src import xla_bridge
+
+from experiments import launch
 
 ROOT = Path(__file__).parents[1]
 _SHARED = (
@@ -97,13 +110,66 @@ def environment() -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=str(ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS=little)
 
 
-def run(
+def run_alone(
     name: str, *flags: object, cwd: Path = ROOT, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """The same, to its end."""
     process = start(name, *flags, cwd=cwd, **env)
     out, err = process.communicate()
     return subprocess.CompletedProcess([name, *flags], process.returncode, out, err)
+
+
+def run(
+    name: str, *flags: object, cwd: Path = ROOT, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m experiments.NAME FLAGS...` in this folder, in this process."""
+    module = importlib.import_module(f"experiments.{name}")
+    if env or not hasattr(module, "Flags"):  # the others' flags stay once they are defined
+        return run_alone(name, *flags, cwd=cwd, **env)
+    typed = ["-m", *map(str, flags)]
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _as_it_was(cwd):
+        sys.argv = typed
+        code = _carried_out(module, typed)
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode())
+    return subprocess.CompletedProcess([name, *flags], code, *texts)
+
+
+def _carried_out(module: types.ModuleType, typed: list[str]) -> int:
+    """The exit code of a launcher."""
+    try:
+        launch.run_experiment(module.main, module.Flags, typed)
+    except SystemExit as end:
+        return end.code or 0
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+@contextlib.contextmanager
+def _as_it_was(cwd: Path) -> Iterator[None]:
+    """Let a launcher change what a process has, and change it back."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    config = {name: jax.config.values[name] for name in (*names, "jax_enable_x64")}
+    argv = sys.argv
+    for flag in absl_flags.FLAGS:
+        absl_flags.FLAGS[flag].unparse()
+    with (
+        contextlib.chdir(cwd),
+        warnings.catch_warnings(),
+        jax.default_matmul_precision(None),
+        mock.patch.object(launch, "keep_memory"),
+    ):
+        warnings.simplefilter("default")
+        try:
+            yield
+        finally:
+            sys.argv = argv
+            for name, value in config.items():
+                jax.config.update(name, value)
 
 
 # --- the process that forks, one for each that tests ----------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from short import Run, Sweep, models, parse_term, synthesize
 
-from experiments.random_samples import still
+from experiments.runs import still
 from jaxsynth import RECIPES, load_network
 from jaxsynth.devices import share_rows
 from jaxsynth.models import cpu_convolution as convolution

@@ -34,6 +34,7 @@ from jaxsynth.runs.folder import UNFINISHED, fingerprint, lock, open_run
 from jaxsynth.runs.pictures import Show, image_writer
 from jaxsynth.runs.processes import ALONE, Processes, agree, any_of
 
+_LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
 _WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
 
 
@@ -276,6 +277,17 @@ def _saver(
 # --- the bar --------------------------------------------------------------------------------------
 
 
+class _Lines:
+    """Standard error that is no terminal: a bar that is drawn again is another line."""
+
+    def write(self, text: str) -> None:
+        if said := text.strip():
+            print(said, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        pass
+
+
 class _Bar:
     """All chunks' steps and the median objective, on stderr."""
 
@@ -303,6 +315,9 @@ def _bar(
 ) -> Iterator[_Bar]:
     steps = max(1, problem.settings.recipe.steps)
     begun = under_way.done if under_way else 0
-    how = {"unit": "step", "disable": not keeping.progress, "file": sys.stderr}
+    how: dict[str, Any] = {"unit": "step", "disable": not keeping.progress, "file": sys.stderr}
+    if not sys.stderr.isatty():
+        how |= {"file": _Lines(), "delay": _LINE_SECONDS, "mininterval": _LINE_SECONDS}
+        how |= {"bar_format": "{desc}{n_fmt} of {total_fmt} steps in {elapsed}{postfix}"}
     with tqdm(total=steps * chunks, initial=begun, desc=name or None, **how) as bar:
         yield _Bar(bar, steps)

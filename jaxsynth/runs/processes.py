@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxsynth.environment import check_backend
+
 _WAIT = 300  # seconds for the others to come
 
 
@@ -75,6 +77,7 @@ def chosen_devices(count: int | None = None) -> tuple[jax.Device, ...]:
     Raises:
       ValueError: if there are fewer.
     """
+    check_backend()
     found = tuple(jax.local_devices())
     if count and count > len(found):
         raise ValueError(f"--devices={count}: there are {len(found)} here")

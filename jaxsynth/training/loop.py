@@ -34,7 +34,12 @@ class LoopConfig:
     out: Path = option(Path("out/training"), "Folder for checkpoints and weights.")
     batch: int = option(32, "Images a step, split over the devices.", low=2)
     seed: int = option(0, "Seed of weights, order and augmentation.", low=0)
-    minutes: float = option(0.0, "Budget on the clock.", low=0)
+    minutes: float = option(
+        0.0,
+        "Budget on the clock of training, with compiling; reading photographs, evaluation and "
+        "export come on top and are told.",
+        low=0,
+    )
     epochs: float = option(0.0, "Budget in passes over the data.", low=0)
     images: int = option(0, "Budget in photographs seen.", low=0)
     checkpoint_minutes: float = option(4.0, "Minutes between checkpoints.", low=0)
