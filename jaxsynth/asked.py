@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsynth.images import read_image
+from jaxsynth.image_files import read_image
 from jaxsynth.inputs import parse_seeds
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.objectives import Objective, as_objective

@@ -1,12 +1,31 @@
-"""Atomic writes, regular file checks, hashes, folders of images."""
+"""Paths as people type them, atomic writes, regular file checks, hashes."""
 
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """Return a path with `~` and environment variables replaced, unless it exists as it is.
+
+    Raises:
+      ValueError: In one line, where there is no such home or variable.
+    """
+    text = os.fspath(path)
+    if os.path.lexists(text):
+        return Path(text)
+    found = os.path.expandvars(text)
+    if unset := re.search(r"\$(?:\{\w+\}|[A-Za-z_]\w*)", found):
+        raise ValueError(f"{text!r}: the environment variable {unset[0]} is not set")
+    try:
+        return Path(found).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text!r}: {error}: give the folder's full path") from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -62,30 +81,3 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the hash of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Expand folders, sorted and recursive; keep every file given by name.
-
-    Every file of a folder is listed whatever its suffix, except hidden ones (`.name`). What cannot
-    be listed stays in the list as it is, so that reading it reports it. No file twice.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        files = sorted(_files_below(path)) if path.is_dir() else []
-        found += files or [path]
-    return list(dict.fromkeys(found))
-
-
-def _files_below(folder: Path) -> list[Path]:
-    unlisted: list[OSError] = []
-    found: list[Path] = []
-    for root, folders, files in os.walk(folder, onerror=unlisted.append):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [Path(root, f) for f in files if not f.startswith(".")]
-    return found + [Path(error.filename) for error in unlisted]
-
-
-def expand(path: str | os.PathLike[str]) -> Path:
-    """Return a path with ~ and $NAME replaced (to be replaced by the full one)."""
-    return Path(os.path.expandvars(path)).expanduser()

