@@ -4,8 +4,8 @@ r"""Trains a generator that inverts a blob of an encoder, and writes both.
   python -m experiments.train_generator --data=DIR --minutes=60 --encoder=open_nsfw --size=112 \
     --blob=eltwise_stage3_block2 --layers=eltwise_stage0_block2,eltwise_stage2_block5
 
-DIR holds zips (`*train*.zip`, `*val*.zip`), class folders, or images. The blob is reduced to a
-whitened code. The same command resumes a run that was stopped. Writes
+DIR holds zips, class folders, images, or `train` and `val`, see docs/howto/train_prior.md. The
+blob is reduced to a whitened code. The same command resumes a run that was stopped. Writes
 OUT/pocket_generator.safetensors, OUT/pocket_encoder.safetensors, and at every checkpoint
 OUT/samples.png: photographs, their reconstructions, images of random codes.
 """

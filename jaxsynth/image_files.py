@@ -34,7 +34,6 @@ MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit against decompressio
 # Formats that Pillow decodes itself (EPS, say, would start another program); TGA has no mark.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "ICO")
 _FORMATS += ("PCX", "SGI", "DDS", "PSD", "QOI", "TGA")
-_MARKED = _FORMATS[:-1]
 # What decoders raise on damaged bytes. A full memory and a failing disk are not among them.
 _DAMAGE = (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, TypeError, EOFError)
 _DAMAGE += (AttributeError, NotImplementedError, struct.error, zlib.error)
@@ -83,22 +82,25 @@ def read_picture(
     """Read an image as `read_image` does, and tell what its decoder complains of."""
     if isinstance(source, bytes | bytearray | memoryview):
         data, name = bytes(source), "what was given"
+        _check_kind(name, data)
     else:
         file = source if isinstance(source, ImageFile) else ImageFile(expand(source))
-        name, head = repr(str(file)), file.read(HEAD)
-        kind = unread_kind(head) if head and not any(_accepts(f, head) for f in _MARKED) else ""
-        if kind:  # before a film is read
-            raise ValueError(f"{name} is not an image: it is {kind}")
+        name = repr(str(file))
+        _check_kind(name, file.read(HEAD))  # before a film is read
         data = file.read()
     try:
         with _quiet:
             rgb = np.array(_upright_rgb(data, max_pixels))
         return Picture(rgb, jpeg_complaint(data))
     except _Unknown as error:
-        raise ValueError(f"{name} is not an image: {error}") from error
+        raise ValueError(f"{name} is not an image: {error}") from None
     except _DAMAGE as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name} cannot be read as an image: {why}") from error
+
+
+class _Unknown(ValueError):
+    """The bytes are of no format that is read."""
 
 
 class _Quiet:
@@ -124,8 +126,11 @@ class _Quiet:
 _quiet = _Quiet()
 
 
-class _Unknown(Exception):
-    """The bytes are of no format that is read."""
+def _check_kind(name: str, head: bytes) -> None:
+    """Refuse what the first bytes tell to be no image that is read."""
+    kind = unread_kind(head[:HEAD])
+    if kind and not _accepts("AVIF", head):
+        raise ValueError(f"{name} is not an image: it is {kind}")
 
 
 def _accepts(kind: str, head: bytes) -> bool:
@@ -151,20 +156,17 @@ def _upright_rgb(data: bytes, max_pixels: int) -> Image.Image:
 
 def _decoded(data: bytes, max_pixels: int) -> Image.Image:
     """Decode with the format whose mark the bytes bear."""
-    if not data:
-        raise _Unknown("the file is empty")
     for kind in _FORMATS:
         if not _accepts(kind, data):
             continue
         try:
             image = Image.OPEN[kind][0](io.BytesIO(data), "")
         except _DAMAGE as error:
-            if kind == "TGA":
+            if kind == _FORMATS[-1]:
                 continue
-            if kind == "TIFF":
-                raise ValueError(f"it is {tiff_kind(data)}") from error
+            what = tiff_kind(data) if kind == "TIFF" else unread_kind(data)
             why = f" ({error})" if isinstance(error, OSError) else ""
-            raise ValueError(f"it is a damaged or unusual {kind} file{why}") from error
+            raise ValueError(f"it is {what or f'a damaged or unusual {kind} file{why}'}") from error
         width, height = image.size
         if width * height > max_pixels:
             raise ValueError(
@@ -177,8 +179,7 @@ def _decoded(data: bytes, max_pixels: int) -> Image.Image:
             check_tiff(image.tag_v2)
         image.load()
         return image
-    kind = unread_kind(data[:HEAD])
-    raise _Unknown(f"it is {kind}" if kind else "its content is no known image format")
+    raise _Unknown("its content is no known image format")
 
 
 def _orientation(image: Image.Image) -> int:
