@@ -184,9 +184,11 @@ def _table_row(row: Score) -> dict[str, str]:
     said = {"file": printable(str(row.file))}
     for name, classes in row.values.items():
         if name == NSFW:
-            said["NSFW"] = format_probability(dict(classes)["NSFW"])
+            said["NSFW"] = format_probability(dict(classes)["NSFW"], 4)
         else:
-            text = ", ".join(f"{printable(label)} {format_probability(p)}" for label, p in classes)
+            text = ", ".join(
+                f"{printable(label)} {format_probability(p, 2)}" for label, p in classes
+            )
             said["scenes" if name == PLACES else name] = text
     return said
 

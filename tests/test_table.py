@@ -8,6 +8,7 @@ from jaxsynth import objectives
 from jaxsynth.ascent import ChunkResult, Evaluation
 from jaxsynth.models.registry import to_model
 from jaxsynth.objectives import Objective
+from jaxsynth.report.tables import format_probability
 from jaxsynth.results import Run
 from jaxsynth.table import captions, name_of, row_of, score_lines, scores, sensitive_of, term_value
 
@@ -99,3 +100,9 @@ def test_a_silent_unit_is_named_with_the_blob_before_its_relu():
     run = Run(0, PLACES.unit("conv2", 3))
     row = row_of(run, 0, 0, finished(np.zeros(3), watched), [PLACES])
     assert row["status"] == "places:conv2:3 stayed 0: maximise conv2_pre, before its ReLU"
+
+
+def test_a_small_probability_is_told_from_none():
+    texts = [format_probability(p) for p in (0.0, 1e-10, 0.00049, 0.0005, 0.1234, 0.99999)]
+    assert texts == ["0", "1e-10", "5e-04", "0.001", "0.123", "1.000"]
+    assert format_probability(0.12345, 4) == "0.1235" and format_probability(0.004, 2) == "4e-03"

@@ -23,9 +23,9 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
-def format_probability(p: float) -> str:
-    """Return a probability with three decimals; a smaller one as 1e-10, none as 0."""
-    return "0" if p == 0 else f"{p:.3f}" if p >= 0.0005 or p != p else f"{p:.0e}"
+def format_probability(p: float, digits: int = 3) -> str:
+    """Return a probability with so many decimals; a smaller one as 1e-10, none as 0."""
+    return "0" if p == 0 else f"{p:.0e}" if p < 0.5 * 10**-digits else f"{p:.{digits}f}"
 
 
 def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
