@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from jaxsynth.disk import file_sha256
-from jaxsynth.environment import cache_dir, check_backend, keep_compiled
-from jaxsynth.images import conversion, read_image
+from jaxsynth.environment import check_backend, keep_compiled, writable_cache
+from jaxsynth.image_files import read_image
+from jaxsynth.images import conversion
 from jaxsynth.maximize import Run, Settings, carry_out, config_of, encode, plan
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import SENSITIVE, load, load_encoder
@@ -76,7 +77,7 @@ def load_models(flags: RunFlags, needs: Sequence[str] = ()) -> tuple[RunFlags, M
     devices = chosen_devices(flags.devices)
     if flags.precision == "float64":
         jax.config.update("jax_enable_x64", True)
-    keep_compiled(cache_dir())
+    keep_compiled(writable_cache())
     generator = load_for("generator", flags.generator, Generator, flags.precision)
     classifiers = load_classifiers(flags, flags.precision)
     if missing := [name for name in needs if name not in classifiers]:

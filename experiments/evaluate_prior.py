@@ -29,7 +29,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jaxsynth.environment import cache_dir
+from jaxsynth.environment import writable_cache
 from jaxsynth.evaluation.groups import JUDGE, LPIPS
 from jaxsynth.evaluation.run import GROUPS, SWEEPS, EvaluationRun, evaluate_prior, roles_needed
 from jaxsynth.inputs import choose_units, option, parse_seeds
@@ -86,7 +86,7 @@ def main(flags: Flags) -> int:
     run = EvaluationRun(
         groups=groups,
         data=flags.data,
-        cache=flags.cache or cache_dir(),
+        cache=flags.cache or writable_cache(),
         photographs=flags.photographs,
         command=command_line("evaluate_prior"),
     )

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 from absl import app
 from absl import flags as absl_flags
 
-from jaxsynth.environment import is_out_of_memory, keep_memory
+from jaxsynth.environment import is_out_of_memory, keep_memory, prepare_streams
 from jaxsynth.inputs import printable
 from jaxsynth.runs.folder import UNFINISHED
 from jaxsynth.runs.keep import Stopped
@@ -87,6 +87,7 @@ def run_main(
 
     if "debug" not in absl_flags.FLAGS:
         absl_flags.DEFINE_bool("debug", False, _DEBUG, module_name=sys.argv[0])
+    prepare_streams()
     keep_memory()
     for chatty in ("jax", "matplotlib"):  # absent accelerators and font caches are no news
         logging.getLogger(chatty).setLevel(logging.WARNING)

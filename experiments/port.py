@@ -11,7 +11,7 @@ where the file does not fit.
 import dataclasses
 from pathlib import Path
 
-from jaxsynth.environment import cache_dir
+from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
 from jaxsynth.models.names import SUFFIX
 from jaxsynth.models.weights import check_output, save_network
@@ -48,7 +48,7 @@ class Flags:
 
 def main(flags: Flags) -> None:
     """Port one file and tell what became of its blobs."""
-    default = cache_dir() / f"{flags.network}{SUFFIX}"
+    default = writable_cache() / f"{flags.network}{SUFFIX}"
     out = check_output(flags.out or default)
     network, rows = port(flags.network, flags.source, flags.labels, flags.bounds)
     digest = save_network(out, network)

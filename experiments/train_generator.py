@@ -13,7 +13,7 @@ OUT/samples.png: photographs, their reconstructions, images of random codes.
 import time
 from functools import partial
 
-from jaxsynth.environment import cache_dir, check_backend, keep_compiled
+from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.training.loop import format_line
 from jaxsynth.training.prior_run import PriorRun, train_prior
 
@@ -25,7 +25,7 @@ say = partial(print, flush=True)
 
 def main(run: Flags) -> int:
     """Train a generator."""
-    cache, begun = run.cache or cache_dir(), time.monotonic()
+    cache, begun = run.cache or writable_cache(), time.monotonic()
     check_backend()
     keep_compiled(cache)
     say(f"decoded photographs are cached in {cache}")

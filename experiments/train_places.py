@@ -16,7 +16,7 @@ import time
 from functools import partial
 from typing import Any
 
-from jaxsynth.environment import cache_dir, check_backend, keep_compiled
+from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.loop import format_line
 from jaxsynth.training.scene_run import SETTINGS, SceneRun, train_scene
@@ -43,7 +43,7 @@ class Flags(SceneRun):
 
 def main(flags: Flags) -> int:
     """Train a scene network or a judge."""
-    cache, begun = flags.cache or cache_dir(), time.monotonic()
+    cache, begun = flags.cache or writable_cache(), time.monotonic()
     check_backend()
     keep_compiled(cache)
     say(f"decoded photographs are cached in {cache}")

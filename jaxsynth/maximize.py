@@ -19,7 +19,7 @@ import jax
 
 from jaxsynth.asked import Start, make_runs, named_objectives, seeds_of, start_of
 from jaxsynth.chunks import Problem, join
-from jaxsynth.environment import cache_dir, keep_compiled
+from jaxsynth.environment import keep_compiled, writable_cache
 from jaxsynth.inputs import check_name, near
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import load
@@ -294,4 +294,4 @@ def _settings(task: _Task, options: Options, generator: Generator, begun: Start)
 def _keep_compiled_once() -> None:
     """Store compiled programs on disk, unless the user has said where."""
     if jax.config.jax_compilation_cache_dir is None:
-        keep_compiled(cache_dir())
+        keep_compiled(writable_cache())

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from jaxsynth.environment import cache_dir
+from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.efficientnet import EfficientNetConfig
@@ -95,7 +95,7 @@ def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path
     activations = run.activations or default_activations()
     run = dataclasses.replace(run, activations=activations)
     network = _trunk(load_network(run.encoder), run)
-    grid, cache = _grid(network, run), run.cache or cache_dir()
+    grid, cache = _grid(network, run), run.cache or writable_cache()
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache)
     for line in train.skipped + val.skipped:

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.environment import cache_dir
+from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
 from jaxsynth.models.network import (
     Config,
@@ -104,7 +104,7 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
         settings=run.settings or SETTINGS[run.network](),
         trunk=run.trunk or TRUNKS.get(run.network, ""),
     )
-    cache = run.cache or cache_dir()
+    cache = run.cache or writable_cache()
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache, train.classes)
     for line in train.skipped + val.skipped:
