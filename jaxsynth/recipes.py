@@ -104,6 +104,14 @@ class Recipe:
     )
 
 
+_PIXELS: dict[str, Any] = {
+    "optimizer": "adam",
+    "normalize": False,
+    "schedule": "constant",
+    "box": "none",
+    "start": "normal",
+    "jitter": 16,
+}
 RECIPES: dict[str, Recipe] = {
     "goh": Recipe(),
     "pocket": Recipe(steps=60, lr_start=0.3, lr_end=0.03, prior=0.05),
@@ -121,6 +129,8 @@ RECIPES: dict[str, Recipe] = {
         start="positive10",
     ),
     "adam": Recipe(optimizer="adam", normalize=False, lr_start=0.3, lr_end=0.003),
+    "fourier": Recipe(steps=256, lr_start=5.0, **_PIXELS),
+    "maco": Recipe(steps=256, lr_start=0.1, **_PIXELS),
 }
 
 
@@ -145,7 +155,7 @@ def make_recipe(base: str | Recipe, **changes: Any) -> Recipe:
 
 
 # A function a recipe: `goh(steps=60)` is RECIPES["goh"] with another number of steps.
-goh, pocket, dgn_am, dgn_am_image, pocket_image, cnnpref, adam = (
+goh, pocket, dgn_am, dgn_am_image, pocket_image, cnnpref, adam, fourier, maco = (
     functools.partial(make_recipe, name) for name in RECIPES
 )
 

@@ -27,13 +27,14 @@ from jaxsynth.models.network import (
     logits_blob,
     prepare_params,
 )
+from jaxsynth.models.pixels import fourier, maco
 from jaxsynth.models.weights import file_record, load_network, read_info
 
 Model = Classifier | Generator
 SENSITIVE = ("SFW", "NSFW")  # labels of a classifier whose class 1 blurs a picture
 _RECIPES = {"pocket_generator": ("pocket", "pocket_image")}  # others: those of Generator
 _NAMED = re.compile(r"([\w.\-]+)=(.+)", re.DOTALL)
-_made: dict[str, Callable[[], Model]] = {}
+_made: dict[str, Callable[[], Model]] = {"fourier": fourier, "maco": maco}
 
 
 def register(name: str, make: Callable[[], Model]) -> None:
