@@ -16,7 +16,8 @@ from jaxsynth.inputs import option
 from jaxsynth.models.names import SUFFIX
 from jaxsynth.models.weights import check_output, save_network
 from jaxsynth.porting.caffe import Row
-from jaxsynth.porting.port import ORIGINALS, port
+from jaxsynth.porting.originals import ORIGINALS
+from jaxsynth.porting.port import port
 from jaxsynth.report.tables import format_table
 
 from .launch import run_experiment

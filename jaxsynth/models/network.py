@@ -30,7 +30,16 @@ from jaxsynth.models.cpu_convolution import network_conv, network_jit
 from jaxsynth.models.derived import DERIVED
 from jaxsynth.models.efficientnet import LITE0, EfficientNet, EfficientNetConfig, Stage
 from jaxsynth.models.encoder import Encoder, EncoderConfig
-from jaxsynth.models.generator import DGN_FC6, Generator, GeneratorConfig, Up
+from jaxsynth.models.generator import (
+    DGN_FC6,
+    DGN_FC7,
+    DGN_FC8,
+    DGN_POOL5,
+    Generator,
+    GeneratorConfig,
+    Up,
+)
+from jaxsynth.models.graph import Graph, GraphConfig, Node
 from jaxsynth.models.grid_generator import GridGenerator, GridGeneratorConfig
 from jaxsynth.models.resnet import OPEN_NSFW, ResNet, ResNetConfig
 
@@ -47,7 +56,13 @@ Config = (
     | EfficientNetConfig
     | EncoderConfig
     | ConvFeaturesConfig
+    | GraphConfig
 )
+
+
+def _tuples(value: Any) -> Any:
+    """Turn lists of JSON into tuples, at any depth."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class Architecture(NamedTuple):
@@ -98,12 +113,21 @@ ARCHITECTURES = {
         lambda config: "logits" if config.classes else None,
         rows={"layers": lambda row: Layer(*row), "compared": lambda name: name},
     ),
+    "graph": Architecture(
+        Graph,
+        GraphConfig,
+        lambda config: config.nodes[-1].name,
+        rows={"nodes": lambda row: Node(*map(_tuples, row))},
+    ),
     "encoder": Architecture(
         Encoder, EncoderConfig, lambda config: _of(config.trunk).output(config.trunk)
     ),
 }
 KNOWN_CONFIGS: dict[str, Config] = {
     "dgn_fc6": DGN_FC6,
+    "dgn_fc7": DGN_FC7,
+    "dgn_fc8": DGN_FC8,
+    "dgn_pool5": DGN_POOL5,
     "places205": PLACES205,
     "caffenet": CAFFENET,
     "open_nsfw": OPEN_NSFW,

@@ -31,7 +31,8 @@ from jaxsynth.models.pixels import fourier, maco
 from jaxsynth.models.weights import file_record, load_network, read_info
 
 Model = Classifier | Generator
-SENSITIVE = ("SFW", "NSFW")  # labels of a classifier whose class 1 blurs a picture
+SENSITIVE = ("SFW", "NSFW")  # labels of open_nsfw
+_BLURRED = ("nsfw", "hentai", "porn", "sexy")  # labels of classes that blur a picture
 _RECIPES = {"pocket_generator": ("pocket", "pocket_image")}  # others: those of Generator
 _NAMED = re.compile(r"([\w.\-]+)=(.+)", re.DOTALL)
 _made: dict[str, Callable[[], Model]] = {"fourier": fourier, "maco": maco}
@@ -156,13 +157,14 @@ def describe(name: str | Path) -> str:
 
 def _classifier(network: Network, shared: dict[str, Any]) -> Classifier:
     info = network.info
+    sensitive = tuple(i for i, x in enumerate(info.labels) if x.lower() in _BLURRED)
     classifier = Classifier(
         **shared,
         size=info.config.size,
         labels=info.labels,
         preprocess=_units(info.preprocessing or "simple"),
         logits=logits_blob(info.config),
-        sensitive=1 if info.labels == SENSITIVE else None,
+        sensitive=sensitive if sensitive[1:] else next(iter(sensitive), None),
     )
     if classifier.logits is not None:
         check_logits(classifier, activation_shapes(info.config))

@@ -40,7 +40,7 @@ MANIFEST = "manifest.jsonl"
 _LARGEST = 1e5  # of the weights of networks that are in use, the largest is some hundreds
 _MANY = 64  # a kernel of so many weights that are all whole numbers was never trained
 _MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of which takes time
-_TUPLES = ("seed", "grid")  # fields that are a tuple of numbers
+_TUPLES = ("seed", "grid", "mean", "deviation")  # fields that are a tuple of numbers
 
 
 def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) -> Network:

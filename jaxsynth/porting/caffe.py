@@ -138,8 +138,9 @@ def expected_blobs(config: Config) -> dict[str, list[Shape]]:
     """
     if not isinstance(config, GeneratorConfig | AlexNetConfig | ResNetConfig):
         raise ValueError("only generators, AlexNets and residual networks have Caffe originals")
-    if isinstance(config, GeneratorConfig) and any(up.kind != "deconv" for up in config.layers):
-        raise ValueError("a generator with layers other than 'deconv' has no Caffe original")
+    ups = config.layers if isinstance(config, GeneratorConfig) else ()
+    if any(up.kind not in ("deconv", "conv") for up in ups):
+        raise ValueError("a generator that doubles its maps otherwise has no Caffe original")
     axes = {"dense": (1, 0), "conv": (3, 2, 0, 1), "deconv": (2, 3, 0, 1)}
     shapes = param_shapes(config)
     expected: dict[str, list[Shape]] = {}
@@ -148,7 +149,7 @@ def expected_blobs(config: Config) -> dict[str, list[Shape]]:
         if leaf != "kernel":
             continue
         kernel, bias = shapes[path], shapes[f"{layer}/bias"]
-        expected[layer] = [tuple(kernel[i] for i in axes[_kind(config, len(kernel))]), bias]
+        expected[layer] = [tuple(kernel[i] for i in axes[_kind(config, layer, len(kernel))]), bias]
         if folds(config, layer):
             norm, scale = norm_layers(layer)
             expected |= {norm: [bias, bias, (1,)], scale: [bias, bias]}
@@ -246,14 +247,15 @@ def _kernels(config: Config) -> list[tuple[str, str]]:
     return [(p.removesuffix("/kernel"), p) for p in paths]
 
 
-def _kind(config: Config, rank: int) -> str:
+def _kind(config: Config, layer: str, rank: int) -> str:
     if rank == 2:
         return "dense"
-    return "deconv" if isinstance(config, GeneratorConfig) else "conv"
+    ups = config.layers if isinstance(config, GeneratorConfig) else ()
+    return next((up.kind for up in ups if up.name == layer), "conv")
 
 
 def _kernel(config: Config, layer: str, weight: np.ndarray) -> tuple[np.ndarray, str]:
-    kind = _kind(config, weight.ndim)
+    kind = _kind(config, layer, weight.ndim)
     if kind == "deconv":
         return weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1), "IOHW flipped -> HWIO"
     if kind == "conv":

