@@ -3,7 +3,7 @@
 Files are read in batches of one size, padded at the end, so that each network is compiled once.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -77,6 +77,20 @@ def score(
     files = [path if isinstance(path, ImageFile) else ImageFile(expand(path)) for path in paths]
     read = partial(_read, classifiers=classifiers, ways=ways, max_pixels=max_pixels)
     return _scores(files, classifiers, read, top, max(1, min(batch, len(files))))
+
+
+def sensitive_score(classifiers: Iterable[Classifier]) -> Callable[[np.ndarray], float]:
+    """Make the function picture (H, W, 3) uint8 RGB -> largest probability of sensitive classes.
+
+    It is 0 where no classifier has such classes.
+    """
+    judges = [(c, _probabilities(c)) for c in classifiers if c.sensitive_classes]
+
+    def largest(rgb: np.ndarray) -> float:
+        found = (c.sensitive_probability(p(c.input_of(rgb)[None]))[0] for c, p in judges)
+        return float(max(found, default=0.0))
+
+    return largest
 
 
 def _ways(classifiers: Sequence[Classifier], resize: str | Mapping[str, str]) -> dict[str, str]:

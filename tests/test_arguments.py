@@ -142,6 +142,13 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ("--blob=conv1 --position=99,0", "within 16x16"),
         ("--blob=fc6 --position=1,1", "no position"),
     ],
+    "examples": [
+        ("", "no --blob given"),
+        ("--blob=fc8", "no --images given"),
+        ("--blob=fc9 --images={files}", "did you mean fc8 or fc6?"),
+        ("--blob=fc8 --images=absent", "no image can be read"),
+        ("--blob=fc8 --images={files} --seeds=2", "one --model and one seed"),
+    ],
     "random_samples": [
         ("--steps=3", "takes no step"),
         ("--init_image={files}/dot.png", "takes no step"),
