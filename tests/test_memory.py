@@ -146,7 +146,7 @@ def test_a_launcher_says_it_once_or_gives_advice(tmp_path):
     done = _scene(weights, 3, tmp_path / "run", "--batch=4")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "out of memory: going on with 2 runs at once, as --batch=2 computes them"
+        "out of memory: continuing with 2 runs at once, as --batch=2 computes them"
     ]
     small = _scene(weights, 99, tmp_path / "small", "--batch=2")
     assert small.returncode == 0 and not small.stderr

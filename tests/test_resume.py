@@ -1,4 +1,4 @@
-"""Runs that survive: stopped, killed and damaged sweeps go on, bit-equal to uninterrupted ones."""
+"""Stopped, killed and damaged sweeps resume, bit-equal to uninterrupted ones."""
 
 import csv
 import dataclasses
@@ -39,7 +39,7 @@ class _Enough(Exception):
 
 
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_chunk_goes_on_from_any_step_bit_equal(name, tmp_path):
+def test_a_chunk_resumes_at_any_step_bit_equal(name, tmp_path):
     networks = tiny_networks() | {"encoder": tiny_networks()["places"]}
     recipe = dataclasses.replace(RESUMED[name], steps=7)
     runs = [Run(seed, TERMS) for seed in range(5)]
@@ -117,7 +117,7 @@ def test_killed_at_any_moment_it_resumes_bit_equal(weights, tmp_path, whole, gro
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_step_and_says_how_to_go_on(weights, tmp_path, whole, number):
+def test_a_signal_stops_after_the_step_and_says_how_to_resume(weights, tmp_path, whole, number):
     out = tmp_path / "run"
     process = start(*_command(weights, out))
     while not list((out / UNFINISHED).glob("under_way*.safetensors")):
@@ -129,7 +129,7 @@ def test_a_signal_stops_after_the_step_and_says_how_to_go_on(weights, tmp_path, 
     assert err.strip().count("\n") == 1 and "stopping after this step" in err
     assert "of 4 chunks finished" in err and "--resume goes on" in err
     refused = run(*_command(weights, out))
-    assert refused.returncode == 2 and "--resume goes on with it" in refused.stderr
+    assert refused.returncode == 2 and "--resume continues it" in refused.stderr
     assert run(*_command(weights, out, "--resume")).returncode == 0
     assert _left_behind(out) == whole[0]
 
@@ -178,15 +178,20 @@ def test_a_lock_is_given_back(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, None])
+def test_without_locks_it_continues_with_one_line(tmp_path, monkeypatch, capsys, code):
     def flock(handle, how):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("fcntl.flock", flock)
+    if code is None:  # Windows
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", flock)
     with lock(tmp_path / "run"):
         (tmp_path / "run" / "file").touch()
     said = capsys.readouterr().err
-    assert "has no locks (Function not implemented)" in said and said.count("\n") == 1
+    why = os.strerror(code) if code else sys.platform
+    assert f"has no locks ({why})" in said and said.count("\n") == 1
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["file"]
 
 
@@ -207,7 +212,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_keeps_what_is_finished(weights, whole, small_disk):
+def test_a_full_disk_costs_no_finished_chunk(weights, whole, small_disk):
     folder, change = small_disk
     out = folder / "run"
     full = run(*_command(weights, out))
@@ -253,10 +258,10 @@ def test_a_state_of_another_recipe_is_refused(tmp_path):
     runs = [Run(0, TERMS)]
     snapshots = []
 
-    def keep(first, done, values, snapshot):
+    def remember(first, done, values, snapshot):
         snapshots.append(snapshot())
 
-    list(execute(plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=2)), keep))
+    list(execute(plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=2)), remember))
     other = plan(tiny_networks(), runs, Sweep(Recipe(steps=2), batch=3))
     said = "another recipe, batch, generator, number of devices or version of jaxsynth or jaxlib"
     with pytest.raises(ValueError, match=said):

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import signal
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 from launching import run
 from PIL import Image
 from test_arguments import make_files
+from test_image_files import COMPLAINTS
 
+from jaxsynth import scoring
 from jaxsynth.models.alexnet import pocket_places
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.resnet import ResNetConfig
@@ -115,6 +119,79 @@ def test_exit_code_is_2_when_nothing_was_scored(folder, weights, tmp_path):
     assert done.returncode == 2
     assert "cut.jpg" in done.stderr and len(done.stderr.splitlines()) == 1
     assert "cut.jpg" in (tmp_path / "x.csv").read_text()
+
+
+@pytest.fixture
+def three(weights, tmp_path) -> tuple[Path, list[str], Path]:
+    """A folder of three pictures, flags, and a CSV file."""
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        _picture(tmp_path / "photos" / f"{i}.png", i)
+    flags = [f"--{role}={path}" for role, path in weights.items()]
+    return tmp_path / "photos", [*flags, "--batch=1"], tmp_path / "x.csv"
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    with open(out, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_stopped_it_has_written_what_it_has_and_resumes(three, tmp_path, monkeypatch):
+    photos, flags, out = three
+    assert run("score", photos, *flags, f"--out={tmp_path / 'whole.csv'}").returncode == 0
+    read = scoring.read_picture
+
+    def read_and_stop(file, max_pixels):
+        if file.path.name == "1.png":
+            signal.raise_signal(signal.SIGINT)
+        return read(file, max_pixels)
+
+    monkeypatch.setattr(scoring, "read_picture", read_and_stop)
+    stopped = run("score", photos, *flags, f"--out={out}")
+    monkeypatch.undo()
+    assert stopped.returncode == 130 and len(_rows(out)) == 2
+    assert "stopped: 2 of 3 files are scored" in stopped.stderr and "--resume" in stopped.stderr
+    refused = run("score", photos, *flags, f"--out={out}")
+    assert refused.returncode == 2 and "--overwrite replaces it, --resume adds" in refused.stderr
+    with open(out, "ab") as file:
+        file.write(b'"half a row')  # as SIGKILL leaves it
+    resumed = run("score", photos, *flags, f"--out={out}", "--resume", "--noprogress")
+    assert resumed.returncode == 0 and out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len([line for line in resumed.stdout.splitlines() if ".png" in line]) == 1
+    other = run("score", photos, *flags, f"--out={out}", "--resume", "--top=2")
+    assert other.returncode == 2 and "other columns" in other.stderr
+    assert run("score", photos, *flags, f"--out={out}", "--overwrite").returncode == 0
+
+
+def test_files_are_sorted_and_chosen_by_any_class(three):
+    photos, flags, out = three
+    assert run("score", photos, *flags, f"--out={out}").returncode == 0
+    p = {Path(row["file"]).name: float(row["nsfw"]) for row in _rows(out)}
+    best, second, _ = sorted(p, key=lambda name: -p[name])
+    limit = f"--min_p=NSFW={(p[best] + p[second]) / 2 if p[best] > p[second] else 0},places:abbey=0"
+    for given, expected in (
+        (["--sort=NSFW"], sorted(p, key=lambda name: -p[name])),
+        ([limit], [best]),
+    ):
+        done = run("score", photos, *flags, *given)
+        lines = done.stdout.splitlines()[1:]
+        assert [Path(line.split()[0]).name for line in lines] == expected, done.stderr
+    wrong = run("score", photos, *flags, "--sort=places:abey")
+    assert wrong.returncode == 2 and "did you mean abbey" in wrong.stderr
+
+
+def test_zips_are_scored_and_damaged_jpegs_are_warned_of(weights, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as z:
+        z.writestr("sub/cut.jpg", COMPLAINTS["cut and closed"][0])
+        z.writestr("__MACOSX/sub/._cut.jpg", b"")
+    flags = [f"--{role}={path}" for role, path in weights.items()]
+    done = run("score", tmp_path, *flags, f"--out={tmp_path / 'x.csv'}")
+    name = str(tmp_path / "all.zip" / "sub" / "cut.jpg")
+    left, warning = done.stderr.splitlines()
+    assert left.startswith("left out: 1 hidden files in a zip, such as")
+    assert warning.startswith(f"warning: {name!r} is scored, but libjpeg says: ")
+    [row] = _rows(tmp_path / "x.csv")
+    assert row["file"] == name and row["nsfw"] and "premature end" in row["warning"]
 
 
 @pytest.mark.parametrize("args, expected", [

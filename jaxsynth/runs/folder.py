@@ -9,6 +9,7 @@
 Every file is written atomically.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -58,20 +59,20 @@ def lock(folder: Path) -> Iterator[None]:
     """Keep every other process off the folder until the block ends.
 
     The folder is made if need be, and removed again if nothing was written into it. The lock is the
-    kernel's and ends with the process, however that ends. Where the file system has no locks, one
-    line on stderr says so and the work goes on without.
+    kernel's and ends with the process, however that ends. Without locks (some network file systems,
+    Windows), one line on stderr says so and the work continues without.
 
     Raises:
       ValueError: if another process holds it, or the folder cannot be used.
     """
-    made = not folder.exists()
-    handle = None
+    made, handle = not folder.exists(), None
     try:
         handle = _locked_handle(folder)
         yield
     finally:
         if handle is not None:
-            (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # Windows deletes no open file
+                (folder / LOCK).unlink(missing_ok=True)
             os.close(handle)
         if made:
             with suppress(OSError):  # something was written
@@ -83,42 +84,39 @@ def _locked_handle(folder: Path) -> int:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise _unusable(folder, error) from None
+            raise _unusable(folder, error) from error
         try:
             _flock(handle, folder)
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                os.truncate(handle, 0)
+                os.write(handle, str(os.getpid()).encode())
+                return handle
+        except FileNotFoundError:  # its last holder has deleted it in between
+            pass
         except BaseException:
             os.close(handle)
             raise
-        if _same_file(handle, path):  # its last holder may have deleted it in between
-            os.truncate(handle, 0)
-            os.write(handle, str(os.getpid()).encode())
-            return handle
         os.close(handle)
 
 
 def _flock(handle: int, folder: Path) -> None:
-    import fcntl  # POSIX only
-
     try:
+        import fcntl  # POSIX only
+
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except BlockingIOError as error:
         holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
         raise ValueError(
             f"output folder {folder} is in use by another process (number {holder}): wait for it, "
             "or choose another --out"
-        ) from None
-    except OSError as error:
-        why = f"the file system of {folder} has no locks ({error.strerror})"
+        ) from error
+    except (ImportError, OSError) as error:
+        why = (
+            f"the file system of {folder} has no locks ({getattr(error, 'strerror', sys.platform)})"
+        )
         print(f"{why}: start no second process with this folder", file=sys.stderr)
-
-
-def _same_file(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _unusable(folder: Path, error: OSError) -> ValueError:
@@ -143,30 +141,29 @@ def prepare(path: str | Path, overwrite: bool, more: Sequence[str] = ()) -> Path
     try:
         if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
             if not overwrite:
-                raise ValueError(occupied(folder))
+                raise ValueError(_occupied(folder))
             clear(folder, more)
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
-            raise PermissionError(13, "no permission to write")
+            raise PermissionError(errno.EACCES, "no permission to write")
     except OSError as error:
-        raise _unusable(folder, error) from None
+        raise _unusable(folder, error) from error
     return folder
 
 
-def occupied(folder: Path) -> str:
-    """Say why a folder that is not empty is refused, and the way out."""
-    if (folder / UNFINISHED).is_dir():
-        return (
-            f"output folder {folder} holds a run that was stopped: the same command with --resume "
-            "goes on with it, --overwrite starts again"
-        )
-    return f"output folder {folder} is not empty: choose another --out, or --overwrite"
+def _occupied(folder: Path) -> str:
+    if not (folder / UNFINISHED).is_dir():
+        return f"output folder {folder} is not empty: choose another --out, or --overwrite"
+    return (
+        f"output folder {folder} holds a run that was stopped: the same command with --resume "
+        "continues it, --overwrite starts again"
+    )
 
 
 def clear(folder: Path, more: Sequence[str] = ()) -> None:
     """Delete what a run has written there, and the folder if nothing else is in it."""
     for sweep in [path for path in folder.glob(f"{UNFINISHED}/*") if path.is_dir()]:
-        clear(sweep)  # one of several sweeps, see `jaxsynth.runs.keep`
+        clear(sweep)  # one of several sweeps of a job
     shutil.rmtree(folder / GONE, ignore_errors=True)
     for old in {path for pattern in (*_OURS, *more) for path in folder.glob(pattern)}:
         old.unlink()
@@ -235,11 +232,11 @@ def first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | No
     if old == new:
         return None
     if isinstance(old, dict) and isinstance(new, dict):
-        pairs = ((f"{name} {key}", old.get(key), new.get(key)) for key in {**old, **new})
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = ((f"{name} {i}", *pair) for i, pair in enumerate(zip(old, new, strict=True)))
+        pairs = [(f"{name} {key}", old.get(key), new.get(key)) for key in {**old, **new}]
     elif isinstance(old, list) and isinstance(new, list):
-        return f"number of {name}", len(old), len(new)
+        if len(old) != len(new):
+            return f"number of {name}", len(old), len(new)
+        pairs = [(f"{name} {i}", *pair) for i, pair in enumerate(zip(old, new, strict=True))]
     else:
         return name, old, new
     return next(filter(None, (first_difference(*pair) for pair in pairs)), None)
@@ -250,12 +247,11 @@ def fingerprint(config: Mapping[str, Any]) -> int:
     return int(sha256_of({part: config.get(part) for part in _DECISIVE})[:7], 16)
 
 
-def sha256_of(config: Any) -> str:
+def sha256_of(config: Mapping[str, Any] | Sequence[Any]) -> str:
     """Hash everything in a config, or any other JSON value, but the command."""
-    plain = config
     if isinstance(config, Mapping):
-        plain = {name: value for name, value in config.items() if name != "command"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        config = {name: value for name, value in config.items() if name != "command"}
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def as_json(value: Any) -> Any:
@@ -288,7 +284,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not the config.json of a run: expected an object, {{...}}")
     return config
@@ -311,4 +307,4 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): delete it, and --resume computes it again"
-        ) from None
+        ) from error

@@ -10,8 +10,8 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxsynth.ascent import ChunkResult, Progress
+from jaxsynth.ascent import ChunkResult
 from jaxsynth.chunks import Problem, chunk_starts, execute, join
 from jaxsynth.runs.checkpoint import (
     all_asked_to_stop,
@@ -67,11 +67,6 @@ class Keeping:
     processes: Processes = ALONE
 
 
-def all_chunks(problem: Problem, keeping: Keeping) -> list[int]:
-    """Give the first runs of all chunks."""
-    return chunk_starts(problem, len(keeping.devices) or 1)
-
-
 def finished_chunks(
     problem: Problem, keeping: Keeping, name: str = ""
 ) -> Iterator[tuple[int, ChunkResult]]:
@@ -87,37 +82,85 @@ def finished_chunks(
       ValueError: if a checkpoint is damaged or of another run.
     """
     (index, count), folder = keeping.processes, keeping.folder
-    chunks = all_chunks(problem, keeping)[index::count]
+    chunks = chunk_starts(problem, len(keeping.devices) or 1)[index::count]
     left = [first for first in chunks if folder is None or not is_finished(folder, first)]
     for first in sorted(set(chunks) - set(left)):
         yield first, load_chunk(folder, first)
     if not left:
         return
     under_way = None if folder is None else load_progress(folder, left[0])
-    prefix, done = f"{name}: " if name else "", len(chunks) - len(left)
-
-    def finished() -> str:
-        return f"{done} of {len(chunks)} chunks finished"
-
-    with _bar(problem, keeping, name, len(left), under_way) as bar:
-        on_step = _saver(problem, keeping, prefix, finished, bar)
-        computed = execute(
-            problem,
-            on_step=on_step,
-            chunks=left,
-            under_way=under_way,
-            devices=keeping.devices,
-            on_halved=bar.say_halved,
-        )
+    steps = max(1, problem.settings.recipe.steps)
+    begun, total = under_way.done if under_way else 0, steps * len(left)
+    with _bar(keeping, name, total, begun) as bar:
+        watch = _Watch(problem, keeping, bar, len(chunks), len(chunks) - len(left), name)
+        how = {"devices": keeping.devices, "on_step": watch.step, "on_halved": watch.halved}
+        computed = execute(problem, chunks=left, under_way=under_way, **how)
         for first, chunk in zip(left, computed, strict=True):
             if folder is not None:
                 codes = problem.batch.codes[first : first + len(chunk.codes)]
                 save_chunk(folder, first, chunk, codes)
-            done += 1
-            bar.end_chunk()
+            watch.finished += 1
+            bar.update(total - steps * (len(chunks) - watch.finished) - bar.n)
             yield first, chunk
             if first != left[-1] and keeping.asked_to_stop():  # a chunk without steps asks here
-                raise Stopped(prefix + finished())
+                raise watch.stopped()
+
+
+class _Watch:
+    """What happens after every step: the bar moves, the state is saved, the sweep stops if asked.
+
+    `finished` of all `chunks` are; the bar is that of the others.
+    """
+
+    def __init__(
+        self, problem: Problem, keeping: Keeping, bar: tqdm, chunks: int, finished: int, name: str
+    ):
+        self._problem, self._keeping, self._bar = problem, keeping, bar
+        self.finished, self._chunks, self._before, self._name = finished, chunks, finished, name
+        self._saved = time.monotonic()
+
+    def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
+        steps, folder = self._problem.settings.recipe.steps, self._keeping.folder
+        self._bar.update((self.finished - self._before) * steps + done - self._bar.n)
+        self._bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
+        stop = self._keeping.asked_to_stop()
+        due = stop or time.monotonic() - self._saved >= self._keeping.save_seconds
+        if due and folder is not None:
+            save_progress(folder, first, snapshot())
+            self._saved = time.monotonic()
+        if stop:
+            runs = f"runs {first} to {first + len(values) - 1} of {len(self._problem.batch.codes)}"
+            raise self.stopped(f"{runs} at step {done} of {steps}, ")
+
+    def stopped(self, where: str = "") -> Stopped:
+        name = f"{self._name}: " if self._name else ""
+        return Stopped(f"{name}{where}{self.finished} of {self._chunks} chunks finished")
+
+    def halved(self, at_once: int) -> None:
+        """Say, also without the bar, that memory was short."""
+        self._bar.clear()
+        said = f"continuing with {at_once} runs at once, as --batch={at_once} computes them"
+        print(f"out of memory: {said}", file=sys.stderr)
+
+
+class _Lines:
+    """Standard error that is no terminal: a bar that is drawn again is another line."""
+
+    def write(self, text: str) -> None:
+        if said := text.strip():
+            print(said, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        pass
+
+
+def _bar(keeping: Keeping, name: str, total: int, begun: int) -> tqdm:
+    """All steps and the median objective, on stderr."""
+    how: dict[str, Any] = {"unit": "step", "disable": not keeping.progress, "file": sys.stderr}
+    if not sys.stderr.isatty():
+        how |= {"file": _Lines(), "delay": _LINE_SECONDS, "mininterval": _LINE_SECONDS}
+        how |= {"bar_format": "{desc}{n_fmt} of {total_fmt} steps in {elapsed}{postfix}"}
+    return tqdm(total=total, initial=begun, desc=name or None, **how)
 
 
 # --- alone or with others -------------------------------------------------------------------------
@@ -137,7 +180,13 @@ def open_together(
     """
     processes, folder = keeping.processes, keeping.folder
     opened, refusal = dict(config), None
-    _check_alike(processes, config)
+    if processes.count > 1:  # else: a config may hold a million runs
+        own = fingerprint(config)
+        if any_of(processes, own != agree(processes, own)):
+            raise ValueError(
+                "the processes of this run were started with different flags, networks or numbers "
+                "of devices: give all of them the same"
+            )
     if processes.leads:
         try:
             held.enter_context(lock(folder))
@@ -183,17 +232,6 @@ def compute_together(problem: Problem, keeping: Keeping, images: str, show: Show
         raise failure or Stopped("another process has stopped")
 
 
-def _check_alike(processes: Processes, config: Mapping[str, Any]) -> None:
-    if processes.count == 1:
-        return  # a config may hold a million runs
-    own = fingerprint(config)
-    if any_of(processes, own != agree(processes, own)):
-        raise ValueError(
-            "the processes of this run were started with different flags, networks or numbers of "
-            "devices: give all of them the same"
-        )
-
-
 # --- several sweeps of one job --------------------------------------------------------------------
 
 
@@ -212,30 +250,8 @@ def finished_sweep(
     return join([chunk for _, chunk in sorted(chunks, key=lambda pair: pair[0])])
 
 
-def sweep_config(
-    command: str,
-    settings: Any,
-    runs: Sequence[Any],
-    networks: Mapping[str, Mapping[str, str]],
-) -> dict[str, Any]:
-    """Give the config.json of one of several sweeps.
-
-    `networks` are role -> what `file_record` says of its file.
-    """
-    return {
-        "command": command,
-        "sweep": dataclasses.asdict(settings),
-        "networks": {role: dict(record) for role, record in sorted(networks.items())},
-        "runs": [dataclasses.asdict(run) for run in runs],
-    }
-
-
 def open_sweep(keeping: Keeping, name: str, config: Mapping[str, Any]) -> None:
-    """Make the folder of a sweep ready.
-
-    Raises:
-      ValueError: if it holds one of other settings.
-    """
+    """Make the folder of a sweep ready; ValueError if it holds one of other settings."""
     open_run(sweep_folder(keeping.folder, name), config, resume=True)
 
 
@@ -249,75 +265,3 @@ def close_sweep(out: Path, name: str) -> None:
     shutil.rmtree(sweep_folder(out, name), ignore_errors=True)
     with suppress(OSError):  # others are under way
         (out / UNFINISHED).rmdir()
-
-
-def _saver(
-    problem: Problem, keeping: Keeping, prefix: str, finished: Callable[[], str], bar: "_Bar"
-) -> Callable[[int, int, np.ndarray, Callable[[], Progress]], None]:
-    """Give what is called after every step: it moves the bar, saves, and stops."""
-    total, steps, saved = len(problem.batch.codes), problem.settings.recipe.steps, time.monotonic()
-
-    def on_step(first: int, done: int, values: np.ndarray, snapshot) -> None:
-        nonlocal saved
-        bar.show(done, values)
-        stop = keeping.asked_to_stop()
-        due = stop or time.monotonic() - saved >= keeping.save_seconds
-        if due and keeping.folder is not None:
-            save_progress(keeping.folder, first, snapshot())
-            saved = time.monotonic()
-        if stop:
-            raise Stopped(
-                f"{prefix}runs {first} to {first + len(values) - 1} of {total} at step {done} of "
-                f"{steps}, {finished()}"
-            )
-
-    return on_step
-
-
-# --- the bar --------------------------------------------------------------------------------------
-
-
-class _Lines:
-    """Standard error that is no terminal: a bar that is drawn again is another line."""
-
-    def write(self, text: str) -> None:
-        if said := text.strip():
-            print(said, file=sys.stderr, flush=True)
-
-    def flush(self) -> None:
-        pass
-
-
-class _Bar:
-    """All chunks' steps and the median objective, on stderr."""
-
-    def __init__(self, bar: tqdm, steps: int):
-        self._bar, self._steps, self._chunks = bar, steps, 0
-
-    def show(self, done: int, values: np.ndarray) -> None:
-        self._bar.update(self._chunks * self._steps + done - self._bar.n)
-        self._bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
-
-    def end_chunk(self) -> None:
-        self._chunks += 1
-        self._bar.update(self._chunks * self._steps - self._bar.n)
-
-    def say_halved(self, at_once: int) -> None:
-        """Say, also without the bar, that memory was short."""
-        self._bar.clear()
-        said = f"going on with {at_once} runs at once, as --batch={at_once} computes them"
-        print(f"out of memory: {said}", file=sys.stderr)
-
-
-@contextmanager
-def _bar(
-    problem: Problem, keeping: Keeping, name: str, chunks: int, under_way: Progress | None
-) -> Iterator[_Bar]:
-    steps = max(1, problem.settings.recipe.steps)
-    begun = under_way.done if under_way else 0
-    how: dict[str, Any] = {"unit": "step", "disable": not keeping.progress, "file": sys.stderr}
-    if not sys.stderr.isatty():
-        how |= {"file": _Lines(), "delay": _LINE_SECONDS, "mininterval": _LINE_SECONDS}
-        how |= {"bar_format": "{desc}{n_fmt} of {total_fmt} steps in {elapsed}{postfix}"}
-    with tqdm(total=steps * chunks, initial=begun, desc=name or None, **how) as bar:
-        yield _Bar(bar, steps)

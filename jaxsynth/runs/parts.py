@@ -65,17 +65,14 @@ class Parts:
         return self.folder / f"{self._stem}.json"
 
     def done(self, name: str, made_of: Mapping[str, Any]) -> bool:
-        """Whether the part is finished.
-
-        `made_of` is JSON: everything that decides the part.
+        """Whether the part is finished; `made_of` is JSON, everything that decides the part.
 
         Raises:
           ValueError: if a part of this name was made of something else.
         """
         if name not in self._found:
             return False
-        record = self._found[name]
-        saved = {"command": record["command"], name: record["made_of"]}
+        saved = {"command": self.command(name), name: self.made_of(name)}
         check_same(self.folder, saved, {name: made_of}, [name])
         return True
 
@@ -92,11 +89,7 @@ class Parts:
         return self._found[name]["command"]
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Load the arrays of a finished part.
-
-        Raises:
-          ValueError: if the file is damaged.
-        """
+        """Load the arrays of a finished part; ValueError if the file is damaged."""
         return load_arrays(self._file(name))
 
     def save(
@@ -128,5 +121,5 @@ class Parts:
             for record in found.values():
                 record["command"], record["made_of"], record["value"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} cannot be read ({error!r}): delete it") from None
+            raise ValueError(f"{path} cannot be read ({error!r}): delete it") from error
         return found

@@ -21,10 +21,8 @@ def image_writer(
 ) -> Iterator[Callable[[int, ChunkResult], None]]:
     """Write the image files of chunks, in a thread per core.
 
-    Gives write(first, chunk), which hands on the images of a chunk whose first run is `first` and
-    returns while they are encoded. One chunk at a time is under way: the next `write` waits for it,
-    and so does the block's end, after which all files are there. Both raise what an encoding has
-    raised.
+    Gives write(first, chunk), which returns while the chunk's images are encoded. The next `write`
+    waits for them, and so does the block's end. Both raise what an encoding has raised.
 
     Args:
       folder: the output folder.
@@ -34,24 +32,20 @@ def image_writer(
     under_way: list[Future[None]] = []
 
     def wait() -> None:
-        for one in under_way:
-            one.result()
-        under_way.clear()
+        while under_way:
+            under_way.pop(0).result()
 
+    def encode(path: Path, image: np.ndarray) -> None:
+        write_png(path, show(image))
+
+    def write(first: int, chunk: ChunkResult) -> None:
+        wait()
+        for which in IMAGES[images]:
+            for i, image in enumerate(getattr(chunk, which).image, first):
+                under_way.append(threads.submit(encode, folder / image_name(i, which), image))
+
+    if IMAGES[images]:
+        (folder / "images").mkdir(exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-
-        def write(first: int, chunk: ChunkResult) -> None:
-            wait()
-            for which in IMAGES[images]:
-                for i, image in enumerate(getattr(chunk, which).image):
-                    path = folder / image_name(first + i, which)
-                    under_way.append(threads.submit(_encode, path, image, show))
-
-        if IMAGES[images]:
-            (folder / "images").mkdir(exist_ok=True)
         yield write
         wait()
-
-
-def _encode(path: Path, image: np.ndarray, show: Show) -> None:
-    write_png(path, show(image))

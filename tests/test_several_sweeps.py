@@ -1,4 +1,4 @@
-"""Launchers of several sweeps: stopped or killed in one, they go on with it and with no other."""
+"""Launchers of several sweeps: stopped or killed in one, they resume it and no other."""
 
 import json
 import signal
@@ -15,15 +15,9 @@ from tiny import save_tiny_networks, tiny_networks
 from jaxsynth.chunks import join
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.folder import UNFINISHED
-from jaxsynth.runs.keep import (
-    Keeping,
-    Stopped,
-    close_sweep,
-    finished_sweep,
-    open_sweep,
-    sweep_config,
-)
+from jaxsynth.runs.keep import Keeping, Stopped, close_sweep, finished_sweep, open_sweep
 from jaxsynth.runs.parts import Parts
+from jaxsynth.runs.records import config_of
 
 SMALL = ("--steps=12", "--batch=3", "--noprogress")
 COMMANDS = {
@@ -49,10 +43,10 @@ SECOND = {
 }
 
 
-def test_a_sweep_goes_on_from_the_step_where_it_was_stopped(tmp_path):
+def test_a_sweep_resumes_at_the_step_where_it_was_stopped(tmp_path):
     runs = [Run(seed, (Term("places", "fc8", (1,), 1.0),)) for seed in range(5)]
     todo = plan(tiny_networks(), runs, Sweep(Recipe(steps=4), batch=2))
-    config = sweep_config("a command", todo.settings, runs, {"places": {"sha256": "0"}})
+    config = {"command": "a command"} | config_of(todo)
     asked = []
 
     def compute(last: int):
@@ -74,7 +68,7 @@ def test_a_sweep_goes_on_from_the_step_where_it_was_stopped(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, compute(1), found)
     assert not asked  # nothing was left
 
-    other = sweep_config("x", Sweep(Recipe(steps=5), batch=2), runs, {"places": {"sha256": "0"}})
+    other = config_of(plan(tiny_networks(), runs, Sweep(Recipe(steps=5), batch=2)))
     keeping = Keeping(tmp_path)
     with pytest.raises(ValueError, match=r"recipe steps 4, not 5.*\(a command\)"):
         open_sweep(keeping, "one", other)
@@ -130,7 +124,7 @@ def figures_of(name: str, out: Path) -> dict:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_stopped_and_killed_it_goes_on_to_the_same_figures(name, tmp_path):
+def test_stopped_and_killed_it_resumes_to_the_same_figures(name, tmp_path):
     weights = save_tiny_networks(tmp_path)
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert finish(name, *weights, f"--out={whole}")[0] == 0

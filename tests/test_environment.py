@@ -1,0 +1,85 @@
+"""Where a help is missing, work continues: no home, no cache, a damaged cache, closed streams."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from launching import ROOT
+
+from jaxsynth import environment
+from jaxsynth.environment import cache_dir, keep_compiled, writable_cache
+
+
+@pytest.fixture
+def no_cache(monkeypatch, tmp_path):
+    """Without JAXSYNTH_CACHE, and temporary folders of the test's own."""
+    monkeypatch.delenv("JAXSYNTH_CACHE")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    for function in (environment._made, environment._temporary_cache):
+        function.cache_clear()
+    yield monkeypatch
+    for function in (environment._made, environment._temporary_cache):
+        function.cache_clear()
+
+
+def test_without_a_home_the_cache_is_temporary(no_cache, tmp_path):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    no_cache.setattr(Path, "home", no_home)
+    assert cache_dir() == writable_cache() == tmp_path / "tmp" / f"jaxsynth-{os.getuid()}"
+    assert cache_dir().stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(no_cache, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    no_cache.setenv("PLACE", str(tmp_path / "file"))
+    no_cache.setenv("JAXSYNTH_CACHE", "$PLACE/cache")
+    assert [writable_cache(), writable_cache()] == [
+        tmp_path / "tmp" / f"jaxsynth-{os.getuid()}"
+    ] * 2
+    [record] = caplog.records
+    assert "Not a directory" in record.getMessage() and "JAXSYNTH_CACHE" in record.getMessage()
+
+
+def test_a_damaged_compiled_program_is_replaced(tmp_path, caplog):
+    before = jax.config.jax_compilation_cache_dir
+    compilation_cache = environment.compilation_cache
+    compilation_cache.reset_cache()
+    keep_compiled(tmp_path)
+    try:
+
+        def double(x):
+            return x * 2.125
+
+        assert jax.jit(double)(2.0) == 4.25
+        [entry] = (tmp_path / "compiled").glob("jit_double*-cache")
+        whole = entry.read_bytes()
+        entry.write_bytes(whole[: len(whole) // 2])
+        jax.clear_caches()
+        assert jax.jit(double)(2.0) == 4.25
+        assert len(entry.read_bytes()) > len(whole) // 2
+        assert "damaged entry of the compile cache is replaced: jit_double" in caplog.text
+    finally:
+        compilation_cache.reset_cache()
+        keep_compiled(Path(before).parent)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def test_closed_streams_lead_nowhere(tmp_path):
+    code = (
+        "from jaxsynth.environment import prepare_streams\n"
+        "prepare_streams()\n"
+        "print('lost'); import sys; print('lost', file=sys.stderr)\n"
+        f"with open({str(tmp_path / 'x')!r}, 'w') as f: assert f.fileno() > 2; f.write('written')"
+    )
+    command = [sys.executable, "-c", code]
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert closed.returncode == 0 and (tmp_path / "x").read_text() == "written"
