@@ -70,7 +70,7 @@ def check_regular(path: str | os.PathLike[str], name: str, what: str) -> None:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ValueError(f"{name} cannot be read: {why}; expected {what}") from None
+        raise ValueError(f"{name} cannot be read: {why}; expected {what}") from error
     if stat.S_ISDIR(mode):
         raise ValueError(f"{name} is a folder, expected {what}")
     if not stat.S_ISREG(mode):

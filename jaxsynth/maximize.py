@@ -19,6 +19,7 @@ import jax
 
 from jaxsynth.asked import Start, make_runs, named_objectives, seeds_of, start_of
 from jaxsynth.chunks import Problem, join
+from jaxsynth.disk import expand
 from jaxsynth.environment import keep_compiled, writable_cache
 from jaxsynth.inputs import check_name, near
 from jaxsynth.models.base import Classifier, Generator
@@ -268,7 +269,7 @@ def _keeping(task: _Task, options: Options) -> Keeping:
     elif options.get("resume") and options.get("overwrite"):
         raise ValueError(f"{task.name}: resume continues a run, overwrite deletes it: give one")
     return Keeping(
-        None if folder is None else Path(folder).expanduser(),
+        None if folder is None else expand(folder),
         resume=bool(options.get("resume")),
         overwrite=bool(options.get("overwrite")),
         save_seconds=options.get("save_seconds", 15.0),

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxsynth import notebook, table
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.disk import write_atomic
+from jaxsynth.disk import expand, write_atomic
 from jaxsynth.images import to_rgb
 from jaxsynth.inputs import check_name
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
@@ -185,7 +185,7 @@ class SweepResult:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table as CSV (UTF-8), numbers with six digits."""
-        write_csv(Path(path).expanduser(), self.table)
+        write_csv(expand(path), self.table)
 
     def __repr__(self) -> str:
         """Say how many runs there are, and where."""
@@ -268,7 +268,7 @@ class Result:
         Raises:
           ValueError: for another kind of file.
         """
-        path = Path(path).expanduser()
+        path = expand(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: expected a file name that ends with .png")
         config = {k: v for k, v in self.sweep.config.items() if k != "runs"}
@@ -302,7 +302,7 @@ def read_results(
     Raises:
       ValueError: if the folder holds no readable results.
     """
-    folder = Path(folder).expanduser()
+    folder = expand(folder)
     config = read_config(folder)
     path = folder / RESULTS
     arrays = map_arrays(path)

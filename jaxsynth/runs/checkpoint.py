@@ -40,7 +40,8 @@ import safetensors
 import safetensors.numpy
 
 from jaxsynth.ascent import ChunkResult, Evaluation, Progress, Trace
-from jaxsynth.disk import atomic_file, check_regular
+from jaxsynth.disk import atomic_file, check_regular, expand
+from jaxsynth.file_kinds import file_kind
 from jaxsynth.runs.folder import GONE, RESULTS, STOP, UNFINISHED, load_arrays, write_arrays
 
 _KINDS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U32": "<u4", "U8": "u1"}
@@ -155,7 +156,7 @@ def map_arrays(path: Path) -> dict[str, np.ndarray]:
             begin = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(begin - 8))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} holds no readable results: {error}") from None
+        raise ValueError(f"{path} holds no readable results: {error}") from error
     header.pop("__metadata__", None)
     found = {}
     for name, entry in header.items():
@@ -180,7 +181,7 @@ def read_codes(path: str | Path) -> np.ndarray:
     Raises:
       ValueError: if it is neither.
     """
-    what = f"FILE.npy or an earlier run's {RESULTS}"
+    what, path = f"FILE.npy or an earlier run's {RESULTS}", expand(path)
     check_regular(path, f"start codes {str(path)!r}", what)
     try:
         if str(path).endswith(".safetensors"):
@@ -190,11 +191,12 @@ def read_codes(path: str | Path) -> np.ndarray:
         if isinstance(codes, np.ndarray):
             return codes
         why = "an archive of several arrays"
+        cause = None
     except OSError as error:
-        why = error.strerror or str(error)
-    except (ValueError, EOFError, safetensors.SafetensorError):
-        why = "damaged, or of another kind"
-    raise ValueError(f"start codes {str(path)!r}: {why}; expected {what}")
+        why, cause = error.strerror or str(error), error
+    except (ValueError, EOFError, safetensors.SafetensorError) as error:
+        why, cause = file_kind(path) or "damaged, or of another kind", error
+    raise ValueError(f"start codes {str(path)!r}: {why}; expected {what}") from cause
 
 
 # --- names ----------------------------------------------------------------------------------------

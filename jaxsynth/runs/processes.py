@@ -67,7 +67,7 @@ def join_processes(
         raise ValueError(
             f"the processes of this run did not find each other ({error}): without a cluster's "
             "manager give --coordinator, --num_processes and --process_id"
-        ) from None
+        ) from error
     return Processes(jax.process_index(), jax.process_count())
 
 
@@ -110,4 +110,4 @@ def _answered(ask_all: Callable[[np.generic], np.ndarray], word: np.generic) -> 
         raise ValueError(
             f"a process of this run does not answer ({why}): it has ended, or refused its flags "
             "and says why"
-        ) from None
+        ) from error
