@@ -60,7 +60,7 @@ class ImageFile(NamedTuple):
         """The name of the folder that holds it; of a zip's member without one, the zip's name."""
         if self.member is None:
             return self.path.parent.name
-        return PurePosixPath(self.member.filename).parent.name or self.path.stem
+        return _parts(self.member)[-2] if len(_parts(self.member)) > 1 else self.path.stem
 
     def read(self, most: int = -1) -> bytes:
         """Read its bytes, or the first of them.
@@ -131,11 +131,11 @@ class _Finder:
     def add(self, path: Path) -> None:
         """Add a file, or what is in a folder or zip."""
         before, asked = len(self.files), len(self._searched)
-        if path.is_dir():
+        if os.path.isdir(path):  # False also where that cannot be asked
             self._search(path)
             if len(self.files) == before and len(self._searched) > asked:
                 self._problem(path, "has no image files")
-        elif path.suffix.lower() == ".zip" and path.is_file():
+        elif path.suffix.lower() == ".zip" and os.path.isfile(path):
             self._unzip(path)
         else:
             self._file(path)
@@ -157,7 +157,7 @@ class _Finder:
             try:
                 status = os.stat(folder)
                 if (status.st_dev, status.st_ino) in self._searched:
-                    if folder.is_symlink():
+                    if os.path.islink(folder):
                         self._skip("links to folders that are searched anyway", folder)
                     continue
                 self._searched.add((status.st_dev, status.st_ino))
@@ -168,12 +168,12 @@ class _Finder:
             for path in inside:
                 if _is_hidden(path.name):
                     self._skip("hidden files or folders", path)
-                elif path.is_dir():
-                    (links if path.is_symlink() else folders).append(path)
+                elif os.path.isdir(path):
+                    (links if os.path.islink(path) else folders).append(path)
                 else:
                     found.append(path)
         for path in sorted(found):
-            if path.suffix.lower() == ".zip" and path.is_file():
+            if path.suffix.lower() == ".zip" and os.path.isfile(path):
                 self._unzip(path)
             else:
                 self._file(path)
@@ -191,7 +191,7 @@ class _Finder:
             name = f"{path}/{entry.filename}"
             if entry.is_dir():
                 continue
-            if any(map(_is_hidden, PurePosixPath(entry.filename).parts)):
+            if any(map(_is_hidden, _parts(entry))):
                 self._skip("hidden files in a zip", name)
             elif stat.S_ISLNK(entry.external_attr >> 16):
                 self._skip("links in a zip", name)
@@ -205,6 +205,11 @@ class _Finder:
             self._problem(path, "has no image files")
         for name, entry in sorted(members.items()):
             self.files[path, name] = ImageFile(path, entry)
+
+
+def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
+    """The folders of an entry and its name; some programs for Windows write backslashes."""
+    return PurePosixPath(entry.filename.replace("\\", "/")).parts
 
 
 def _is_hidden(name: str) -> bool:

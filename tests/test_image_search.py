@@ -61,6 +61,7 @@ def test_zips_are_searched_like_folders(tmp_path):
         for name in ("__MACOSX/a/._x.png", ".DS_Store", "more.zip", "./b/y.png", "top.png"):
             z.writestr(name, stored("PNG"))
         z.writestr("a/damaged.png", b"x")
+        z.writestr("windows\\z.png", stored("PNG"))
         z.mkdir("empty")
         link = zipfile.ZipInfo("link.png")
         link.external_attr = 0o120777 << 16
@@ -68,8 +69,8 @@ def test_zips_are_searched_like_folders(tmp_path):
     (tmp_path / "photos" / "no.zip").write_bytes(b"PK\3\4 no zip")
     found = find_images([tmp_path / "photos"])
     names = [str(file).removeprefix(f"{inner}/") for file in found.files]
-    assert names[:-1] == ["./b/y.png", "a/damaged.png", "a/x.png", "top.png"]
-    assert [file.folder for file in found.files[:-1]] == ["b", "a", "a", "all"]
+    assert names[:-1] == ["./b/y.png", "a/damaged.png", "a/x.png", "top.png", "windows\\z.png"]
+    assert [file.folder for file in found.files[:-1]] == ["b", "a", "a", "all", "windows"]
     np.testing.assert_array_equal(read_image(found.files[2]), RGB)
     for file, said in ((found.files[1], "all.zip/a/damaged.png' is not"), (found.files[-1], "zip")):
         with pytest.raises(ValueError, match=said):

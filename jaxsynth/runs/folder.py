@@ -183,8 +183,9 @@ def open_run(
     Raises:
       ValueError: if the folder holds another run, or this one and `resume` is not set.
     """
-    unfinished, finished = (folder / UNFINISHED).is_dir(), (folder / RESULTS).is_file()
-    if resume and (folder / CONFIG).is_file() and (unfinished or finished):
+    unfinished = (folder / UNFINISHED).is_dir()
+    begun = (folder / CONFIG).is_file() and (unfinished or (folder / RESULTS).is_file())
+    if resume and begun:
         saved = read_config(folder)
         check_same(folder, saved, config)
         (folder / UNFINISHED / STOP).unlink(missing_ok=True)

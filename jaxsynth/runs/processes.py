@@ -5,7 +5,6 @@ makes the folder ready and writes the pages. The folder must be on a file system
 """
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -85,26 +84,22 @@ def chosen_devices(count: int | None = None) -> tuple[jax.Device, ...]:
 
 
 def agree(processes: Processes, value: int) -> int:
-    """Give process 0's value, once every process has called this."""
-    if processes.count == 1:
-        return value
-    from jax.experimental import multihost_utils
-
-    return int(_answered(multihost_utils.broadcast_one_to_all, np.int32(value)))
+    """Give process 0's value, a number below 2^31, once every process has called this."""
+    return _gathered(processes, value)[0]
 
 
 def any_of(processes: Processes, flag: bool) -> bool:
     """Whether the flag is set in any process, once every process has called this."""
+    return any(_gathered(processes, int(flag)))
+
+
+def _gathered(processes: Processes, value: int) -> list[int]:
     if processes.count == 1:
-        return flag
+        return [value]
     from jax.experimental import multihost_utils
 
-    return bool(np.any(_answered(multihost_utils.process_allgather, np.bool_(flag))))
-
-
-def _answered(ask_all: Callable[[np.generic], np.ndarray], word: np.generic) -> np.ndarray:
     try:
-        return ask_all(word)
+        return np.ravel(multihost_utils.process_allgather(np.int32(value))).tolist()
     except RuntimeError as error:
         why = (str(error).splitlines() or [""])[0]
         raise ValueError(

@@ -121,7 +121,9 @@ def _find_split(data: Path, split: str) -> _Split:
         return _Split(_tenths(files, split == "val"), left_out)
     found = {name: _usable(places[name]) for name in SPLITS if places[name]}
     left_out = [line for one in found.values() for line in one.left_out]
-    left_out += [f"{str(path)!r}, which is no split that is used" for path in places[_UNUSED]]
+    inside = [path for path in sorted(data.iterdir()) if path.is_file()]
+    other = [p for p in inside if p.suffix.lower() != ".zip"] + places[_UNUSED]
+    left_out += [f"{str(path)!r}, which is of no split that is used" for path in other]
     if "val" not in found:
         return _Split(_tenths(found["train"].files, split == "val"), left_out)
     if "train" not in found:
