@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= out/demo
 
-.PHONY: demo test lint docs install clean
+PYTEST ?=
+
+.PHONY: demo test lint docs wheel install clean
 
 install: $(VENV)/.installed
 
@@ -24,11 +26,19 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	-$(BIN)/python tests/fetch_originals.py .cache
-	$(BIN)/python -m pytest -n 2 --dist=loadgroup
+	$(BIN)/python -m pytest -n 2 --dist=loadgroup $(PYTEST)
 
-lint: $(VENV)/.tested
+$(VENV)/.developed: $(VENV)/.tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+lint: $(VENV)/.developed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+wheel: $(VENV)/.installed
+	PYTHON=$(abspath $(BIN)/python) .ci/wheel
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

@@ -29,7 +29,7 @@ from jaxsynth.table import is_non_finite
 
 from . import flags as typed_flags
 from .launch import command_line, resumable
-from .run_flags import NONE, NSFW, PLACES, RunFlags, check_together, make_settings
+from .run_flags import NONE, NSFW, PLACES, F, RunFlags, check_together, make_settings
 
 _M = TypeVar("_M", Classifier, Generator)
 
@@ -61,7 +61,7 @@ class Models(NamedTuple):
         return self._replace(classifiers=kept)
 
 
-def load_models(flags: RunFlags, needs: Sequence[str] = ()) -> tuple[RunFlags, Models]:
+def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
     """Load what the flags name, and the classifiers that a launcher needs.
 
     Returns:
@@ -193,8 +193,10 @@ def launch(
     pages: list[Pages] = []
 
     def finish(result: SweepResult) -> None:
-        shown = range(min(len(runs), STRIP_ROWS) if photo is not None else 0)
-        paths = [path_pictures(problem, result.arrays, run, photo) for run in shown]
+        paths = []
+        if photo is not None:
+            shown = range(min(len(runs), STRIP_ROWS))
+            paths = [path_pictures(problem, result.arrays, run, photo) for run in shown]
         options = {"blur_sheet": flags.blur_sheet, "draw_sheet": draw_sheet, "paths": paths}
         pages.append(report(result, flags.folder, title=title, **options))
 
@@ -217,7 +219,7 @@ def _start(
     """The photograph in the generator's units, the runs, their start codes; None for neither."""
     if flags.earlier:
         return None, *flags.earlier.continued(runs, models.named())
-    if not flags.init_image:
+    if not (flags.init_image and models.encoder):
         return None, runs, _start_codes(flags, models, runs)
     photo = models.encoder.input_of(read_image(flags.init_image))
     code = encode(models.encoder, models.generator, photo)
@@ -227,10 +229,9 @@ def _start(
 
 
 def _start_codes(flags: RunFlags, models: Models, runs: Sequence[Run]) -> np.ndarray | None:
-    if not flags.init_codes:
+    codes, size, seeds = flags.codes, models.generator.code_size, flags.seed_numbers
+    if codes is None:
         return None
-    size, seeds = models.generator.code_size, flags.seed_numbers
-    codes = flags.codes
     if codes.shape == (len(seeds), size) and len(runs) > len(codes):
         place = {seed: i for i, seed in enumerate(seeds)}
         codes = codes[[place[run.seed] for run in runs]]

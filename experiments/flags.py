@@ -90,7 +90,7 @@ def read(kind: type, **given: Any) -> Any:
         elif "changes" in field.metadata:
             found = [(f.name, _value(f, h)) for f, h, _ in _leaves(field.metadata["changes"])]
             values[field.name] = {name: value for name, value in found if value is not None}
-        elif dataclasses.is_dataclass(hint):
+        elif _has_fields(hint):
             values[field.name] = read(hint)
         elif "help" in field.metadata:
             values[field.name] = _checked(field, _value(field, hint))
@@ -105,11 +105,15 @@ def values_of(settings: Any) -> dict[str, Any]:
         if "changes" in field.metadata:
             names = [f.name for f, _, _ in _leaves(field.metadata["changes"])]
             found |= {name: value.get(name) for name in names}
-        elif dataclasses.is_dataclass(hint):
+        elif _has_fields(hint):
             found |= values_of(value)
         elif "help" in field.metadata:
             found[field.name] = str(value) if isinstance(value, Path) else value
     return found
+
+
+def _has_fields(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
 
 
 def _fields(kind: type) -> Iterator[tuple[dataclasses.Field, Any]]:
@@ -127,7 +131,7 @@ def _leaves(kind: type, optional: bool = False) -> Iterator[tuple[dataclasses.Fi
     for field, hint in _fields(kind):
         if "changes" in field.metadata:
             yield from _leaves(field.metadata["changes"], True)
-        elif dataclasses.is_dataclass(hint):
+        elif _has_fields(hint):
             yield from _leaves(hint, optional)
         elif "help" in field.metadata:
             yield field, hint, optional

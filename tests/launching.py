@@ -14,6 +14,7 @@ launcher by `python -m`.)
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import io
 import json
@@ -207,6 +208,8 @@ def _serve(address: str) -> tuple[str, list[str]]:
     """Forks; returns in the processes that are to become launchers: name and flags."""
     for name in _SHARED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what is imported is no garbage, and stays shared
     assert not xla_bridge.backends_are_initialized()  # a fork would inherit dead threads
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launching import run_alone
 from PIL import Image
 from tiny import random_params, tiny_networks
 
@@ -130,9 +131,7 @@ def commands() -> dict[str, list[tuple[str, str]]]:
 
 @cache
 def flags_of(experiment: str) -> set[str]:
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, "-m", f"experiments.{experiment}", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    done = run_alone(experiment, "--help")
     assert done.returncode == 0, done.stderr
     names = re.findall(r"^  (?:-\w,)?--(\[no\])?([\w]+)", done.stdout, re.MULTILINE)
     return {name for _, name in names} | {f"no{name}" for no, name in names if no}
@@ -147,6 +146,13 @@ def test_every_command_exists_with_its_flags(experiment):
     if experiment in REFUSED:
         assert {"out", "resume", "generator"} <= listed
         assert not listed & REFUSED[experiment]
+
+
+def test_a_launcher_starts_by_python_m():
+    command = [sys.executable, "-m", "experiments.scene", "--help"]
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    assert done.returncode == 0 and "--scenes" in done.stdout, done.stderr
 
 
 def test_make_has_the_targets_that_documents_name():

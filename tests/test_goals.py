@@ -204,7 +204,6 @@ def test_names_must_differ(made):
 
 
 def test_gradient_free_optimizers_in_the_same_chunks(made):
-    pytest.importorskip("evosax")
     places = made["places"]
     recipe = dataclasses.replace(SHORT, steps=10)
     runs = [Run(seed, places.logit(1) - 0.01 * code_l2()) for seed in range(3)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from launching import environment
+from launching import environment, run
 from short import Run, Sweep, Term, execute, join, plan
 from tiny import save_tiny_networks, tiny_networks
 
@@ -110,56 +110,39 @@ def test_what_does_not_fit_at_all_and_other_errors_are_not_swallowed(monkeypatch
     assert len(said) == 2
 
 
-SHORT_OF_MEMORY = """
-import sys
-import jax
-from experiments import scene
-from experiments.launch import run_experiment
-from jaxsynth import programs
-
-real, most = programs.see_jit, int(sys.argv.pop(1))
-
-def see(*args):
-    if most < 0:
-        raise MemoryError("Unable to allocate 9.00 GiB")
-    if len(args[-2]) > most:
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes")
-    return real(*args)
-
-programs.see_jit = see
-run_experiment(scene.main, scene.Flags)
-"""
-
-
-def _scene(weights, rows: int, out: Path, *flags) -> subprocess.CompletedProcess:
+def _scene(weights, out: Path, *flags) -> subprocess.CompletedProcess:
     given = ["--scenes=abbey,dam", "--seeds=4", "--steps=5", "--noprogress", f"--out={out}"]
-    return _python(SHORT_OF_MEMORY, str(rows), *weights, *given, *flags)
+    return run("scene", *weights, *given, *flags)
 
 
-def _python(code: str, *args: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", code, *args]
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
-
-
-def test_a_launcher_says_it_once_or_gives_advice(tmp_path):
+def test_a_launcher_says_it_once_or_gives_advice(tmp_path, monkeypatch):
     weights = save_tiny_networks(tmp_path)
-    done = _scene(weights, 3, tmp_path / "run", "--batch=4")
+    with monkeypatch.context() as patch:
+        limit_memory(patch, 3)
+        done = _scene(weights, tmp_path / "run", "--batch=4")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "out of memory: continuing with 2 runs at once, as --batch=2 computes them"
     ]
-    small = _scene(weights, 99, tmp_path / "small", "--batch=2")
+    small = _scene(weights, tmp_path / "small", "--batch=2")
     assert small.returncode == 0 and not small.stderr
     found = read_arrays(tmp_path / "run"), read_arrays(tmp_path / "small")
     jax.tree.map(np.testing.assert_array_equal, *found)
 
-    host = _scene(weights, -1, tmp_path / "host", "--batch=4")
+    def see(*args):
+        raise MemoryError("Unable to allocate 9.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "see_jit", see)
+        host = _scene(weights, tmp_path / "host", "--batch=4")
     assert host.returncode == 2 and host.stderr.count("\n") == 1
     assert "out of memory on the host (Unable to allocate 9.00 GiB)" in host.stderr
     assert "a smaller --batch" in host.stderr
-    none = _scene(weights, 0, tmp_path / "none", "--batch=2")
+    with monkeypatch.context() as patch:
+        limit_memory(patch, 0)
+        none = _scene(weights, tmp_path / "none", "--batch=2")
     assert none.returncode == 2 and "even with one run at once" in none.stderr.splitlines()[-1]
-    gone_on = _scene(weights, 99, tmp_path / "host", "--batch=4", "--resume")
+    gone_on = _scene(weights, tmp_path / "host", "--batch=4", "--resume")
     assert gone_on.returncode == 0, gone_on.stderr
 
 
@@ -182,7 +165,8 @@ else:
 
 def _new_pages(how: str) -> int:
     """How many new pages a block of 200 MB takes when one as large has just been given back."""
-    done = _python(_PAGES, how)
+    command = [sys.executable, "-c", _PAGES, how]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 

@@ -59,7 +59,8 @@ def test_every_optimizer_ascends_a_hill_inside_the_box(name):
 
 def test_cma_es_keeps_pace_with_its_reference():
     """evosax's CMA-ES and pycma, from the same start with the same spread and population."""
-    cma = pytest.importorskip("cma", reason="the reference needs pip install 'jaxsynth[bench]'")
+    import cma
+
     generations, population = 60, make_optimizer("cma_es").population
     theirs = cma.CMAEvolutionStrategy(
         list(np.asarray(_START, float)), 1.0, {"popsize": population, "seed": 1, "verbose": -9}

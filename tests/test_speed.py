@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from launching import ROOT, run, start
+from launching import run, run_alone, start
 from tiny import tiny_networks
 
 from benchmarks.speed.cases import inputs, network_case, random_network, trio_case
@@ -108,8 +107,7 @@ def test_the_table_says_what_was_measured():
 
 def _script(name: str, *flags: str) -> subprocess.CompletedProcess:
     """One of benchmarks/, which are not launchers of the package."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return run_alone(name, *flags)
 
 
 def test_commits_are_compared_by_their_lowest_medians():
