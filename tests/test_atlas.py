@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 from test_launchers import launch, rows_of
 from tiny import LABELS, save_tiny_networks, tiny_networks
 
@@ -19,6 +19,7 @@ from jaxsynth.objectives import Objective, layer_units
 from jaxsynth.recipes import Recipe
 from jaxsynth.report import sheet
 from jaxsynth.report.film_strip import Picture, path_pictures, path_steps
+from jaxsynth.report.fonts import Font
 from jaxsynth.report.pages import Page, write_page, write_strip
 from jaxsynth.report.sheet import Tile, atlas_pages
 from jaxsynth.runs.checkpoint import read_arrays
@@ -265,7 +266,7 @@ def test_an_atlas_of_each_network(weights, tmp_path, flags, labels, networks, ti
 def test_every_unit_and_its_label_are_on_a_page():
     count, side = 450, 112
     runs = [Run(0, Objective(()), f"unit {i}") for i in range(count)]
-    rows = [{"activation_1_last": float(i), "status": "ok"} for i in range(count)]
+    rows = [{"run": i, "activation_1_last": float(i), "status": "ok"} for i in range(count)]
     colours = [(i % 256, 100 + i // 256, 40) for i in range(count)]
 
     def tile(i: int, lines: tuple[str, ...]) -> Tile:
@@ -278,12 +279,11 @@ def test_every_unit_and_its_label_are_on_a_page():
         ys, xs = np.nonzero((page == colours[first]).all(axis=-1))
         for i in range(first, last):
             row, column = divmod(i - first, 20)
-            y = ys.min() + row * (side + 2 * 18 + 8 + sheet.GAP)
+            y = ys.min() + row * (side + 3 * 18 + 8 + sheet.GAP)
             x = xs.min() + column * (side + sheet.GAP)
             assert (page[y : y + side, x : x + side] == colours[i]).all()
             label = Image.new("RGB", (side, 18), sheet.PAPER)
-            font = sheet._font(sheet.TEXT_SIZE)
-            ImageDraw.Draw(label).text((0, 0), f"unit {i}", sheet.INK, font)
+            Font(sheet.TEXT_SIZE).draw(label, (0, 0), f"unit {i}", sheet.INK)
             below = page[y + side + 6 : y + side + 24, x : x + side]
             assert np.array_equal(below[:16], np.asarray(label)[:16]), i
 

@@ -1,10 +1,14 @@
 """Reports: escaping, blur, captions that fit, sheet sizes, CSV, plots."""
 
 import csv
+import os
+import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,8 +17,9 @@ from jaxsynth.images import read_image
 from jaxsynth.inputs import printable
 from jaxsynth.maximize import Run
 from jaxsynth.objectives import Objective
+from jaxsynth.report import fonts
 from jaxsynth.report.pages import Page, ReportImage, ReportRun, contact_pages, write_page
-from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces
+from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces, save_figure
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.report.tables import format_table, write_csv
 
@@ -222,7 +227,7 @@ def test_traces_are_drawn(tmp_path, runs, steps):
     alone, both = tmp_path / "alone.png", tmp_path / "both.png"
     assert plot_traces(alone, objective) == ""
     probs = {"P(NSFW)": 1 / (1 + np.exp(-objective)), "P(abbey)": np.full((runs, steps), np.nan)}
-    assert plot_traces(both, objective, names, probs, threshold=0.5, title="nsfw") == ""
+    assert plot_traces(both, objective, names, probs) == ""
     small, large = read_image(alone), read_image(both)
     assert large.shape[1] > 1.5 * small.shape[1]
     assert small.std() > 5
@@ -233,10 +238,42 @@ def test_plot_refuses_other_shapes_and_says_when_it_cannot_draw(tmp_path, monkey
         plot_traces(tmp_path / "x.png", np.zeros(3))
     with pytest.raises(ValueError, match="2 names for 3 runs"):
         plot_traces(tmp_path / "x.png", np.zeros((3, 4)), ["a", "b"])
+
+    def fails(figure):
+        raise RuntimeError("no latex\nat all")
+
+    said = save_figure(tmp_path / "x.png", (4, 3), fails)
+    assert said == "no plot: matplotlib cannot draw it (RuntimeError: no latex)"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     assert plot_traces(tmp_path / "x.png", np.zeros((3, 4))) == WITHOUT_MATPLOTLIB
     assert not (tmp_path / "x.png").exists()
+
+
+def test_a_plot_does_not_depend_on_how_matplotlib_is_set(tmp_path, monkeypatch):
+    names = ["山", "каньон", "$x_"]
+    assert plot_traces(tmp_path / "plain.png", np.arange(12.0).reshape(3, 4), names) == ""
+    monkeypatch.setenv("MPLBACKEND", "module://not_here")
+    with matplotlib.rc_context({"text.usetex": True, "lines.linewidth": 9, "font.size": 40}):
+        assert plot_traces(tmp_path / "odd.png", np.arange(12.0).reshape(3, 4), names) == ""
+        assert (
+            matplotlib.rcParams["text.usetex"] and os.environ["MPLBACKEND"] == "module://not_here"
+        )
+    assert (tmp_path / "odd.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+
+
+def test_matplotlib_is_imported_whatever_its_environment(tmp_path):
+    """A notebook's back end and a style that needs LaTeX, before anybody has imported it."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    (tmp_path / "file").write_text("")
+    script = (
+        "import numpy as np; from jaxsynth.report.plots import plot_traces as plot\n"
+        "print(repr(plot('x.png', np.zeros((2, 3)), ['山', 'b'])))"
+    )
+    odd = {"MPLBACKEND": "module://not_here", "MPLCONFIGDIR": str(tmp_path / "file" / "x")}
+    env = os.environ | odd | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("''\n", "")
 
 
 # ---- the sheet of a sweep
@@ -244,7 +281,7 @@ def test_plot_refuses_other_shapes_and_says_when_it_cannot_draw(tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("scenes", "seeds", "columns", "shown"),
-    [(2, 3, 3, 6), (30, 20, 20, 400), (3, 500, 8, 400), (1, 41, 8, 41)],
+    [(2, 3, 3, 6), (30, 20, 20, 400), (3, 500, 20, 400), (1, 41, 7, 41), (100, 1, 10, 100)],
 )
 def test_a_sheet_is_a_page_however_many_seeds_there_are(scenes, seeds, columns, shown):
     runs = [
@@ -262,3 +299,21 @@ def test_a_sheet_is_a_page_however_many_seeds_there_are(scenes, seeds, columns, 
     [(name, page)] = contact_pages("a sweep", runs, rows, tile, lambda run, row: ("",))
     assert name == "contact_sheet.png" and asked == list(range(shown))
     assert columns * 160 < page.width < columns * 160 + 900
+    assert page.height < 2 * max(page.width, 480)
+
+
+@pytest.mark.parametrize("text", ["Äpfel", "каньон", "ελιά", "ﻂﻂ", "עברית"])
+def test_letters_of_the_bundled_font_are_drawn_as_they_are(text):
+    assert fonts.readable(text) == text
+    assert [path for path, _ in fonts._parts(text)] == [str(fonts.FONT)]
+
+
+def test_letters_that_no_font_has_are_escapes_and_never_boxes(monkeypatch):
+    monkeypatch.setattr(fonts, "_system_fonts", tuple)
+    fonts._font_of.cache_clear()
+    assert fonts.readable("山 a") == "\\u5c71 a"
+    font = fonts.Font(13)
+    box = bytes(fonts._font(str(fonts.FONT), 13).getmask("\U000f0000"))
+    assert bytes(font.getmask("山")) != box
+    assert font.getlength("山") == font.getlength("\\u5c71") > 30
+    fonts._font_of.cache_clear()

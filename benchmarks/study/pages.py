@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks.study.summary import SOLVED, TOP, Compared, Names, Outcome
 from jaxsynth.optimizers import VALUE
 from jaxsynth.report.pages import BLUR_ABOVE
-from jaxsynth.report.plots import WITHOUT_MATPLOTLIB
+from jaxsynth.report.plots import save_figure
 from jaxsynth.report.sheet import Tile, contact_sheet
 
 _SIDE = 96
@@ -23,15 +23,14 @@ def write_plots(
     Returns:
       Nothing when written, else one line that says why not.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return WITHOUT_MATPLOTLIB
+    size = (13, 6.4 + 0.15 * len(compared.order))
+    return save_figure(path, size, lambda figure: _draw(figure, names, outcome, compared))
+
+
+def _draw(figure, names: Names, outcome: Outcome, compared: Compared) -> None:
+    from matplotlib import colormaps
+
     order = compared.order
-    figure = Figure(figsize=(13, 6.4 + 0.15 * len(order)), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
     colours = _colours(colormaps, names, order)
     middle = np.median(compared.curve, axis=(1, 2))
@@ -48,8 +47,6 @@ def write_plots(
         "orange, the better the darker",
         x=0.01, ha="left", fontsize=12,
     )  # fmt: skip
-    figure.savefig(path)
-    return ""
 
 
 def images_page(

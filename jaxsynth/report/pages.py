@@ -14,7 +14,6 @@ from PIL import Image
 from jaxsynth import table
 from jaxsynth.disk import write_atomic
 from jaxsynth.images import write_png
-from jaxsynth.models.base import Classifier
 from jaxsynth.models.registry import load
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.plots import plot_traces
@@ -25,7 +24,9 @@ from jaxsynth.report.sheet import (
     Tile,
     contact_pages,
     place_of,
+    said_of,
 )
+from jaxsynth.report.summary import summarise
 from jaxsynth.report.tables import column_order, format_value, write_csv
 from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
@@ -34,6 +35,10 @@ CONTENT_NOTE = (
     "These images were generated, not photographed: they show what a classifier responds to, and "
     "its neurons are the subject. Some can be suggestive. Those that the classifier scores above "
     f"{BLUR_ABOVE:g} are blurred until they are clicked."
+)
+P_NOTE = (
+    "A probability P is a classifier's answer, no evidence of what a picture shows: these pictures "
+    "are far from the photographs it learned from, and random codes get confident answers, too."
 )
 REPORT_RUNS = 1000  # a browser holds every picture of the gallery that was scrolled to
 Rows = Sequence[Mapping[str, Any]]
@@ -108,7 +113,7 @@ def write_page(path: Path, page: Page) -> None:
     )
     templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
     text = templates.get_template("report.html.jinja").render(
-        page=page, content_note=CONTENT_NOTE, blur_above=BLUR_ABOVE
+        page=page, content_note=CONTENT_NOTE, p_note=P_NOTE, blur_above=BLUR_ABOVE
     )
     write_atomic(path, text.encode("utf-8", "xmlcharrefreplace"))
 
@@ -116,36 +121,6 @@ def write_page(path: Path, page: Page) -> None:
 def _url(file: str) -> str:
     """A relative reference: quoted, so that `#`, `%`, `:` or `"` in a name do no harm."""
     return quote(file, safe="/", errors="surrogateescape")
-
-
-def summarise(rows: Rows, classifiers: Sequence[Classifier] = ()) -> list[dict[str, Any]]:
-    """Sum up all runs in a few lines: the spread of the finite scores, how many went wrong."""
-    names = [
-        (f"P({judge.sensitive_name}), {which} image", f"{judge.name}_{which}")
-        for judge in classifiers
-        if judge.sensitive is not None
-        for which in table.LOOKS
-    ]
-    most = max(sum(key.startswith("target_") for key in row) for row in rows)
-    for n in range(1, most + 1):
-        targets = {row[f"target_{n}"] for row in rows if f"target_{n}" in row}
-        name = targets.pop() if len(targets) == 1 else f"target {n}"
-        names.append((f"P({name}), last image", f"p_{n}_last"))
-    names += [("objective, last image", "objective_last")]
-    out: list[dict[str, Any]] = []
-    for name, key in names:
-        values = np.array([r[key] for r in rows if r.get(key) is not None], float)
-        values = values[np.isfinite(values)]
-        if values.size:
-            low, middle, high = np.quantile(values, [0, 0.5, 1])
-            spread = {"mean": values.mean(), "min": low, "median": middle, "max": high}
-            out.append({"what": name, "runs": values.size} | spread)
-    for what, count in (
-        ("runs that did not stay finite, frozen", sum(map(table.is_non_finite, rows))),
-        ("runs that did not go well (see status)", sum(row["status"] != "ok" for row in rows)),
-    ):
-        out += [{"what": what, "runs": count}] if count else []
-    return out
 
 
 def report(
@@ -178,13 +153,14 @@ def report(
     sweep = runs if isinstance(runs, SweepResult) else _read(Path(runs).expanduser())
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    rows, which = sweep.table, _image_files(sweep, folder)
+    rows = [row | {"shown": look} for row, look in zip(sweep.table, sweep.which, strict=True)]
+    which = _image_files(sweep, folder)
 
     def tile(run: int, lines: Sequence[str]) -> Tile:
-        status = rows[run]["status"]
-        hidden = blur_sheet and _is_hidden(table.sensitive_of(rows[run], sweep.classifiers))
+        status, look = rows[run]["status"], sweep.which[run]
+        hidden = blur_sheet and _is_hidden(table.sensitive_of(rows[run], sweep.classifiers, look))
         flag = "" if status == "ok" else status
-        return Tile(sweep.image_of(run, "last"), tuple(lines), hidden, flag)
+        return Tile(sweep.image_of(run, look), tuple(lines), hidden, flag)
 
     write_csv(folder / METRICS, rows)
     sheets = []
@@ -203,7 +179,7 @@ def report(
         [_report_run(sweep, i, which) for i in shown],
         note=" ".join(filter(None, (note, _gallery_note(len(rows), which)))),
         command=sweep.config.get("command", ""),
-        settings={k: v for k, v in sweep.config.get("flags", {}).items() if v is not None},
+        settings=settings_of(sweep.config),
         traces=_write_traces(folder, sweep),
         strip=strip,
         strip_nsfw=strip_nsfw,
@@ -211,6 +187,23 @@ def report(
     )
     write_page(folder / "report.html", page)
     return Pages(rows, summary, [*sheets, *filter(None, [strip])])
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """List everything that decided the runs: flags, resolved recipe, weights, versions, device."""
+    parts = {k: v for k, v in config.items() if k not in ("runs", "command", "title", "flags")}
+    out: dict[str, Any] = {}
+    for name, value in {**config.get("flags", {}), **parts}.items():
+        _flatten(name, value, out)
+    return out
+
+
+def _flatten(name: str, value: Any, out: dict[str, Any]) -> None:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _flatten(f"{name} {key}", part, out)
+    elif value is not None:
+        out[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _read(folder: Path) -> SweepResult:
@@ -240,7 +233,8 @@ def _is_hidden(p: float | None) -> bool:
 
 def _contact_pages(sweep: SweepResult) -> DrawSheet:
     def said(run: int, row: Mapping[str, Any]) -> tuple[str, ...]:
-        return table.captions(sweep.runs[run], row, sweep.classifiers)
+        captions = table.captions(sweep.runs[run], row, sweep.classifiers, row["shown"])
+        return (*captions, said_of(row))
 
     return lambda title, runs, rows, tile: contact_pages(title, runs, rows, tile, said)
 
@@ -279,8 +273,12 @@ def _report_run(sweep: SweepResult, i: int, which: Sequence[str]) -> ReportRun:
     run, row, judges = sweep.runs[i], sweep.table[i], sweep.classifiers
     status = () if row["status"] == "ok" else (row["status"],)
     images = [ReportImage(image_name(i, w), w, table.sensitive_of(row, judges, w)) for w in which]
-    lines = (place_of(run) or f"run {i}", *table.captions(run, row, judges, which[0]), *status)
-    return ReportRun(tuple(images), lines)
+    lines = (
+        place_of(run) or f"seed {run.seed}",
+        *table.captions(run, row, judges, which[0]),
+        *status,
+    )
+    return ReportRun(tuple(images), (*lines, f"run {row['run']}"))
 
 
 def _gallery_note(runs: int, which: Sequence[str]) -> str:

@@ -1,10 +1,18 @@
-"""Plots of finished runs by matplotlib, an extra: without it the caller is told."""
+"""Plots of finished runs by matplotlib, an extra. A plot that fails costs a line, no results."""
 
+import contextlib
+import io
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxsynth.disk import write_atomic
+from jaxsynth.report.fonts import files_for, readable
 
 FEW = 8  # runs up to which each has its own colour and a name in the legend
 LINES = 300  # more are a blot, and each costs memory
@@ -14,6 +22,77 @@ _COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#
 
 _SPECTRA = (("photographs x", "#22252a"), ("G(E(x))", "#2f6db3"), ("scene images", "#d1602b"))
 _WITHIN_DB = 3.0
+_FILES = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}  # while matplotlib is imported
+
+
+def save_figure(
+    path: str | os.PathLike[str],
+    size: tuple[float, float],
+    draw: Callable[[Any], None],
+    texts: Sequence[str] = (),
+) -> str:
+    """Draw a figure as PNG, whatever matplotlib is set to be.
+
+    Args:
+      path: image file to write.
+      size: width and height in inches.
+      draw: fills a matplotlib Figure.
+      texts: that it shows; they decide which fonts are used.
+
+    Returns:
+      "" when written, else one line that tells why not.
+    """
+    try:
+        with _own_style(texts) as figure_of:
+            figure = figure_of(figsize=size, dpi=120, layout="constrained")
+            draw(figure)
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png")
+    except ImportError as error:
+        missing = (error.name or "").startswith("matplotlib") or not error.name
+        return WITHOUT_MATPLOTLIB if missing else f"no plot: matplotlib cannot start ({error})"
+    except Exception as error:  # a help: whatever is wrong with it, the results are written
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"no plot: matplotlib cannot draw it ({type(error).__name__}: {why})"
+    write_atomic(Path(path), picture.getvalue())
+    return ""
+
+
+@contextlib.contextmanager
+def _own_style(texts: Sequence[str]) -> Iterator[Any]:
+    """Give matplotlib's Figure, in its own default style, without its warnings."""
+    log = logging.getLogger("matplotlib")
+    level, before = log.level, {name: os.environ.get(name) for name in _FILES}
+    log.setLevel(logging.ERROR)
+    try:
+        os.environ.update(_FILES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import matplotlib as mpl
+            from matplotlib import font_manager
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+
+            with mpl.rc_context():
+                mpl.rcdefaults()
+                names = []
+                for file in files_for("".join(texts)):
+                    font_manager.fontManager.addfont(file)
+                    names.append(font_manager.FontProperties(fname=file).get_name())
+                mpl.rcParams["font.family"] = names
+
+                def figure_of(**options: Any) -> Any:
+                    figure = Figure(**options)
+                    FigureCanvasAgg(figure)
+                    return figure
+
+                yield figure_of
+    finally:
+        log.setLevel(level)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def plot_traces(
@@ -21,8 +100,6 @@ def plot_traces(
     objective: np.ndarray,
     names: Sequence[str] = (),
     probabilities: Mapping[str, np.ndarray] | None = None,
-    threshold: float | None = None,
-    title: str = "",
     objective_label: str = "objective",
 ) -> str:
     """Draw every run's objective, and beside it probabilities, against the step.
@@ -35,8 +112,6 @@ def plot_traces(
       objective: (runs, steps); what is not finite leaves a gap.
       names: one per run.
       probabilities: label -> (runs, steps), values in 0..1; a colour per label.
-      threshold: draws a dashed line at this probability.
-      title: heading of the figure.
       objective_label: of the objective's axis.
 
     Returns:
@@ -49,30 +124,20 @@ def plot_traces(
     panels = {label: _finite(p, label) for label, p in (probabilities or {}).items()}
     if names and len(names) != len(objective):
         raise ValueError(f"{len(names)} names for {len(objective)} runs")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return WITHOUT_MATPLOTLIB
-
     count = 2 if panels else 1
-    figure = Figure(figsize=(1.2 + 5.4 * count, 3.9), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    _style(axes[0], "step", objective_label)
-    _draw_objective(axes[0], objective, names)
-    if panels:
-        _style(axes[1], "step", "probability")
-        axes[1].set_ylim(-0.03, 1.03)
-        for colour, (label, runs) in zip(_cycle(len(panels)), panels.items(), strict=True):
-            _draw_runs(axes[1], runs, colour, _shorten(label))
-        if threshold is not None:
-            label = f"threshold {threshold:g}"
-            axes[1].axhline(threshold, color="#555", lw=1, ls=(0, (4, 3)), label=label)
-        _legend(axes[1])
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
-    figure.savefig(path)
-    return ""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(1, count, squeeze=False)[0]
+        _style(axes[0], "step", objective_label)
+        _draw_objective(axes[0], objective, names)
+        if panels:
+            _style(axes[1], "step", "probability")
+            axes[1].set_ylim(-0.03, 1.03)
+            for colour, (label, runs) in zip(_cycle(len(panels)), panels.items(), strict=True):
+                _draw_runs(axes[1], runs, colour, _shorten(label))
+            _legend(axes[1])
+
+    return save_figure(path, (1.2 + 5.4 * count, 3.9), draw, [*names[:FEW], *panels])
 
 
 def _draw_objective(axes, objective: np.ndarray, names: Sequence[str]) -> None:
@@ -123,6 +188,7 @@ def _cycle(count: int) -> list[str]:
 
 def _shorten(text: str, length: int = 32) -> str:
     """A legend's entry: short, and `$` or a leading `_` means nothing to matplotlib."""
+    text = readable(text)
     text = text if len(text) <= length else text[: length - 1] + "…"
     return ("\u200b" + text if text.startswith("_") else text).replace("$", r"\$")
 
@@ -162,16 +228,14 @@ def plot_spectra(
     Returns:
       "" when written, else one line that says why not.
     """
-    found = [s for s in (reconstructions, scenes) if s]
-    if not found:
+    if not (reconstructions or scenes):
         return "no plot: no spectra were measured"
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return WITHOUT_MATPLOTLIB
-    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    pair = reconstructions, scenes
+    return save_figure(path, (11, 4.2), lambda figure: _draw_spectra(figure, *pair))
+
+
+def _draw_spectra(figure: Any, reconstructions, scenes) -> None:
+    found = [s for s in (reconstructions, scenes) if s]
     power, difference = figure.subplots(1, 2)
     curves = [(found[0]["cycles_per_pixel"], found[0]["photographs_db"], None)]
     for spectra in (reconstructions, scenes):
@@ -189,5 +253,3 @@ def plot_spectra(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, lw=0.6)
         axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
-    return ""

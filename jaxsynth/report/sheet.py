@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
-from jaxsynth.inputs import printable
+from jaxsynth.report.fonts import Font, readable
 
 CONTACT_SHEET = "contact_sheet.png"
 PAGE_TILES = 400  # a larger sheet is no longer a page
@@ -15,8 +15,8 @@ TILE, MIN_TILE = 192, 160  # sides at which large and small pictures are shown
 PAPER, INK, SOFT, FLAG = "#fbfbf9", "#22252a", "#6b7076", "#b3261e"
 MIN_WIDTH = 480  # room for the title
 MARGIN, GAP, TITLE_SIZE, TEXT_SIZE = 28, 14, 20, 13
-_COLUMNS, _MOST_COLUMNS = 8, 40  # of a plain page; of a grid, which is a plain page if it is wider
-_ATLAS_SIDE, _ATLAS_COLUMNS = 112, 20  # of an atlas: a tile in pixels, its widest page in tiles
+_MOST_COLUMNS, _HIGH = 40, 2  # of a grid: its columns, its rows per column; else it wraps
+_ATLAS_SIDE, _SQUARE_COLUMNS = 112, 20  # a tile of an atlas in pixels; the widest page in tiles
 _ELLIPSIS = "…"
 
 
@@ -49,15 +49,17 @@ class _Layout(NamedTuple):
 
 
 def _layout(places: Sequence[tuple[str, str]]) -> _Layout:
-    """Lay out runs by their (row, column): a grid if they fill one of at most 40 columns.
+    """Lay out runs by their (row, column): a grid if they fill one that is not very wide or high.
 
-    Of more than `PAGE_TILES` runs the first rows are shown.
+    Other pages wrap into a square, a row's runs side by side. Of more than `PAGE_TILES` runs the
+    first are shown.
     """
     numbers = {place: i for i, place in enumerate(places)}
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
     full = len(numbers) == len(places) == len(rows) * len(columns)
-    if not (full and any(rows) and len(columns) <= _MOST_COLUMNS):
-        width = min(_COLUMNS, len(places))
+    wide, high = len(columns) > _MOST_COLUMNS, len(rows) > max(8, _HIGH * len(columns))
+    if not (full and any(rows)) or wide or high:
+        width = _square_columns(len(places), len(columns) if full and not wide else 1)
         return _Layout(list(range(min(len(places), PAGE_TILES))), width, [], [])
     rows = rows[: PAGE_TILES // len(columns)]
     order = [numbers[row, column] for row in rows for column in columns]
@@ -102,7 +104,7 @@ def atlas_pages(
       Name and image of each page. One page is contact_sheet.png; more of them, of at most 400
       tiles, are atlas_00.png and so on.
     """
-    columns = _atlas_columns(len(runs), len({run.seed for run in runs}))
+    columns = _square_columns(len(runs), len({run.seed for run in runs}))
     size = PAGE_TILES // columns * columns
     pages = -(-len(runs) // size)
     for page in range(pages):
@@ -117,16 +119,21 @@ def atlas_pages(
 
 
 def _atlas_lines(run: Any, row: Mapping[str, Any]) -> tuple[str, ...]:
-    activation = f"{row['activation_1_last']:.3g}"
-    return run.row, f"{activation}, {run.column}" if run.column else activation
+    value = row[f"activation_1_{row.get('shown', 'last')}"]
+    return run.row, ", ".join(filter(None, (f"{value:.3g}", run.column))), said_of(row)
 
 
-def _atlas_columns(count: int, seeds: int) -> int:
-    """Tiles per row: a page wider than high, few empty places, a unit's seeds side by side."""
-    near = [_ATLAS_COLUMNS]
+def said_of(row: Mapping[str, Any]) -> str:
+    """Say which run a picture is of, by the number that --continue_from takes, and which image."""
+    return f"run {row['run']}, {row.get('shown', 'last')} image"
+
+
+def _square_columns(count: int, seeds: int) -> int:
+    """Tiles per row: a page wider than high, few empty places, a row's seeds side by side."""
+    near = [_SQUARE_COLUMNS]
     if count <= PAGE_TILES:
         middle = round((1.5 * count) ** 0.5)
-        near = [min(_ATLAS_COLUMNS, max(3, middle + d)) for d in (0, 1, -1, 2, -2)]
+        near = [min(_SQUARE_COLUMNS, max(3, middle + d)) for d in (0, 1, -1, 2, -2)]
     fitting = [max(1, columns // seeds) * seeds for columns in near]
     return min(min(fitting, key=lambda columns: -count % columns), PAGE_TILES)
 
@@ -169,17 +176,16 @@ def contact_sheet(
     grid_top = top + (_line_height(TEXT_SIZE) + 6 if column_labels else 0)
 
     page = Image.new("RGB", (width, grid_top + rows * cell[1] - GAP + MARGIN), PAPER)
-    draw = ImageDraw.Draw(page)
     for i, line in enumerate(heading):
-        y = MARGIN + i * _line_height(TITLE_SIZE)
-        draw.text((MARGIN, y), line, INK, _font(TITLE_SIZE))
+        _font(TITLE_SIZE).draw(page, (MARGIN, MARGIN + i * _line_height(TITLE_SIZE)), line, INK)
     for i, label in enumerate(column_labels):
-        x = left + i * cell[0] + side / 2
-        draw.text((x, top), _fit(label, font, side), INK, font, anchor="ma")
+        text = _fit(label, font, side)
+        x = left + i * cell[0] + (side - font.getlength(text)) / 2
+        font.draw(page, (x, top), text, INK)
     for i, label in enumerate(row_labels):
-        y = grid_top + i * cell[1] + side / 2
         text = _fit(label, font, left - MARGIN - GAP)
-        draw.text((left - GAP, y), text, INK, font, anchor="rm")
+        y = grid_top + i * cell[1] + (side - _line_height(TEXT_SIZE)) / 2
+        font.draw(page, (left - GAP - font.getlength(text), y), text, INK)
     for i, tile in enumerate(tiles):
         row, column = divmod(i, columns)
         _draw_tile(page, tile, left + column * cell[0], grid_top + row * cell[1], side)
@@ -199,7 +205,7 @@ def _check_grid(
 
 
 def _draw_tile(page: Image.Image, tile: Tile, x: int, y: int, side: int) -> None:
-    picture, draw = _scaled(tile.image, side), ImageDraw.Draw(page)
+    picture = scaled(tile.image, side)
     if tile.blur:
         picture = picture.filter(ImageFilter.GaussianBlur(side / 12))
     page.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
@@ -207,11 +213,11 @@ def _draw_tile(page: Image.Image, tile: Tile, x: int, y: int, side: int) -> None
     if tile.flag:
         text = _fit(tile.flag, font, side - 16)
         box = (x, y, x + font.getlength(text) + 12, y + _line_height(TEXT_SIZE) + 4)
-        draw.rectangle(box, fill=FLAG)
-        draw.text((x + 6, y + 3), text, "white", font)
+        ImageDraw.Draw(page).rectangle(box, fill=FLAG)
+        font.draw(page, (x + 6, y + 3), text, "white")
     for i, line in enumerate(tile.lines):
         at = (x, y + side + 6 + i * _line_height(TEXT_SIZE))
-        draw.text(at, _fit(line, font, side), SOFT if i else INK, font)
+        font.draw(page, at, _fit(line, font, side), SOFT if i else INK)
 
 
 def _shown_side(image: np.ndarray) -> int:
@@ -219,7 +225,8 @@ def _shown_side(image: np.ndarray) -> int:
     return min(max(image.shape[0], image.shape[1], MIN_TILE), TILE)
 
 
-def _scaled(image: np.ndarray, side: int) -> Image.Image:
+def scaled(image: np.ndarray, side: int) -> Image.Image:
+    """Resize a picture (H, W, 3) uint8 so that its longer side is `side` pixels."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     scale = side / max(picture.size)
     size = tuple(max(1, round(s * scale)) for s in picture.size)
@@ -227,20 +234,20 @@ def _scaled(image: np.ndarray, side: int) -> Image.Image:
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> Font:
+    return Font(size)
 
 
 def _line_height(size: int) -> int:
     return round(1.35 * size)
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def _fit(text: str, font: Font, width: float) -> str:
     """Return the text on one line, shortened with an ellipsis until it is no wider than `width`.
 
     A number at the end stays: `swimming_po… 0.87`.
     """
-    text = printable(text[:500])
+    text = readable(text[:500])
     if font.getlength(text) <= width:
         return text
     head, space, tail = text.rpartition(" ")
@@ -251,7 +258,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return head.rstrip() + end
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def _wrap(text: str, font: Font, width: float) -> list[str]:
     """Return the text's words on as many lines as it takes."""
     lines: list[str] = []
     for word in text.split():
