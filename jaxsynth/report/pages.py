@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jinja2
+import markupsafe
 import numpy as np
 from PIL import Image
 
@@ -15,6 +16,7 @@ from jaxsynth import table
 from jaxsynth.disk import write_atomic
 from jaxsynth.images import write_png
 from jaxsynth.models.registry import load
+from jaxsynth.report.explorer import EXPLORER, write_explorer
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.sheet import (
@@ -40,7 +42,8 @@ P_NOTE = (
     "A probability P is a classifier's answer, no evidence of what a picture shows: these pictures "
     "are far from the photographs it learned from, and random codes get confident answers, too."
 )
-REPORT_RUNS = 1000  # a browser holds every picture of the gallery that was scrolled to
+PAGES = ("index.html", "report.html")  # the same page, under its usual and its first name
+REPORT_RUNS = 1000  # shown without JavaScript, where a browser holds every picture scrolled to
 Rows = Sequence[Mapping[str, Any]]
 # Draws pages from (title, runs, rows of the table, tile): names and images.
 DrawSheet = Callable[[str, Sequence[Run], Rows, DrawTile], Iterable[tuple[str, Image.Image]]]
@@ -75,25 +78,29 @@ class Page:
       title: heading of the page.
       summary: table rows; columns in the order in which they first appear.
       runs: the gallery, in this order.
-      note: stands above the gallery, e.g. that it is a part.
+      note: stands above everything.
+      more: stands above the gallery, e.g. that it is a part.
       command: what to type to repeat the run.
       settings: name -> value.
       traces: image file of the traces' plot; "" for none.
       strip: image file of the film strip, likewise.
       strip_nsfw: the highest P(NSFW) of its pictures; None if unknown.
       links: further files.
+      explorer: script with the explorer's data; "" for a page without an explorer.
     """
 
     title: str
     summary: Rows = ()
     runs: Sequence[ReportRun] = ()
     note: str = ""
+    more: str = ""
     command: str = ""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     traces: str = ""
     strip: str = ""
     strip_nsfw: float | None = None
     links: Sequence[str] = (CONTACT_SHEET, METRICS, CONFIG, RESULTS)
+    explorer: str = ""
 
 
 class Pages(NamedTuple):
@@ -113,9 +120,19 @@ def write_page(path: Path, page: Page) -> None:
     )
     templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
     text = templates.get_template("report.html.jinja").render(
-        page=page, content_note=CONTENT_NOTE, p_note=P_NOTE, blur_above=BLUR_ABOVE
+        page=page,
+        content_note=CONTENT_NOTE,
+        p_note=P_NOTE,
+        blur_above=BLUR_ABOVE,
+        css=_part("explorer.css"),
+        script=_part("explorer.js"),
     )
     write_atomic(path, text.encode("utf-8", "xmlcharrefreplace"))
+
+
+def _part(name: str) -> markupsafe.Markup:
+    """A file of this package that the page holds as it is."""
+    return markupsafe.Markup((Path(__file__).parent / name).read_text("utf-8"))
 
 
 def _url(file: str) -> str:
@@ -177,15 +194,19 @@ def report(
         title or "Finished runs",
         summary,
         [_report_run(sweep, i, which) for i in shown],
-        note=" ".join(filter(None, (note, _gallery_note(len(rows), which)))),
+        note=" ".join(filter(None, (note, "" if which else _no_files(len(rows))))),
+        more=_more(len(rows)),
         command=sweep.config.get("command", ""),
         settings=settings_of(sweep.config),
         traces=_write_traces(folder, sweep),
         strip=strip,
         strip_nsfw=strip_nsfw,
         links=(*sheets, *links),
+        explorer=f"{EXPLORER}/data.js",
     )
-    write_page(folder / "report.html", page)
+    write_explorer(sweep, folder, page.title, rows, which)
+    for name in PAGES:
+        write_page(folder / name, page)
     return Pages(rows, summary, [*sheets, *filter(None, [strip])])
 
 
@@ -281,20 +302,20 @@ def _report_run(sweep: SweepResult, i: int, which: Sequence[str]) -> ReportRun:
     return ReportRun(tuple(images), (*lines, f"run {row['run']}"))
 
 
-def _gallery_note(runs: int, which: Sequence[str]) -> str:
-    """Say what the report does not show; "" where it shows all."""
-    if not which:
-        shown = "all" if runs <= PAGE_TILES else f"the first {PAGE_TILES}"
-        return (
-            f"No image files were written (--images=none): the sheet shows {shown} runs, "
-            "metrics.csv says what the classifiers see in all, results.safetensors has the pixels."
-        )
-    if runs > REPORT_RUNS:
-        return (
-            f"The first {REPORT_RUNS} of {runs} runs: metrics.csv has a row for each, images/ all "
-            "pictures."
-        )
-    return ""
+def _no_files(runs: int) -> str:
+    shown = "all" if runs <= PAGE_TILES else f"the first {PAGE_TILES}"
+    return (
+        f"No image files were written (--images=none): the sheet shows {shown} runs, metrics.csv "
+        "says what the classifiers see in all, results.safetensors has the pixels."
+    )
+
+
+def _more(runs: int) -> str:
+    """Say what a page without JavaScript does not show; "" where it shows all."""
+    if runs <= REPORT_RUNS:
+        return ""
+    said = f"The first {REPORT_RUNS} of {runs} runs"
+    return f"{said}: metrics.csv has a row for each, images/ all pictures."
 
 
 def _write_traces(folder: Path, sweep: SweepResult) -> str:

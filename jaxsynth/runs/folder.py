@@ -33,7 +33,15 @@ STOP = "stop"  # in UNFINISHED, where a process of several has stopped
 GONE = ".unfinished.part"  # UNFINISHED on its way out
 IMAGES = {"none": (), "best": ("best",), "all": ("last", "best")}  # choice -> a run's image files
 _PART = ".*.part"  # what a killed process was writing
-_PAGES = ("report.html", "traces.png", "contact_sheet.png", "strip.png", "atlas_*.png")
+_PAGES = (
+    "index.html",
+    "report.html",
+    "traces.png",
+    "contact_sheet.png",
+    "strip.png",
+    "atlas_*.png",
+)
+_PAGES += ("explorer/*.webp", "explorer/*.js")
 _TABLES = tuple(f"{s}.{k}" for s in ("balances", "precision") for k in ("csv", "md", "json"))
 _CHECKPOINTS = ("run*.safetensors", "under_way*.safetensors", _PART, STOP)
 _OURS = (RESULTS, CONFIG, METRICS, *_PAGES, *_TABLES, _PART, "images/run*.png", f"images/{_PART}")
@@ -167,7 +175,10 @@ def clear(folder: Path, more: Sequence[str] = ()) -> None:
     shutil.rmtree(folder / GONE, ignore_errors=True)
     for old in {path for pattern in (*_OURS, *more) for path in folder.glob(pattern)}:
         old.unlink()
-    for left in (*(folder / name for name in (UNFINISHED, "images", "inputs", "parts")), folder):
+    for left in (
+        *(folder / name for name in (UNFINISHED, "images", "inputs", "parts", "explorer")),
+        folder,
+    ):
         if left.is_dir() and not any(left.iterdir()):
             left.rmdir()
 

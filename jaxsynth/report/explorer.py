@@ -1,0 +1,240 @@
+"""The explorer's files: thumbnails and films as sprite sheets, the table and the traces as data.
+
+The page loads `data.js` at once and the traces of a run when it is opened. JSON in a script is all
+that a browser reads beside a page without a server.
+"""
+
+import json
+import numbers
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxsynth import table
+from jaxsynth.disk import write_atomic
+from jaxsynth.models.base import Activations
+from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.report.repeat import lines_that_repeat
+from jaxsynth.report.sheet import place_of, scaled
+from jaxsynth.results import BLUR_ABOVE, SweepResult, visible
+
+EXPLORER = "explorer"
+_SIDE = 128  # of a thumbnail in pixels, at most
+_COLUMNS, _PER_SHEET = 20, 400  # thumbnails of a sprite sheet
+_FILM_ROWS = 40  # runs of a sheet of films
+_MOST_FRAMES = 6000  # of all films together: a page of more is slow to write
+_PER_PART, _POINTS = 200, 120  # runs of a file of traces, points of a trace
+_BATCH = 8  # codes that are decoded at once
+_OURS = ("sprite_*.webp", "film_*.webp", "traces_*.js", "data.js")
+
+
+def write_explorer(
+    sweep: SweepResult, folder: Path, title: str, rows: Sequence[Mapping[str, Any]], looks
+) -> None:
+    """Write what the explorer shows into FOLDER/explorer.
+
+    Args:
+      sweep: finished runs.
+      folder: of the page.
+      title: of the page.
+      rows: of the table, with `shown`.
+      looks: the images that each run has a file of.
+    """
+    own = folder / EXPLORER
+    own.mkdir(exist_ok=True)
+    for old in {path for pattern in _OURS for path in own.glob(pattern)}:
+        old.unlink()
+    shown = (sweep.image_of(i, row["shown"]) for i, row in enumerate(rows))
+    side = min(_SIDE, max(sweep.arrays.last.image.shape[1:3]))
+    thumbs = _sheets(own, "sprite", shown, (min(_COLUMNS, len(rows)), _PER_SHEET, side))
+    film, curves = _write_film(sweep, own, side), _curves(sweep)
+    for part, start in enumerate(range(0, len(rows), _PER_PART)):
+        found = [_rounded(curves(i)) for i in range(start, min(start + _PER_PART, len(rows)))]
+        _write_call(own / f"traces_{part:03d}.js", "traces", part, found)
+    judges = sweep.classifiers
+    hide = {w: [table.sensitive_of(row, judges, w) for row in rows] for w in table.LOOKS}
+    hide["film"] = [_most_sensitive(sweep, i, row) for i, row in enumerate(rows)]
+    data = {
+        "title": title,
+        "runs": len(rows),
+        "columns": _columns(rows),
+        "captions": [_caption(sweep, i, row) for i, row in enumerate(rows)],
+        "objectives": _factors([_objective(run.objective, sweep.folder) for run in sweep.runs]),
+        "sensitive": {
+            j.name: j.class_names[j.sensitive] for j in judges if j.sensitive is not None
+        },
+        "hide": {name: [_number(p) for p in found] for name, found in hide.items()},
+        "blur_above": BLUR_ABOVE,
+        "looks": list(looks),
+        "sprites": thumbs,
+        "film": film,
+        "traces": {"per": _PER_PART, "steps": _points(sweep.objective.shape[1])},
+        "repeat": lines_that_repeat(sweep.config, sweep.folder),
+    }
+    _write_call(own / "data.js", "open", data)
+
+
+def as_script(value: Any) -> str:
+    """Write JSON that is safe within a script: no markup, no character beyond ASCII."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _write_call(path: Path, name: str, *values: Any) -> None:
+    said = ",".join(map(as_script, values))
+    write_atomic(path, f"jaxsynth.{name}({said})\n".encode("ascii"))
+
+
+def _objective(objective: Any, folder: Path | None) -> str:
+    """Give the text that `js.parse` reads; its arrays are in the sweep's folder."""
+    return str(objective).replace(":@array-", f":@{folder}/inputs/array-" if folder else ":@array-")
+
+
+def _caption(sweep: SweepResult, place: int, row: Mapping[str, Any]) -> str:
+    run = sweep.runs[place]
+    lines = [place_of(run) or f"seed {run.seed}"]
+    if not isinstance(run.objective, str):
+        lines += table.captions(run, row, sweep.classifiers, row["shown"])
+    return "\n".join(lines)
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Columns by name: numbers, or distinct texts and which of them each run has."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return {
+        name: _factors(["" if v is None else str(v) for v in values])
+        if any(isinstance(value, str) for value in values)
+        else [_number(value) for value in values]
+        for name, values in columns.items()
+    }
+
+
+def _factors(texts: Sequence[str]) -> dict[str, list[Any]]:
+    place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    return {"values": list(place), "index": [place[text] for text in texts]}
+
+
+def _number(value: Any, digits: int = 6) -> int | float | None:
+    if value is None or not np.isfinite(value):
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else float(f"{value:.{digits}g}")
+
+
+def _points(steps: int) -> list[int]:
+    return np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).astype(int)).tolist()
+
+
+def _rounded(curves: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
+    return {
+        name: [_number(curve[step], 4) for step in _points(len(curve))]
+        for name, curve in curves.items()
+    }
+
+
+def _curves(sweep: SweepResult):
+    """Give a function: a run's place -> its curves (T,) by name, the objective first."""
+
+    def of_run(place: int) -> dict[str, np.ndarray]:
+        curves = {"objective": np.asarray(sweep.objective[place])}
+        for n, curve in enumerate(sweep.curves[place], 1):
+            if curve is not None:
+                target = str(sweep.table[place][f"target_{n}"])
+                curves[f"P({target.split(':', 2)[-1]})"] = curve
+        for name, curve in _sensitive_curves(sweep, place):
+            curves.setdefault(name, curve)
+        return curves
+
+    return of_run
+
+
+def _sensitive_curves(sweep: SweepResult, place: int) -> Iterator[tuple[str, np.ndarray]]:
+    for judge in sweep.classifiers:
+        seen = sweep.arrays.watched.get(judge.name, {})
+        if judge.sensitive is not None and "prob" in seen:
+            name = f"P({judge.class_names[judge.sensitive]})"
+            yield name, np.asarray(seen["prob"][place])[:, judge.sensitive]
+
+
+def _most_sensitive(sweep: SweepResult, place: int, row: Mapping[str, Any]) -> float | None:
+    """Give the highest P of a sensitive class that any picture of a run's film may have."""
+    seen = [table.sensitive_of(row, sweep.classifiers, which) for which in table.LOOKS]
+    seen += [np.nanmax(curve, initial=0) for _, curve in _sensitive_curves(sweep, place)]
+    return max((float(p) for p in seen if p is not None), default=None)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def _write_film(sweep: SweepResult, own: Path, side: int) -> dict[str, Any] | None:
+    """Write each run's path from its start over the recorded steps to its last image, if known."""
+    steps = sweep.recorded_codes.shape[1]
+    if not steps or sweep.generator is None or len(sweep) * (steps + 2) > _MOST_FRAMES:
+        return None
+    recorded = np.argsort(_recorded_steps(sweep), kind="stable")
+    names = ["start", *(f"step {_recorded_steps(sweep)[i]}" for i in recorded), "end"]
+
+    def frames() -> Iterator[np.ndarray]:
+        for i in range(len(sweep)):
+            codes = [sweep.start_codes[i], *sweep.recorded_codes[i][recorded]]
+            for raw in decode(sweep.generator, np.stack(codes)):
+                yield visible(raw, sweep.generator, sweep.config)
+            yield sweep.image_of(i, "last")
+
+    shape = (len(names), len(names) * _FILM_ROWS, side)
+    return _sheets(own, "film", frames(), shape) | {"frames": names}
+
+
+def _recorded_steps(sweep: SweepResult) -> list[int]:
+    settings = sweep.settings
+    return list(settings["record"] if isinstance(settings, Mapping) else settings.record)
+
+
+def decode(generator: Any, codes: np.ndarray) -> Iterator[np.ndarray]:
+    """Draw the images of codes (N, D), one by one (H, W, 3) in the generator's units."""
+    params = generator.params if generator.prepare is None else generator.prepare(generator.params)
+    for start in range(0, len(codes), _BATCH):
+        some = np.asarray(codes[start : start + _BATCH], np.float32)
+        padded = np.pad(some, ((0, _BATCH - len(some)), (0, 0)))
+        images = _draw(generator.activations, generator.image, params, padded)
+        yield from np.asarray(images, np.float32)[: len(some)]
+
+
+@partial(network_jit, static_argnums=(0, 1))
+def _draw(activations: Activations, image: str, params: Any, codes: jax.Array) -> jax.Array:
+    return jax.vmap(lambda code: activations(params, code)[image])(codes)
+
+
+def _sheets(
+    own: Path, stem: str, images: Iterable[np.ndarray], shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Write pictures into sheets of shape (columns, pictures per sheet, side of a picture)."""
+    columns, per, side = shape
+    files: list[str] = []
+    some: list[np.ndarray] = []
+
+    def write() -> None:
+        page = Image.new("RGB", (columns * side, -(-len(some) // columns) * side))
+        for i, image in enumerate(some):
+            page.paste(scaled(image, side), (i % columns * side, i // columns * side))
+        files.append(f"{EXPLORER}/{stem}_{len(files):03d}.webp")
+        page.save(own.parent / files[-1], "WEBP", quality=88, method=2)
+        some.clear()
+
+    for image in images:
+        some.append(image)
+        if len(some) == per:
+            write()
+    if some:
+        write()
+    return {"files": files, "columns": columns, "per": per, "side": side}
