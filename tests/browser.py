@@ -1,4 +1,4 @@
-"""Headless Chromium, driven by its debugging protocol over a pipe: `with browser() as page: ...`."""
+"""Headless Chromium, driven by its debugging protocol over a pipe."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ class Page:
     def __init__(self, to, back):
         self._to, self._from, self._buffer, self._number = to, back, b"", 0
         self.errors: list[str] = []
-        self._session = None
+        self._session, self._loaded = None, False
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         asked = {"targetId": target, "flatten": True}
         self._session = self.call("Target.attachToTarget", **asked)["sessionId"]
@@ -68,6 +68,8 @@ class Page:
             self.errors.append(params["entry"]["text"] + " " + params["entry"].get("url", ""))
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
             self.errors.append(str(params["args"]))
+        elif method == "Page.loadEventFired":
+            self._loaded = True
         elif method == "Page.javascriptDialogOpening":
             self.errors.append(f"a dialog: {params['message']}")
         elif method == "Network.requestWillBeSent":
@@ -77,10 +79,11 @@ class Page:
     def open(self, path: Path, fragment: str = "", script: bool = True) -> None:
         """Opens a file and waits until it has loaded."""
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
-        if script:
-            self.wait("document.readyState === 'complete'")
+        for url in ("about:blank", path.resolve().as_uri() + fragment):
+            self._loaded = False
+            self.call("Page.navigate", url=url)
+            while not self._loaded:
+                self._read()
 
     def js(self, expression: str):
         """The value of an expression."""
@@ -124,7 +127,8 @@ class Page:
         self.js(
             f"(() => {{ const b = document.querySelector({json.dumps(selector)});"
             f" b.value = {json.dumps(value)};"
-            " for (const e of ['input', 'change']) b.dispatchEvent(new Event(e, {bubbles: true})) })()"
+            " for (const e of ['input', 'change'])"
+            " b.dispatchEvent(new Event(e, {bubbles: true})) })()"
         )
         self.settle()
 

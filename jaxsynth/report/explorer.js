@@ -146,10 +146,11 @@ const jaxsynth = (() => {
         if (low === low && !(v >= low) || high === high && !(v <= high)) continue;
       }
       if (words.length) {
-        const said = (D.captions[i] + " run " + run(i) + " seed " + text("seed", i) + " " +
-          text("row", i) + " " + text("column", i) + " " + text("target_1", i) + " " +
-          text("target_2", i) + " " + text("status", i)).toLowerCase();
-        if (!words.every((word) => said.includes(word))) continue;
+        const said = [D.captions[i], "run", run(i), "seed", text("seed", i), text("row", i),
+          text("column", i), text("target_1", i), text("target_2", i), text("status", i)]
+          .join(" ").toLowerCase(), parts = new Set(said.split(/[\s,\u00b7]+/));
+        const found = (word) => /^[\d.]+$/.test(word) ? parts.has(word) : said.includes(word);
+        if (!words.every(found)) continue;
       }
       chosen.push(i);
     }
