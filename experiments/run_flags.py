@@ -107,7 +107,7 @@ class RunFlags:
     )
     blur_sheet: bool = option(
         False,
-        "Blur images of P(NSFW) > 0.5 on the contact sheet and film strip, as report.html does.",
+        "Blur images of P(NSFW) > 0.5 on the contact sheet and film strip, as the report does.",
     )
     out: Path | None = option(None, "Output folder; by default out/EXPERIMENT.")
     overwrite: bool = option(False, "Replace an earlier run in --out.")

@@ -4,13 +4,16 @@ import csv
 import dataclasses
 import json
 import os
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 from launching import run
 from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.models.weights import save_network
+from jaxsynth.report import pages
 
 LABELS = (
     "<script>alert(1)</script>",
@@ -52,19 +55,24 @@ def test_hostile_labels_are_text_on_every_page(tmp_path):
     assert all(line.isprintable() for line in done.stdout.splitlines()), done.stdout
 
     page = Page()
-    page.feed((out / "report.html").read_text("utf-8"))
+    text = (out / "report.html").read_text("utf-8")
+    page.feed(text)
     assert page.tags <= {
         *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "pre", "code", "a"),
         *("section", "div", "table", "thead", "tbody", "tr", "th", "td", "img", "figure", "span"),
         *("figcaption", "b", "i", "em", "br", "label", "input", "details", "summary"),
+        *("script", "noscript", "main"),
     }
     names = {name for name, _ in page.attributes}
     assert names <= {
         *("lang", "charset", "name", "content", "class", "href", "src", "alt", "loading", "type"),
-        "aria-label",
+        *("aria-label", "id", "role"),
     }
     files = {value for name, value in page.attributes if name in ("href", "src")}
     assert all((out / file).is_file() for file in files), files  # nothing remote, no javascript:
+    script = Path(pages.__file__).with_name("explorer.js").read_text("utf-8")
+    found = re.findall("<script>(.*?)</script>", text, re.S)
+    assert [part.strip() for part in found[1:]] == [script.strip()]
     for label in LABELS:
         assert label.splitlines()[0] in page.text
     with open(out / "metrics.csv", newline="", encoding="utf-8") as file:

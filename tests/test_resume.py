@@ -78,9 +78,8 @@ def _command(weights, out, *flags) -> list[str]:
 
 def _left_behind(out: Path) -> dict[str, bytes]:
     """Every file of a finished run but the report, which has the command's folder in it."""
-    files = [
-        p for p in out.rglob("*") if p.is_file() and p.name not in ("config.json", "report.html")
-    ]
+    own = ("config.json", "index.html", "report.html", "data.js")
+    files = [p for p in out.rglob("*") if p.is_file() and p.name not in own]
     return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
 

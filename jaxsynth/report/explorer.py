@@ -5,7 +5,7 @@ that a browser reads beside a page without a server.
 """
 
 import json
-import numbers
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ EXPLORER = "explorer"
 _SIDE = 128  # of a thumbnail in pixels, at most
 _COLUMNS, _PER_SHEET = 20, 400  # thumbnails of a sprite sheet
 _FILM_ROWS = 40  # runs of a sheet of films
+MOST_RUNS = 20_000  # a browser holds the table of all
 _MOST_FRAMES = 6000  # of all films together: a page of more is slow to write
 _PER_PART, _POINTS = 200, 120  # runs of a file of traces, points of a trace
 _BATCH = 8  # codes that are decoded at once
@@ -42,7 +43,7 @@ def write_explorer(
       sweep: finished runs.
       folder: of the page.
       title: of the page.
-      rows: of the table, with `shown`.
+      rows: of the table, with `shown`; of the first runs, if not of all.
       looks: the images that each run has a file of.
     """
     own = folder / EXPLORER
@@ -53,8 +54,11 @@ def write_explorer(
     side = min(_SIDE, max(sweep.arrays.last.image.shape[1:3]))
     thumbs = _sheets(own, "sprite", shown, (min(_COLUMNS, len(rows)), _PER_SHEET, side))
     film, curves = _write_film(sweep, own, side), _curves(sweep)
+    points = _points(sweep.objective.shape[1])
     for part, start in enumerate(range(0, len(rows), _PER_PART)):
-        found = [_rounded(curves(i)) for i in range(start, min(start + _PER_PART, len(rows)))]
+        found = [
+            _rounded(curves(i), points) for i in range(start, min(start + _PER_PART, len(rows)))
+        ]
         _write_call(own / f"traces_{part:03d}.js", "traces", part, found)
     judges = sweep.classifiers
     hide = {w: [table.sensitive_of(row, judges, w) for row in rows] for w in table.LOOKS}
@@ -64,16 +68,16 @@ def write_explorer(
         "runs": len(rows),
         "columns": _columns(rows),
         "captions": [_caption(sweep, i, row) for i, row in enumerate(rows)],
-        "objectives": _factors([_objective(run.objective, sweep.folder) for run in sweep.runs]),
-        "sensitive": {
-            j.name: j.class_names[j.sensitive] for j in judges if j.sensitive is not None
-        },
+        "objectives": _factors(
+            [_objective(run.objective, sweep.folder) for run in sweep.runs[: len(rows)]]
+        ),
+        "sensitive": {j.name: j.sensitive_name for j in judges if j.sensitive is not None},
         "hide": {name: [_number(p) for p in found] for name, found in hide.items()},
         "blur_above": BLUR_ABOVE,
         "looks": list(looks),
         "sprites": thumbs,
         "film": film,
-        "traces": {"per": _PER_PART, "steps": _points(sweep.objective.shape[1])},
+        "traces": {"per": _PER_PART, "steps": points},
         "repeat": lines_that_repeat(sweep.config, sweep.folder),
     }
     _write_call(own / "data.js", "open", data)
@@ -126,18 +130,19 @@ def _factors(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _number(value: Any, digits: int = 6) -> int | float | None:
-    if value is None or not np.isfinite(value):
-        return None
-    return int(value) if isinstance(value, numbers.Integral) else float(f"{value:.{digits}g}")
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, int):
+        return value
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
 def _points(steps: int) -> list[int]:
     return np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).astype(int)).tolist()
 
 
-def _rounded(curves: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
+def _rounded(curves: Mapping[str, np.ndarray], points: list[int]) -> dict[str, list[float | None]]:
     return {
-        name: [_number(curve[step], 4) for step in _points(len(curve))]
+        name: [_number(value, 4) for value in curve[points].tolist()]
         for name, curve in curves.items()
     }
 
@@ -162,8 +167,8 @@ def _sensitive_curves(sweep: SweepResult, place: int) -> Iterator[tuple[str, np.
     for judge in sweep.classifiers:
         seen = sweep.arrays.watched.get(judge.name, {})
         if judge.sensitive is not None and "prob" in seen:
-            name = f"P({judge.class_names[judge.sensitive]})"
-            yield name, np.asarray(seen["prob"][place])[:, judge.sensitive]
+            name = f"P({judge.sensitive_name})"
+            yield name, judge.sensitive_probability(np.asarray(seen["prob"][place]))
 
 
 def _most_sensitive(sweep: SweepResult, place: int, row: Mapping[str, Any]) -> float | None:

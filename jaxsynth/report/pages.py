@@ -16,7 +16,7 @@ from jaxsynth import table
 from jaxsynth.disk import write_atomic
 from jaxsynth.images import write_png
 from jaxsynth.models.registry import load
-from jaxsynth.report.explorer import EXPLORER, write_explorer
+from jaxsynth.report.explorer import EXPLORER, MOST_RUNS, write_explorer
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.sheet import (
@@ -29,7 +29,7 @@ from jaxsynth.report.sheet import (
     said_of,
 )
 from jaxsynth.report.summary import summarise
-from jaxsynth.report.tables import column_order, format_value, write_csv
+from jaxsynth.report.tables import column_order, format_probability, format_value, write_csv
 from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
 
@@ -119,6 +119,7 @@ def write_page(path: Path, page: Page) -> None:
         keep_trailing_newline=True,
     )
     templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
+    templates.filters["probability"] = format_probability
     text = templates.get_template("report.html.jinja").render(
         page=page,
         content_note=CONTENT_NOTE,
@@ -204,7 +205,7 @@ def report(
         links=(*sheets, *links),
         explorer=f"{EXPLORER}/data.js",
     )
-    write_explorer(sweep, folder, page.title, rows, which)
+    write_explorer(sweep, folder, page.title, rows[:MOST_RUNS], which)
     for name in PAGES:
         write_page(folder / name, page)
     return Pages(rows, summary, [*sheets, *filter(None, [strip])])

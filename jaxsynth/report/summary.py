@@ -24,7 +24,7 @@ def summarise(rows: Rows, classifiers: Sequence[Classifier] = ()) -> list[dict[s
         out += _of_targets(rows, n)
     for judge in classifiers:
         if judge.sensitive is not None:
-            name = f"P({judge.class_names[judge.sensitive]})"
+            name = f"P({judge.sensitive_name})"
             if not any(line["what"] == name for line in out):
                 out += _line(name, [shown(row, f"{judge.name}_") for row in rows])
     out += _line("objective", [shown(row, "objective_") for row in rows])
