@@ -12,8 +12,6 @@ from in_process import Outcome, run_cases
 from PIL import Image
 from tiny import save_tiny_networks
 
-pytestmark = pytest.mark.xdist_group("arguments")  # one process of each launcher serves all cases
-
 # What is typed, and what the line must say; {files} is the folder of `_files`.
 WRONG: dict[str, list[tuple[str, str]]] = {
     "nsfw": [

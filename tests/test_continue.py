@@ -18,8 +18,6 @@ from jaxsynth.models.weights import save_network
 from jaxsynth.runs.checkpoint import read_arrays
 from jaxsynth.runs.folder import UNFINISHED
 
-pytestmark = pytest.mark.xdist_group("continue")
-
 
 def _run(name: str, *flags: object) -> None:
     done = run(name, "--noprogress", *flags)
