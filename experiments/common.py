@@ -255,7 +255,7 @@ def _tell(out: Path, pages: Pages) -> int:
     print(format_table(pages.summary))
     for picture in pages.pictures:
         print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{out / picture}")
-    print(f"report         {out / 'report.html'}")
+    print(f"report         {out / 'index.html'}")
     if all(is_non_finite(row) for row in pages.rows):
         print("no run stayed finite: see the column status of metrics.csv", file=sys.stderr)
         return 3

@@ -169,6 +169,17 @@ def test_extras_exist():
             assert set(names.split(",")) <= set(extras["optional-dependencies"]), path
 
 
+def test_the_wheel_has_every_package_and_file():
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package, patterns = ROOT / "jaxsynth", tool["package-data"]["jaxsynth"]
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in package.rglob("__init__.py")}
+    assert set(tool["packages"]) == found | {"jaxsynth.experiments", "jaxsynth.ported_params"}
+    for path in package.rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            name = path.relative_to(package)
+            assert any(name.match(pattern) for pattern in patterns), name
+
+
 # ---- links, sizes
 
 

@@ -15,7 +15,7 @@ from tiny import save_tiny_networks, tiny_networks
 from jaxsynth.recipes import RECIPES
 from jaxsynth.runs.checkpoint import read_arrays
 
-FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "report.html")
+FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "index.html")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_joint_leaves_everything_behind(weights, tmp_path):
         f"--out={out}",
     )
     assert done.returncode == 0, done.stderr
-    assert str(out / "contact_sheet.png") in done.stdout and str(out / "report.html") in done.stdout
+    assert str(out / "contact_sheet.png") in done.stdout and str(out / "index.html") in done.stdout
     assert all((out / name).is_file() for name in FILES)
     assert len(list((out / "images").glob("*.png"))) == 16
 

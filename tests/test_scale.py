@@ -68,7 +68,7 @@ def test_two_processes_give_what_one_gives(weights, tmp_path, one):
     both = [_start(weights, out, *shared, f"--process_id={i}") for i in range(2)]
     ends = [_end(process) for process in both]
     assert [code for code, _, _ in ends] == [0, 0], ends
-    assert "report.html" in ends[0][1] and "report.html" not in ends[1][1]
+    assert "index.html" in ends[0][1] and "index.html" not in ends[1][1]
     assert _left_behind(out) == one
     shared[0] = f"--coordinator=127.0.0.1:{_free_port()}"
     ends = [_end(p) for p in [_start(weights, out, *shared, f"--process_id={i}") for i in range(2)]]
