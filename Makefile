@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	-$(BIN)/python tests/fetch_originals.py .cache
-	$(BIN)/python -m pytest -n 2 --dist=loadgroup --no-loadscope-reorder $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder $(PYTEST)
 
 $(VENV)/.developed: $(VENV)/.tested
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'

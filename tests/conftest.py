@@ -33,12 +33,11 @@ MAY_SKIP = (  # beginnings of reasons: what a machine or a clone may lack
     "commits are git's",
     "this system does not list a process's children",
 )
-# A worker of pytest-xdist takes a whole file: its fixtures are made and its programs traced once.
-# All tests of seeded originals are one group. The long ones begin first.
-ORIGINALS = {"big_generator", "big_places", "nsfw_caffemodel"}
-LONG = ("originals", "test_prior_training", "test_training", "test_resume", "test_benchmark")
-LONG += ("test_pocket", "test_kept_sweeps", "test_scale", "test_engine", "test_models")
-LONG += ("test_library", "test_optimizers", "test_prior_terms", "test_evaluation", "test_port")
+# Long files begin first, as a worker of pytest-xdist takes whole ones (`--dist=loadfile`).
+LONG = ("test_prior_training", "test_training", "test_trajectories", "test_resume")
+LONG += ("test_benchmark", "test_launchers", "test_pocket", "test_kept_sweeps", "test_scale")
+LONG += ("test_golden", "test_parity", "test_engine", "test_models", "test_library", "test_port")
+LONG += ("test_optimizers", "test_prior_terms", "test_evaluation")
 GOLDEN = Path(__file__).parent / "golden" / "caffe.npz"
 
 
@@ -49,17 +48,10 @@ class Original(NamedTuple):
     network: Network
 
 
-def _group(item: pytest.Item) -> str:
-    return "originals" if ORIGINALS & set(item.fixturenames) else item.path.stem
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Group tests by file for `--dist=loadgroup`, and put long files first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    """Put long files first."""
     order = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(_group(item), len(LONG)))
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,6 +12,7 @@ from launching import run
 from experiments import flags
 from experiments.launch import run_experiment
 from jaxsynth.inputs import option
+from jaxsynth.runs import keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,23 @@ def test_work_goes_on_when_nobody_reads(monkeypatch, tmp_path):
 
         assert end_of(main) == 0
     assert (tmp_path / "result").is_file()
+
+
+def test_progress_is_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(keep, "_LINE_SECONDS", 0.0)
+    with keep._bar(keep.Keeping(), "one", total=3, begun=1) as bar:
+        for value in (0.5, 0.75):
+            bar.set_postfix_str(f"objective {value}", refresh=False)
+            bar.update(1)
+    said = capsys.readouterr().err
+    assert "\r" not in said and said.endswith("\n")
+    assert said.splitlines()[-1].startswith("one: 3 of 3 steps in 00:00, objective 0.75")
+
+
+def test_short_work_is_quiet_where_there_is_no_terminal(capsys):
+    with keep._bar(keep.Keeping(), "one", total=3, begun=0) as bar:
+        bar.update(3)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("launcher", ["random_samples", "score"])

@@ -127,8 +127,7 @@ def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
         "--recipe=cnnpref",
         "--steps=3",
         "--term=places:fc8:bar:1",
-        f"--init_codes={tmp_path / 'codes.npy'}",
-        "--seeds=2",
+        f"--init_codes={tmp_path / 'codes.npy'}",  # two rows: two seeds
         "--record_codes=1,2,3",
         f"--out={tmp_path / 'run'}",
     )
@@ -148,6 +147,16 @@ def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
             codes,
         )
     np.testing.assert_allclose(results.codes, here.codes, rtol=1e-10)
+
+
+def test_scenes_need_no_nsfw_network(weights, tmp_path):
+    out = tmp_path / "run"
+    given = ["--nsfw=none", "--scenes=bar", "--seeds=1", "--steps=2", f"--out={out}"]
+    done = launch("scene", *weights, *given)
+    assert done.returncode == 0, done.stderr
+    [row] = rows_of(out)
+    assert "nsfw_last" not in row and 0 <= float(row["p_1_last"]) <= 1
+    assert "NSFW" not in done.stdout and "P(bar)" in done.stdout
 
 
 def test_init_image_starts_from_its_code(weights, tmp_path):

@@ -160,7 +160,7 @@ def _bar(keeping: Keeping, name: str, total: int, begun: int) -> tqdm:
     if not sys.stderr.isatty():
         how |= {"file": _Lines(), "delay": _LINE_SECONDS, "mininterval": _LINE_SECONDS}
         how |= {"bar_format": "{desc}{n_fmt} of {total_fmt} steps in {elapsed}{postfix}"}
-    return tqdm(total=total, initial=begun, desc=name or None, **how)
+    return tqdm(total=total, initial=begun, desc=f"{name}: " if name else None, **how)
 
 
 # --- alone or with others -------------------------------------------------------------------------
