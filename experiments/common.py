@@ -1,7 +1,7 @@
 """What the launchers share: flags -> models -> one library call -> report."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +16,6 @@ from jaxsynth.images import conversion
 from jaxsynth.maximize import Run, Settings, carry_out, config_of, encode, plan
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import SENSITIVE, load, load_encoder
-from jaxsynth.models.weights import read_info
 from jaxsynth.optimizers import PRIOR, make_optimizer
 from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
 from jaxsynth.report.pages import DrawSheet, Pages, report
@@ -85,7 +84,8 @@ def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
     settings = make_settings(flags, generator)
     encoder = None
     if flags.init_image or make_optimizer(settings.optimizer, settings.recipe).asks == PRIOR:
-        encoder = load_encoder(generator, encoder_name(flags, generator), flags.precision)
+        name = encoder_name(flags, generator, classifiers)
+        encoder = load_encoder(generator, name, flags.precision)
     models = Models(generator, classifiers, settings, encoder, devices)
     if flags.earlier:
         flags.earlier.check_models(models.named(), flags.folder)
@@ -132,12 +132,14 @@ def load_for(flag: str, asked: str, kind: type[_M], precision: str = "float32") 
     return model
 
 
-def encoder_name(flags: RunFlags, generator: Generator) -> str:
+def encoder_name(
+    flags: RunFlags, generator: Generator, classifiers: Mapping[str, Classifier]
+) -> str:
     """Return --encoder; else --places, if it bears the encoder's name; "" for the generator's."""
     own = getattr(generator.encoder, "network", "")
-    if flags.encoder or not own or flags.places == NONE:
+    if flags.encoder or not own or PLACES not in classifiers:
         return flags.encoder or ""
-    return flags.places if read_info(flags.places).network == own else ""
+    return flags.places if classifiers[PLACES].info.network == own else ""
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def _by_role(flags: Flags, models: Models, roles: set[str]) -> dict[str, Any]:
         found[LPIPS] = load(flags.lpips)
     encoder = models.encoder
     if encoder is None and ENCODER in roles:
-        name = encoder_name(flags, models.generator)
+        name = encoder_name(flags, models.generator, models.classifiers)
         encoder = load_encoder(models.generator, name, flags.precision)
     return found if encoder is None else found | {ENCODER: encoder}
 

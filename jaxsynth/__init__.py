@@ -11,6 +11,7 @@ from jaxsynth.gradient_free import cma_es, ga, sphere_cma
 from jaxsynth.maximize import maximize, sweep
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.models.network import CodeStats, Network, NetworkInfo
+from jaxsynth.models.onnx import load_onnx
 from jaxsynth.models.registry import load, register
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.objectives import (
@@ -54,6 +55,7 @@ __all__ = [
     "lbfgs",
     "load",
     "load_network",
+    "load_onnx",
     "maximize",
     "parse",
     "read_results",

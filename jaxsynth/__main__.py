@@ -121,6 +121,8 @@ def _answer(question: str, *names: str) -> str:
     model = registry.load(names[0])
     if question == "blobs":
         shapes = {blob: " x ".join(map(str, shape)) for blob, shape in model.shapes.items()}
+        if getattr(model, "logits", None):
+            shapes[model.logits] += "  logits"
         return format_table([{"blob": blob, "shape": shape} for blob, shape in shapes.items()])
     if not isinstance(model, Classifier):
         raise ValueError(f"{names[0]} is a generator: only classifiers have labels")

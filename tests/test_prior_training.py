@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from test_training import CLASSES, data  # noqa: F401
 
-from jaxsynth.models.efficientnet import EfficientNetConfig, Stage, depthwise_conv
+from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.packages import convert_efficientnet
@@ -69,22 +69,6 @@ def _same_conv(x, kernel, stride, groups=1):
         x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("size, kernel, stride", [(8, 3, 1), (7, 5, 1), (8, 3, 2), (9, 5, 2)])
-def test_depthwise_conv_and_its_gradients_are_those_of_lax(size, kernel, stride):
-    x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
-    weights = jax.random.normal(jax.random.key(1), (kernel, kernel, 3))
-
-    def ours(x, weights):
-        return jnp.sum(jnp.sin(depthwise_conv(x, weights, stride)))
-
-    def theirs(x, weights):
-        return jnp.sum(jnp.sin(_same_conv(x, weights[:, :, None], stride, 3)))
-
-    made, expected = (jax.value_and_grad(f, (0, 1))(x, weights) for f in (ours, theirs))
-    for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_a_state_dict_computes_what_its_layers_do():

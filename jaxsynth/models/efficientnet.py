@@ -6,15 +6,14 @@ batch norm is folded into the convolutions. The input is the engine's (BGR, mean
 network itself sees (RGB - 127) / 128.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxsynth.models.depthwise import depthwise_conv, same_padding
 from jaxsynth.models.layers import (
     at_least_float32,
     classifier_outputs,
@@ -104,7 +103,8 @@ class _Depthwise(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1])
         kernel = self.param("kernel", nn.initializers.normal(1 / self.kernel), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:])
-        return depthwise_conv(x, kernel, self.stride) + bias
+        pads = tuple(same_padding(n, self.kernel, self.stride) for n in x.shape[-3:-1])
+        return depthwise_conv(x, kernel, (self.stride, self.stride), pads) + bias
 
 
 def _same_conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
@@ -132,87 +132,3 @@ def _relu6_forward(x):
 
 
 relu6.defvjp(_relu6_forward, lambda y, dy: (jnp.where((y > 0) & (y < 6), dy, 0),))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """Filters each channel by itself: (..., H, W, C), (k, k, C) -> (..., H', W', C).
-
-    Padding is TensorFlow's SAME. Written as a sum of shifted products: XLA's grouped convolution
-    takes 6 to 22 times as long on CPU.
-    """
-    k = kernel.shape[0]
-    pads = [same_padding(n, k, stride) for n in x.shape[-3:-1]]
-    size = [-(-n // stride) for n in x.shape[-3:-1]]
-    padded = _pad_image(x, pads)
-    taps = [(i, j) for i in range(k) for j in range(k)]
-    return sum(_strided_window(padded, i, j, size, stride) * kernel[i, j] for i, j in taps)
-
-
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding of one axis: (before, after)."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
-def _depthwise_forward(x, kernel, stride):
-    return depthwise_conv(x, kernel, stride), (x, kernel)
-
-
-def _depthwise_backward(stride, saved, dy):
-    x, kernel = saved
-    return _depthwise_input_gradient(x.shape, kernel, stride, dy), _depthwise_kernel_gradient(
-        x, kernel.shape[0], stride, dy
-    )
-
-
-depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def _depthwise_input_gradient(shape, kernel, stride, dy) -> jax.Array:
-    """One sum of shifted products for each phase of the stride; phases interleave to pixels."""
-    k, (height, width) = kernel.shape[0], shape[-3:-1]
-    (top, _), (left, _) = (same_padding(n, k, stride) for n in (height, width))
-    high, wide = -(-height // stride), -(-width // stride)
-    padded = _pad_image(dy, [(k, k), (k, k)])
-
-    def phase(p, q):
-        taps = [
-            (i, j)
-            for i in range(k)
-            for j in range(k)
-            if (p + top - i) % stride == 0 and (q + left - j) % stride == 0
-        ]
-        starts = [(k + (p + top - i) // stride, k + (q + left - j) // stride) for i, j in taps]
-        windows = [_strided_window(padded, a, b, (high, wide), 1) for a, b in starts]
-        return sum(w * kernel[i, j] for w, (i, j) in zip(windows, taps, strict=True))
-
-    if stride == 1:
-        return phase(0, 0)
-    rows = [
-        jnp.stack([phase(p, q) for q in range(stride)], axis=-2) for p in range(stride)
-    ]  # of each (..., high, wide, stride, C)
-    pixels = jnp.stack(rows, axis=-4).reshape(*shape[:-3], high * stride, wide * stride, shape[-1])
-    return pixels[..., :height, :width, :]
-
-
-def _depthwise_kernel_gradient(x, k, stride, dy) -> jax.Array:
-    padded = _pad_image(x, [same_padding(n, k, stride) for n in x.shape[-3:-1]])
-    size, channels = dy.shape[-3:-1], dy.shape[-1]
-    ones = jnp.ones(dy.size // channels, dy.dtype)
-
-    def tap(i, j):
-        return ones @ (_strided_window(padded, i, j, size, stride) * dy).reshape(-1, channels)
-
-    return jnp.stack([jnp.stack([tap(i, j) for j in range(k)]) for i in range(k)])
-
-
-def _pad_image(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """Zeros around (..., H, W, C), made once however many windows look at them."""
-    return kept(jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*pads, (0, 0)]))
-
-
-def _strided_window(x: jax.Array, top: int, left: int, size, stride: int) -> jax.Array:
-    rows = slice(top, top + stride * (size[0] - 1) + 1, stride)
-    columns = slice(left, left + stride * (size[1] - 1) + 1, stride)
-    return x[..., rows, columns, :]

@@ -27,6 +27,7 @@ from jaxsynth.models.network import (
     logits_blob,
     prepare_params,
 )
+from jaxsynth.models.onnx import is_onnx, load_named
 from jaxsynth.models.pixels import fourier, maco
 from jaxsynth.models.weights import file_record, load_network, read_info
 
@@ -63,7 +64,8 @@ def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
 
     Args:
       name: The name of a registered, shipped or ported model, a weights file (has a folder or ends
-        with .safetensors), or NAME=either, which calls the model NAME.
+        with .safetensors), an ONNX file (perhaps with options: model.onnx,labels=labels.txt), or
+        NAME=one of these, which calls the model NAME.
       dtype: Of the parameters of a weights file: float32, float64 (needs JAX's x64 mode) or
         bfloat16.
 
@@ -74,6 +76,8 @@ def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
     named = None if Path(text).exists() else _NAMED.fullmatch(text)
     if named:
         return load(named[2], dtype).named(named[1])
+    if text not in _made and is_onnx(text):
+        return load_named(text, dtype)
     if text not in _made:
         return to_model(load_network(text, dtype), record=file_record(text))
     model = _made[text]()

@@ -57,13 +57,7 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
       ValueError: For an unknown name, a missing or corrupt file, a hash other than the manifest's,
         or parameters that do not fit the description.
     """
-    dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64, jnp.bfloat16):
-        raise ValueError(
-            f"dtype {dtype.name} is not supported: choose float32, float64 or bfloat16"
-        )
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise ValueError("dtype float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
+    dtype = check_dtype(dtype)
     path, wide = resolve(str(name_or_path)), np.promote_types(dtype, np.float32)
     info, arrays = _read(path)
     try:
@@ -73,6 +67,22 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
     except (ValueError, TypeError) as error:  # TypeError: shapes that contradict each other
         raise ValueError(f"{path}: {error}") from error
     return network._replace(params={p: jnp.asarray(a, dtype) for p, a in network.params.items()})
+
+
+def check_dtype(dtype: np.dtype | type | str) -> np.dtype:
+    """Return the type of parameters.
+
+    Raises:
+      ValueError: If it is not float32, float64 (in JAX's x64 mode) or bfloat16.
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64, jnp.bfloat16):
+        raise ValueError(
+            f"dtype {dtype.name} is not supported: choose float32, float64 or bfloat16"
+        )
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError("dtype float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
+    return dtype
 
 
 def read_info(name_or_path: str | Path) -> NetworkInfo:

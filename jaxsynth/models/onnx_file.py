@@ -1,0 +1,301 @@
+"""ONNX files: the graph, its arrays and what the file says of itself, as plain Python and numpy.
+
+Source: onnx.proto3 of github.com/onnx/onnx. A file is untrusted: sizes are checked against the data
+before an array is made, and external data must lie beside the file.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from google.protobuf.message import Message
+
+from jaxsynth.disk import check_regular
+from jaxsynth.porting.proto import Field, message_classes, parse_file
+
+WHAT = "an ONNX file"
+_MESSAGES = message_classes(
+    "jaxsynth_onnx",
+    {
+        "Entry": [Field("key", 1, "bytes"), Field("value", 2, "bytes")],
+        "Tensor": [
+            Field("dims", 1, "int64", True),
+            Field("data_type", 2, "int64"),
+            Field("float_data", 4, "float", True),
+            Field("int32_data", 5, "int64", True),
+            Field("int64_data", 7, "int64", True),
+            Field("name", 8, "bytes"),
+            Field("raw_data", 9, "bytes"),
+            Field("double_data", 10, "double", True),
+            Field("uint64_data", 11, "int64", True),
+            Field("external_data", 13, "Entry", True),
+            Field("data_location", 14, "int64"),
+        ],
+        "Attribute": [
+            Field("name", 1, "bytes"),
+            Field("f", 2, "float"),
+            Field("i", 3, "int64"),
+            Field("s", 4, "bytes"),
+            Field("t", 5, "Tensor"),
+            Field("g", 6, "bytes"),
+            Field("floats", 7, "float", True),
+            Field("ints", 8, "int64", True),
+            Field("strings", 9, "bytes", True),
+            Field("type", 20, "int64"),
+            Field("ref_attr_name", 21, "bytes"),
+        ],
+        "Node": [
+            Field("input", 1, "bytes", True),
+            Field("output", 2, "bytes", True),
+            Field("name", 3, "bytes"),
+            Field("op_type", 4, "bytes"),
+            Field("attribute", 5, "Attribute", True),
+            Field("domain", 7, "bytes"),
+        ],
+        "Dim": [Field("dim_value", 1, "int64"), Field("dim_param", 2, "bytes")],
+        "Shape": [Field("dim", 1, "Dim", True)],
+        "TensorType": [Field("elem_type", 1, "int64"), Field("shape", 2, "Shape")],
+        "Type": [Field("tensor_type", 1, "TensorType")],
+        "Value": [Field("name", 1, "bytes"), Field("type", 2, "Type")],
+        "Graph": [
+            Field("node", 1, "Node", True),
+            Field("initializer", 5, "Tensor", True),
+            Field("input", 11, "Value", True),
+            Field("output", 12, "Value", True),
+            Field("sparse_initializer", 15, "bytes", True),
+        ],
+        "Opset": [Field("domain", 1, "bytes"), Field("version", 2, "int64")],
+        "Function": [
+            Field("name", 1, "bytes"),
+            Field("input", 4, "bytes", True),
+            Field("output", 5, "bytes", True),
+            Field("node", 7, "Node", True),
+            Field("domain", 10, "bytes"),
+        ],
+        "Model": [
+            Field("producer_name", 2, "bytes"),
+            Field("graph", 7, "Graph"),
+            Field("opset_import", 8, "Opset", True),
+            Field("metadata_props", 14, "Entry", True),
+            Field("functions", 25, "Function", True),
+        ],
+    },
+)
+_TYPES = {  # TensorProto.DataType
+    1: np.float32,
+    2: np.uint8,
+    3: np.int8,
+    4: np.uint16,
+    5: np.int16,
+    6: np.int32,
+    7: np.int64,
+    9: np.bool_,
+    10: np.float16,
+    11: np.float64,
+    12: np.uint32,
+    13: np.uint64,
+    16: ml_dtypes.bfloat16,
+}
+_STRING, _EXTERNAL = 8, 1
+_FIELDS = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data"}
+_FIELDS |= {13: "uint64_data"}
+_MOST_DIMS = 16
+_LARGEST = 2**36  # bytes of an array
+
+
+class Subgraph:
+    """The value of an attribute that is a graph, as control flow has them; it is not read."""
+
+
+class Node(NamedTuple):
+    """One operator of a graph; names of absent inputs and outputs are empty."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    name: str = ""
+    domain: str = ""
+
+
+class Input(NamedTuple):
+    """An input of a graph: its data type, and sizes, text or None where they are open."""
+
+    dtype: np.dtype | None
+    shape: tuple[int | str | None, ...] | None
+
+
+class OnnxFile(NamedTuple):
+    """The content of an ONNX file.
+
+    Attributes:
+      path: The file.
+      opset: Version of the standard operators.
+      nodes: As stored, functions inlined.
+      arrays: Initialisers by name, in the file's data types.
+      inputs: The graph's inputs without initialisers.
+      outputs: Names of its outputs.
+      metadata: `metadata_props`, and `producer`.
+    """
+
+    path: Path
+    opset: int
+    nodes: list[Node]
+    arrays: dict[str, np.ndarray]
+    inputs: dict[str, Input]
+    outputs: list[str]
+    metadata: dict[str, str]
+
+
+def read_onnx(path: str | Path) -> OnnxFile:
+    """Read an ONNX file and the external data that it names.
+
+    Raises:
+      ValueError: One line, if it is not such a file, is damaged, or claims more data than it has.
+    """
+    path = Path(path)
+    model = parse_file(path, _MESSAGES["Model"], WHAT)
+    graph = model.graph
+    if not graph.node:
+        raise ValueError(f"{path} is not an ONNX file with a graph")
+    if graph.sparse_initializer:
+        raise ValueError(f"{path} has sparse weights, which are not read: save them dense")
+    functions = {(_text(f.domain), _text(f.name)): f for f in model.functions}
+    nodes = [n for one in graph.node for n in _inlined(_node(one, path), functions, path)]
+    arrays = {_text(t.name): _array(t, path) for t in graph.initializer}
+    inputs = {_text(v.name): _input(v) for v in graph.input if _text(v.name) not in arrays}
+    metadata = {_text(e.key): _text(e.value) for e in model.metadata_props}
+    opsets = {_text(o.domain): o.version for o in model.opset_import}
+    return OnnxFile(
+        path,
+        opsets.get("", opsets.get("ai.onnx", 1)),
+        nodes,
+        arrays,
+        inputs,
+        [_text(v.name) for v in graph.output],
+        {"producer": _text(model.producer_name)} | metadata,
+    )
+
+
+def _node(message: Message, path: Path) -> Node:
+    return Node(
+        _text(message.op_type),
+        tuple(map(_text, message.input)),
+        tuple(map(_text, message.output)),
+        {_text(a.name): _attribute(a, path) for a in message.attribute},
+        _text(message.name),
+        "" if message.domain == b"ai.onnx" else _text(message.domain),
+    )
+
+
+def _attribute(a: Message, path: Path) -> Any:
+    if a.ref_attr_name:
+        raise ValueError(
+            f"{path}: a function takes attribute {_text(a.ref_attr_name)!r}: inline it"
+        )
+    if a.HasField("t"):
+        return _array(a.t, path)
+    if a.HasField("g") or a.type in (5, 10):
+        return Subgraph()
+    for field, make in (("s", _text), ("f", float), ("i", int)):
+        if a.HasField(field):
+            return make(getattr(a, field))
+    if a.strings:
+        return tuple(map(_text, a.strings))
+    return tuple(a.floats) or tuple(a.ints)
+
+
+def _inlined(node: Node, functions: dict, path: Path, depth: int = 0) -> Iterator[Node]:
+    """Yield a node, or the nodes of the function that it calls, under names of their own."""
+    function = functions.get((node.domain, node.op))
+    if function is None:
+        yield node
+        return
+    if depth > 8 or node.attributes:
+        raise ValueError(f"{path}: function {node.op} is too deep or takes attributes: inline it")
+    names = dict(zip(map(_text, function.input), node.inputs, strict=False))
+    names |= dict(zip(map(_text, function.output), node.outputs, strict=False))
+    prefix = f"{node.name or node.outputs[0]}/"
+
+    def outer(inner: Iterable[str]) -> tuple[str, ...]:
+        return tuple(names.get(n, f"{prefix}{n}") if n else "" for n in inner)
+
+    for message in function.node:
+        one = _node(message, path)
+        renamed = one._replace(inputs=outer(one.inputs), outputs=outer(one.outputs))
+        yield from _inlined(renamed._replace(name=prefix + one.name), functions, path, depth + 1)
+
+
+def _input(value: Message) -> Input:
+    kind = value.type.tensor_type
+    dtype = _TYPES.get(kind.elem_type)
+    if not kind.HasField("shape"):
+        return Input(np.dtype(dtype) if dtype else None, None)
+    dims = [d.dim_value if d.HasField("dim_value") else _text(d.dim_param) for d in kind.shape.dim]
+    return Input(np.dtype(dtype) if dtype else None, tuple(d or None for d in dims))
+
+
+def _array(tensor: Message, path: Path) -> np.ndarray:
+    where = f"{path}: {_text(tensor.name) or 'a constant'}"
+    shape = tuple(tensor.dims)
+    dtype = _TYPES.get(tensor.data_type)
+    if tensor.data_type == _STRING:
+        return np.zeros(0, "U1")  # no operator on images reads text
+    if dtype is None:
+        raise ValueError(
+            f"{where} has data type {tensor.data_type}, expected one of float32, "
+            "float16, bfloat16, double, bool or integers of 8 bits and more"
+        )
+    size = math.prod(shape)
+    bytes_needed = size * np.dtype(dtype).itemsize
+    if len(shape) > _MOST_DIMS or any(d < 0 for d in shape) or bytes_needed > _LARGEST:
+        raise ValueError(f"{where} has shape {shape}, which no array can have")
+    if tensor.data_location == _EXTERNAL:
+        raw = _external(tensor, path, where, bytes_needed)
+    elif tensor.raw_data or not size:
+        raw = tensor.raw_data
+    else:
+        return _typed(tensor, np.dtype(dtype), where, shape)
+    if len(raw) != bytes_needed:
+        raise ValueError(f"{where} has shape {shape} but {len(raw)} bytes, expected {bytes_needed}")
+    return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
+
+
+def _typed(tensor: Message, dtype: np.dtype, where: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Make the array of numbers that are stored one by one."""
+    values = np.asarray(getattr(tensor, _FIELDS.get(tensor.data_type, "int32_data")))
+    if values.size != math.prod(shape):
+        raise ValueError(f"{where} has shape {shape} but {values.size} values")
+    if tensor.data_type in (10, 16):  # their bits, as integers
+        return values.astype(np.uint16).view(dtype).reshape(shape)
+    return values.astype(dtype).reshape(shape)
+
+
+def _external(tensor: Message, path: Path, where: str, size: int) -> bytes:
+    entries = {_text(e.key): _text(e.value) for e in tensor.external_data}
+    name = entries.get("location", "")
+    file = path.parent / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{where} is in {name!r}, expected a file beside {path.name}")
+    check_regular(file, str(file), f"the data of {path.name}")
+    try:
+        offset, length = int(entries.get("offset") or 0), int(entries.get("length") or size)
+        have = file.stat().st_size
+        if offset < 0 or length != size or offset + length > have:
+            raise ValueError(
+                f"{where} needs {size} bytes from {offset} on, {file} has {have}: copy it again"
+            )
+        with open(file, "rb") as data:
+            data.seek(offset)
+            return data.read(length)
+    except OSError as error:
+        raise ValueError(
+            f"{where}: cannot read {file}: {error.strerror}; keep it beside {path.name}"
+        ) from None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")

@@ -1,0 +1,181 @@
+"""ONNX operators on images: convolutions, pooling, normalisation. All compute in NHWC.
+
+Sources: the operators' pages at onnx.ai/onnx/operators, and onnxruntime where they are silent
+(windows that overhang in ceil mode). Convolutions go the way of the package's own networks.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsynth.models.cpu_convolution import cpu_conv, network_conv
+from jaxsynth.models.depthwise import depthwise_conv
+from jaxsynth.models.derived import derive_nothing, derive_now
+from jaxsynth.models.onnx_call import Call, operator, positive
+from jaxsynth.models.onnx_layout import Laid, Value, ordered
+from jaxsynth.models.onnx_pool import as_images, given_pads, halves, images, pads_of, steps_of
+
+_MOST_GROUPS = 64  # convolutions side by side; more take longer to compile than they save
+
+
+# --- convolutions ---------------------------------------------------------------------------------
+
+
+@operator("Conv", image=True)
+def _conv(c: Call) -> Value:
+    x, (features, inner, *sides) = images(c), c.shape(1)
+    rank, groups = len(sides), c.attr("group", 1)
+    if x.ndim != rank + 2 or x.shape[-1] != inner * groups or features % groups:
+        raise ValueError(f"weights of shape {c.shape(1)} for images of shape {c.shape()}")
+    strides, dilations = steps_of(c, "strides", rank), steps_of(c, "dilations", rank)
+    pads = pads_of(c, x.shape[1:-1], sides, strides, dilations)
+    kernel = _kernel(c, (*range(2, rank + 2), 1, 0))
+    y = _convolve(x, kernel, (strides, pads, dilations), groups, c.derive)
+    return as_images(y + c.array(2) if c.has(2) else y)
+
+
+def _kernel(c: Call, perm: Sequence[int]) -> jax.Array:
+    """The weights with channels last, once for many steps where they are parameters."""
+    derive = c.derive if c.node.inputs[1] in c.fixed else derive_nothing
+    return derive_now(derive, "kernel", lambda: jnp.transpose(c.array(1), perm))
+
+
+def _convolve(x, kernel, steps, groups: int, derive) -> jax.Array:
+    """Convolve (N, ..., C) with (..., C / groups, F)."""
+    (strides, pads, dilations), rank = steps, x.ndim - 2
+    letters = "DHW"[-rank:]
+    layout = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    if network_conv() is not None and rank == 2 and min(map(min, pads)) >= 0:
+        if groups == x.shape[-1] == kernel.shape[-1] > 1 and set(dilations) == {1}:
+            return depthwise_conv(x, kernel[:, :, 0], strides, tuple(pads))
+        if groups <= _MOST_GROUPS:
+            kwargs = {"rhs_dilation": dilations, "dimension_numbers": layout}
+            return cpu_conv(x, kernel, strides, pads, derive, feature_group_count=groups, **kwargs)
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, (1,) * rank, dilations, layout, groups
+    )
+
+
+@operator("ConvTranspose", image=True)
+def _conv_transpose(c: Call) -> Value:
+    """The gradient of a convolution: one of the input with zeros between its pixels."""
+    x, (channels, _, *sides) = images(c), c.shape(1)
+    rank, groups = len(sides), c.attr("group", 1)
+    if x.ndim != rank + 2 or x.shape[-1] != channels or channels % groups:
+        raise ValueError(f"weights of shape {c.shape(1)} for images of shape {c.shape()}")
+    strides, dilations = steps_of(c, "strides", rank), steps_of(c, "dilations", rank)
+    extra = c.attr("output_padding") or (0,) * rank
+    reach = [(k - 1) * d + 1 for k, d in zip(sides, dilations, strict=True)]
+    full = [
+        (n - 1) * s + e + k for n, s, e, k in zip(x.shape[1:-1], strides, extra, reach, strict=True)
+    ]
+    wanted, auto = c.attr("output_shape"), c.attr("auto_pad", "NOTSET")
+    if wanted or auto.startswith("SAME"):
+        wanted = wanted or [n * s for n, s in zip(x.shape[1:-1], strides, strict=True)]
+        auto = auto if auto == "SAME_UPPER" else "SAME_LOWER"  # as the specification has it
+        pads = [halves(f - w, auto) for f, w in zip(full, wanted[-rank:], strict=True)]
+    else:
+        pads = given_pads(c, rank)
+    kernel = derive_now(
+        c.derive if c.node.inputs[1] in c.fixed else derive_nothing,
+        "kernel",
+        lambda: _turned(c.array(1), groups),
+    )
+    around = [(k - 1 - a, k - 1 - b + e) for k, (a, b), e in zip(reach, pads, extra, strict=True)]
+    letters = "DHW"[-rank:]
+    layout = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    y = lax.conv_general_dilated(x, kernel, (1,) * rank, around, strides, dilations, layout, groups)
+    return as_images(y + c.array(2) if c.has(2) else y)
+
+
+def _turned(w: jax.Array, groups: int) -> jax.Array:
+    """(C, F / groups, ...) -> (..., C / groups, F), reversed."""
+    channels, features, *sides = w.shape
+    w = jnp.flip(w, range(2, w.ndim)).reshape(groups, channels // groups, features, *sides)
+    w = jnp.moveaxis(w, (0, 1, 2), (-2, -3, -1))  # (..., C / groups, groups, F / groups)
+    return w.reshape(*sides, channels // groups, groups * features)
+
+
+# --- normalisation --------------------------------------------------------------------------------
+
+
+@operator("BatchNormalization", image=True)
+def _batch_norm(c: Call) -> Value:
+    if c.attr("training_mode", 0):
+        raise ValueError("training_mode is on: export the network in evaluation mode")
+    scale, bias, mean, variance = (c.array(i) for i in range(1, 5))
+    gain = scale * lax.rsqrt(jnp.asarray(variance + c.attr("epsilon", 1e-5)))
+    return as_images(images(c) * gain + (bias - mean * gain))
+
+
+@operator("InstanceNormalization", image=True)
+def _instance_norm(c: Call) -> Value:
+    x = images(c)
+    y = _normalised(x, tuple(range(1, x.ndim - 1)), c.attr("epsilon", 1e-5))
+    return as_images(y * c.array(1) + c.array(2))
+
+
+@operator("GroupNormalization", image=True)
+def _group_norm(c: Call) -> Value:
+    """With a scale of each channel; before opset 21 of each group."""
+    x, groups = images(c), c.required("num_groups")
+    parts = x.reshape(*x.shape[:-1], groups, -1)
+    axes = (*range(1, x.ndim - 1), x.ndim)
+    y = _normalised(parts, axes, c.attr("epsilon", 1e-5)).reshape(x.shape)
+    scale, bias = (c.array(i) for i in (1, 2))
+    if c.opset < 21:
+        scale, bias = (jnp.repeat(a, x.shape[-1] // groups) for a in (scale, bias))
+    return as_images(y * scale + bias)
+
+
+@operator("LayerNormalization", "RMSNormalization")
+def _layer_norm(c: Call) -> Value:
+    if len(c.node.outputs) > 1:
+        raise ValueError("its further outputs, mean and deviation, are not computed")
+    x, rank = c.value(0), len(c.shape())
+    order = x.order if isinstance(x, Laid) else tuple(range(rank))
+    axes = [order[a] for a in range(positive(c.attr("axis", -1), rank), rank)]
+    epsilon, centred = c.attr("epsilon", 1e-5), c.node.op == "LayerNormalization"
+    y = _normalised(jnp.asarray(ordered(x, order)), tuple(axes), epsilon, centred)
+
+    def spread(index: int) -> jax.Array:
+        shape = (1,) * (rank - len(c.shape(index))) + c.shape(index)
+        return ordered(c.result(c.array(index).reshape(shape)), order)
+
+    y = y * spread(1)
+    return Laid(y + spread(2) if c.has(2) else y, order)
+
+
+@operator("MeanVarianceNormalization")
+def _mean_variance_norm(c: Call) -> Value:
+    axes = tuple(c.attr("axes") or (0, 2, 3))
+    return c.result(_normalised(c.array(0), axes, 1e-9))
+
+
+@operator("LpNormalization")
+def _lp_norm(c: Call) -> Value:
+    x, axis = c.array(0), c.attr("axis", -1)
+    if c.attr("p", 2) == 1:
+        return c.result(x / abs(x).sum(axis, keepdims=True))
+    return c.result(x / jnp.sqrt((x * x).sum(axis, keepdims=True)))
+
+
+def _normalised(x, axes: tuple[int, ...], epsilon: float, centred: bool = True) -> jax.Array:
+    mean = partial(jnp.mean, axis=axes, keepdims=True)
+    x = x - mean(x) if centred else x
+    return x * lax.rsqrt(mean(x * x) + epsilon)
+
+
+@operator("LRN", image=True)
+def _local_response_norm(c: Call) -> Value:
+    """Over neighbouring channels: x / (bias + alpha / size * sum of squares)^beta."""
+    x, size = images(c), c.required("size")
+    before, after = (size - 1) // 2, size // 2
+    squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
+    channels = x.shape[-1]
+    total = sum(lax.slice_in_dim(squares, i, i + channels, axis=-1) for i in range(size))
+    base = c.attr("bias", 1.0) + c.attr("alpha", 1e-4) / size * total
+    return as_images(x * base ** -c.attr("beta", 0.75))

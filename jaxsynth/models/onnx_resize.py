@@ -1,0 +1,134 @@
+"""ONNX `Resize` and `Upsample`: one small matrix an axis, made by numpy.
+
+Sources: onnx.ai/onnx/operators/onnx__Resize.html and onnx's reference implementation; Keys 1981 for
+the cubic kernel.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.models.onnx_call import Call, check_size, operator, positive
+from jaxsynth.models.onnx_layout import Laid, Value, laid
+
+_ROUNDING: dict[str, Callable] = {
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+@operator("Upsample", image=True)
+def _upsample(c: Call) -> Value:
+    scales = c.static(1, c.attr("scales")).ravel()
+    mode = c.attr("mode", "nearest")
+    for axis, scale in enumerate(scales):
+        if scale != 1:
+            side = c.shape()[axis]
+            at = _places(side, int(side * scale), float(scale), "asymmetric")
+            c.values[0] = _along(c.values[0], axis, _weights(c, at, side, mode, "floor", scale))
+    return c.values[0]
+
+
+@operator("Resize", image=True)
+def _resize(c: Call) -> Value:
+    old, scales, sizes = _wanted(c)
+    rule = c.attr("coordinate_transformation_mode", "asymmetric" if c.opset < 11 else "half_pixel")
+    how = "floor" if c.opset < 11 else c.attr("nearest_mode", "round_prefer_floor")
+    x, mode = c.value(0), c.attr("mode", "nearest")
+    for axis, (side, scale, size) in enumerate(zip(old, scales, sizes, strict=True)):
+        if size == side and scale == 1:
+            continue
+        at = _places(side, size, scale, rule)
+        x = _along(x, axis, _weights(c, at, side, mode, how, scale))
+    return x if isinstance(x, Laid) else laid(jnp.asarray(x))
+
+
+def _wanted(c: Call) -> tuple[tuple[int, ...], list[float], list[int]]:
+    """Sides before, scales and sides after, of every axis."""
+    old = c.shape()
+    axes = [positive(a, len(old)) for a in c.attr("axes") or range(len(old))]
+    scales, sizes = [1.0] * len(old), list(old)
+    given = c.static(1 if c.opset < 11 else 2, np.zeros(0)).ravel()
+    if given.size:
+        for axis, scale in zip(axes, map(float, given), strict=True):
+            scales[axis], sizes[axis] = scale, math.floor(old[axis] * scale)
+    else:
+        wanted = [int(n) for n in c.static(3).ravel()]
+        if (policy := c.attr("keep_aspect_ratio_policy", "stretch")) != "stretch":
+            pick = min if policy == "not_larger" else max
+            scale = pick(n / old[a] for a, n in zip(axes, wanted, strict=True))
+            wanted = [math.floor(old[a] * scale + 0.5) for a in axes]
+        for axis, size in zip(axes, wanted, strict=True):
+            sizes[axis], scales[axis] = size, size / old[axis]
+            if c.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+                scales[axis] = scale
+    if min(scales) <= 0:
+        raise ValueError(f"its scales are {scales}")
+    return old, scales, list(check_size(sizes))
+
+
+def _places(side: int, size: int, scale: float, rule: str) -> np.ndarray:
+    """Where in the input each output pixel lies, (size,)."""
+    x = np.arange(size, dtype=np.float64)
+    if rule == "half_pixel" or (rule == "pytorch_half_pixel" and size > 1):
+        return (x + 0.5) / scale - 0.5
+    if rule == "pytorch_half_pixel":
+        return np.zeros(size)
+    if rule == "asymmetric":
+        return x / scale
+    if rule == "align_corners":
+        return x * (side - 1) / (size - 1) if size > 1 else x
+    if rule == "tf_half_pixel_for_nn":
+        return (x + 0.5) / scale
+    if rule == "half_pixel_symmetric":
+        centre = side / 2 * (1 - size / (side * scale))
+        return centre + (x + 0.5) / scale - 0.5
+    raise ValueError(f"coordinate_transformation_mode {rule!r} is not computed")
+
+
+def _weights(c: Call, at: np.ndarray, side: int, mode: str, how: str, scale: float) -> np.ndarray:
+    """What each output pixel takes of each input pixel: indices (size,), or (size, side)."""
+    if mode == "nearest":
+        if how not in _ROUNDING:
+            raise ValueError(f"nearest_mode {how!r} is unknown")
+        return np.clip(_ROUNDING[how](at), 0, side - 1).astype(np.int32)
+    if mode not in ("linear", "bilinear", "cubic", "bicubic"):
+        raise ValueError(f"mode {mode!r} is unknown")
+    cubic = "cubic" in mode
+    wide = max(1.0, 1 / scale) if c.attr("antialias", 0) else 1.0
+    reach = math.ceil((2 if cubic else 1) * wide)
+    first = np.floor(at).astype(int) - reach + 1
+    taps = first[:, None] + np.arange(2 * reach)
+    distance = (at[:, None] - taps) / wide
+    a = c.attr("cubic_coeff_a", -0.75)
+    weights = _keys(distance, a) if cubic else np.maximum(0, 1 - abs(distance))
+    if c.attr("exclude_outside", 0):
+        weights = np.where((taps >= 0) & (taps < side), weights, 0)
+    weights = weights / weights.sum(1, keepdims=True)
+    matrix = np.zeros((len(at), side))
+    rows = np.arange(len(at))[:, None]
+    np.add.at(matrix, (np.broadcast_to(rows, taps.shape), np.clip(taps, 0, side - 1)), weights)
+    return matrix
+
+
+def _keys(x: np.ndarray, a: float) -> np.ndarray:
+    """The cubic convolution kernel."""
+    x = abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def _along(value: Any, axis: int, weights: np.ndarray) -> Laid:
+    """Apply the weights of one axis of the graph's tensor."""
+    value = value if isinstance(value, Laid) else laid(jnp.asarray(value))
+    place, x = value.order[axis], value.array
+    if weights.ndim == 1:
+        return value._replace(array=jnp.take(x, weights, axis=place))
+    moved = jnp.tensordot(weights.astype(x.dtype), x, (1, place))
+    return value._replace(array=jnp.moveaxis(moved, 0, place))

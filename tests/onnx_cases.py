@@ -1,0 +1,315 @@
+"""One node of every ONNX operator and attribute; a line each."""
+# ruff: noqa: E501
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from onnx import TensorProto, helper
+
+RNG = np.random.default_rng(0)
+F = np.float32
+
+
+class Case(NamedTuple):
+    """One node: traced inputs first, then constants, then attributes."""
+
+    op: str
+    feeds: tuple
+    arrays: tuple = ()
+    attributes: Mapping = MappingProxyType({})
+    opset: int = 17
+    outputs: int = 1
+    rtol: float = 1e-5
+
+    def __str__(self):
+        shapes = "-".join("x".join(map(str, np.shape(a))) for a in self.feeds)
+        said = ",".join(f"{k}={v}" for k, v in self.attributes.items())
+        return f"{self.op}{self.opset}:{shapes}:{said}"
+
+
+def normal(*shape, low=None):
+    x = RNG.normal(size=shape).astype(F)
+    return x if low is None else np.abs(x) + F(low)
+
+
+def ints(*values):
+    return np.array(values, np.int64)
+
+
+X4, Y4, X2 = normal(2, 4, 6, 5), normal(2, 4, 6, 5), normal(3, 6)
+UNIT = np.clip(normal(2, 4, 6, 5), -0.9, 0.9)
+
+UNARY = [
+    *(Case(op, (X4,)) for op in ("Abs", "Ceil", "Cos", "Elu", "Erf", "Exp", "Floor", "HardSigmoid",
+       "HardSwish", "LeakyRelu", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
+       "Sign", "Sin", "Softplus", "Softsign", "Tan", "Tanh", "ThresholdedRelu", "Celu", "Sinh",
+       "Cosh", "Atan", "Identity", "IsNaN", "IsInf")),
+    *(Case(op, (UNIT,)) for op in ("Acos", "Asin")),
+    *(Case(op, (normal(2, 4, 6, 5, low=0.1),)) for op in ("Log", "Sqrt")),
+    Case("Round", (F([[-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]]),)),
+    Case("Elu", (X4,), (), {"alpha": 0.7}),
+    Case("Celu", (X4,), (), {"alpha": 0.7}),
+    Case("Selu", (X4,), (), {"alpha": 1.2, "gamma": 0.9}),
+    Case("LeakyRelu", (X4,), (), {"alpha": 0.3}),
+    Case("HardSigmoid", (3 * X4,), (), {"alpha": 0.3, "beta": 0.4}),
+    Case("ThresholdedRelu", (X4,), (), {"alpha": 0.3}),
+    Case("Mish", (X4,), (), {}, 18),
+    Case("Gelu", (X4,), (), {}, 20),
+    Case("Gelu", (X4,), (), {"approximate": "tanh"}, 20),
+    Case("Dropout", (X4,), (), {}, 13, 2),
+    Case("Dropout", (X4,), (), {"ratio": 0.3}, 7),
+    Case("Clip", (X4,), (), {"min": -0.5, "max": 0.5}, 6 + 1),
+    Case("Clip", (X4,), (), {"max": 0.5}, 10),
+    Case("Clip", (X4,), (F(-0.5), F(0.5)), {}, 13),
+    Case("Clip", (X4,), (F(-0.5),), {}, 13),
+    Case("PRelu", (X4,), (normal(4, 1, 1),)),
+    Case("Cast", (X4,), (), {"to": TensorProto.INT64}),
+    Case("Cast", (X4,), (), {"to": TensorProto.BOOL}),
+    Case("Cast", (X4,), (), {"to": TensorProto.FLOAT}),
+    Case("Cast", (np.arange(12).reshape(3, 4) % 2 == 0,), (), {"to": TensorProto.FLOAT}),
+]  # fmt: skip
+BINARY = [
+    *(Case(op, (X4, Y4)) for op in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Greater", "Less",
+       "GreaterOrEqual", "LessOrEqual", "Equal")),
+    *(Case(op, (X4,), (normal(4, 1, 1),)) for op in ("Add", "Sub", "Mul", "Div", "Max")),
+    *(Case(op, (X4, normal(5))) for op in ("Add", "Mul")),
+    Case("Add", (normal(5),), (normal(2, 4, 6, 5),)),
+    Case("Mul", (X4,), (F(0.5),)),
+    Case("Pow", (X4,), (F(2.0),)),
+    Case("Pow", (X4,), (F(3.0),)),
+    Case("Pow", (normal(3, 4, low=0.1),), (F(0.5),)),
+    Case("Pow", (normal(3, 4, low=0.1),), (F(-1.3),)),
+    Case("Pow", (normal(3, 4, low=0.1), normal(3, 4))),
+    Case("Pow", (normal(3, 4, low=0.1),), (ints(2),)),
+    Case("Max", (X4, Y4, normal(2, 4, 6, 5))),
+    Case("Min", (X4,)),
+    Case("Sum", (X4, Y4, normal(5))),
+    Case("Mean", (X4, Y4, normal(5))),
+    Case("Where", (X4 > 0, X4, Y4)),
+    Case("Where", (X4 > 0,), (F(1.0), F(-1.0))),
+    *(Case(op, (X4 > 0, Y4 > 0)) for op in ("And", "Or", "Xor")),
+    Case("Not", (X4 > 0,)),
+    Case("Mod", (np.arange(-6, 6), np.full(12, 5))),
+    Case("Mod", (X4, Y4), (), {"fmod": 1}),
+    Case("Div", (np.arange(-6, 6), np.full(12, 4))),
+]  # fmt: skip
+REDUCE = [
+    *(Case(f"Reduce{op}", (normal(2, 4, 6, 5, low=0.2),), (), {"axes": (2, 3), "keepdims": keep})
+      for op in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+      for keep in (0, 1)),
+    *(Case(f"Reduce{op}", (X4,), (ints(-1, 1),), {"keepdims": 0}, 18) for op in ("Mean", "Max", "L2")),
+    Case("ReduceSum", (X4,), (ints(1),), {"keepdims": 0}),
+    Case("ReduceSum", (X4,), (ints(3),)),
+    Case("ReduceSum", (X4,), (), {"axes": (-1,)}, 11),
+    Case("ReduceSum", (X4,), (), {"keepdims": 0}),
+    Case("ReduceSum", (X4,), (), {"noop_with_empty_axes": 1}),
+    Case("ReduceMean", (X4,)),
+    *(Case(op, (X4,), (), {"axis": axis, "keepdims": keep}) for op in ("ArgMax", "ArgMin")
+      for axis, keep in ((1, 1), (-1, 0))),
+    Case("ArgMax", (F([[1, 2, 2, 0]]),), (), {"axis": 1, "select_last_index": 1}),
+    *(Case("CumSum", (X4,), (ints(2)[0],), {"exclusive": e, "reverse": r}) for e in (0, 1) for r in (0, 1)),
+    *(Case(op, (X4,), (), {"axis": axis}, opset) for op in ("Softmax", "LogSoftmax")
+      for axis, opset in ((1, 11), (2, 11), (-1, 13), (1, 13))),
+    Case("Softmax", (X4,), (), {}, 7), Case("Softmax", (X4,), (), {}, 13),
+    Case("Hardmax", (X4,), (), {"axis": 1}),
+    *(Case("TopK", (X4,), (ints(3),), {"axis": axis, "largest": largest}, 17, 2) for axis, largest in ((-1, 1), (1, 0))),
+    Case("TopK", (X4,), (), {"k": 2}, 9, 2),
+]  # fmt: skip
+MATRICES = [
+    Case("MatMul", (normal(3, 4), normal(4, 5))),
+    Case("MatMul", (normal(2, 3, 4),), (normal(4, 5),)),
+    Case("MatMul", (normal(2, 3, 4), normal(2, 4, 5))),
+    Case("MatMul", (normal(2, 2, 3, 4), normal(2, 2, 4, 5))),
+    Case("MatMul", (normal(4), normal(4, 5))),
+    Case("MatMul", (normal(3, 4), normal(4))),
+    Case("Gemm", (normal(3, 4),), (normal(4, 5), normal(5))),
+    Case("Gemm", (normal(3, 4),), (normal(5, 4), normal(5)), {"transB": 1}),
+    Case("Gemm", (normal(4, 3),), (normal(4, 5),), {"transA": 1}, 13),
+    Case("Gemm", (normal(3, 4),), (normal(5, 4), normal(3, 1)), {"transB": 1, "alpha": 0.5, "beta": 2.0}),
+    Case("Gemm", (normal(3, 4),), (normal(4, 5), normal(1)), {}, 7),
+    Case("Einsum", (normal(2, 3, 4), normal(2, 4, 5)), (), {"equation": "bij, bjk -> bik"}),
+    Case("Einsum", (normal(2, 3, 4),), (normal(4, 2, 6),), {"equation": "btc,chd->bhtd"}),
+]  # fmt: skip
+SHAPES = [
+    Case("Reshape", (X4,), (ints(0, -1),)),
+    Case("Reshape", (X4,), (ints(2, 2, 2, 6, 5),)),
+    Case("Reshape", (X4,), (ints(2, 4, 30),)),
+    Case("Reshape", (X4,), (ints(2, 24, 5),)),
+    Case("Reshape", (X4,), (ints(240),)),
+    Case("Reshape", (normal(1, 4, 1, 1),), (ints(4),)),
+    Case("Reshape", (X4,), (ints(2, 4, 6, 5),), {"allowzero": 1}),
+    *(Case("Flatten", (X4,), (), {"axis": a}) for a in (0, 1, 2, 4, -1)),
+    Case("Squeeze", (normal(2, 4, 1, 1),), (ints(2, 3),)),
+    Case("Squeeze", (normal(2, 4, 1, 1),), (), {"axes": (-1,)}, 11),
+    Case("Squeeze", (normal(1, 4, 1, 2),)),
+    Case("Unsqueeze", (X2,), (ints(0, -1),)),
+    Case("Unsqueeze", (X2,), (), {"axes": (1, 2)}, 11),
+    Case("Transpose", (X4,)),
+    Case("Transpose", (X4,), (), {"perm": (0, 2, 3, 1)}),
+    *(Case("Concat", (X4, Y4), (), {"axis": a}) for a in (0, 1, 2, -1)),
+    Case("Concat", (X4,), (normal(2, 1, 6, 5),), {"axis": 1}),
+    Case("Split", (X4,), (ints(1, 3),), {"axis": 1}, 17, 2),
+    Case("Split", (X4,), (), {"axis": 2}, 13, 3),
+    Case("Split", (X4,), (), {"axis": 1, "split": (1, 1, 2)}, 11, 3),
+    Case("Split", (X4,), (), {"axis": -1, "num_outputs": 2}, 18, 2),
+    Case("Slice", (X4,), (), {"starts": (1, 0), "ends": (3, 100), "axes": (1, 2)}, 9),
+    Case("Slice", (X4,), (ints(1), ints(4), ints(2))),
+    Case("Slice", (X4,), (ints(-2), ints(2**63 - 1), ints(-1))),
+    Case("Slice", (X4,), (ints(0, 1), ints(6, 5), ints(2, 3), ints(2, 3))),
+    Case("Slice", (X4,), (ints(-1), ints(-(2**63) + 1), ints(2), ints(-1))),
+    Case("Slice", (X4,), (ints(4), ints(0), ints(2), ints(-2))),
+    Case("Slice", (X4,), (ints(0, 0), ints(1, 2))),
+    Case("Gather", (X4,), (ints(2)[0],), {"axis": 1}),
+    Case("Gather", (X4,), (ints(-1, 0),), {"axis": 2}),
+    Case("Gather", (X2,), (np.array([[0, 1], [2, -1]]),)),
+    Case("Gather", (), (X2, ints(1, 2)), {"axis": 1}),
+    Case("GatherElements", (X2,), (np.array([[0, 1], [2, -1]]),), {"axis": 0}),
+    Case("GatherElements", (X2, np.array([[0, 1], [2, 1]])), (), {"axis": 1}),
+    Case("GatherElements", (), (X2, np.array([[0, 1], [2, 1]])), {"axis": 1}),
+    Case("GatherND", (X4,), (np.array([[0, 1], [1, -1]]),)),
+    Case("ScatterND", (X2,), (np.array([[0], [2]]), normal(2, 6))),
+    Case("ScatterND", (X2,), (np.array([[0, 1], [2, 3]]), normal(2)), {"reduction": "add"}, 18),
+    Case("Expand", (normal(1, 4, 1, 1),), (ints(2, 1, 6, 5),)),
+    Case("Expand", (normal(4, 1),), (ints(2, 4, 3),)),
+    Case("Tile", (X4,), (ints(1, 2, 1, 3),)),
+    Case("Trilu", (X4,)), Case("Trilu", (X4,), (ints(1)[0],), {"upper": 0}),
+    Case("OneHot", (np.array([0, 2, -1]),), (ints(3)[0], F([0, 1]))),
+    Case("OneHot", (np.array([0, 2, 1]),), (ints(3)[0], F([-1, 2])), {"axis": 0}),
+    Case("Pad", (X4,), (ints(0, 0, 1, 2, 0, 0, 3, 0), F(0.5)), {}),
+    Case("Pad", (X4,), (ints(0, 0, 1, 2, 0, 0, 3, 0),), {}),
+    Case("Pad", (X4,), (ints(0, 0, -1, 2, 0, 0, 1, -2),), {}),
+    Case("Pad", (X4,), (ints(0, 0, 1, 2, 0, 0, 3, 1),), {"mode": "reflect"}),
+    Case("Pad", (X4,), (ints(0, 0, 1, 2, 0, 0, 3, 1),), {"mode": "edge"}),
+    Case("Pad", (X4,), (ints(1, 2, 3, 1), F(0.0), ints(2, -1)), {"mode": "wrap"}, 19),
+    Case("Pad", (X4,), (ints(1, 2, 3, 1), F(0.0), ints(2, -1)), {}, 18),
+    Case("Pad", (X4,), (), {"pads": (0, 0, 1, 1, 0, 0, 2, 2), "value": 0.3}, 10),
+    *(Case("DepthToSpace", (normal(2, 8, 3, 5),), (), {"blocksize": 2, "mode": m}) for m in ("DCR", "CRD")),
+    Case("SpaceToDepth", (normal(2, 3, 4, 6),), (), {"blocksize": 2}),
+    Case("Shape", (X4,)), Case("Shape", (X4,), (), {"start": 1, "end": -1}), Case("Size", (X4,)),
+    Case("Range", (), (ints(1)[0], ints(9)[0], ints(3)[0])),
+    Case("Range", (), (F(1), F(-2), F(-0.5))),
+    Case("ConstantOfShape", (), (ints(2, 3),), {"value": helper.make_tensor("v", TensorProto.INT64, [1], [7])}),
+    Case("ConstantOfShape", (), (ints(2, 3),)),
+    Case("NonZero", (), (np.array([[1, 0], [2, 3]]),)),
+    Case("Constant", (), (), {"value_floats": [1.0, 2.0]}),
+    Case("Constant", (), (), {"value_int": 3}),
+    Case("Constant", (), (), {"value_float": 3.5}),
+    Case("Constant", (), (), {"value_ints": [3, 4]}),
+]  # fmt: skip
+W, B = normal(6, 4, 3, 3), normal(6)
+CONVS = [
+    Case("Conv", (X4,), (W,)), Case("Conv", (X4,), (W, B), {"pads": (1, 1, 1, 1)}),
+    Case("Conv", (X4,), (W, B), {"pads": (1, 0, 2, 1), "strides": (2, 1)}),
+    Case("Conv", (X4,), (W, B), {"pads": (2, 2, 2, 2), "dilations": (2, 2)}),
+    Case("Conv", (X4,), (normal(6, 4, 1, 1), B), {"strides": (2, 2)}),
+    Case("Conv", (X4,), (normal(6, 4, 1, 3), B), {"pads": (0, 1, 0, 1)}),
+    Case("Conv", (X4,), (normal(6, 2, 3, 3), B), {"group": 2, "pads": (1, 1, 1, 1)}),
+    Case("Conv", (X4,), (normal(4, 1, 3, 3), normal(4)), {"group": 4, "pads": (1, 1, 1, 1)}),
+    Case("Conv", (X4,), (normal(4, 1, 3, 3),), {"group": 4, "pads": (0, 2, 1, 1), "strides": (2, 2)}),
+    Case("Conv", (X4,), (normal(4, 1, 5, 5),), {"group": 4, "auto_pad": "SAME_UPPER", "strides": (2, 2)}),
+    Case("Conv", (X4,), (normal(4, 1, 3, 3),), {"group": 4, "dilations": (2, 2), "pads": (2, 2, 2, 2)}),
+    Case("Conv", (X4,), (normal(8, 1, 3, 3),), {"group": 4, "pads": (1, 1, 1, 1)}),
+    *(Case("Conv", (X4,), (W, B), {"auto_pad": a, "strides": (2, 2)}) for a in ("SAME_UPPER", "SAME_LOWER", "VALID")),
+    Case("Conv", (normal(2, 3, 9, 9),), (normal(6, 3, 7, 7),), {"pads": (3, 3, 3, 3), "strides": (2, 2)}),
+    Case("Conv", (normal(2, 3, 8, 8),), (normal(6, 3, 4, 4),), {"strides": (4, 4), "kernel_shape": (4, 4)}),
+    Case("Conv", (normal(2, 4, 9),), (normal(6, 4, 3), B), {"pads": (1, 1)}),
+    Case("Conv", (normal(1, 2, 4, 5, 6),), (normal(3, 2, 3, 3, 3),)),
+    Case("Conv", (X4, W)),
+    Case("ConvTranspose", (X4,), (normal(4, 6, 3, 3), B)),
+    Case("ConvTranspose", (X4,), (normal(4, 6, 3, 3),), {"strides": (2, 2), "pads": (1, 1, 1, 1), "output_padding": (1, 1)}),
+    Case("ConvTranspose", (X4,), (normal(4, 6, 4, 4),), {"strides": (2, 2), "pads": (1, 0, 1, 2)}),
+    Case("ConvTranspose", (X4,), (normal(4, 3, 3, 3), B), {"group": 2, "strides": (2, 3)}),
+    Case("ConvTranspose", (X4,), (normal(4, 6, 3, 3),), {"dilations": (2, 2)}),
+    Case("ConvTranspose", (X4,), (normal(4, 6, 3, 3),), {"strides": (2, 2), "auto_pad": "SAME_UPPER"}),
+    Case("ConvTranspose", (X4,), (normal(4, 6, 3, 3),), {"strides": (2, 2), "output_shape": (12, 11)}),
+    *(Case("MaxPool", (X4,), (), {"kernel_shape": (3, 3), "strides": (2, 2), "pads": p}) for p in ((0,) * 4, (1, 1, 1, 1), (1, 0, 0, 1))),
+    *(Case(f"{op}Pool", (normal(2, 4, 9, 8),), (), {"kernel_shape": (3, 2), "strides": (2, 2), "ceil_mode": 1, "pads": p})
+      for op in ("Max", "Average") for p in ((0,) * 4, (1, 0, 1, 1))),
+    Case("MaxPool", (X4,), (), {"kernel_shape": (2, 2)}),
+    Case("MaxPool", (normal(2, 4, 7, 7),), (), {"kernel_shape": (3, 3), "strides": (2, 2), "ceil_mode": 1}),
+    Case("MaxPool", (X4,), (), {"kernel_shape": (2, 2), "dilations": (2, 1)}),
+    Case("MaxPool", (normal(2, 4, 9),), (), {"kernel_shape": (3,), "strides": (2,)}),
+    *(Case(f"{op}Pool", (X4,), (), {"kernel_shape": (3, 3), "strides": (2, 2), "auto_pad": a}) for op in ("Max", "Average")
+      for a in ("SAME_UPPER", "SAME_LOWER", "VALID")),
+    *(Case("AveragePool", (X4,), (), {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "count_include_pad": i}) for i in (0, 1)),
+    Case("AveragePool", (normal(2, 4, 9, 8),), (), {"kernel_shape": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1), "count_include_pad": 1, "ceil_mode": 1}, 19),
+    Case("AveragePool", (X4,), (), {"kernel_shape": (2, 2), "dilations": (2, 2)}, 19),
+    *(Case("LpPool", (X4,), (), {"kernel_shape": (2, 3), "p": p}) for p in (1, 2, 3)),
+    *(Case(op, (X4,)) for op in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")),
+    Case("GlobalLpPool", (X4,), (), {"p": 1}),
+]  # fmt: skip
+C4 = (normal(4), normal(4))
+NORMS = [
+    Case("BatchNormalization", (X4,), (*C4, normal(4), normal(4, low=0.1)), {"epsilon": 1e-3}),
+    Case("BatchNormalization", (X4,), (*C4, normal(4), normal(4, low=0.1)), {}, 7),
+    Case("BatchNormalization", (normal(3, 4),), (*C4, normal(4), normal(4, low=0.1)), {}),
+    Case("InstanceNormalization", (X4,), C4), Case("InstanceNormalization", (normal(2, 4, 9),), C4, {"epsilon": 1e-2}),
+    Case("LayerNormalization", (X4,), (normal(5), normal(5))),
+    Case("LayerNormalization", (X4,), (normal(5),), {"epsilon": 1e-2}),
+    Case("LayerNormalization", (X4,), (normal(4, 6, 5), normal(4, 6, 5)), {"axis": 1}),
+    Case("GroupNormalization", (X4,), (normal(2), normal(2)), {"num_groups": 2, "epsilon": 1e-3}, 18),
+    Case("GroupNormalization", (X4,), C4, {"num_groups": 2}, 21),
+    Case("MeanVarianceNormalization", (X4,)),
+    *(Case("LpNormalization", (X4,), (), {"p": p, "axis": a}) for p, a in ((1, 1), (2, -1))),
+    Case("LRN", (X4,), (), {"size": 3}), Case("LRN", (X4,), (), {"size": 5, "alpha": 0.2, "beta": 0.6, "bias": 2.0}),
+]  # fmt: skip
+
+
+def resize(how: dict, shape=(2, 3, 6, 5), scales=(), sizes=(), opset: int = 18) -> Case:
+    arrays = [None, np.array(scales, F)] + ([np.array(sizes, np.int64)] if sizes else [])
+    return Case("Resize", (normal(*shape),), tuple(arrays), how, opset)
+
+
+RULES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+RESIZES = [
+    *(resize({"mode": m, "coordinate_transformation_mode": r}, scales=s) for r in RULES
+      for m in ("nearest", "linear", "cubic") for s in ((1, 1, 2, 2), (1, 1, 0.5, 0.6))),
+    *(resize({"mode": "nearest", "nearest_mode": n, "coordinate_transformation_mode": "asymmetric"}, sizes=(2, 3, 4, 9))
+      for n in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")),
+    resize({"mode": "linear"}, sizes=(2, 3, 9, 7), opset=13),
+    resize({"mode": "linear", "coordinate_transformation_mode": "half_pixel_symmetric"}, scales=(1, 1, 1.7, 0.7), opset=19),
+    resize({"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}, scales=(1, 1, 2, 1.5)),
+    *(resize({"mode": m, "antialias": 1}, (2, 3, 12, 10), scales=(1, 1, 0.5, 0.4)) for m in ("linear", "cubic")),
+    resize({"mode": "nearest", "axes": (2, 3)}, sizes=(12, 10)),
+    resize({"mode": "linear", "axes": (2, 3), "keep_aspect_ratio_policy": "not_larger"}, sizes=(12, 12)),
+    resize({"mode": "linear", "axes": (2, 3), "keep_aspect_ratio_policy": "not_smaller"}, sizes=(12, 12)),
+    Case("Resize", (X4,), (F([1, 1, 2, 2]),), {"mode": "nearest"}, 10),
+    Case("Resize", (X4,), (F([1, 1, 2, 2]),), {"mode": "linear"}, 10),
+    *(Case("Upsample", (X4,), (F([1, 1, 2, 3]),), {"mode": m}, 9) for m in ("nearest", "linear")),
+    Case("Upsample", (X4,), (), {"mode": "nearest", "scales": (1.0, 1.0, 2.0, 2.0)}, 8),
+]  # fmt: skip
+Q8, S8 = RNG.integers(-128, 128, (3, 6)).astype(np.int8), normal(6, low=0.1)
+QUANTISED = [
+    Case("DequantizeLinear", (), (Q8, F(0.1), np.int8(3))),
+    Case("DequantizeLinear", (), (Q8, S8, np.arange(6, dtype=np.int8)), {"axis": 1}),
+    Case("DequantizeLinear", (), (Q8, F(0.1))),
+    Case("DequantizeLinear", (), (Q8.view(np.uint8), normal(3, low=0.1)), {"axis": 0}),
+    Case("DequantizeLinear", (), (Q8, normal(3, 3, low=0.1)), {"axis": 1, "block_size": 2}, 21),
+]
+MODERN = [
+    Case("CastLike", (np.array([[1, 2, 3]]),), (F([1]),)),
+    Case("CastLike", (X4, np.array([[1, 2, 3]]))),
+    Case("RMSNormalization", (X4,), (normal(5),), {"epsilon": 1e-2}, 23),
+    Case("Swish", (X4,), (), {"alpha": 0.7}, 24),
+    Case("Attention", (normal(2, 3, 5, 4), normal(2, 3, 6, 4), normal(2, 3, 6, 4)), (), {}, 23),
+    Case("Attention", (normal(2, 4, 5, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 4)), (), {"is_causal": 1, "scale": 0.3}, 23),
+    Case("Attention", (normal(2, 5, 12), normal(2, 6, 12), normal(2, 6, 12)), (normal(5, 6),), {"q_num_heads": 3, "kv_num_heads": 3}, 23),
+    Case("Attention", (normal(1, 2, 3, 4), normal(1, 2, 3, 4), normal(1, 2, 3, 4)), (np.tri(3) > 0,), {}, 23),
+]  # fmt: skip
+CASES = [
+    *UNARY,
+    *BINARY,
+    *REDUCE,
+    *MATRICES,
+    *SHAPES,
+    *CONVS,
+    *NORMS,
+    *RESIZES,
+    *QUANTISED,
+    *MODERN,
+]
+GROUPS = {"unary": UNARY, "binary": BINARY, "reduce": REDUCE, "matrices": MATRICES}
+GROUPS |= {"shapes": SHAPES, "convs": CONVS, "norms": NORMS, "resizes": RESIZES}
+GROUPS |= {"quantised": QUANTISED, "modern": MODERN}
