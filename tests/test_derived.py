@@ -14,8 +14,8 @@ from jaxsynth.models.network import (
     image_blob,
     is_generator,
     logits_blob,
-    prepared,
 )
+from jaxsynth.models.prepared import prepared
 from jaxsynth.models.registry import to_model
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import load_network

@@ -12,7 +12,7 @@ from tiny import GENERATOR, LABELS, save_tiny_networks, tiny_networks
 from jaxsynth.images import CAFFE, Preprocess, conversion, preprocess, to_rgb, write_png
 from jaxsynth.inputs import choose_units
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.layers import log_odds, softmax
+from jaxsynth.models.layers import from_bgr, log_odds, softmax, to_bgr
 from jaxsynth.models.network import activation_shapes
 from jaxsynth.models.registry import (
     available,
@@ -144,6 +144,8 @@ def test_name_changes_nothing_else():
 
 def test_caffe_units_are_those_of_version_0_1():
     square = RGB[:, :8]
+    assert (to_bgr(jnp.float32(RGB)) == CAFFE.to_input(RGB)).all()
+    assert (from_bgr(to_bgr(jnp.float32(RGB))) == RGB).all()
     assert (CAFFE.to_input(square) == preprocess(square, "simple", 8)).all()
     x = 100 * np.random.default_rng(1).standard_normal((4, 4, 3)).astype(np.float32)
     x[0, 0], x[0, 1] = np.nan, np.inf

@@ -12,7 +12,7 @@ from reference import TINY_GENERATOR, generator_layers, hwc, write_caffemodel
 from test_pickled_arrays import Storage, legacy_file, whole, zip_file
 
 from jaxsynth.models.conv_features import DEVIATION, MEAN
-from jaxsynth.models.generator import DGN_POOL5, GeneratorConfig, Up
+from jaxsynth.models.generator import DGN, GeneratorConfig, Up
 from jaxsynth.models.layers import to_bgr
 from jaxsynth.models.network import activation_shapes
 from jaxsynth.models.registry import load
@@ -210,7 +210,9 @@ def test_a_spatial_generator(tmp_path):
     path.write_bytes(zip_file(tensors(made)))
     bounds.write_text(" ".join(map(str, range(1, 73))))
     network = port("dgn_pool5", path, bounds=bounds, config=config)[0]
-    assert network.info.encoder_blob == "pool5" and config.size == 8 and DGN_POOL5.size == 256
+    assert (
+        network.info.encoder_blob == "pool5" and config.size == 8 and DGN["dgn_pool5"].size == 256
+    )
     np.testing.assert_array_equal(
         network.code.upper.reshape(6, 6, 2), np.arange(1, 73).reshape(2, 6, 6).transpose(1, 2, 0)
     )

@@ -15,8 +15,8 @@ import pytest
 from jax import lax
 from PIL import Image
 
-from jaxsynth.models.layers import upsample_conv
 from jaxsynth.models.resnet import pocket_judge
+from jaxsynth.models.upsample import upsample_conv
 from jaxsynth.models.weights import load_network
 from jaxsynth.training.augment import random_crop_flip, to_input
 from jaxsynth.training.convolution import matmul_conv

@@ -27,8 +27,8 @@ from jaxsynth.models.network import (
     is_generator,
     logits_blob,
     make_module,
-    prepared,
 )
+from jaxsynth.models.prepared import prepared
 from jaxsynth.models.registry import to_model
 from jaxsynth.system import GENERATOR, System, make_system
 from jaxsynth.training.setup import initial_variables

@@ -6,98 +6,25 @@ knows an architecture; `jaxsynth.models.registry` makes models from weights file
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.images import CAFFE, UNIT_RGB, Preprocess, resize_to
 from jaxsynth.inputs import near
+from jaxsynth.models.functions import (
+    UNKNOWN,
+    Activations,
+    Apply,
+    Code,
+    Info,
+    Params,
+    Shapes,
+    check_apply,
+    find_shapes,
+)
 from jaxsynth.models.labels import unique_labels
-from jaxsynth.models.layers import at_least_float32, classifier_outputs
 from jaxsynth.objectives import Targets
-
-Params = Any  # any pytree of arrays
-Apply = Callable[[Params, jax.Array], Mapping[str, jax.Array] | jax.Array]
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-    """Where a model comes from.
-
-    Attributes:
-      network: Its own name, whatever it is called in a run.
-      asked: The name or path that `load` was given.
-      file: Name of the weights file.
-      sha256: Its hash.
-      licence: Of the weights.
-      source: Of the weights.
-      notes: Anything else.
-    """
-
-    network: str = ""
-    asked: str = ""
-    file: str = ""
-    sha256: str = ""
-    licence: str = ""
-    source: str = ""
-    notes: str = ""
-
-    @property
-    def record(self) -> dict[str, str]:
-        """Identifies the weights in a config file."""
-        return {"name": self.asked, "file": self.file, "sha256": self.sha256}
-
-
-class Code(NamedTuple):
-    """Bounds and latent statistics of a generator's code, each (D,).
-
-    Attributes:
-      upper: Upper bounds of the code box.
-      lower: Lower bounds; None for 0.
-      mean: Mean code of photographs.
-      sigma: Their standard deviation.
-      factor: (D, K), such that mean + factor @ N(0, 1) has their covariance.
-    """
-
-    upper: np.ndarray
-    lower: np.ndarray | None = None
-    mean: np.ndarray | None = None
-    sigma: np.ndarray | None = None
-    factor: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Activations:
-    """A model's function in standard form: (params, one example) -> {blob: array}.
-
-    A bare array becomes a dict of one. The probability family is added from the logits unless the
-    model gives it. Equal for equal functions, so that jit recognises it.
-
-    Attributes:
-      apply: The model's function.
-      alone: Name of the blob where the function gives a bare array.
-      logits: Name of the logits' blob; without it nothing is added.
-    """
-
-    apply: Apply
-    alone: str
-    logits: str | None = None
-
-    def __call__(self, params: Params, x: jax.Array) -> dict[str, jax.Array]:
-        """Compute every blob of one example."""
-        out = self.apply(params, x)
-        if not isinstance(out, Mapping):
-            if not hasattr(out, "shape"):
-                raise TypeError(f"it gives {out!r:.50}, expected an array or a dict of arrays")
-            out = {self.alone: out}
-        out = dict(out)
-        if not self.logits or self.logits not in out:
-            return out
-        return classifier_outputs(at_least_float32(out[self.logits])) | out
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,7 +54,7 @@ class Classifier(Targets):
     logits: str | None = ""
     name: str = "classifier"
     sensitive: int | tuple[int, ...] | None = None
-    info: Info = Info()
+    info: Info = UNKNOWN
     prepare: Callable[[Params], Params] | None = None
 
     def __post_init__(self):
@@ -136,7 +63,7 @@ class Classifier(Targets):
         Raises:
           ValueError: If the function cannot be applied, or gives no vector.
         """
-        _check_apply(self.apply, "classifier", self.name)
+        check_apply(self.apply, "classifier", self.name)
         object.__setattr__(self, "labels", unique_labels(self.labels))
         if self.logits == "":
             object.__setattr__(self, "logits", self._find_logits())
@@ -159,7 +86,7 @@ class Classifier(Targets):
         Raises:
           ValueError: If labels and logits do not go together.
         """
-        shapes = _shapes(self, (self.size, self.size, 3))
+        shapes = find_shapes(self, (self.size, self.size, 3))
         if self.logits is not None:
             check_logits(self, shapes)
         return shapes
@@ -221,7 +148,7 @@ class Classifier(Targets):
         return self.preprocess.to_input(resize_to(rgb, self.preprocess.resize, self.size))
 
     def _find_logits(self) -> str:
-        shapes = _shapes(self, (self.size, self.size, 3))
+        shapes = find_shapes(self, (self.size, self.size, 3))
         vectors = [blob for blob, shape in shapes.items() if len(shape) == 1]
         fitting = [blob for blob in vectors if shapes[blob] == (len(self.labels),)]
         if not vectors:
@@ -265,7 +192,7 @@ class Generator(Targets):
     recipe_from_image: str = "dgn_am_image"
     encoder: Classifier | Callable[[], Classifier] | None = None
     encoder_blob: str = "fc6"
-    info: Info = Info()
+    info: Info = UNKNOWN
     prepare: Callable[[Params], Params] | None = None
 
     def __post_init__(self):
@@ -274,12 +201,12 @@ class Generator(Targets):
         Raises:
           ValueError: If the function cannot be applied, or a bound does not fit.
         """
-        _check_apply(self.apply, "generator", self.name)
+        check_apply(self.apply, "generator", self.name)
         if self.code is None and self.box is not None:
             low, high = map(float, self.box)
             if not low < high:
                 raise ValueError(f"generator {self.name!r}: box is {self.box!r}, not (low, high)")
-            bounds = Code(np.full(self.code_size, high), np.full(self.code_size, low))
+            bounds = Code(np.full(self.code_size, high), lower=np.full(self.code_size, low))
             object.__setattr__(self, "code", bounds)
         for field, array in (self.code._asdict() if self.code else {}).items():
             if array is not None and np.shape(array)[:1] != (self.code_size,):
@@ -302,7 +229,7 @@ class Generator(Targets):
         Raises:
           ValueError: If none of them is a square image.
         """
-        shapes = _shapes(self, (self.code_size,))
+        shapes = find_shapes(self, (self.code_size,))
         if self.image not in shapes:
             hint = near(self.image, shapes)
             raise ValueError(f"generator {self.name!r} has no blob {self.image!r}{hint}")
@@ -344,34 +271,3 @@ def _renamed(model, name: str):
     if "shapes" in model.__dict__:  # they take a moment to find
         renamed.__dict__["shapes"] = model.shapes
     return renamed
-
-
-def _check_apply(apply: Any, kind: str, name: str) -> None:
-    if not callable(apply):
-        raise ValueError(f"{kind} {name!r}: apply is {apply!r}, expected a function")
-
-
-def _shapes(model: "Classifier | Generator", example: tuple[int, ...]) -> Shapes:
-    """Find the shapes of a model's blobs.
-
-    Raises:
-      ValueError: One line with the function's name, if it cannot be applied to one example.
-    """
-    kind, function = type(model).__name__.lower(), model.apply
-    called = getattr(function, "__name__", type(function).__name__)
-    x = jax.ShapeDtypeStruct(example, jnp.float32)
-    order: list[str] = []  # eval_shape sorts a dict by its keys
-
-    def traced(params, x):
-        out = model.activations(params, x)
-        order.extend(out)
-        return out
-
-    try:
-        out = jax.eval_shape(traced, model.params, x)
-        return {blob: tuple(out[blob].shape) for blob in order}
-    except Exception as error:  # a user's function can raise anything
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{kind} {model.name!r}: {called}(params, x) fails for one x of shape {example}: {why}"
-        ) from error

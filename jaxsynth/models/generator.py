@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsynth.models.derived import derived_of, layer_conv
-from jaxsynth.models.layers import SLOPE, dense, leaky_relu, upsample_conv
+from jaxsynth.models.layers import SLOPE, dense, leaky_relu
+from jaxsynth.models.upsample import upsample_conv
 
 
 class Up(NamedTuple):
@@ -155,9 +156,13 @@ _TO_4X4 = (
     Up("Rconv7", "conv", 512, 3, 1),
     Up("Rconv8", "conv", 512, 3, 1, pad=0),
 )
-DGN_FC6 = DGN_FC7 = GeneratorConfig(4096, _DENSE, (4, 4, 256), _UPWARDS)
-DGN_FC8 = GeneratorConfig(1000, _DENSE, (4, 4, 256), _UPWARDS)
-DGN_POOL5 = GeneratorConfig(6 * 6 * 256, (), (6, 6, 256), _TO_4X4 + _UPWARDS)
+DGN_FC6 = GeneratorConfig(4096, _DENSE, (4, 4, 256), _UPWARDS)
+DGN = {
+    "dgn_fc6": DGN_FC6,
+    "dgn_fc7": DGN_FC6,
+    "dgn_fc8": GeneratorConfig(1000, _DENSE, (4, 4, 256), _UPWARDS),
+    "dgn_pool5": GeneratorConfig(6 * 6 * 256, (), (6, 6, 256), _TO_4X4 + _UPWARDS),
+}
 
 
 def pocket_generator(size: int = 64, code: int = 512, width: int = 16) -> GeneratorConfig:

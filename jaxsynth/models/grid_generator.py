@@ -13,15 +13,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxsynth.models.cpu_convolution import interleave
 from jaxsynth.models.derived import derived_of, layer_conv
 from jaxsynth.models.layers import (
     dense,
-    interleave,
     leaky_relu,
     to_bgr,
-    upsample_conv,
-    upsample_phases,
 )
+from jaxsynth.models.upsample import upsample_conv, upsample_phases
 
 _EPSILON = 1e-5
 _SLOPE = 0.2

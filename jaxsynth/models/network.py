@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 from flax.errors import FlaxError
@@ -26,43 +25,22 @@ from jaxsynth.models.conv_features import (
     ConvFeaturesConfig,
     Layer,
 )
-from jaxsynth.models.cpu_convolution import network_conv, network_jit
+from jaxsynth.models.cpu_convolution import network_conv
 from jaxsynth.models.derived import DERIVED
 from jaxsynth.models.efficientnet import LITE0, EfficientNet, EfficientNetConfig, Stage
 from jaxsynth.models.encoder import Encoder, EncoderConfig
-from jaxsynth.models.generator import (
-    DGN_FC6,
-    DGN_FC7,
-    DGN_FC8,
-    DGN_POOL5,
-    Generator,
-    GeneratorConfig,
-    Up,
-)
+from jaxsynth.models.functions import Code as CodeStats  # a name of version 0.1
+from jaxsynth.models.generator import DGN, Generator, GeneratorConfig, Up
 from jaxsynth.models.graph import Graph, GraphConfig, Node
 from jaxsynth.models.grid_generator import GridGenerator, GridGeneratorConfig
 from jaxsynth.models.resnet import OPEN_NSFW, ResNet, ResNetConfig
 
 # What a damaged description makes layers raise.
 _DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
-_DAMAGE += (AssertionError, NotImplementedError, FlaxError)
+_DAMAGE += (AssertionError, FlaxError)
 Params = dict[str, jax.Array]
 Activations = dict[str, jax.Array]
-Config = (
-    GeneratorConfig
-    | GridGeneratorConfig
-    | AlexNetConfig
-    | ResNetConfig
-    | EfficientNetConfig
-    | EncoderConfig
-    | ConvFeaturesConfig
-    | GraphConfig
-)
-
-
-def _tuples(value: Any) -> Any:
-    """Turn lists of JSON into tuples, at any depth."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+Config = Any  # of a class that `ARCHITECTURES` has
 
 
 class Architecture(NamedTuple):
@@ -73,14 +51,14 @@ class Architecture(NamedTuple):
       config: The class of its configuration.
       output: Configuration -> blob of the logits, or of a generator's image; None for neither.
       generator: Whether its input is a code.
-      rows: Field of the configuration -> function from a JSON list to one row of it.
+      rows: Field of the configuration -> class of its rows; other fields are plain data.
     """
 
     module: type[nn.Module]
     config: type
     output: Callable[[Any], str | None]
     generator: bool = False
-    rows: Mapping[str, Callable[[list], tuple]] = {}
+    rows: Mapping[str, type] = {}
 
 
 ARCHITECTURES = {
@@ -89,7 +67,7 @@ ARCHITECTURES = {
         GeneratorConfig,
         lambda config: config.layers[-1].name,
         generator=True,
-        rows={"layers": lambda row: Up(*row), "dense": tuple},
+        rows={"layers": Up},
     ),
     "grid_generator": Architecture(
         GridGenerator, GridGeneratorConfig, lambda config: "image", generator=True
@@ -98,36 +76,33 @@ ARCHITECTURES = {
         AlexNet,
         AlexNetConfig,
         lambda config: "fc8",
-        rows={"convs": lambda row: Conv(*row), "dense": tuple},
+        rows={"convs": Conv},
     ),
-    "resnet": Architecture(ResNet, ResNetConfig, lambda config: "fc_nsfw", rows={"stages": tuple}),
+    "resnet": Architecture(ResNet, ResNetConfig, lambda config: "fc_nsfw"),
     "efficientnet": Architecture(
         EfficientNet,
         EfficientNetConfig,
         lambda config: "logits" if config.classes else None,
-        rows={"stages": lambda row: Stage(*row)},
+        rows={"stages": Stage},
     ),
     "conv_features": Architecture(
         ConvFeatures,
         ConvFeaturesConfig,
         lambda config: "logits" if config.classes else None,
-        rows={"layers": lambda row: Layer(*row), "compared": lambda name: name},
+        rows={"layers": Layer},
     ),
     "graph": Architecture(
         Graph,
         GraphConfig,
         lambda config: config.nodes[-1].name,
-        rows={"nodes": lambda row: Node(*map(_tuples, row))},
+        rows={"nodes": Node},
     ),
     "encoder": Architecture(
         Encoder, EncoderConfig, lambda config: _of(config.trunk).output(config.trunk)
     ),
 }
 KNOWN_CONFIGS: dict[str, Config] = {
-    "dgn_fc6": DGN_FC6,
-    "dgn_fc7": DGN_FC7,
-    "dgn_fc8": DGN_FC8,
-    "dgn_pool5": DGN_POOL5,
+    **DGN,
     "places205": PLACES205,
     "caffenet": CAFFENET,
     "open_nsfw": OPEN_NSFW,
@@ -168,18 +143,6 @@ class NetworkInfo:
     notes: str = ""
 
 
-class CodeStats(NamedTuple):
-    """Per-unit statistics of a generator's code, each (D,).
-
-    `lower` and `upper` are the box's bounds; a box without `lower` starts at 0.
-    """
-
-    upper: np.ndarray
-    mean: np.ndarray | None = None
-    sigma: np.ndarray | None = None
-    lower: np.ndarray | None = None
-
-
 class Network(NamedTuple):
     """A network ready to use: `apply(params, x)` takes one unbatched example.
 
@@ -206,11 +169,6 @@ class Network(NamedTuple):
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one example."""
         return input_shape(self.info.config)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """A classifier's labels, or its units' numbers where the file has none."""
-        return self.info.labels or tuple(map(str, range(self.info.config.classes)))
 
 
 def _of(config: Config) -> Architecture:
@@ -264,43 +222,13 @@ def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
 
     def apply(params: Params, x: jax.Array) -> Activations:
         x = x.astype(next(iter(params.values())).dtype)  # the weights' precision is the network's
-        return module.apply(_variables(params), x)
+        return module.apply(variables(params), x)
 
     return apply
 
 
-def prepared(network: Network) -> Params:
-    """Prepare a network's parameters for many gradients of its input: see `prepare_params`."""
-    return prepare_params(network.info.config, network.params)
-
-
-def prepare_params(config: Config, params: Params) -> Params:
-    """Add, on CPU, the arrays that steps derive from parameters alone: `derived/...`.
-
-    Results are the same to the bit. Prepared parameters are fixed: gradients of kernels raise
-    ValueError, and a kernel that is replaced must be prepared anew. Nothing is added twice.
-    """
-    if any(path.startswith(f"{DERIVED}/") for path in params):
-        return params
-    return params | _deriver(config)(params)
-
-
-@functools.cache
-def _deriver(config: Config) -> Callable[[Params], Params]:
-    if (conv := network_conv()) is None:
-        return lambda params: {}
-    module = make_module(config, conv=conv)
-
-    def derive(params: Params) -> Params:
-        x = jnp.zeros(input_shape(config), next(iter(params.values())).dtype)
-        _, made = module.apply(_variables(params), x, mutable=[DERIVED])
-        return traverse_util.flatten_dict(made, sep="/")
-
-    return network_jit(derive)
-
-
-def _variables(params: Params) -> dict[str, Any]:
-    """Make the collections of the flax module: `params` and `derived`."""
+def variables(params: Params) -> dict[str, Any]:
+    """Make the collections of a flax module: `params` and `derived`."""
     tree = traverse_util.unflatten_dict(params, sep="/")
     derived = tree.pop(DERIVED, {})
     return {"params": _fixed(tree) if derived else tree, DERIVED: derived}

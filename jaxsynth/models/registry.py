@@ -12,23 +12,21 @@ import numpy as np
 from jaxsynth.images import CAFFE, Preprocess
 from jaxsynth.models.base import (
     Classifier,
-    Code,
     Generator,
     Info,
     check_logits,
 )
 from jaxsynth.models.names import available_networks
 from jaxsynth.models.network import (
-    CodeStats,
     Network,
     activation_shapes,
     image_blob,
     is_generator,
     logits_blob,
-    prepare_params,
 )
 from jaxsynth.models.onnx import is_onnx, load_named
 from jaxsynth.models.pixels import fourier, maco
+from jaxsynth.models.prepared import prepare_params
 from jaxsynth.models.weights import file_record, load_network, read_info
 
 Model = Classifier | Generator
@@ -186,7 +184,7 @@ def _generator(network: Network, shared: dict[str, Any]) -> Generator:
         **recipes,
         code_size=info.config.code,
         image=image_blob(info.config),
-        code=_code(network.code),
+        code=network.code,
         encoder=encoder if info.encoder or info.encoder_sha256 else None,
         encoder_blob=info.encoder_blob,
     )
@@ -223,7 +221,3 @@ def _load_classifier(name: str | Path, dtype: Any, generator: str) -> Classifier
 
 def _units(resize: str) -> Preprocess:
     return dataclasses.replace(CAFFE, resize=resize)
-
-
-def _code(code: CodeStats | None) -> Code | None:
-    return None if code is None else Code(**code._asdict())

@@ -9,8 +9,6 @@ code) and, as metadata `jaxsynth`, the JSON description from which the architect
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,8 @@ from jaxsynth.disk import file_sha256
 from jaxsynth.file_kinds import expected, file_kind
 from jaxsynth.models.encoder import EncoderConfig
 from jaxsynth.models.labels import read_labels
+from jaxsynth.models.manifest import MANIFEST as MANIFEST
+from jaxsynth.models.manifest import check_manifest, write_listed
 from jaxsynth.models.names import HOW_TO_PORT, LABELS, SUFFIX, resolve
 from jaxsynth.models.network import (
     ARCHITECTURES,
@@ -37,11 +37,9 @@ from jaxsynth.models.network import (
     is_generator,
 )
 
-MANIFEST = "manifest.jsonl"
 _LARGEST = 1e5  # of the weights of networks that are in use, the largest is some hundreds
 _MANY = 64  # a kernel of so many weights that are all whole numbers was never trained
 _MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of which takes time
-_TUPLES = ("seed", "grid", "mean", "deviation")  # fields that are a tuple of numbers
 
 
 def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) -> Network:
@@ -119,7 +117,7 @@ def save_network(path: str | Path, network: Network) -> str:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, data, line)
+        write_listed(path, data, line)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from error
     return digest
@@ -153,7 +151,7 @@ def _read(path: Path, arrays: bool = True) -> tuple[NetworkInfo, dict[str, np.nd
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             if arrays:
-                _check_manifest(path)
+                check_manifest(path)
             names = file.keys() if arrays else ()
             read = {name: file.get_tensor(name) for name in names}
     except OSError as error:
@@ -211,66 +209,6 @@ def _flaw(array: np.ndarray) -> str:
     return ""
 
 
-def _check_manifest(path: Path) -> None:
-    manifest = path.parent / MANIFEST
-    line = _manifest_lines(manifest).get(path.name)
-    way_out = "port or copy it again, together with its manifest line"
-    if line is None:
-        raise ValueError(f"{path.name} has no line in {manifest}: {way_out}")
-    digest = file_sha256(path)
-    if digest != line.get("sha256"):
-        raise ValueError(
-            f"{path} has sha256 {digest}, but {manifest} says {line.get('sha256')}: the file was "
-            f"changed or damaged; delete it, then {way_out}"
-        )
-
-
-def _manifest_lines(manifest: Path) -> dict[str, dict]:
-    """Return file name -> its last line."""
-    if not manifest.is_file():
-        return {}
-    lines = {}
-    whole = manifest.read_text("utf-8", errors="backslashreplace")
-    for number, text in enumerate(whole.splitlines(), 1):
-        try:
-            if text.strip():
-                line = json.loads(text)
-                lines[line["file"]] = line
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{manifest}, line {number}, is not a manifest line") from error
-    return lines
-
-
-def _write(path: Path, data: bytes, line: dict) -> None:
-    """Write the manifest line, then the file: whoever sees a new file sees its line as well."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        _append_manifest(path.parent / MANIFEST, line)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _append_manifest(manifest: Path, line: dict) -> None:
-    if _manifest_lines(manifest).get(line["file"]) == line:
-        return
-    text = json.dumps(line) + "\n"
-    before = manifest.read_bytes() if manifest.is_file() else b""
-    if before and not before.endswith(b"\n"):
-        text = "\n" + text
-    handle = os.open(manifest, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(handle, text.encode())
-    finally:
-        os.close(handle)
-
-
 def _code_stats(info: NetworkInfo, code: dict, dtype: np.dtype) -> CodeStats | None:
     if not code:
         return None
@@ -314,12 +252,14 @@ def _config_from_plain(architecture: str, plain: dict[str, Any]) -> Config:
     if known.config is EncoderConfig:
         trunk = plain.pop("trunk")
         plain["trunk"] = _config_from_plain(trunk.pop("architecture"), trunk)
-    for key, make in known.rows.items():
-        if key in plain:
-            plain[key] = tuple(make(row) for row in plain[key])
-    for key in _TUPLES:
-        if key in plain:
-            plain[key] = tuple(plain[key])
+    plain = {key: _tuples(value) for key, value in plain.items()}
+    for key in known.rows.keys() & plain.keys():
+        plain[key] = tuple(known.rows[key](*row) for row in plain[key])
     if (blocks := sum(stage[0] for stage in plain.get("stages", ()))) > _MOST_BLOCKS:
         raise ValueError(f"{blocks} residual blocks, at most {_MOST_BLOCKS} are expected")
     return known.config(**plain)
+
+
+def _tuples(value: Any) -> Any:
+    """Turn lists of JSON into tuples, at any depth."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -22,11 +22,9 @@ from jaxsynth.file_kinds import expected, kind_of
 
 WHAT = "a PyTorch checkpoint or a pickle of numpy arrays"
 _READ = ("", "a text", "a zip", "a pickle")  # a pickle of protocol 0 is a text
-_DAMAGE = (  # what damage makes pickletools, zipfile and numpy raise
-    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError),
-    *(NotImplementedError, AssertionError, struct.error, zlib.error, lzma.LZMAError),
-    zipfile.BadZipFile,
-)
+# What damage makes pickletools, zipfile and numpy raise.
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError)
+_DAMAGE += (RuntimeError, AssertionError, struct.error, zlib.error, lzma.LZMAError)
 _RUNS_CODE = "is not an array: the file asks to run code, and is not read"
 _BIG = "the checkpoint is not little-endian: save it again on another machine"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format
@@ -80,7 +78,7 @@ def read_arrays(path_or_bytes: str | Path | bytes) -> dict[str, np.ndarray]:
         raise ValueError(f"cannot read {where}: {error.strerror}; expected {WHAT}") from error
     except _Refused as error:
         raise ValueError(f"{where}: {error}") from error
-    except _DAMAGE as error:
+    except (*_DAMAGE, zipfile.BadZipFile) as error:
         why = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise ValueError(f"{where} is damaged or not {WHAT} ({why}): fetch it again") from error
 
