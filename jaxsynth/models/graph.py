@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsynth.models.depthwise import depthwise_conv, same_padding
 from jaxsynth.models.derived import layer_conv
-from jaxsynth.models.efficientnet import depthwise_conv, relu6, same_padding
 from jaxsynth.models.layers import at_least_float32, classifier_outputs, dense, from_bgr, relu
 from jaxsynth.models.layers import max_pool as max_pool_3_2
 
