@@ -17,6 +17,7 @@ from jax import lax
 
 from jaxsynth.models.depthwise import depthwise_conv, same_padding
 from jaxsynth.models.derived import layer_conv
+from jaxsynth.models.efficientnet import relu6
 from jaxsynth.models.layers import at_least_float32, classifier_outputs, dense, from_bgr, relu
 from jaxsynth.models.layers import max_pool as max_pool_3_2
 
