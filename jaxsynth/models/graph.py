@@ -17,8 +17,14 @@ from jax import lax
 
 from jaxsynth.models.depthwise import depthwise_conv, same_padding
 from jaxsynth.models.derived import layer_conv
-from jaxsynth.models.efficientnet import relu6
-from jaxsynth.models.layers import at_least_float32, classifier_outputs, dense, from_bgr, relu
+from jaxsynth.models.layers import (
+    at_least_float32,
+    classifier_outputs,
+    dense,
+    from_bgr,
+    relu,
+    relu6,
+)
 from jaxsynth.models.layers import max_pool as max_pool_3_2
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -146,28 +152,12 @@ class _Channels(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         if node.op == "scale":
             return x * kernel + bias
-        pads = _pads(node, x)
-        if node.kernel[0] == node.kernel[1] and pads == _same(node, x):
-            return depthwise_conv(x, kernel, node.stride) + bias
-        batch = x.reshape(-1, *x.shape[-3:])
-        y = lax.conv_general_dilated(
-            batch,
-            kernel[:, :, None],
-            (node.stride, node.stride),
-            pads,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=channels,
-        )
-        return y.reshape(*x.shape[:-3], *y.shape[1:]) + bias
-
-
-def _same(node: Node, x: jax.Array) -> Pads:
-    sides = zip(x.shape[-3:-1], node.kernel, strict=True)
-    return tuple(same_padding(n, k, node.stride) for n, k in sides)
+        return depthwise_conv(x, kernel, (node.stride, node.stride), _pads(node, x)) + bias
 
 
 def _pads(node: Node, x: jax.Array) -> Pads:
-    return node.pads or _same(node, x)
+    sides = zip(x.shape[-3:-1], node.kernel, strict=True)
+    return node.pads or tuple(same_padding(n, k, node.stride) for n, k in sides)
 
 
 def max_pool(x: jax.Array, node: Node) -> jax.Array:

@@ -25,7 +25,7 @@ BGR_MEAN = (104.0, 117.0, 123.0)  # of ImageNet, as `images.CAFFE` has it
 LRN_ALPHA = caffe_constant(1e-4)
 
 
-def kept(y: jax.Array) -> jax.Array:
+def materialised(y: jax.Array) -> jax.Array:
     """Return y, on CPU behind a barrier that programs of `network_jit` respect.
 
     Without it XLA computes y anew wherever it is used, or merges it with its users.
@@ -50,7 +50,7 @@ def _rectified(x: jax.Array, slope: float) -> jax.Array:
 
 def _rectified_forward(x, slope):
     """Rectify; the gradient needs the output only, since slope is not negative."""
-    y = kept(jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0))
+    y = materialised(jnp.where(x > 0, x, slope * x) if slope else jnp.maximum(x, 0))
     return y, y
 
 
@@ -59,6 +59,20 @@ def _rectified_backward(slope, y, dy):
 
 
 _rectified.defvjp(_rectified_forward, _rectified_backward)
+
+
+@jax.custom_vjp
+def relu6(x: jax.Array) -> jax.Array:
+    """Compute min(max(x, 0), 6); the gradient at exactly 0 and 6 is 0."""
+    return materialised(jnp.clip(x, 0, 6))
+
+
+def _relu6_forward(x):
+    y = materialised(jnp.clip(x, 0, 6))
+    return y, y
+
+
+relu6.defvjp(_relu6_forward, lambda y, dy: (jnp.where((y > 0) & (y < 6), dy, 0),))
 
 
 def dense(features: int, name: str) -> nn.Dense:
@@ -85,7 +99,9 @@ def _dense_forward(x, kernel):
 
 def _dense_backward(saved, dy):
     x, kernel = saved
-    dx = kept(jnp.tensordot(kernel, dy, (1, -1)))  # (K, ...), lest the product is turned round
+    dx = materialised(
+        jnp.tensordot(kernel, dy, (1, -1))
+    )  # (K, ...), lest the product is turned round
     return jnp.moveaxis(dx, 0, -1), jnp.einsum("...k,...f->kf", x, dy)
 
 
@@ -121,7 +137,7 @@ def _pool_forward(x, axis):
 
 
 def _pool_backward(axis, x, dy):
-    dy = kept(dy)  # three pixels look at each value
+    dy = materialised(dy)  # three pixels look at each value
     first, second, third = _windows(x, axis)
     wins_first = (first >= second) & (first >= third)
     wins_second = ~wins_first & (second >= third)

@@ -99,6 +99,15 @@ def _shipped() -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
+def find_ported(name: str) -> Path | None:
+    """Find the file of a name, shipped or ported before."""
+    for folder in (*_shipped(), cache_dir, writable_cache):  # the last only if need be
+        path = (folder() if callable(folder) else folder) / f"{name}{SUFFIX}"
+        if path.is_file():
+            return path
+    return None
+
+
 def resolve(name: str) -> Path:
     """Find the weights file of a name, ported now if an installed package holds the original.
 
@@ -110,10 +119,8 @@ def resolve(name: str) -> Path:
     """
     if Path(name).suffix or Path(name).name != name:
         return expand(name)
-    for folder in (*_shipped(), cache_dir, writable_cache):  # the last only if need be
-        path = (folder() if callable(folder) else folder) / f"{name}{SUFFIX}"
-        if path.is_file():
-            return path
+    if path := find_ported(name):
+        return path
     if name in PACKAGED:
         return _port_installed(name)
     if name in ORIGINALS:

