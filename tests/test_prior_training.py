@@ -18,7 +18,13 @@ from jaxsynth.training.data import ImageSet
 from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.linear import LinearTraining, balanced_rows, fit_linear
 from jaxsynth.training.loop import LoopConfig
-from jaxsynth.training.prior import PriorTraining, other_codes
+from jaxsynth.training.prior import (
+    PriorParts,
+    PriorTraining,
+    Searches,
+    advance_searches,
+    other_codes,
+)
 from jaxsynth.training.prior_run import PriorRun, train_prior
 from jaxsynth.training.scene_run import SceneRun, train_scene
 from jaxsynth.training.whitening import measure_whitening
@@ -135,6 +141,37 @@ def test_other_codes_are_no_photographs_and_depend_on_the_key():
     assert not np.array_equal(made, other_codes(jax.random.key(2), z, 4))
 
 
+def test_searches_raise_their_goals_and_begin_afresh():
+    def encode(params, image):
+        return {"code": image @ params}
+
+    parts = PriorParts(lambda params, codes: jnp.tanh(codes @ params), encode, (), places=2)
+    rng = np.random.default_rng(0)
+    networks = tuple(jnp.asarray(rng.normal(size=(6, 6)) / 3) for _ in range(2))
+    z = jnp.asarray(rng.normal(size=(8, 6)), jnp.float32)
+    begun = Searches(jnp.zeros((500, 6)), jnp.zeros((500, 6)))  # no goals yet
+    searches = advance_searches(parts, networks, begun, z, jax.random.key(0))
+    means = np.asarray(z).reshape(8, 2, 3).mean(1)
+    for goal in np.asarray(searches.goals):
+        np.testing.assert_array_equal(goal[:3], goal[3:])
+        assert np.abs(means - goal[:3]).max(1).min() < 1e-6
+    later = advance_searches(parts, networks, searches, z, jax.random.key(1))
+    same = np.asarray((later.goals == searches.goals).all(1))
+    assert 450 < same.sum() < 500  # one in forty begins afresh
+
+    def score(codes):
+        made = jnp.tanh(codes @ networks[0]) @ networks[1]
+        return np.asarray((made * searches.goals).sum(1))
+
+    raised = score(later.codes) - score(searches.codes)
+    assert (raised[same] > 0).mean() > 0.9 and np.abs(later.codes).max() <= 3
+
+
+def test_more_searches_than_other_codes_are_refused():
+    with pytest.raises(ValueError, match="expected at most others"):
+        PriorTraining(searches=0.7)
+
+
 def _run(data, trunk, tmp_path, **loop):  # noqa: F811
     config = LoopConfig(
         out=tmp_path / "run", **({"batch": 6, "report_steps": 1, "images": 60} | loop)
@@ -149,7 +186,7 @@ def _run(data, trunk, tmp_path, **loop):  # noqa: F811
         channels=4,
         size=32,
         width=4,
-        training=PriorTraining(adversary_start=24, warmup=1),
+        training=PriorTraining(adversary_start=24, searches_start=36, warmup=1),
     )
 
 

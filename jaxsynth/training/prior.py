@@ -3,8 +3,8 @@
 Losses on G(z), z = E(x) of a photograph x with noise: distance of normalised features at several
 depths of the encoder's trunk; distance of coarse pixels; distance of E(G(z)) and z; from
 `adversary_start` on the adversary of `projected`. A part of each batch are codes of no photograph
-(random ones, mixtures of two), which have no features to match: what an ascent visits must be
-painted well, too.
+(random ones, mixtures of two, from `searches_start` on codes of searches under way), which have no
+features to match: what a search visits must be painted well, too.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,9 @@ from jaxsynth.training.projected import Adversary, hinge_loss, mix, realism
 _COARSE = 4  # pixels a side of what the pixel distance compares
 _EPSILON = 1e-3
 _RAMP = 16_000  # images over which the adversary's weight rises
+BOX = 3.0  # of the code, on either side of 0
+_SEARCH_STEPS = 40  # of a search under way, on average
+_SEARCH_RATE, _SEARCH_DECAY = 0.2, 0.99
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,37 @@ class PriorTraining:
     adversary: float = option(0.15, "Weight of the adversary; 0 trains without.", low=0)
     adversary_start: int = option(24_000, "Photographs seen before the adversary joins.", low=0)
     others: float = option(0.5, "Codes of no photograph, as a share of a batch.", low=0)
+    searches: float = option(
+        0.25, "Those of them that are codes of searches under way, as a share of a batch.", low=0
+    )
+    searches_start: int = option(200_000, "Photographs seen before searches begin.", low=0)
     noise: float = option(0.1, "Noise on the photographs' codes, in sigmas.", low=0)
     average: float = option(
         0.998, "Weight of the past in the average that is exported.", low=0, high=1
     )
     warmup: int = option(200, "Steps in which the rates rise.", low=0)
     cooldown: float = option(0.2, "Share of the run in which the rates fall to 0.", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        if self.searches > self.others:
+            raise ValueError(
+                f"searches is {self.searches}, expected at most others, {self.others}: codes of "
+                "searches are some of them"
+            )
+
+
+class Searches(NamedTuple):
+    """Searches under way: codes (A, D), and what E(G(z)) is to point at, (A, D)."""
+
+    codes: jax.Array
+    goals: jax.Array
+
+
+class Phase(NamedTuple):
+    """What takes part in a step."""
+
+    adversary: bool = False
+    searches: bool = False
 
 
 class PriorState(NamedTuple):
@@ -52,6 +80,7 @@ class PriorState(NamedTuple):
     opt: Any
     adversary: Adversary
     adversary_opt: Any
+    searches: Searches
     step: jax.Array
 
 
@@ -65,16 +94,20 @@ class PriorParts(NamedTuple):
     generate: Callable[[Any, jax.Array], jax.Array]
     encode: Callable[[Params, jax.Array], Activations]
     layers: tuple[str, ...]
+    places: int = 1
 
 
-def init_prior(params: Any, adversary: Adversary, training: PriorTraining) -> PriorState:
-    """Make the state before the first step."""
+def init_prior(
+    params: Any, adversary: Adversary, training: PriorTraining, searches: tuple[int, int]
+) -> PriorState:
+    """Make the state before the first step; `searches` is their shape, (A, D)."""
     return PriorState(
         params,
         jax.tree.map(jnp.copy, params),
         _generator_optimizer(training).init(params),
         adversary,
         _adversary_optimizer(training).init(adversary.params),
+        Searches(jax.random.normal(jax.random.key(0), searches), jnp.zeros(searches)),
         jnp.int32(0),
     )
 
@@ -82,7 +115,7 @@ def init_prior(params: Any, adversary: Adversary, training: PriorTraining) -> Pr
 def prior_step(
     parts: PriorParts,
     training: PriorTraining,
-    contested: bool,
+    phase: Phase,
     state: PriorState,
     frozen: dict[str, Any],
     batch: tuple[jax.Array, jax.Array, jax.Array],
@@ -92,7 +125,7 @@ def prior_step(
     Args:
       parts: The functions of the networks (static).
       training: Weights of the losses and the like (static).
-      contested: Whether the adversary takes part (static).
+      phase: What takes part (static).
       state: Before the step.
       frozen: Parameters `encoder` and `projections`.
       batch: RGB (B, S, S, 3) uint8, a key, and progress 0 to 1.
@@ -106,8 +139,10 @@ def prior_step(
     seen = {name: jax.lax.stop_gradient(seen[name]) for name in (*parts.layers, "code")}
     z = seen["code"]
     noisy = z + training.noise * jax.random.normal(jax.random.fold_in(key, 1), z.shape)
-    count = round(training.others * len(z))
-    codes = jnp.concatenate([noisy, other_codes(jax.random.fold_in(key, 2), z, count)])
+    searched = state.searches.codes if phase.searches else z[:0]
+    count = round(training.others * len(z)) - len(searched)
+    others = other_codes(jax.random.fold_in(key, 2), z, count)
+    codes = jnp.concatenate([noisy, others, searched])
     clean = jnp.concatenate([z, codes[len(z) :]])
     ramp = jnp.clip((state.step * len(z) - training.adversary_start) / _RAMP, 0, 1)
 
@@ -122,7 +157,7 @@ def prior_step(
         total = losses["features"] + training.pixels * losses["pixels"]
         total = total + training.code * losses["code"]
         mixed = ()
-        if contested:
+        if phase.adversary:
             mixed = mix(frozen["projections"], [made[name] for name in parts.layers])
             losses["realism"] = realism(state.adversary, mixed)
             total = total - training.adversary * ramp * losses["realism"]
@@ -134,10 +169,14 @@ def prior_step(
     weight = jnp.minimum(training.average, (state.step + 1) / (state.step + 20))
     average = jax.tree.map(lambda a, p: weight * a + (1 - weight) * p, state.average, params)
     new = state._replace(params=params, average=average, opt=opt, step=state.step + 1)
-    if contested:
+    if phase.adversary:
         real = mix(frozen["projections"], [seen[name] for name in parts.layers])
         new, told = _train_adversary(new, training, real, mixed, rate)
         losses |= told
+    if phase.searches:
+        networks = params, frozen["encoder"]
+        searches = advance_searches(parts, networks, state.searches, z, jax.random.fold_in(key, 3))
+        new = new._replace(searches=searches)
     return new, losses
 
 
@@ -150,6 +189,40 @@ def other_codes(key: jax.Array, z: jax.Array, count: int) -> jax.Array:
     angle = jax.random.uniform(keys[4], (count, 1), minval=0.1, maxval=0.9) * jnp.pi / 2
     mixed = jnp.cos(angle) * first + jnp.sin(angle) * second
     return jnp.where(jnp.arange(count)[:, None] % 2 == 0, drawn, mixed)
+
+
+def advance_searches(
+    parts: PriorParts, networks: tuple[Any, Any], searches: Searches, z: jax.Array, key: jax.Array
+) -> Searches:
+    """Take a step of each search; about one in `_SEARCH_STEPS` begins afresh.
+
+    A search raises the product of E(G(z)) with its goal, the mean over positions of a photograph's
+    code, by normalised gradient steps, as users raise a class.
+
+    Args:
+      parts: The functions of the networks.
+      networks: Parameters of the generator and of the encoder.
+      searches: Before the step.
+      z: Codes of photographs (B, D), from which new goals are taken.
+      key: Of the draws.
+    """
+    params, encoder = networks
+    count = len(searches.codes)
+
+    def score(codes):
+        made = parts.encode(encoder, parts.generate(params, codes))["code"]
+        return (made * searches.goals).sum()
+
+    grad = jax.grad(score)(searches.codes)
+    grad = grad / jnp.maximum(jnp.abs(grad).mean(-1, keepdims=True), 1e-12)
+    moved = jnp.clip(_SEARCH_DECAY * searches.codes + _SEARCH_RATE * grad, -BOX, BOX)
+    keys = jax.random.split(key, 3)
+    begins = jax.random.bernoulli(keys[0], 1 / _SEARCH_STEPS, (count, 1))
+    begins |= ~searches.goals.any(-1, keepdims=True)
+    chosen = jax.random.choice(keys[1], z, (count,)).reshape(count, parts.places, -1)
+    goals = jnp.broadcast_to(chosen.mean(1, keepdims=True), chosen.shape).reshape(count, -1)
+    start = jax.random.normal(keys[2], moved.shape)
+    return Searches(jnp.where(begins, start, moved), jnp.where(begins, goals, searches.goals))
 
 
 def _train_adversary(state: PriorState, training, real, made, rate):

@@ -5,6 +5,7 @@ makes the blob a code. See `prior` for the losses.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,8 @@ from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.loop import LoopConfig, Training, run_loop
 from jaxsynth.training.prior import (
+    BOX,
+    Phase,
     PriorParts,
     PriorState,
     PriorTraining,
@@ -49,7 +52,6 @@ from jaxsynth.training.setup import ACTIVATIONS, cast, default_activations, init
 from jaxsynth.training.whitening import Whitening, measure_whitening, saved_whitening
 
 GENERATOR, ENCODER = "pocket_generator", "pocket_encoder"
-BOX = 3.0  # sigmas of the code
 _BATCH = 100  # of photographs that are only looked at
 _INTERIM = 500  # validation photographs looked at during training
 _WHITENING = 16_000  # photographs that the whitening is measured on
@@ -205,7 +207,7 @@ def _parts(config: GridGeneratorConfig, encoding: _Encoding, run: PriorRun) -> P
         made = jax.vmap(encode, (None, 0))(cast(params, run.activations), view(image, side))
         return {name: made[name].astype(jnp.float32) for name in (*run.layers, "code")}
 
-    return PriorParts(generate, encoded, run.layers)
+    return PriorParts(generate, encoded, run.layers, config.grid[0] * config.grid[1])
 
 
 def _first_state(config, encoding, parts, run, train) -> tuple[PriorState, dict[str, Any]]:
@@ -217,19 +219,24 @@ def _first_state(config, encoding, parts, run, train) -> tuple[PriorState, dict[
     shapes = [seen[name].shape for name in run.layers]
     adversary, projections = init_adversary(run.loop.seed, shapes)
     frozen = {"encoder": encoding.params, "projections": projections}
-    return init_prior(params, adversary, run.training), frozen
+    searches = round(run.training.searches * run.loop.batch), config.code
+    return init_prior(params, adversary, run.training, searches), frozen
 
 
 def _join_late(parts: PriorParts, training: PriorTraining, batch: int) -> Callable:
-    """The step without the adversary until it joins: two compilations, no work for nothing."""
-    steps = [
-        network_jit(partial(prior_step, parts, training, flag), donate_argnums=0)
-        for flag in (False, True)
-    ]
+    """The step with what has joined so far: a compilation for each, no work for nothing."""
+
+    @functools.cache
+    def made(phase: Phase) -> Callable:
+        return network_jit(partial(prior_step, parts, training, phase), donate_argnums=0)
 
     def step(state, frozen, rgb, labels, key, progress):
-        late = training.adversary > 0 and int(state.step) * batch >= training.adversary_start
-        return steps[late](state, frozen, (rgb, key, progress))
+        images = int(state.step) * batch
+        phase = Phase(
+            training.adversary > 0 and images >= training.adversary_start,
+            training.searches > 0 and images >= training.searches_start,
+        )
+        return made(phase)(state, frozen, (rgb, key, progress))
 
     return step
 
