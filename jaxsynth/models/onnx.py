@@ -15,8 +15,8 @@ from jaxsynth.images import Preprocess
 from jaxsynth.inputs import near
 from jaxsynth.models.base import Classifier, Info
 from jaxsynth.models.onnx_call import is_float
-from jaxsynth.models.onnx_file import Input, Node, OnnxFile, read_onnx
-from jaxsynth.models.onnx_graph import Graph, wire
+from jaxsynth.models.onnx_file import Input, OnnxFile, OnnxNode, read_onnx
+from jaxsynth.models.onnx_graph import OnnxGraph, wire
 from jaxsynth.models.onnx_layout import Laid, shape_of
 from jaxsynth.models.onnx_metadata import metadata_size, read_labels_of, read_preprocess
 from jaxsynth.models.weights import check_dtype
@@ -89,7 +89,7 @@ def load_onnx(
     dtype, file = check_dtype(dtype), read_onnx(path)
     name, given = _input_of(file)
     first, batch, side = _form(file, name, given, size)
-    graph = Graph(file, wire(file, file.outputs), name, batch, first)
+    graph = OnnxGraph(file, wire(file, file.outputs), name, batch, first)
     graph.side = (side, side)
     params = {n: jnp.asarray(a, dtype) for n, a in graph.wiring.arrays.items()}
     blob = _find_logits(graph, params, logits)
@@ -161,7 +161,7 @@ def _shape_text(shape: Sequence[Any]) -> str:
 # --- the logits -----------------------------------------------------------------------------------
 
 
-def _find_logits(graph: Graph, params: Any, asked: str) -> str:
+def _find_logits(graph: OnnxGraph, params: Any, asked: str) -> str:
     """Trace the graph once; return the blob of the logits.
 
     Raises:
@@ -196,7 +196,7 @@ def _find_logits(graph: Graph, params: Any, asked: str) -> str:
     )
 
 
-def _before(tensor: str, makers: dict[str, Node]) -> str:
+def _before(tensor: str, makers: dict[str, OnnxNode]) -> str:
     """Go back from an output over a final softmax to the logits, if there is one."""
     name = tensor
     for _ in range(8):

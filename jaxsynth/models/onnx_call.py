@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.models.derived import Derive, derive_nothing
-from jaxsynth.models.onnx_file import Node
+from jaxsynth.models.onnx_file import OnnxNode
 from jaxsynth.models.onnx_layout import Laid, Value, align, as_graph, laid, shape_of
 
 MOST_NUMBERS = 2**28  # of a tensor: a damaged file may claim any number
@@ -59,7 +59,7 @@ class Call:
 
     def __init__(
         self,
-        node: Node,
+        node: OnnxNode,
         opset: int,
         values: Sequence[Value | None],
         dtype: Any,

@@ -110,7 +110,7 @@ class Subgraph:
     """The value of an attribute that is a graph, as control flow has them; it is not read."""
 
 
-class Node(NamedTuple):
+class OnnxNode(NamedTuple):
     """One operator of a graph; names of absent inputs and outputs are empty."""
 
     op: str
@@ -143,7 +143,7 @@ class OnnxFile(NamedTuple):
 
     path: Path
     opset: int
-    nodes: list[Node]
+    nodes: list[OnnxNode]
     arrays: dict[str, np.ndarray]
     inputs: dict[str, Input]
     outputs: list[str]
@@ -180,8 +180,8 @@ def read_onnx(path: str | Path) -> OnnxFile:
     )
 
 
-def _node(message: Message, path: Path) -> Node:
-    return Node(
+def _node(message: Message, path: Path) -> OnnxNode:
+    return OnnxNode(
         _text(message.op_type),
         tuple(map(_text, message.input)),
         tuple(map(_text, message.output)),
@@ -208,7 +208,7 @@ def _attribute(a: Message, path: Path) -> Any:
     return tuple(a.floats) or tuple(a.ints)
 
 
-def _inlined(node: Node, functions: dict, path: Path, depth: int = 0) -> Iterator[Node]:
+def _inlined(node: OnnxNode, functions: dict, path: Path, depth: int = 0) -> Iterator[OnnxNode]:
     """Yield a node, or the nodes of the function that it calls, under names of their own."""
     function = functions.get((node.domain, node.op))
     if function is None:

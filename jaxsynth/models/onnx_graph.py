@@ -18,7 +18,7 @@ from jaxsynth.models import onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_r
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.derived import DERIVED
 from jaxsynth.models.onnx_call import MOST_NUMBERS, OPERATORS, Call, is_float
-from jaxsynth.models.onnx_file import Node, OnnxFile, Subgraph
+from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, Subgraph
 from jaxsynth.models.onnx_layout import (
     Laid,
     Value,
@@ -49,7 +49,7 @@ class Wiring(NamedTuple):
       images: Names of the tensors that are (N, C, H, W).
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[OnnxNode, ...]
     known: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
     images: frozenset[str]
@@ -84,7 +84,7 @@ def wire(file: OnnxFile, outputs: Iterable[str]) -> Wiring:
     return Wiring(tuple(left), known, params, _image_tensors(left, arrays))
 
 
-class Graph:
+class OnnxGraph:
     """`graph(params, x)` gives {blob: array} of an image (H, W, 3); equal only to itself.
 
     Attributes:
@@ -188,7 +188,7 @@ def evaluate(
     return env
 
 
-def _compute(file: OnnxFile, node: Node, call: Call) -> tuple[Value, ...]:
+def _compute(file: OnnxFile, node: OnnxNode, call: Call) -> tuple[Value, ...]:
     """Compute a node; what goes wrong is one line that names it."""
     try:
         made = call.compute()
@@ -201,7 +201,7 @@ def _compute(file: OnnxFile, node: Node, call: Call) -> tuple[Value, ...]:
     return made
 
 
-def _check(file: OnnxFile, node: Node) -> None:
+def _check(file: OnnxFile, node: OnnxNode) -> None:
     if node.op in _LOOPS or any(isinstance(a, Subgraph) for a in node.attributes.values()):
         raise _error(
             file,
@@ -220,27 +220,27 @@ def _check(file: OnnxFile, node: Node) -> None:
         )
 
 
-def _error(file: OnnxFile, node: Node, what: str) -> ValueError:
+def _error(file: OnnxFile, node: OnnxNode, what: str) -> ValueError:
     name = node.name or next(iter(node.outputs), "")
     space = "" if what.startswith(" ") else " "
     where = f"{file.path}: operator {node.op} (node {name!r}, opset {file.opset})"
     return ValueError(f"{where}{space}{what}")
 
 
-def _sorted(file: OnnxFile, outputs: Iterable[str]) -> list[Node]:
+def _sorted(file: OnnxFile, outputs: Iterable[str]) -> list[OnnxNode]:
     """Sort the nodes that outputs need by their data flow.
 
     Raises:
       ValueError: For a circle, a tensor that nothing makes, or two nodes that make one.
     """
-    makers: dict[str, Node] = {}
+    makers: dict[str, OnnxNode] = {}
     for node in file.nodes:
         for name in filter(None, node.outputs):
             if name in makers or name in file.arrays or name in file.inputs:
                 raise _error(file, node, f"makes {name!r}, which is there already")
             makers[name] = node
     known = {*file.arrays, *file.inputs}
-    needed: dict[str, Node] = {}
+    needed: dict[str, OnnxNode] = {}
     open_names = list(outputs)
     while open_names:
         name = open_names.pop()
@@ -273,7 +273,7 @@ def _in_file_order(sorter: graphlib.TopologicalSorter) -> Iterator[int]:
         yield from ready
 
 
-def _image_tensors(nodes: Iterable[Node], arrays: Any) -> frozenset[str]:
+def _image_tensors(nodes: Iterable[OnnxNode], arrays: Any) -> frozenset[str]:
     """Find the tensors whose axes are (N, C, H, W): those of image operators, and their like."""
     group: dict[str, str] = {}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsynth.models.network import param_shapes
-from jaxsynth.models.onnx_file import Node, OnnxFile, read_onnx
+from jaxsynth.models.onnx_file import OnnxNode, OnnxFile, read_onnx
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.porting.caffe import Row
 
@@ -81,12 +81,12 @@ def _layers(file: OnnxFile, config: ResNetConfig) -> Iterator[tuple[str, dict[st
     yield "fc_nsfw", {"kernel": weights[0], "bias": weights[1]}
 
 
-def _conv_arrays(file: OnnxFile, conv: Node) -> dict[str, str]:
+def _conv_arrays(file: OnnxFile, conv: OnnxNode) -> dict[str, str]:
     weights = _weights(file, conv)
     if len(weights) != 2:
         raise ValueError(f"the Conv giving {', '.join(conv.outputs)} lacks weights or a bias")
     return {"kernel": weights[0], "bias": weights[1]}
 
 
-def _weights(file: OnnxFile, node: Node) -> list[str]:
+def _weights(file: OnnxFile, node: OnnxNode) -> list[str]:
     return [tensor for tensor in node.inputs if tensor in file.arrays]
