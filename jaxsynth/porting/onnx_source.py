@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsynth.models.network import param_shapes
-from jaxsynth.models.onnx_file import OnnxNode, OnnxFile, read_onnx
+from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, read_onnx
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.porting.caffe import Row
 
