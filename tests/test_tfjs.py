@@ -234,6 +234,19 @@ def test_a_model_of_the_package_computes_what_its_layers_say(name, make, tmp_pat
     assert relu <= set(out) and not any(":" in blob or "/" in blob for blob in out)
 
 
+def test_gradients_of_a_graph_are_those_of_finite_differences(tmp_path, x64):
+    made, topology, _ = keras_model()
+    source = package(tmp_path / "n.tgz", "mobilenet_v2", made, topology)
+    network, _ = port("nsfwjs_mobilenet_v2", source)
+    params = {path: jnp.asarray(a, jnp.float64) for path, a in network.params.items()}
+    rng = np.random.default_rng(1)
+    x, step = to_bgr(jnp.asarray(RGB, jnp.float64)), rng.standard_normal(RGB.shape)
+    value = jax.jit(lambda x: network.apply(params, x)["dense_2"] @ jnp.arange(1.0, 6.0))
+    slope = float(jnp.vdot(jax.jit(jax.grad(value))(x), step))
+    around = (value(x + 1e-4 * step) - value(x - 1e-4 * step)) / 2e-4
+    np.testing.assert_allclose(slope, around, rtol=1e-6)
+
+
 def test_its_model_is_as_any_other(tmp_path):
     made, topology, _ = keras_model()
     source = package(tmp_path / "n.tgz", "mobilenet_v2", made, topology)
