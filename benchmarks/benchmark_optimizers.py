@@ -44,7 +44,8 @@ from jaxsynth.inputs import option, parse_numbers, parse_seeds
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import load, load_encoder
 from jaxsynth.objectives import GENERATOR
-from jaxsynth.optimizers import OPTIMIZERS, PRIOR, make_optimizer
+from jaxsynth.optimizer_names import OPTIMIZERS, make_optimizer
+from jaxsynth.optimizers import PRIOR
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.folder import lock
 from jaxsynth.runs.keep import Stopped

@@ -27,6 +27,7 @@ from jaxsynth.chunks import Problem, execute, join
 from jaxsynth.environment import machine_line
 from jaxsynth.inputs import choose_units, option
 from jaxsynth.maximize import Run, Settings, plan
+from jaxsynth.sharing import every_run
 
 STEM = "precision"
 REACHED = 0.9
@@ -124,7 +125,8 @@ def _look(
     """What the networks see in these codes: a sweep without steps."""
     still = dataclasses.replace(settings.recipe, steps=0)
     settings = dataclasses.replace(settings, recipe=still, record=())
-    return join(list(execute(_plan(models, settings, runs, codes))))
+    problem = _plan(models, settings, runs, codes)
+    return every_run(problem, join(list(execute(problem))))
 
 
 def _scores(runs: Sequence[Run], done: ChunkResult, seen: ChunkResult) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from jaxsynth.images import conversion
 from jaxsynth.maximize import Run, Settings, carry_out, config_of, encode, plan
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import SENSITIVE, load, load_encoder
-from jaxsynth.optimizers import PRIOR, make_optimizer
+from jaxsynth.optimizer_names import make_optimizer
+from jaxsynth.optimizers import PRIOR
 from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
 from jaxsynth.report.pages import DrawSheet, Pages, report
 from jaxsynth.report.tables import format_table
@@ -74,8 +75,6 @@ def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
         read_image(flags.init_image)  # a bad photograph is told of before anything is loaded
     _ = flags.processes  # before anything touches a device
     devices = chosen_devices(flags.devices)
-    if flags.precision == "float64":
-        jax.config.update("jax_enable_x64", True)
     keep_compiled(writable_cache())
     generator = load_for("generator", flags.generator, Generator, flags.precision)
     classifiers = load_classifiers(flags, flags.precision)
@@ -192,6 +191,8 @@ def launch(
         start=start,
         encoder=models.encoder,
     )
+    for note in problem.notes.values():
+        print(note, file=sys.stderr)
     pages: list[Pages] = []
 
     def finish(result: SweepResult) -> None:
@@ -199,7 +200,12 @@ def launch(
         if photo is not None:
             shown = range(min(len(runs), STRIP_ROWS))
             paths = [path_pictures(problem, result.arrays, run, photo) for run in shown]
-        options = {"blur_sheet": flags.blur_sheet, "draw_sheet": draw_sheet, "paths": paths}
+        options = {
+            "note": " ".join(problem.notes.values()),
+            "blur_sheet": flags.blur_sheet,
+            "draw_sheet": draw_sheet,
+            "paths": paths,
+        }
         pages.append(report(result, flags.folder, title=title, **options))
 
     with saving(flags, models.devices) as keeping:

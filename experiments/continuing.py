@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsynth.disk import expand
-from jaxsynth.objectives import GENERATOR, parse
+from jaxsynth.objective_text import parse
+from jaxsynth.objectives import GENERATOR
 from jaxsynth.recipes import Recipe
 from jaxsynth.results import Run
 from jaxsynth.runs.checkpoint import read_codes

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import optax
 
 from jaxsynth.inputs import option, parse_seeds
 from jaxsynth.models.base import Generator
-from jaxsynth.optimizers import OPTIMIZERS
 from jaxsynth.problem import Settings
-from jaxsynth.recipes import RECIPES, Recipe, check_recipe, make_recipe
+from jaxsynth.recipes import RECIPES, Recipe, check_recipe, make_recipe, optax_optimizers
 from jaxsynth.report.film_strip import path_steps
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import IMAGES
@@ -215,7 +213,10 @@ def make_settings(flags: RunFlags, generator: Generator) -> Settings:
     """
     changes = dict(flags.changes)
     optimizer = changes.get("optimizer", "")
-    own = changes.pop("optimizer") if _is_own(optimizer) else ""
+    of_a_recipe = not optimizer or (optimizer in optax_optimizers() and optimizer != "lbfgs")
+    own = "" if of_a_recipe else changes.pop("optimizer")
+    if own and "optimizer_args" in changes:
+        raise ValueError(f"--optimizer_args are of optax's optimizers, and {own!r} is none of them")
     if flags.extend_steps:
         changes["steps"] = flags.extend_steps
     if flags.recipe:
@@ -232,10 +233,3 @@ def make_settings(flags: RunFlags, generator: Generator) -> Settings:
     return Settings(
         recipe, own, flags.balance, flags.batch or 0, flags.precision, tuple(sorted(set(record)))
     )
-
-
-def _is_own(optimizer: str) -> bool:
-    """Whether the optimizer is one of `jaxsynth.optimizers` by name, no update rule of optax."""
-    if "+" in optimizer or optimizer.startswith("optax:") or optimizer == "lbfgs":
-        return True
-    return optimizer in OPTIMIZERS and not hasattr(optax, optimizer)

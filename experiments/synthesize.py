@@ -17,7 +17,7 @@ of its |weights|.
 import dataclasses
 
 from jaxsynth.maximize import Run
-from jaxsynth.objectives import SYNTAX, parse
+from jaxsynth.objective_text import SYNTAX, parse
 
 from .common import launch, load_models
 from .flags import repeated

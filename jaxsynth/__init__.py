@@ -14,6 +14,7 @@ from jaxsynth.models.network import CodeStats, Network, NetworkInfo
 from jaxsynth.models.onnx import load_onnx
 from jaxsynth.models.registry import load, register
 from jaxsynth.models.weights import load_network, save_network
+from jaxsynth.objective_text import parse
 from jaxsynth.objectives import (
     Objective,
     code_l2,
@@ -21,10 +22,10 @@ from jaxsynth.objectives import (
     diversity,
     function,
     image_l2,
-    parse,
     total_variation,
 )
-from jaxsynth.optimizers import Optimizer, langevin, lbfgs
+from jaxsynth.optimizers import Optimizer, langevin
+from jaxsynth.quasi_newton import lbfgs
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.report.pages import report
 from jaxsynth.results import Result, SweepResult, read_results

@@ -183,7 +183,7 @@ def _update_frozen(state: State, glance: Glance, asked, told) -> tuple[State, Tr
     sound = good & all_finite(gradient)
     zero = sound & (jnp.abs(gradient).mean() == 0)
     running = state.ended < 0
-    finite = sound & all_finite(moved)
+    finite = sound & (zero | all_finite(moved))  # g / mean |g| of a zero gradient is none
     better = running & good & (value > state.best_value)
     go = running & finite & ~zero
     seen = jnp.where(running & ~good, state.forward_code, code)  # the last code that was finite

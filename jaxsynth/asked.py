@@ -1,20 +1,106 @@
 """What users ask for, made runs: objectives by name, seeds, and where the runs begin."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
+import jax
 import numpy as np
 
+from jaxsynth import system
+from jaxsynth.batch import Run
 from jaxsynth.image_files import read_image
-from jaxsynth.inputs import parse_seeds
+from jaxsynth.inputs import check_name, described, near, parse_seeds
 from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.objectives import Objective, as_objective
-from jaxsynth.problem import encode
-from jaxsynth.results import Result, Run, SweepResult
+from jaxsynth.recipes import Recipe
+from jaxsynth.results import Result, SweepResult
 from jaxsynth.runs.checkpoint import read_codes
+from jaxsynth.runs.folder import IMAGES
+from jaxsynth.runs.processes import Processes
+
+# What a keyword has to be, and how errors call that.
+_SWITCH = bool, "True or False"
+_KINDS: dict[str, tuple[Any, str]] = {
+    "batch": (int | np.integer, "a whole number"),
+    "record": (list | tuple | range | np.ndarray, "a list of steps"),
+    "folder": (str | Path | None, "a path"),
+    "resume": _SWITCH,
+    "overwrite": _SWITCH,
+    "images": (str, f"one of {', '.join(IMAGES)}"),
+    "save_seconds": (float | int, "a number"),
+    "progress": _SWITCH,
+    "devices": (list | tuple, "a list of devices, such as jax.devices()"),
+    "processes": (Processes, "what jaxsynth.runs.processes.join_processes gives"),
+    "encoder": (Classifier | None, "a classifier"),
+    "title": (str, "text"),
+}
+
+
+class Options(TypedDict, total=False):
+    """Keywords of `maximize` and `sweep` beyond the named ones.
+
+    Attributes:
+      recipe: how a code moves, or the name of a recipe; by default the generator's.
+      optimizer: instead of the recipe's: a name, an `Optimizer`, an optax transformation.
+      balance: how the gradients of several classifiers are joined.
+      batch: runs of a compiled chunk. Fewer are padded to it, so that a run is the same to the bit
+        whatever its neighbours; 1 is quickest for one run. By default 8, or 64 on accelerators.
+      precision: of the networks.
+      record: steps after which codes are recorded.
+      folder: where everything is saved as it is computed; without one all stays in memory.
+      resume: continue the run in the folder, if there is one.
+      overwrite: replace it.
+      images: image files in the folder: `all`, `best` or `none`.
+      save_seconds: between two checkpoints.
+      progress: whether a bar is drawn; by default on a terminal.
+      devices: what chunks are split over; by default one.
+      processes: that share the folder and the work, see `jaxsynth.runs.processes`.
+      encoder: of the generator, for a photograph or a prior term; by default its own.
+      title: of the report.
+    """
+
+    recipe: Recipe | str
+    optimizer: Any
+    balance: str
+    batch: int
+    precision: str
+    record: Sequence[int]
+    folder: str | Path
+    resume: bool
+    overwrite: bool
+    images: str
+    save_seconds: float
+    progress: bool
+    devices: Sequence[jax.Device]
+    processes: Processes
+    encoder: Classifier
+    title: str
+
+
+def check_options(caller: str, options: Options) -> None:
+    """Raise ValueError for the first keyword that there is not, or whose value is of a wrong kind.
+
+    Those of `Settings` are checked with it.
+    """
+    names = [*Options.__annotations__, "seeds", "init", "classifiers"]
+    names += ["seed"] if caller == "maximize" else []
+    for name, value in options.items():
+        if name not in Options.__annotations__:
+            raise ValueError(f"{caller}: {name!r} is no setting{near(name, names)}")
+        kind, expected = _KINDS.get(name, (object, ""))
+        wrong = isinstance(value, bool) and kind is not bool
+        if kind is not object and (wrong or not isinstance(value, kind)):
+            raise ValueError(f"{caller}: {name} is {described(value)}, expected {expected}")
+    if wrong := [one for one in options.get("devices", ()) if not isinstance(one, jax.Device)]:
+        raise ValueError(f"{caller}: devices has {described(wrong[0])}, no jax.Device")
+    check_name(f"{caller}: images", options.get("images", "all"), IMAGES)
+    if not (seconds := options.get("save_seconds", 0.0)) >= 0:
+        raise ValueError(f"{caller}: save_seconds is {seconds}, expected 0 or more")
 
 
 class Start(NamedTuple):
@@ -68,7 +154,10 @@ def seeds_of(caller: str, given: Any, begun: Start, default: Sequence[int]) -> S
         several = begun.codes is not None and len(begun.codes) > 1
         return range(len(begun.codes)) if several else default
     if isinstance(given, str):
-        return parse_seeds(given)
+        try:
+            return parse_seeds(given)
+        except ValueError as error:
+            raise ValueError(f"{caller}: {str(error).removeprefix('--')}") from None
     try:
         asked = range(given) if isinstance(given, int | np.integer) else list(given)
         seeds = [int(seed) for seed in asked if int(seed) == seed]
@@ -168,3 +257,14 @@ def _continued(runs: SweepResult) -> Start:
         for run, number in zip(runs.runs, runs.run_numbers, strict=True)
     ]
     return Start(np.array(runs.codes), runs=named)
+
+
+def encode(encoder: Classifier, generator: Generator, image: np.ndarray) -> np.ndarray:
+    """Return the code (D,) of an image (H, W, 3) of the encoder's size, in its units.
+
+    Raises:
+      ValueError: if the encoder has no such blob, or it is not as long as the generator's code.
+    """
+    reader = system.make_encoder(generator, encoder)._replace(units=None)
+    read = functools.partial(system.encode, reader)
+    return np.asarray(network_jit(read)(encoder.params, np.asarray(image)))

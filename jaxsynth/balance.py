@@ -20,7 +20,9 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxsynth.arithmetic import root_key
 from jaxsynth.goals import Acts, Goal, RunData, Values, weigh_part
+from jaxsynth.inputs import check_name
 from jaxsynth.system import (
     GENERATOR,
     AllActivations,
@@ -36,12 +38,6 @@ from jaxsynth.system import (
 
 BALANCES = ("image", "code", "sum", "alternate")
 _JITTER_ROOT = 1  # not the root of the start codes: the two draws of a seed are independent
-
-
-def check_balance(balance: str) -> None:
-    """Raise ValueError unless `balance` is one of `BALANCES`."""
-    if balance not in BALANCES:
-        raise ValueError(f"balance {balance!r} is none of {', '.join(BALANCES)}")
 
 
 def objective(
@@ -91,7 +87,7 @@ def value_and_gradient(
     Raises:
       ValueError: For a balance that is not one of `BALANCES`.
     """
-    check_balance(look.balance)
+    check_name("balance", look.balance, BALANCES)
     system, goal, move = look.system, run.goal, jitter(look.jitter, run, step)
 
     def draw(z):
@@ -142,7 +138,7 @@ def jitter(reach: int, run: RunData, step: jax.Array) -> Callable[[jax.Array], j
     """Return how classifiers see the image (H, W, 3) at a step: as it is, or moved at random."""
     if not reach:
         return lambda image: image
-    key = jax.random.fold_in(jax.random.key(_JITTER_ROOT), run.seed)
+    key = jax.random.fold_in(root_key(_JITTER_ROOT), run.seed)
     key = jax.random.fold_in(key, step)
     offset = jax.random.randint(key, (2,), -reach, reach + 1, jnp.int32)
     return lambda image: shift(image, offset, reach)

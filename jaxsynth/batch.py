@@ -1,7 +1,10 @@
 """Runs as data: their objectives and start codes, and how they fall into chunks."""
 
+import dataclasses
 import itertools
+import numbers
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +13,47 @@ import numpy as np
 
 from jaxsynth.ascent import ChunkResult, Progress, State, Trace
 from jaxsynth.goals import Goal, RunData
+from jaxsynth.inputs import described
 from jaxsynth.optimizers import PRIOR, Optimizer
-from jaxsynth.recipes import Box, StartCodes
+from jaxsynth.recipes import Box
+from jaxsynth.sharing import Shared
+from jaxsynth.starts import StartCodes
 from jaxsynth.system import Look, Params, System
+from jaxsynth.terms import Objective, as_objective
 
 # Called with (first run of the chunk, steps done, objective values (R,), snapshot).
 OnStep = Callable[[int, int, np.ndarray, Callable[[], Progress]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run: a seed of one objective.
+
+    Attributes:
+      seed: decides its start code and its jitter.
+      objective: what it maximises; its text where a folder was read without the models.
+      row, column: its place on the contact sheet.
+      origin: what its start code was the final code of, FOLDER:RUN, if it continues another run.
+    """
+
+    seed: int
+    objective: Objective
+    row: str = ""
+    column: str = ""
+    origin: str = ""
+
+    def __post_init__(self):
+        """Check the seed, and make an objective of what is given for one.
+
+        Raises:
+          ValueError: If either is none.
+        """
+        if isinstance(self.seed, bool) or not isinstance(self.seed, numbers.Integral):
+            raise ValueError(f"run: seed is {described(self.seed)}, expected a whole number")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"run: seed is {self.seed}, expected 0 to 2**32 - 1")
+        if not isinstance(self.objective, str):
+            object.__setattr__(self, "objective", as_objective(self.objective))
 
 
 class Batch(NamedTuple):
@@ -58,6 +96,8 @@ class Problem(NamedTuple):
       box: the code box.
       settings: `maximize.Settings`; its recipe, batch and record are read here.
       runs, generator, classifiers: what all this was made of; every classifier judges.
+      shared: which runs share a row of the batch; None where every run has its own.
+      notes: what was made of objectives, a sentence for the name of each term.
     """
 
     structures: tuple[Structure, ...]
@@ -69,6 +109,20 @@ class Problem(NamedTuple):
     runs: Sequence[Any] = ()
     generator: Any = None
     classifiers: tuple = ()
+    shared: Shared | None = None
+    notes: Mapping[str, str] = MappingProxyType({})
+
+    def row_of(self, run: int) -> int:
+        """Return the row of the batch that computes a run."""
+        return run if self.shared is None else int(self.shared.place[run])
+
+    def runs_of(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        """Return the runs that each of these rows of the batch computes."""
+        if self.shared is None:
+            return [(row,) for row in rows]
+        order = np.argsort(self.shared.place, kind="stable")
+        ends = np.searchsorted(self.shared.place, (rows, np.add(rows, 1)), sorter=order)
+        return [order[begin:end].tolist() for begin, end in ends.T]
 
     @property
     def judge(self) -> System:
@@ -107,15 +161,15 @@ def chunk_starts(problem: Problem, shares: int = 1) -> list[int]:
 
 def one_run(problem: Problem, run: int) -> tuple[Structure, RunData]:
     """Return a run's structure, and its data for one code, without the distance to its start."""
-    batch = problem.batch
-    structure = problem.structures[batch.structure[run]]
-    goal = jax.tree.map(lambda leaf: jnp.asarray(leaf[batch.which[run]]), structure.goals)
+    batch, row = problem.batch, problem.row_of(run)
+    structure = problem.structures[batch.structure[row]]
+    goal = jax.tree.map(lambda leaf: jnp.asarray(leaf[batch.which[row]]), structure.goals)
     return structure, RunData(goal)
 
 
 def check_record(record: Sequence[int], steps: int) -> None:
-    """Raise ValueError unless every recorded step lies in 1..steps."""
-    wrong = [s for s in record if not 1 <= s <= steps]
+    """Raise ValueError unless every recorded step is a whole number in 1..steps."""
+    wrong = [s for s in record if not isinstance(s, numbers.Integral) or not 1 <= s <= steps]
     if wrong:
         raise ValueError(f"recorded steps {wrong} lie outside 1..{steps}")
 
@@ -123,13 +177,6 @@ def check_record(record: Sequence[int], steps: int) -> None:
 def join(chunks: Sequence[ChunkResult]) -> ChunkResult:
     """Join chunks, in order, into one result."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
-
-
-def watched_of_run(
-    watched: Mapping[str, Mapping[str, np.ndarray]], run: int
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return one run's part of {network: {blob: leaves with a leading run axis}}."""
-    return {role: {blob: v[run] for blob, v in blobs.items()} for role, blobs in watched.items()}
 
 
 def check_problem(problem: Problem, devices: Sequence[jax.Device]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxsynth import programs
+from jaxsynth.arithmetic import arithmetic
 from jaxsynth.ascent import ChunkResult, Evaluation, Progress, State, Trace
 from jaxsynth.batch import (
     Batch,
@@ -30,7 +31,6 @@ from jaxsynth.batch import (
     chunk_starts,
     join,
     one_run,
-    watched_of_run,
     with_all_functions,
 )
 from jaxsynth.devices import Parts, on_all, runs_mesh, share_rows, split
@@ -42,7 +42,6 @@ from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
 __all__ = [
     "Batch", "ChunkResult", "OnStep", "Optimised", "Problem", "Progress", "Structure",
     "check_record", "chunk_sizes", "chunk_starts", "execute", "join", "one_run",
-    "optimise_chunks", "watched_of_run",
 ]  # fmt: skip
 _SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
 
@@ -54,8 +53,9 @@ def execute(
     under_way: Progress | None = None,
     devices: Sequence[jax.Device] = (),
     on_halved: Callable[[int], None] = lambda at_once: None,
-) -> Iterator[ChunkResult]:
-    """Yield finished chunks in order, final and best codes looked at (`join` joins them).
+    look: bool = True,
+) -> Iterator[Any]:
+    """Yield finished chunks in order (`join` joins them).
 
     Args:
       problem: The runs.
@@ -68,41 +68,26 @@ def execute(
       on_halved: Called with the codes that each device takes at once from now on, where its memory
         did not hold the chunk: parts of the chunk then go step by step in turn, and each run is
         bit-equal to one of a sweep of so small a batch.
+      look: Look at final and best codes, and yield `ChunkResult`s; else `Optimised` ones.
 
     Raises:
       jax.errors.JaxRuntimeError: If the memory of a device does not even hold one run.
       ValueError: If a recorded step lies outside 1..steps, batch < 1, an encoder is missing, or
         diversity meets several devices or too little memory.
     """
-    yield from _each(_look_at_ends, problem, on_step, chunks, under_way, devices, on_halved)
-
-
-def optimise_chunks(
-    problem: Problem,
-    on_step: OnStep = lambda first, done, values, snapshot: None,
-    chunks: Sequence[int] | None = None,
-    under_way: Progress | None = None,
-    devices: Sequence[jax.Device] = (),
-    on_halved: Callable[[int], None] = lambda at_once: None,
-) -> Iterator[Optimised]:
-    """Yield chunks of runs that have made their steps, in order; nothing looks at final codes.
-
-    Arguments and errors are those of `execute`.
-    """
-    yield from _each(_leave_ends, problem, on_step, chunks, under_way, devices, on_halved)
-
-
-def _each(finish, problem: Problem, on_step, chunks, under_way, devices, on_halved):
     check_problem(problem, devices)
     mesh, shares = runs_mesh(devices), len(devices) or 1
-    problem = problem._replace(params=on_all(mesh, problem.params))
+    double, finish = problem.batch.codes.dtype == np.float64, _look_at_ends if look else _leave_ends
+    with arithmetic(double):
+        problem = problem._replace(params=on_all(mesh, problem.params))
     sizes, at_once = chunk_sizes(problem, shares), problem.settings.batch
     for first in sizes if chunks is None else chunks:
         report, result = functools.partial(on_step, first), None
         while result is None:
             try:
-                chunk = _Chunk(problem, mesh, shares, first, sizes[first], at_once)
-                result = finish(chunk, chunk.optimise(under_way, report))
+                with arithmetic(double):
+                    chunk = _Chunk(problem, mesh, shares, first, sizes[first], at_once)
+                    result = finish(chunk, chunk.optimise(under_way, report))
             except jax.errors.JaxRuntimeError as error:
                 at_once = _halved(problem, first, at_once, error)
             chunk = None  # only now is the memory of the chunk given back
@@ -129,6 +114,7 @@ class _Chunk:
     Attributes:
       problem, structure: of its runs.
       first, count: its runs; more rows repeat the last one.
+      factor: of what is told of their objectives, see `Shared`.
       parts: how it is cut.
       rows: codes a device that the networks see at once.
       runs: per part, a run's data for every row.
@@ -144,6 +130,8 @@ class _Chunk:
             whole = some = at_once = count
         self.parts = Parts(shares, whole, min(some, whole))
         self.rows = share_rows(max(at_once, self.parts.at_once * population))
+        shared = problem.shared
+        self.factor = 1 if shared is None else shared.row_factor[first : first + count]
         self.index = first + np.minimum(np.arange(shares * whole), count - 1)
         self.codes = np.asarray(batch.codes[self.index])
         places = self.parts.cut(np.arange(len(self.index)))
@@ -190,7 +178,7 @@ class _Chunk:
             done += block
             if done in record:
                 recorded[done] = parts.join([np.array(state.code) for state in self.states])
-            report(done, traces[-1].objective[-1][: self.count], snapshot)
+            report(done, traces[-1].objective[-1][: self.count] * self.factor, snapshot)
         trace = jax.tree.map(
             lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1),
             *(traces or [self._no_trace()]),

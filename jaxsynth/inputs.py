@@ -9,9 +9,26 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
+
 MOST_SEEDS = 1_000_000
 _FEW = 8  # options that an error lists in full
+_LONGEST = 60  # characters of a wrong value in an error
 _NO_RULES = {"among": None, "low": None, "above": None, "high": None, "expected": ""}
+
+
+def described(value: Any) -> str:
+    """Return what a wrong value is, in a few words: models and arrays hold too many numbers."""
+    name = getattr(value, "name", None) or getattr(value, "__name__", None)
+    if isinstance(name, str):
+        return f"{'function' if callable(value) else type(value).__name__} {name!r}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array {tuple(value.shape)} of {value.dtype}"
+    text = " ".join(repr(value).split())
+    if len(text) <= _LONGEST and not callable(value):
+        return text
+    plain = isinstance(value, str | int | float | list | tuple | dict) or text.startswith("<")
+    return f"{text[:_LONGEST]}..." if plain and not callable(value) else f"a {type(value).__name__}"
 
 
 def near(name: str, options: Collection[str]) -> str:
@@ -19,16 +36,17 @@ def near(name: str, options: Collection[str]) -> str:
     known = {option.lower(): option for option in reversed(list(options))}
     alike = [option for option in options if option.startswith(f"{name} (")]  # crane (134)
     found = alike[:_FEW] or [
-        known[n] for n in difflib.get_close_matches(name.lower(), list(known), 3, 0.6)
+        known[n] for n in difflib.get_close_matches(str(name).lower(), list(known), 3, 0.6)
     ]
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
 def check_name(what: str, name: str, options: Collection[str]) -> None:
     """Raise ValueError, with the nearest names, unless `name` is one of the options."""
-    if name not in options:
+    if not isinstance(name, str) or name not in options:
         known = "" if len(options) > _FEW else f"; expected one of {', '.join(options)}"
-        raise ValueError(f"{what} {name!r} does not exist{near(name, options)}{known}")
+        said = repr(name) if isinstance(name, str) else described(name)
+        raise ValueError(f"{what} {said} does not exist{near(name, options)}{known}")
 
 
 def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "scene") -> list[int]:
@@ -165,7 +183,9 @@ def check_options(settings: Any, what: str) -> None:
         if "help" not in field.metadata or (value is None and field.default is None):
             continue
         if expected := refusal(field, value):
-            raise ValueError(f"{what}: {field.name} is {value!r}, expected {expected}")
+            said, among = described(value), field.metadata.get("among")
+            hint = near(value, among) if among and isinstance(value, str) else ""
+            raise ValueError(f"{what}: {field.name} is {said}, expected {expected}{hint}")
 
 
 def refusal(field: dataclasses.Field, value: Any) -> str:
@@ -179,9 +199,13 @@ def _is_good(field: dataclasses.Field, value: Any) -> bool:
     rules = _NO_RULES | field.metadata
     if rules["among"] is not None:
         values = value if isinstance(value, tuple) else (value,)
-        return bool(values) and all(callable(v) or v in rules["among"] for v in values)
+        names = tuple(rules["among"])
+        made = (callable(v) and not isinstance(v, type) for v in values)  # a schedule
+        return bool(values) and all(m or v in names for m, v in zip(made, values, strict=True))
     low, above, high = rules["low"], rules["above"], rules["high"]
     whole = field.type in (int, "int")
+    if field.type in (bool, "bool"):
+        return isinstance(value, bool | np.bool_)
     if low is above is high is None and not whole:
         return True
     if isinstance(value, bool) or not isinstance(
@@ -200,6 +224,8 @@ def _expected(field: dataclasses.Field) -> str:
     rules = _NO_RULES | field.metadata
     if rules["among"] is not None:
         return f"one of {', '.join(rules['among'])}"
+    if field.type in (bool, "bool"):
+        return "True or False"
     bounds = [
         "" if rules["low"] is None else f"from {rules['low']} up",
         "" if rules["above"] is None else f"above {rules['above']}",

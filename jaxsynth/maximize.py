@@ -10,35 +10,48 @@ Both, and every launcher, end in `carry_out`.
 import contextlib
 import dataclasses
 import functools
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
+import numpy as np
 
-from jaxsynth.asked import Start, make_runs, named_objectives, seeds_of, start_of
-from jaxsynth.chunks import Problem, join
+from jaxsynth.asked import (
+    Options,
+    Start,
+    check_options,
+    encode,
+    make_runs,
+    named_objectives,
+    seeds_of,
+    start_of,
+)
+from jaxsynth.batch import Problem, Run, join
 from jaxsynth.disk import expand
-from jaxsynth.environment import keep_compiled, writable_cache
-from jaxsynth.inputs import check_name, near
+from jaxsynth.environment import check_backend, keep_compiled, writable_cache
+from jaxsynth.inputs import described
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import load
 from jaxsynth.objectives import as_objective
-from jaxsynth.optimizers import PRIOR, make_optimizer
-from jaxsynth.problem import PRECISIONS, Settings, encode, plan
+from jaxsynth.optimizer_names import make_optimizer
+from jaxsynth.optimizers import PRIOR
+from jaxsynth.problem import PRECISIONS, Settings, plan
 from jaxsynth.recipes import Recipe, make_recipe
-from jaxsynth.results import Result, Run, SweepResult, read_results, visible
+from jaxsynth.results import Result, SweepResult, read_results, visible
 from jaxsynth.runs.checkpoint import (
     from_arrays,
     join_chunks,
     map_arrays,
     remove_unfinished,
 )
-from jaxsynth.runs.folder import IMAGES, METRICS, RESULTS
+from jaxsynth.runs.folder import METRICS, RESULTS
 from jaxsynth.runs.keep import Keeping, compute_together, finished_chunks, open_together
-from jaxsynth.runs.processes import ALONE, Processes, any_of
+from jaxsynth.runs.processes import ALONE, any_of
 from jaxsynth.runs.records import config_of, hash_of, write_inputs
+from jaxsynth.sharing import every_run
 
 __all__ = [
     "PRECISIONS", "Options", "Problem", "Run", "Settings", "carry_out", "config_of", "encode",
@@ -46,47 +59,7 @@ __all__ = [
 ]  # fmt: skip
 _SEEDS = tuple(range(8))
 _CALL = "the same call of jaxsynth.sweep"
-
-
-class Options(TypedDict, total=False):
-    """Keywords of `maximize` and `sweep` beyond the named ones.
-
-    Attributes:
-      recipe: how a code moves, or the name of a recipe; by default the generator's.
-      optimizer: instead of the recipe's: a name, an `Optimizer`, an optax transformation.
-      balance: how the gradients of several classifiers are joined.
-      batch: runs of a compiled chunk. Fewer are padded to it, so that a run is the same to the bit
-        whatever its neighbours; 1 is quickest for one run. By default 8, or 64 on accelerators.
-      precision: of the networks.
-      record: steps after which codes are recorded.
-      folder: where everything is saved as it is computed; without one all stays in memory.
-      resume: continue the run in the folder, if there is one.
-      overwrite: replace it.
-      images: image files in the folder: `all`, `best` or `none`.
-      save_seconds: between two checkpoints.
-      progress: whether a bar is drawn; by default on a terminal.
-      devices: what chunks are split over; by default one.
-      processes: that share the folder and the work, see `jaxsynth.runs.processes`.
-      encoder: of the generator, for a photograph or a prior term; by default its own.
-      title: of the report.
-    """
-
-    recipe: Recipe | str
-    optimizer: Any
-    balance: str
-    batch: int
-    precision: str
-    record: Sequence[int]
-    folder: str | Path
-    resume: bool
-    overwrite: bool
-    images: str
-    save_seconds: float
-    progress: bool
-    devices: Sequence[jax.Device]
-    processes: Processes
-    encoder: Classifier
-    title: str
+_log = logging.getLogger("jaxsynth")
 
 
 def maximize(
@@ -116,8 +89,9 @@ def maximize(
     Raises:
       ValueError: for anything that cannot work, in one line, before any long work.
     """
-    own = seeds_of("maximize", [seed], Start(), ())
-    task = _Task("maximize", own, seeds, init, classifiers)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise ValueError(f"maximize: seed is {described(seed)}, expected 0 to 2**32 - 1")
+    task = _Task("maximize", [int(seed)], seeds, init, classifiers)
     found = _compute(task, [as_objective(objective)], generator, options)
     return found[0] if seeds is None and len(found) == 1 else found
 
@@ -187,7 +161,9 @@ def carry_out(
     folder = keeping.folder
     if folder is None:
         chunks = [chunk for _, chunk in finished_chunks(problem, keeping)]
-        return _result(problem, join(chunks), problem.batch.codes[:], config, None)
+        codes = problem.batch.codes[:]
+        codes = codes if problem.shared is None else codes[problem.shared.place]
+        return _result(problem, every_run(problem, join(chunks)), codes, config, None)
     with contextlib.ExitStack() as held:
         opened = open_together(keeping, config, held)
         if opened is None:
@@ -197,7 +173,7 @@ def carry_out(
         if not keeping.processes.leads:
             return None
         write_inputs(folder, problem)
-        join_chunks(folder)
+        join_chunks(folder, problem.shared)
         arrays = map_arrays(folder / RESULTS)
         result = _result(problem, from_arrays(arrays), arrays["start_codes"], opened, folder)
         result.to_csv(folder / METRICS)
@@ -225,18 +201,18 @@ class _Task(NamedTuple):
 
 
 def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> SweepResult:
-    for name in options:
-        if name not in Options.__annotations__:
-            hint = near(name, [*Options.__annotations__, "seeds", "init", "classifiers"])
-            raise ValueError(f"{task.name}: {name!r} is no setting{hint}")
-    images = options.get("images", "all")
-    check_name(f"{task.name}: images", images, IMAGES)
+    check_options(task.name, options)
+    check_backend()
     _keep_compiled_once()
     generator = load(generator) if isinstance(generator, str | Path) else generator
     if not isinstance(generator, Generator):
-        raise ValueError(f"{task.name}: {generator!r:.60} stands for the generator")
+        raise ValueError(
+            f"{task.name}: {described(generator)} stands for the generator: expected a Generator, "
+            "or the name of one"
+        )
     given = task.classifiers
-    classifiers = [given] if isinstance(given, Classifier) else list(given)
+    given = given if isinstance(given, list | tuple) else [given]
+    classifiers = [load(one) if isinstance(one, str | Path) else one for one in given]
     named = named_objectives(objectives)
     begun = start_of(task.name, task.init, generator, options.get("encoder"))
     settings = _settings(task, options, generator, begun)
@@ -246,15 +222,17 @@ def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> 
     if encoder is None and make_optimizer(settings.optimizer, settings.recipe).asks == PRIOR:
         encoder = generator.load_encoder()
     problem = plan(runs, generator, classifiers, settings, start=start, encoder=encoder)
+    for note in problem.notes.values():
+        _log.warning("%s", note)
     keeping = _keeping(task, options)
     config = {"experiment": "sweep", "command": _CALL, "title": options.get("title", "")}
     inputs = {} if start is None else {"start codes": hash_of(start)}
     config |= config_of(problem, keeping.devices, inputs, encoder)
-    found = carry_out(problem, keeping, config=config, images=images)
+    found = carry_out(problem, keeping, config=config, images=options.get("images", "all"))
     any_of(keeping.processes, False)  # the one that leads has written everything
     if found is None:
         saved = read_results(keeping.folder, generator, problem.classifiers)
-        found = dataclasses.replace(saved, runs=runs, settings=problem.settings)
+        found = dataclasses.replace(saved, runs=problem.runs, settings=problem.settings)
     return found
 
 
@@ -283,11 +261,12 @@ def _settings(task: _Task, options: Options, generator: Generator, begun: Start)
     own = generator.recipe_from_image if begun.from_image else generator.recipe
     recipe = options.get("recipe") or own
     if not isinstance(recipe, str | Recipe):
-        raise ValueError(f"{task.name}: recipe is {recipe!r}, expected a Recipe or its name")
+        call = ": call it" if callable(recipe) else ""
+        raise ValueError(
+            f"{task.name}: recipe is {described(recipe)}{call}; expected a Recipe, or its name"
+        )
     names = [field.name for field in dataclasses.fields(Settings) if field.name != "recipe"]
     changes = {name: options[name] for name in names if name in options}
-    if "record" in changes:
-        changes["record"] = tuple(changes["record"])
     return Settings(make_recipe(recipe), **changes)
 
 

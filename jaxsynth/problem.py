@@ -1,7 +1,7 @@
 """Runs made a problem: everything that can be checked is, and objectives become arrays."""
 
 import dataclasses
-import functools
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,18 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth import recipes
-from jaxsynth import system as networks
-from jaxsynth.balance import BALANCES, check_balance
-from jaxsynth.chunks import Batch, Problem, Structure, check_record
-from jaxsynth.goals import Function, make_function, make_goals, make_layout
-from jaxsynth.inputs import option
+from jaxsynth.arithmetic import arithmetic, root_key
+from jaxsynth.balance import BALANCES
+from jaxsynth.batch import Batch, Problem, Run, Structure, check_record
+from jaxsynth.goal_arrays import make_function, make_goals, make_layout
+from jaxsynth.goals import Function
+from jaxsynth.inputs import check_options, described, option
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.objectives import MEASURES, Objective, is_class_blob
-from jaxsynth.optimizers import PRIOR, make_optimizer
-from jaxsynth.recipes import Box, Recipe, StartCodes
-from jaxsynth.results import Run
-from jaxsynth.system import ENCODER, GENERATOR, Look, make_encoder, make_system, system_params
+from jaxsynth.optimizer_names import make_optimizer
+from jaxsynth.optimizers import PRIOR
+from jaxsynth.recipes import Box, Recipe, make_recipe
+from jaxsynth.sharing import Shared, distinct, places_of
+from jaxsynth.starts import StartCodes, start_codes
+from jaxsynth.system import ENCODER, GENERATOR, Look, make_system, system_params
+from jaxsynth.terms import MEASURES, Objective, before_relu, is_class_blob
 
 PRECISIONS = ("float32", "float64", "bfloat16")
 _CPU_BATCH, _BATCH = 8, 64
@@ -45,11 +47,25 @@ class Settings:
     batch: int = option(0, "Codes a compiled chunk; 0 for 8 on CPU, 64 on accelerators.", low=0)
     precision: str = option(
         "float32",
-        "Of the networks: float32; float64 (needs JAX's x64 mode); or bfloat16, which is that of "
+        "Of the networks: float32; float64; or bfloat16, which is that of "
         "weights and activations, while codes, logits and objective stay float32.",
         among=PRECISIONS,
     )
     record: tuple[int, ...] = option((), "Steps after which codes are recorded.")
+
+    def __post_init__(self):
+        """Let the recipe be a name, and recorded steps a list.
+
+        Raises:
+          ValueError: If no recipe is of that name, or there are no such steps.
+        """
+        if isinstance(self.recipe, str):
+            object.__setattr__(self, "recipe", make_recipe(self.recipe))
+        if isinstance(self.record, list | np.ndarray | range):
+            steps = (int(s) if isinstance(s, numbers.Integral) else s for s in self.record)
+            object.__setattr__(self, "record", tuple(steps))
+        if not isinstance(self.record, tuple):
+            raise ValueError(f"record: expected a list of steps, not {described(self.record)}")
 
 
 def plan(
@@ -75,18 +91,29 @@ def plan(
     Raises:
       ValueError: for anything that cannot work, in one line.
     """
-    if not runs:
-        raise ValueError("no runs to compute: at least one is needed")
+    runs, notes = _checked(runs)
     _check_models(generator, classifiers, encoder)
     settings = _resolved(settings, generator)
+    with arithmetic(settings.precision == "float64"):
+        problem = _plan(runs, generator, classifiers, settings, start, encoder)
+    return problem._replace(notes=notes)
+
+
+def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> Problem:
     optimizer = make_optimizer(settings.optimizer, settings.recipe)
     encoder = _needed_encoder(settings.recipe, optimizer, generator, encoder)
-    objectives, which = _distinct(runs)
+    objectives, which, factor = distinct(runs, optimizer.scale_free)
     models = _classifiers(objectives, generator, classifiers)
     dtype = _precision(settings.precision, [generator, *models, *([encoder] if encoder else [])])
-    seeds = np.array([run.seed for run in runs])
+    start = _given_start(start, len(runs), generator.code_size, dtype)
+    seeds = np.array([run.seed for run in runs], np.uint32)
+    alone = any(term.how == "diversity" for o in objectives for term in o.terms)
+    seeded = start is None or settings.recipe.jitter or optimizer.draws
+    place, own = places_of(which, seeds if seeded else np.zeros_like(seeds), start, alone)
+    shared = Shared(place, factor) if len(own) < len(runs) or (factor != 1).any() else None
+    which, seeds = which[own], seeds[own]
     box = _box(settings.recipe, generator, dtype)
-    codes = _start(settings.recipe, box, generator, seeds, dtype, start)
+    codes = _drawn(settings.recipe, box, generator, seeds) if start is None else start[own]
 
     shapes = _shapes(generator, models)
     functions = [
@@ -99,7 +126,7 @@ def plan(
     ]
     layout = make_layout(objectives)
     kinds = list(dict.fromkeys(functions))
-    climbed = {*layout.sizes, *(name for kind in kinds for f in kind for name in f.reads)}
+    climbed = {*layout, *(name for kind in kinds for f in kind for name in f.reads)}
     system = make_system(generator, [c for c in models if c.name in climbed], encoder)
     judge = make_system(generator, models)
     look = Look(
@@ -119,46 +146,57 @@ def plan(
         for kind in kinds
     )  # fmt: skip
     structure, place = _places(functions, kinds)
-    batch = Batch(codes, structure[which], place[which], seeds.astype(np.uint32))
+    batch = Batch(codes, structure[which], place[which], seeds)
     params = system_params(generator, models, encoder)
     fixed = structures, optimizer, params, batch, box, settings
-    return Problem(*fixed, runs, generator, tuple(models))
+    return Problem(*fixed, runs, generator, tuple(models), shared)
 
 
-def encode(encoder: Classifier, generator: Generator, image: np.ndarray) -> np.ndarray:
-    """Return the code (D,) of an image (H, W, 3) of the encoder's size, in its units.
+def _checked(runs: Any) -> tuple[Sequence[Run], dict[str, str]]:
+    """The runs, of units before their ReLU (`before_relu`), and what was moved."""
+    if not isinstance(runs, Sequence) or not runs:
+        raise ValueError(f"runs: expected a list of at least one Run, not {described(runs)}")
+    moved: dict[int, Objective] = {}  # by identity: many seeds share one object
+    notes: dict[str, str] = {}
+    for run in runs:
+        if not isinstance(run, Run) or not isinstance(run.objective, Objective):
+            wrong = described(run.objective if isinstance(run, Run) else run)
+            raise ValueError(
+                f"runs: {wrong} is none: expected Run(seed, objective), and an objective such as "
+                "classifier.logit('cat')"
+            )
+        if id(run.objective) not in moved:
+            moved[id(run.objective)], said = before_relu(run.objective)
+            notes |= said
+    if notes:
+        runs = [dataclasses.replace(run, objective=moved[id(run.objective)]) for run in runs]
+    return runs, notes
 
-    Raises:
-      ValueError: if the encoder has no such blob, or it is not as long as the generator's code.
-    """
-    reader = make_encoder(generator, encoder)._replace(units=None)
-    read = functools.partial(networks.encode, reader)
-    return np.asarray(network_jit(read)(encoder.params, jnp.asarray(image)))
 
-
-def _check_models(generator: Any, classifiers: Sequence[Any], encoder: Any) -> None:
+def _check_models(generator: Any, classifiers: Any, encoder: Any) -> None:
     if not isinstance(generator, Generator):
-        name = getattr(generator, "name", generator)
-        raise ValueError(f"{name!r} stands for the generator: expected a generator")
-    for role, model in [
-        *(("a classifier", model) for model in classifiers),
-        *([] if encoder is None else [(repr(ENCODER), encoder)]),
-    ]:
+        raise ValueError(f"{described(generator)} stands for the generator: expected a generator")
+    if not isinstance(classifiers, list | tuple):
+        raise ValueError(f"classifiers: expected a list of them, not {described(classifiers)}")
+    given = [*(("a classifier", model) for model in classifiers)]
+    given += [] if encoder is None else [(repr(ENCODER), encoder)]
+    for role, model in given:
         if not isinstance(model, Classifier):
-            name = getattr(model, "name", model)
-            raise ValueError(f"{name!r} stands for {role}: expected a classifier")
+            raise ValueError(f"{described(model)} stands for {role}: expected a classifier")
 
 
 def _resolved(settings: Settings, generator: Generator) -> Settings:
     """The settings checked, with what they leave to the machine and the generator."""
+    if not isinstance(settings, Settings):
+        recipe = ": give Settings(recipe)" if isinstance(settings, Recipe) else ""
+        raise ValueError(f"settings: {described(settings)} is no Settings{recipe}")
     recipe = settings.recipe
+    recipes.check_recipe(recipe)
     if generator.start:
         recipe = dataclasses.replace(recipe, start=generator.start)
-    recipes.check_recipe(recipe)
-    check_balance(settings.balance)
+        recipes.check_recipe(recipe)
+    check_options(settings, "settings")
     check_record(settings.record, recipe.steps)
-    if settings.batch < 0:
-        raise ValueError(f"batch is {settings.batch}, expected 0 or more")
     if recipe.jitter >= generator.image_size:
         raise ValueError(
             f"recipe: jitter is {recipe.jitter}, but the generator's images have only "
@@ -179,18 +217,6 @@ def _needed_encoder(recipe: Recipe, optimizer, generator: Generator, encoder):
             f"generator's own ({own}), or choose a prior of 0"
         )
     return encoder
-
-
-def _distinct(runs: Sequence[Run]) -> tuple[list[Objective], np.ndarray]:
-    """The different objectives of the runs, and which one each run has, (R,)."""
-    seen: dict[int, int] = {}  # by identity: many seeds share one object
-    found: dict[Objective, int] = {}
-    which = np.zeros(len(runs), np.int32)
-    for i, run in enumerate(runs):
-        if id(run.objective) not in seen:
-            seen[id(run.objective)] = found.setdefault(run.objective, len(found))
-        which[i] = seen[id(run.objective)]
-    return list(found), which
 
 
 def _classifiers(
@@ -220,11 +246,6 @@ def _classifiers(
 
 def _precision(name: str, models: Sequence[Any]) -> np.dtype:
     """The precision of codes and objective."""
-    if name not in PRECISIONS:
-        raise ValueError(f"precision {name!r} is none of {', '.join(PRECISIONS)}")
-    dtype = np.dtype("float32" if name == "bfloat16" else name)
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise ValueError("precision float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
     for model in models:
         kinds = {np.asarray(p).dtype if np.isscalar(p) else p.dtype
                  for p in jax.tree.leaves(model.params)}  # fmt: skip
@@ -234,7 +255,7 @@ def _precision(name: str, models: Sequence[Any]) -> np.dtype:
                 f"{model.role} {model.info.network or model.name!r} has {other.pop()} parameters, "
                 f"but the precision is {name}: jaxsynth.load takes a dtype"
             )
-    return dtype
+    return np.dtype("float32" if name == "bfloat16" else name)
 
 
 def _box(recipe: Recipe, generator: Generator, dtype: np.dtype) -> Box:
@@ -243,23 +264,27 @@ def _box(recipe: Recipe, generator: Generator, dtype: np.dtype) -> Box:
     return recipes.make_box(recipe, generator.code_size, upper, dtype, lower)
 
 
-def _start(recipe: Recipe, box: Box, generator: Generator, seeds: np.ndarray, dtype, start):
-    """Start codes (R, D): those that are given, or drawn where they are read."""
-    size = generator.code_size
+def _given_start(start: Any, count: int, size: int, dtype: np.dtype) -> np.ndarray | None:
+    """Start codes (R, D) that are given, checked."""
     if start is None:
-        root = jax.random.key(0)
-
-        def draw(some: np.ndarray) -> jax.Array:
-            return recipes.start_codes(recipe, box, root, some, generator.code)
-
-        codes = StartCodes(draw, seeds, size, dtype)
-        codes[0]  # a recipe that needs what the generator lacks is refused here
-        return codes
-    if start.shape != (len(seeds), size):
-        raise ValueError(f"start codes have shape {start.shape}, expected {(len(seeds), size)}")
+        return None
+    if np.shape(start) != (count, size):
+        raise ValueError(f"start codes have shape {np.shape(start)}, expected {(count, size)}")
     if not np.isfinite(start).all():
         raise ValueError("start codes hold numbers that are not finite")
     return np.asarray(start, dtype)
+
+
+def _drawn(recipe: Recipe, box: Box, generator: Generator, seeds: np.ndarray) -> StartCodes:
+    """Start codes (R, D) that are drawn where they are read."""
+    root = root_key(0)
+
+    def draw(some: np.ndarray) -> jax.Array:
+        return start_codes(recipe, box, root, some, generator.code)
+
+    codes = StartCodes(draw, seeds, generator.code_size, box.upper.dtype)
+    codes[0]  # a recipe that needs what the generator lacks is refused here
+    return codes
 
 
 def _shapes(generator: Generator, models: Sequence[Classifier]) -> dict[str, Mapping[str, tuple]]:

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxsynth import ascent
+from jaxsynth.arithmetic import root_key
 from jaxsynth.ascent import Evaluation, Glance, Record, State, Trace
 from jaxsynth.devices import over_shares, padded
 from jaxsynth.goals import RUNS, RunData
@@ -105,4 +106,4 @@ start_images_jit = network_jit(start_images, static_argnums=(0, 1))
 @jax.jit
 def noise_keys(seeds: jax.Array) -> jax.Array:
     """Make keys (n,) of the optimizers' own draws, from seeds (n,)."""
-    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(NOISE_ROOT), seed))(seeds)
+    return jax.vmap(lambda seed: jax.random.fold_in(root_key(NOISE_ROOT), seed))(seeds)

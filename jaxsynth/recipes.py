@@ -10,7 +10,10 @@ networks"); an independent judge chose it (BUILD_NOTES.md). `jitter` is from Ola
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxsynth.inputs import check_name, check_options, near, option
+from jaxsynth.inputs import check_name, check_options, described, near, option
 
 STARTS = ("normal", "clipped_normal", "positive10", "code")
 BOXES = ("upper", "unit", "none")
@@ -32,7 +35,7 @@ SCHEDULES: dict[str, Callable[[float, float, int], optax.Schedule]] = {
         0.0, start, max(1, steps // 10), max(2, steps), end
     ),
 }
-_BLOCK = 64  # seeds drawn at once, so that every read runs the same compiled programs
+_NO_NUMBERS = ("mask", "dtype", "key", "linesearch")  # arguments of optimizers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +99,23 @@ class Recipe:
         high=1,
         expected="in [0, 1]",
     )
+    prior_scaled: bool = option(
+        False,
+        "Let the pull shrink as the step size does: a pull that stays outweighs the last steps.",
+    )
     jitter: int = option(
         0,
         "At every step the classifiers see the image moved by up to so many pixels.",
         low=0,
         expected="a whole number of pixels from 0 up",
     )
+
+    def __post_init__(self):
+        """Let the optimizer's arguments be a dict or a list: a recipe is a key of compilations."""
+        given = self.optimizer_args
+        if isinstance(given, Mapping | list):
+            pairs = given.items() if isinstance(given, Mapping) else given
+            object.__setattr__(self, "optimizer_args", tuple(map(tuple, pairs)))
 
 
 _PIXELS: dict[str, Any] = {
@@ -119,7 +133,7 @@ RECIPES: dict[str, Recipe] = {
         steps=200, lr_start=8.0, decay=0.99, start="normal", last_image="last_forward"
     ),
     "dgn_am_image": Recipe(steps=30, lr_start=1.0, decay=0.99, last_image="last_forward"),
-    "pocket_image": Recipe(steps=30, lr_start=0.1, prior=0.05),
+    "pocket_image": Recipe(steps=30, lr_start=0.1, prior=0.05, prior_scaled=True),
     "cnnpref": Recipe(
         steps=200,
         optimizer_args=(("momentum", 0.9),),
@@ -197,6 +211,8 @@ def make_box(
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise ValueError naming the first field of a recipe that cannot work."""
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe: {described(recipe)} is none: expected a Recipe, or its name")
     check_options(recipe, "recipe")
     if recipe.schedule in ("cosine", "exponential", "warmup_cosine") and recipe.lr_end == 0:
         raise ValueError(f"recipe: schedule {recipe.schedule!r} needs an lr_end above 0")
@@ -219,20 +235,56 @@ def make_transform(recipe: Recipe) -> optax.GradientTransformation:
     """Make the optax chain of a recipe, from the gradient of -objective to an update of the code.
 
     Raises:
-      ValueError: If optax has no such optimizer, or it does not take these arguments.
+      ValueError: If optax has no such optimizer, or it does not take these arguments, with the near
+        names.
     """
-    make = getattr(optax, recipe.optimizer, None)
-    schedule = _precise(schedule_of(recipe))
+    name, args = recipe.optimizer, _optimizer_args(recipe)
     try:
-        optimizer = make(learning_rate=schedule, **dict(recipe.optimizer_args))
-        optimizer.init, optimizer.update  # noqa: B018
-    except (TypeError, AttributeError) as error:
-        given = ", ".join(f"{k}={v}" for k, v in recipe.optimizer_args)
-        raise ValueError(
-            f"optimizer {recipe.optimizer!r} ({given}): expected the name of an optax optimizer "
-            f"that takes a learning_rate, such as sgd, adam, rmsprop, lion ({error})"
-        ) from None
+        optimizer = getattr(optax, name)(learning_rate=_precise(schedule_of(recipe)), **args)
+    except (TypeError, ValueError) as error:
+        said = ", ".join(f"{k}={v}" for k, v in args.items())
+        raise ValueError(f"optimizer {name!r} ({said}): {error}") from error
     return optax.chain(normalise() if recipe.normalize else optax.identity(), optimizer)
+
+
+def _optimizer_args(recipe: Recipe) -> dict[str, Any]:
+    """The arguments of a recipe's optimizer beside its rate.
+
+    Raises:
+      ValueError: If there is no such optimizer or argument, or an argument is no number.
+    """
+    name, known = recipe.optimizer, optax_optimizers()
+    if name not in known:
+        hint = near(name, [*known]) or ", such as sgd, adam, rmsprop, lion"
+        raise ValueError(
+            f"optimizer {described(name)} is no optax optimizer that takes a learning_rate{hint}"
+        )
+    try:
+        args = dict(recipe.optimizer_args)
+    except (TypeError, ValueError):
+        args = {described(recipe.optimizer_args): None}
+    for key, value in args.items():
+        if key not in known[name]:
+            takes = f"it takes {', '.join(known[name])}" if known[name] else "it takes none"
+            raise ValueError(
+                f"optimizer {name!r}: no argument {key!r}{near(key, known[name])}: {takes}"
+            )
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise ValueError(f"optimizer {name!r}: {key} is {described(value)}, expected a number")
+    return args
+
+
+@functools.cache
+def optax_optimizers() -> dict[str, tuple[str, ...]]:
+    """Return the optax optimizers that take a rate, each with the other numbers that it takes."""
+    found = {}
+    for name, make in vars(optax).items():
+        known = inspect.isfunction(getattr(make, "func", make))
+        taken = inspect.signature(make).parameters if known else {}
+        if "learning_rate" in taken and not name.startswith(("_", "scale_by")):
+            others = (arg for arg in taken if arg != "learning_rate")
+            found[name] = tuple(arg for arg in others if not arg.endswith(_NO_NUMBERS))
+    return found
 
 
 def schedule_of(recipe: Recipe) -> optax.Schedule:
@@ -250,70 +302,3 @@ def _precise(schedule: optax.Schedule) -> optax.Schedule:
 def normalise() -> optax.GradientTransformation:
     """Make g -> g / mean |g|, without an epsilon (a saturated softmax has gradients of 1e-13)."""
     return optax.stateless_with_tree_map(lambda g, _: g / jnp.abs(g).mean())
-
-
-def start_codes(
-    recipe: Recipe, box: Box, root: jax.Array, seeds: np.ndarray, code: Any = None
-) -> jax.Array:
-    """Draw start codes (R, D), one per seed, each a function of (root key, its seed) alone.
-
-    Args:
-      recipe: Names the distribution.
-      box: Bounds that codes are projected into.
-      root: Key that every seed is folded into.
-      seeds: (R,) unsigned integers.
-      code: Statistics of the generator's code, if it has any: `mean`, and `factor` or `sigma`.
-
-    Raises:
-      ValueError: If the recipe needs those statistics and there are none.
-    """
-    size, dtype = box.upper.shape[0], box.upper.dtype
-    factor = getattr(code, "factor", None)
-    spread = factor if factor is not None else getattr(code, "sigma", None)
-    if recipe.start == "code" and (spread is None or code.mean is None):
-        raise ValueError(
-            "the generator's file has no mean and sigma of its code and start 'code' needs them: "
-            "take a generator of experiments.train_generator, which measures them, or choose "
-            "--start=clipped_normal"
-        )
-
-    def draw(seed):
-        # Drawn in float32 whatever the precision: a seed is the same start in both.
-        count = size if recipe.start != "code" or factor is None else factor.shape[1]
-        z = jax.random.normal(jax.random.fold_in(root, seed), (count,), jnp.float32).astype(dtype)
-        if recipe.start == "code":
-            scaled = jnp.asarray(spread, dtype)
-            scaled = scaled * z if factor is None else scaled @ z
-            z = jnp.asarray(code.mean, dtype) + scaled
-        if recipe.start in ("clipped_normal", "code"):
-            return optax.projections.projection_box(z, box.lower, box.upper)
-        return 10.0 * jnp.maximum(z, 0.0) if recipe.start == "positive10" else z
-
-    return jax.vmap(draw)(jnp.asarray(seeds, jnp.uint32))
-
-
-class StartCodes:
-    """Start codes of many seeds that are never in memory at once.
-
-    Reads like an array (R, D): a number, a slice or an array of numbers gives rows, drawn anew.
-
-    Attributes:
-      shape: (R, D).
-      dtype: Of the codes.
-    """
-
-    def __init__(
-        self, draw: Callable[[np.ndarray], jax.Array], seeds: np.ndarray, size: int, dtype: np.dtype
-    ):
-        """Draw with `draw`: seeds (B,) to codes (B, size), each a function of its seed alone."""
-        self._draw, self._seeds = draw, seeds
-        self.shape, self.dtype = (len(seeds), size), dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
-        seeds = np.atleast_1d(self._seeds[rows])
-        blocks = np.pad(seeds, (0, -len(seeds) % _BLOCK), mode="edge").reshape(-1, _BLOCK)
-        codes = np.concatenate([np.asarray(self._draw(block), self.dtype) for block in blocks])
-        return codes[0] if np.ndim(self._seeds[rows]) == 0 else codes[: len(seeds)]

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,35 +14,19 @@ import numpy as np
 
 from jaxsynth import notebook, table
 from jaxsynth.ascent import ChunkResult
+from jaxsynth.batch import Run
 from jaxsynth.disk import expand, write_atomic
 from jaxsynth.images import to_rgb
-from jaxsynth.inputs import check_name
+from jaxsynth.inputs import check_name, described
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
-from jaxsynth.objectives import Objective, parse
+from jaxsynth.objective_text import parse
+from jaxsynth.objectives import Objective
 from jaxsynth.report.tables import write_csv
 from jaxsynth.runs.checkpoint import from_arrays, map_arrays
 from jaxsynth.runs.folder import METRICS, RESULTS, read_config
 
 BLUR_ABOVE = 0.5  # P of a sensitive class above which a picture waits for a click
 _SHOWN = 24  # pictures of a sweep in a notebook
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run: a seed of one objective.
-
-    Attributes:
-      seed: decides its start code and its jitter.
-      objective: what it maximises; its text where a folder was read without the models.
-      row, column: its place on the contact sheet.
-      origin: what its start code was the final code of, FOLDER:RUN, if it continues another run.
-    """
-
-    seed: int
-    objective: Objective
-    row: str = ""
-    column: str = ""
-    origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,9 +121,13 @@ class SweepResult:
 
     @functools.cached_property
     def which(self) -> list[str]:
-        """Which look each run shows: `best`, or `last` where that has the higher objective."""
-        better = np.asarray(self.arrays.last.objective) > np.asarray(self.arrays.best.objective)
-        return ["last" if last else "best" for last in better]
+        """Which image each run shows: `best`, or `last` where that has the higher objective."""
+        return [table.shown(self.arrays, place) for place in range(len(self))]
+
+    @functools.cached_property
+    def equals(self) -> dict[int, int]:
+        """Runs of the whole sweep that are copies, with the run that was computed."""
+        return {int(run): int(first) for run, first in self.config.get("equals", {}).items()}
 
     @property
     def images(self) -> np.ndarray:
@@ -158,10 +147,6 @@ class SweepResult:
         """Give a run's `last` or `best` image (H, W, 3), RGB uint8."""
         return visible(self.raw_of(place, which), self.generator, self.config)
 
-    def watched_of(self, place: int, which: str) -> dict[str, dict[str, np.ndarray]]:
-        """Give the watched activations {network: {blob: (K,)}} of a `last` or `best` image."""
-        return table.of_run(getattr(self.arrays, which).watched, place)
-
     @functools.cached_property
     def table(self) -> list[dict[str, Any]]:
         """A row per run, see `jaxsynth.table`; from metrics.csv where the models are not known."""
@@ -170,8 +155,16 @@ class SweepResult:
             return [rows[number] for number in self.run_numbers]
         return [
             table.row_of(run, int(number), i, self.arrays, self.classifiers)
+            | self._more(run, int(number))
             for i, (run, number) in enumerate(zip(self.runs, self.run_numbers, strict=True))
         ]
+
+    def _more(self, run: Run, number: int) -> dict[str, Any]:
+        """Columns that only the whole sweep tells."""
+        known, terms = self.config.get("notes", {}), run.objective.terms
+        notes = [known[term.name] for term in terms if term.name in known]
+        row = {"equals": self.equals[number]} if number in self.equals else {}
+        return row | ({"note": "; ".join(notes)} if notes else {})
 
     @functools.cached_property
     def curves(self) -> list[list[np.ndarray | None]]:
@@ -302,6 +295,8 @@ def read_results(
     Raises:
       ValueError: if the folder holds no readable results.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"results: {described(folder)} is no folder")
     folder = expand(folder)
     config = read_config(folder)
     path = folder / RESULTS

@@ -8,6 +8,10 @@ Columns of a row (`metrics.csv` has one per run):
                                                    the term is about a class
   NAME_last, NAME_best                             P of the sensitive class of classifier NAME
   top_NAME, p_top_NAME                             likeliest class of any other, of the last image
+  shown, best_step                                 which image is shown, the better of `last` and
+                                                   `best`; updates before the best one
+  equals                                           the run that it is a copy of, if it is one
+  note                                             what was made of its objective, if anything
   status                                           `ok`, or what went wrong
 """
 
@@ -16,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxsynth.objectives import FUNCTION, GENERATOR, MEASURES, Objective, Term, is_class_blob
+from jaxsynth.report.tables import format_probability
+from jaxsynth.terms import FUNCTION, GENERATOR, MEASURES, Objective, Term, is_class_blob
 
 if TYPE_CHECKING:
     from jaxsynth.ascent import ChunkResult
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
 LOOKS = ("last", "best")
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
 _NON_FINITE = "non-finite"
-_LEAST_SHOWN = 0.0005  # smaller probabilities are captioned with their exponent
 
 
 def row_of(
@@ -48,8 +52,18 @@ def row_of(
     row |= {f"objective_{which}": getattr(arrays, which).objective[place] for which in LOOKS}
     looks = {which: of_run(getattr(arrays, which).watched, place) for which in LOOKS}
     row |= scores(run.objective, classifiers, looks)
+    row["shown"] = shown(arrays, place)
+    if traced:
+        last = np.array_equal(arrays.best_codes[place], arrays.codes[place])
+        trace = np.nan_to_num(arrays.objective[place], nan=-np.inf)
+        row["best_step"] = len(trace) if last else int(np.argmax(trace))
     row["status"] = status_of(run.objective, place, arrays)
     return row
+
+
+def shown(arrays: "ChunkResult", place: int) -> str:
+    """Say which image of a run is shown: `best`, or `last` where that has the higher objective."""
+    return "last" if arrays.last.objective[place] > arrays.best.objective[place] else "best"
 
 
 def scores(
@@ -62,7 +76,7 @@ def scores(
     """
     row: dict[str, Any] = {}
     for n, term in enumerate(objective.terms, 1):
-        row[f"target_{n}"], row[f"weight_{n}"] = name_of(term), term.weight
+        row[f"target_{n}"], row[f"weight_{n}"] = term.name, term.weight
         for which, watched in looks.items():
             row[f"activation_{n}_{which}"] = _number(term_value(objective.terms, n - 1, watched))
             row[f"p_{n}_{which}"] = _number(probability(term, watched))
@@ -85,31 +99,22 @@ def status_of(objective: Objective, place: int, arrays: "ChunkResult") -> str:
         return f"{_NON_FINITE} from its start"
     if not arrays.sound[place]:
         return f"{_NON_FINITE} at step {arrays.ended[place]}, frozen before it"
-    if arrays.ended[place] >= 0:
-        return f"zero gradient at step {arrays.ended[place]}"
-    if not arrays.objective.shape[1]:
-        return "ok"
-    traces = of_run(arrays.watched, place)
+    traces, silent = of_run(arrays.watched, place), []
     for i, term in enumerate(objective.terms):
         values = term_value(objective.terms, i, traces)
-        if values is not None and not np.any(values):
+        if values is not None and values.size and not np.any(values):
             before = f"{term.blob}_pre"
-            known = term.model is not None and before in term.model.shapes
+            known = before in getattr(term.model, "shapes", {})
             way_out = f": maximise {before}, before its ReLU" if known else ""
-            return f"{name_of(term)} stayed 0{way_out}"
-    return "ok"
+            silent.append(f"{term.name} stayed 0{way_out}")
+    if arrays.ended[place] >= 0:
+        return "; ".join([f"zero gradient at step {arrays.ended[place]}", *silent[:1]])
+    return silent[0] if silent else "ok"
 
 
 def is_non_finite(row: Mapping[str, Any]) -> bool:
     """Whether a row is of a run that did not stay finite."""
     return row["status"].startswith(_NON_FINITE)
-
-
-def name_of(term: Term) -> str:
-    """Name a term without its weight: `places:fc8:volcano`."""
-    if term.how == FUNCTION:
-        return f"{FUNCTION}:{term.blob}"
-    return f"{term.network}:{term.blob}:{term.label}"
 
 
 def term_value(terms: Sequence[Term], place: int, watched: Watched) -> np.ndarray | None:
@@ -179,7 +184,11 @@ def captions(
     name = f"run {run.origin.rpartition(':')[2]}" if run.origin else f"seed {run.seed}"
     place = f"{run.row} {run.column}"
     named = name in place or f"seed {run.seed}" in place
-    return (() if named else (name,)) + score_lines(run.objective, row, classifiers, which)
+    said = [] if named else [name]
+    said += [f"best, step {row['best_step']}"] if which == "best" and "best_step" in row else []
+    said += [f"equals run {row['equals']}"] if row.get("equals") is not None else []
+    lines = score_lines(run.objective, row, classifiers, which)
+    return (", ".join(said), *lines) if said else lines
 
 
 def score_lines(
@@ -200,7 +209,7 @@ def score_lines(
         if judge and p is not None and (judge.classes == 2 or term.unit in judge.sensitive_classes):
             lines[_sensitive_line(judge, row, which)] = None
         elif p is not None:
-            lines[f"{term.label} {_probability(p)}"] = None
+            lines[f"{term.label} {format_probability(p, 2)}"] = None
         elif value is not None:
             plain = term.blob in MEASURES or term.how == FUNCTION
             lines[f"{term.blob if plain else f'{term.blob}:{term.label}'} {value:.3g}"] = None
@@ -209,15 +218,11 @@ def score_lines(
     lines.pop("", None)
     for judge in classifiers:
         if len(lines) < 2 and which == "last" and row.get(f"top_{judge.name}"):
-            top = row[f"top_{judge.name}"], _probability(row[f"p_top_{judge.name}"])
+            top = row[f"top_{judge.name}"], format_probability(row[f"p_top_{judge.name}"], 2)
             lines[" ".join(top)] = None
     return tuple(lines)
 
 
 def _sensitive_line(judge: "Classifier", row: Mapping[str, Any], which: str) -> str:
     p = row.get(f"{judge.name}_{which}")
-    return "" if p is None else f"{judge.sensitive_name} {_probability(p, 3)}"
-
-
-def _probability(p: float, digits: int = 2) -> str:
-    return f"{p:.0e}" if 0 < p < _LEAST_SHOWN else f"{p:.{digits}f}"
+    return "" if p is None else f"{judge.sensitive_name} {format_probability(p)}"

@@ -114,8 +114,9 @@ def optimised_programs(optimised):
 
 
 @pytest.fixture(autouse=True)
-def full_precision():
+def full_precision(monkeypatch):
     """Accelerators would use TF32 or bfloat16 products otherwise."""
+    monkeypatch.setattr("jaxsynth.arithmetic._MATMUL", "highest")
     with jax.default_matmul_precision("highest"):
         yield
 

@@ -9,14 +9,16 @@ import pytest
 
 from jaxsynth import objectives, problem
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.chunks import Problem, execute, join, optimise_chunks
+from jaxsynth.chunks import Problem, execute, join
 from jaxsynth.goals import RunData
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.network import Network, is_generator
 from jaxsynth.models.registry import to_model
+from jaxsynth.objective_text import parse
 from jaxsynth.objectives import MEASURES, Objective
 from jaxsynth.problem import Settings as Sweep
 from jaxsynth.results import Run as ModelRun
+from jaxsynth.sharing import every_run
 from jaxsynth.system import ENCODER, GENERATOR
 
 __all__ = [
@@ -71,7 +73,7 @@ def objective_of(terms: Sequence[Term], made: Mapping[str, Classifier | Generato
 def parse_term(text: str, networks: Mapping[str, Network]) -> Term:
     """A term on one unit, from text."""
     made = {role: model for role, model in models(networks).items() if role != ENCODER}
-    [term] = objectives.parse(text, made).terms
+    [term] = parse(text, made).terms
     shape = (1,) if term.model is None else term.model.shapes[term.blob]
     [index] = term.index
     place = tuple(int(i) for i in np.unravel_index(index, shape))
@@ -90,7 +92,8 @@ def plan(networks, runs: Sequence[Run], settings=Sweep(), start=None) -> Problem
 
 def synthesize(networks, runs: Sequence[Run], settings: Sweep, start=None) -> ChunkResult:
     """All runs, computed at once."""
-    return join(list(execute(plan(networks, runs, settings, start))))
+    problem = plan(networks, runs, settings, start)
+    return every_run(problem, join(list(execute(problem))))
 
 
 def encode(encoder: Network, generator: Network, image: np.ndarray) -> np.ndarray:
@@ -118,5 +121,5 @@ def steps_of(problem, blocks):
     """Final codes and objectives of a problem's only chunk, in compiled blocks of steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxsynth.chunks._blocks", lambda *_: blocks)
-        [found] = optimise_chunks(problem)
+        [found] = execute(problem, look=False)
     return found.state.code, found.trace.objective

@@ -23,9 +23,11 @@ from benchmarks.study.run import benchmark
 from benchmarks.study.setting import Study, choose_optimizers
 from jaxsynth.chunks import Batch
 from jaxsynth.models.weights import save_network
-from jaxsynth.optimizers import GRADIENT, OPTIMIZERS, PRIOR, VALUE, by_name, make_optimizer
-from jaxsynth.recipes import RECIPES, make_box, start_codes
+from jaxsynth.optimizer_names import OPTIMIZERS, by_name, make_optimizer
+from jaxsynth.optimizers import GRADIENT, PRIOR, VALUE
+from jaxsynth.recipes import RECIPES, make_box
 from jaxsynth.runs.parts import Parts
+from jaxsynth.starts import start_codes
 
 COSTS = {VALUE: 1.0, GRADIENT: 2.0, PRIOR: 3.0}
 RNG = np.random.default_rng(0)

@@ -15,6 +15,7 @@ from jaxsynth.balance import BALANCES, objective, value_and_gradient
 from jaxsynth.models.layers import log_odds, softmax
 from jaxsynth.optimizers import Setting, from_recipe
 from jaxsynth.recipes import RECIPES, Recipe
+from jaxsynth.starts import start_codes
 from jaxsynth.system import view
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
@@ -268,8 +269,8 @@ def runs_of(count, unit=1):
 def test_a_seed_starts_the_same_whatever_the_sweep(networks):
     box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float32)
     root = jax.random.key(0)
-    many = recipes.start_codes(SHORT, box, root, np.arange(40))
-    alone = recipes.start_codes(SHORT, box, root, np.array([17]))
+    many = start_codes(SHORT, box, root, np.arange(40))
+    alone = start_codes(SHORT, box, root, np.array([17]))
     np.testing.assert_array_equal(many[17], alone[0])
     assert len(np.unique(np.asarray(many), axis=0)) == 40
     assert (many >= 0).all()
@@ -285,7 +286,7 @@ def test_alone_in_a_batch_and_in_a_python_loop_agree_in_float64(networks, x64):
 
     look, params, run = problem_of(networks, *runs_of(1)[0].terms)
     box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
-    [z] = recipes.start_codes(SHORT, box, jax.random.key(0), np.array([3]))
+    [z] = start_codes(SHORT, box, jax.random.key(0), np.array([3]))
     optimizer, setting = from_recipe(SHORT), Setting(z, None, None, None, box)
     state = ascent.init(optimizer, setting)
 
@@ -355,7 +356,7 @@ def test_zero_gradient_ends_a_run_and_leaves_its_neighbours(networks):
     clean = synthesize(networks, good, settings)
     assert mixed.ended.tolist() == [-1, 0, -1]
     box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float32)
-    start = recipes.start_codes(SHORT, box, jax.random.key(0), np.array([0]))
+    start = start_codes(SHORT, box, jax.random.key(0), np.array([0]))
     np.testing.assert_array_equal(mixed.codes[1], start[0])
     for i in (0, 2):
         np.testing.assert_array_equal(mixed.codes[i], clean.codes[i])

@@ -117,3 +117,30 @@ def test_a_sweep_whose_runs_are_all_frozen_ends_with_3(tmp_path):
     done = _launch(save_tiny_networks(tmp_path), tmp_path / "run", np.full((2, 12), 3e38))
     assert done.returncode == 3 and "no run stayed finite" in done.stderr
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["goh", "adam", "dgn_am", "lion"])
+def test_a_zero_gradient_is_told_as_one_and_is_sound(name):
+    steps = {"optimizer": "lion"} if name == "lion" else {}
+    recipe = dataclasses.replace(RECIPES["goh" if steps else name], steps=3, **steps)
+    nothing = Run(0, (dataclasses.replace(SCENE, weight=0.0),))
+    result = synthesize(tiny_networks(), [nothing, Run(1, (SCENE,))], Sweep(recipe, batch=2))
+    assert result.ended.tolist() == [0, -1] and result.sound.tolist() == [True, True]
+    assert np.isfinite(result.codes).all() and np.isfinite(result.last.image).all()
+
+
+def test_a_silent_unit_is_taken_before_its_relu_and_the_files_say_so(tmp_path):
+    weights = save_tiny_networks(tmp_path)
+    small = ["--noprogress", "--seeds=1", "--steps=2", "--batch=1", f"--out={tmp_path / 'run'}"]
+    done = run("synthesize", *weights, *small, "--term=places:conv2:3:1")
+    assert done.returncode == 0 and "at conv2_pre, before its ReLU" in done.stderr, done.stderr
+    assert "before its ReLU" in (tmp_path / "run" / "metrics.csv").read_text()
+    assert "before its ReLU" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_that_is_silent_throughout_ends_with_0(tmp_path):
+    weights = save_tiny_networks(tmp_path)
+    small = ["--noprogress", "--seeds=1", "--steps=2", "--batch=1", f"--out={tmp_path / 'run'}"]
+    done = run("synthesize", *weights, *small, "--term=places:conv2:3:mean:0")
+    assert done.returncode == 0, done.stderr
+    assert "zero gradient at step 0" in (tmp_path / "run" / "metrics.csv").read_text()

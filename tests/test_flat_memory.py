@@ -6,14 +6,15 @@ import pytest
 from short import Run, Sweep, Term, plan
 from tiny import tiny_networks
 
-from jaxsynth.goals import make_goals, make_layout
+from jaxsynth.goal_arrays import make_goals, make_layout
 from jaxsynth.maximize import carry_out, config_of
 from jaxsynth.models.network import CodeStats
 from jaxsynth.objectives import Objective
 from jaxsynth.objectives import Term as ModelTerm
-from jaxsynth.recipes import Recipe, StartCodes, make_box, start_codes
+from jaxsynth.recipes import Recipe, make_box
 from jaxsynth.report import plots
 from jaxsynth.runs.keep import Keeping
+from jaxsynth.starts import StartCodes, start_codes
 
 TERMS = (Term("places", "log_prob", (3,), 1.0), Term("nsfw", "log_odds", (1,), 0.5))
 

@@ -11,13 +11,16 @@ from tiny import tiny_networks
 
 from jaxsynth.balance import objective, value_and_gradient
 from jaxsynth.chunks import chunk_sizes, execute, join
-from jaxsynth.goals import RUNS, RunData, diversity_value, make_goals, make_layout
+from jaxsynth.goal_arrays import make_goals, make_layout
+from jaxsynth.goals import RUNS, RunData, diversity_value
 from jaxsynth.images import UNIT_RGB
 from jaxsynth.maximize import Run, Settings, plan
 from jaxsynth.objectives import Objective, code_l2, distance_to_start, diversity, function
 from jaxsynth.recipes import Recipe
+from jaxsynth.sharing import every_run
 
 SHORT = Recipe(steps=3, lr_start=0.5)
+RAW = dataclasses.replace(SHORT, normalize=False)  # weights are taken as they are
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +32,12 @@ def computed(made, runs, *classifiers, **settings):
     """All runs, by `execute`."""
     settings = {"recipe": SHORT, "batch": 4} | settings
     problem = plan(runs, made["generator"], classifiers, Settings(**settings))
-    return join(list(execute(problem)))
+    return every_run(problem, join(list(execute(problem))))
 
 
 def one_step(made, goal, balance="sum"):
     """Value, gradient, and the acts by hand of one code."""
-    problem = plan([Run(0, goal)], made["generator"], (), Settings(SHORT, balance=balance))
+    problem = plan([Run(0, goal)], made["generator"], (), Settings(RAW, balance=balance))
     [structure] = problem.structures
     run = RunData(first_of(structure.goals), start=problem.batch.codes[0] * 0.5)
     code = jnp.asarray(np.random.default_rng(1).uniform(0, 2, 12).astype(np.float32))

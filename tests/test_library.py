@@ -14,6 +14,7 @@ from PIL import Image
 from tiny import LABELS, save_tiny_networks
 
 import jaxsynth as js
+from jaxsynth.maximize import Run, Settings, plan
 from jaxsynth.optimizers import Seen, Setting
 
 SMALL = {"recipe": js.recipes.goh(steps=4), "batch": 4, "progress": False}
@@ -360,6 +361,37 @@ def test_pages_of_runs_in_memory_and_scores_of_files(gen, places, nsfw, photo, t
     assert not made.error and not read.error and set(made.values) == {"places", "nsfw"}
 
 
+def test_runs_that_must_be_equal_are_computed_once(gen, nsfw, tmp_path):
+    """Under normalised steps only the ratio of weights counts."""
+    sfw, other = nsfw.logit("SFW"), nsfw.logit("NSFW")
+    goals = {f"{a} {b}": a * sfw + b * other for a in (0.5, 1, 0.7) for b in (0.5, 1, 0.7)}
+    saved = js.sweep(goals, gen, seeds=2, folder=tmp_path / "run", **SMALL)
+    assert saved.equals == {8: 0, 9: 1, 16: 0, 17: 1}
+    assert [row.get("equals") for row in saved.table] == [saved.equals.get(i) for i in range(18)]
+    assert len(list((tmp_path / "run" / "images").iterdir())) == 36
+    held = js.sweep(goals, gen, seeds=2, **SMALL)
+    for one, two in zip(jax.tree.leaves(held.arrays), jax.tree.leaves(saved.arrays), strict=True):
+        np.testing.assert_array_equal(one, two)
+    for name, weights in {"0.7 0.7": (0.7, 0.7), "0.7 1": (0.7, 1.0)}.items():
+        alone, row = js.maximize(goals[name], gen, seed=1, **SMALL), held[name][1].row
+        np.testing.assert_array_equal(alone.code, held[name][1].code)
+        value = sum(w * row[f"activation_{n}_best"] for n, w in enumerate(weights, 1))
+        assert row["objective_best"] == pytest.approx(value, rel=1e-5)
+    read = js.read_results(tmp_path / "run", gen, [nsfw])
+    assert read.equals == saved.equals and read.table[8]["equals"] == 0
+    raw = js.sweep([sfw, 2 * sfw], gen, seeds=1, optimizer="lbfgs", **SMALL)
+    assert not raw.equals and raw.table[0]["shown"] in ("best", "last")
+
+
+def test_seeds_that_start_alike_are_computed_once(gen, places, photo):
+    runs = js.sweep(places.logit(0), gen, init=photo, seeds=3, **SMALL)
+    assert runs.equals == {1: 0, 2: 0}
+    moved = js.sweep(places.logit(0), gen, init=photo, seeds=2, **SMALL | {
+        "recipe": js.recipes.goh(steps=2, jitter=1)
+    })  # fmt: skip
+    assert not moved.equals and (moved.codes[0] != moved.codes[1]).any()
+
+
 # ---- what cannot work
 
 
@@ -370,9 +402,38 @@ def test_wrong_words_are_one_line(gen, places, tmp_path):
             goal, gen, balence="image"
         ),
         "sweep: seeds is 0": lambda: js.sweep(goal, gen, seeds=0),
-        "maximize: seeds is .-1.": lambda: js.maximize(goal, gen, seed=-1),
+        "maximize: seed is -1": lambda: js.maximize(goal, gen, seed=-1),
         "sweep: seeds is .1.5.": lambda: js.sweep(goal, gen, seeds=[1.5]),
         "did you mean goh": lambda: js.maximize(goal, gen, recipe="gooh"),
+        "recipe is a partial: call it": lambda: js.maximize(goal, gen, recipe=js.recipes.goh),
+        "recipe is a Settings": lambda: js.maximize(goal, gen, recipe=Settings()),
+        "'adamm' does not exist .did you mean adam": lambda: js.maximize(
+            goal, gen, optimizer="adamm"
+        ),
+        "'adamm' is no optax optimizer .* .did you mean adam": lambda: js.maximize(
+            goal, gen, recipe=js.recipes.goh(optimizer="adamm")
+        ),
+        "no argument 'momentun' .did you mean momentum.*takes momentum, nesterov": lambda: (
+            js.maximize(goal, gen, recipe=js.recipes.goh(optimizer_args={"momentun": 0.9}))
+        ),
+        "function 'lbfgs': call it": lambda: js.maximize(goal, gen, optimizer=js.lbfgs),
+        "batch is '8', expected a whole number": lambda: js.maximize(goal, gen, batch="8"),
+        "devices is 2, expected a list": lambda: js.maximize(goal, gen, devices=2),
+        "record is 5, expected a list": lambda: js.maximize(goal, gen, record=5),
+        "recorded steps .0.5. ": lambda: js.maximize(goal, gen, record=[0.5]),
+        "balance is 'imag'.*did you mean image": lambda: js.maximize(goal, gen, balance="imag"),
+        "Classifier 'places' is no objective": lambda: js.maximize(places, gen),
+        "'bar' is no objective.*jaxsynth.parse": lambda: js.sweep({"a": "bar"}, gen),
+        "'b' is no weight": lambda: goal * "b",
+        "5 is no objective": lambda: goal + 5,
+        "weight nan is not a finite number": lambda: goal / 0,
+        "'places' is no model": lambda: js.diversity("places", "conv2"),
+        "run: seed is 'a'": lambda: Run("a", goal),
+        "runs: 'text' is none: expected Run": lambda: plan([Run(0, "text")], gen),
+        "settings: a Recipe is no Settings: give Settings": lambda: plan(
+            [Run(0, goal)], gen, (), js.recipes.goh()
+        ),
+        "dtype float33 is not supported": lambda: js.load("pocket_places", "float33"),
         "expected a Recipe": lambda: js.maximize(goal, gen, recipe=3),
         "init holds float64 .5,.": lambda: js.maximize(goal, gen, init=np.zeros(5)),
         "init has 2 codes for 3 seeds": lambda: js.sweep(

@@ -11,7 +11,8 @@ from tiny import LABELS, tiny_networks
 from jaxsynth import objectives
 from jaxsynth.inputs import check_options, choose_units, option
 from jaxsynth.models.network import activation_shapes
-from jaxsynth.objectives import Targets, as_objective, distance_to_start, diversity, parse
+from jaxsynth.objective_text import parse
+from jaxsynth.objectives import Targets, as_objective, distance_to_start, diversity
 
 
 class Model(Targets):
@@ -111,7 +112,7 @@ def test_objectives_are_added_scaled_and_printed():
     assert sum([PLACES.logit(0), PLACES.logit(0)]) == as_objective([PLACES.logit(0)] * 2)
     assert np.float64(2) * PLACES.logit(0) == PLACES.logit("abbey") * 2
     assert PLACES.logit(0) != PLACES.logit(1) != 3
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="1 is no objective"):
         PLACES.logit(0) + 1
     with pytest.raises(ValueError, match="not a finite number"):
         PLACES.logit(0) * np.nan

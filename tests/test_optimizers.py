@@ -9,18 +9,10 @@ import pytest
 from benchmarks.study.setting import choose_optimizers
 from jaxsynth import gradient_free, optimizers, recipes
 from jaxsynth.models.base import Code
-from jaxsynth.optimizers import (
-    FREE,
-    OPTIMIZERS,
-    PRIOR,
-    VALUE,
-    Seen,
-    Setting,
-    from_recipe,
-    make_optimizer,
-    project,
-)
+from jaxsynth.optimizer_names import FREE, OPTIMIZERS, make_optimizer
+from jaxsynth.optimizers import PRIOR, VALUE, Seen, Setting, from_recipe, project
 from jaxsynth.recipes import RECIPES, Box, make_box, make_recipe
+from jaxsynth.starts import start_codes
 
 _BOX = Box(jnp.zeros(6), jnp.full(6, 4.0))
 _START = jnp.array([0.0, 0.5, 0.0, 1.0, 0.2, 0.0])
@@ -107,7 +99,7 @@ def test_names_are_rows_globs_and_variants():
     ("adam+cosin", "did you mean cosine"),
     ("lbfgs+raw", "'lbfgs' has no variants, unlike goh,"),
     ("optax:polyak_sgd", "learning_rate"),
-    ("optax:nothing", "expected the name of an optax optimizer"),
+    ("optax:nothing", "is no optax optimizer"),
     ("cma_es+raw", "after 'cma_es\\+', an even number from 4 up, as in cma_es\\+40"),
     ("de+2", "an even number from 4 up"),
     ("ga+15", "an even number from 4 up"),
@@ -274,7 +266,7 @@ def test_start_codes_have_the_covariance_of_the_factor():
     code = Code(np.full(3, 9.0), mean=mean, sigma=np.ones(3), factor=factor)
     recipe = recipes.goh(start="code", box="none")
     box = make_box(recipe, 3, None, np.float32)
-    codes = recipes.start_codes(recipe, box, jax.random.key(0), np.arange(4000), code)
+    codes = start_codes(recipe, box, jax.random.key(0), np.arange(4000), code)
     np.testing.assert_allclose(codes.mean(0), mean, atol=0.15)
     np.testing.assert_allclose(np.cov(codes.T), factor @ factor.T, atol=0.3)
 

@@ -30,6 +30,7 @@ from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.registry import load_encoder, to_model
 from jaxsynth.models.weights import save_network
 from jaxsynth.recipes import RECIPES
+from jaxsynth.starts import start_codes
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 RISK = Term("nsfw", "fc8", (1,), 0.5, "NSFW")
@@ -76,17 +77,17 @@ def test_start_codes_follow_the_statistics_of_the_code(networks):
     free = dataclasses.replace(SHORT, start="code", box="none")
     boxes = [recipes.make_box(r, 12, upper, np.float32) for r in (free, SHORT)]
     root, seeds = jax.random.key(0), np.arange(5000)
-    codes = recipes.start_codes(free, boxes[0], root, seeds, networks["generator"].code)
+    codes = start_codes(free, boxes[0], root, seeds, networks["generator"].code)
     np.testing.assert_allclose(codes.mean(axis=0), MEAN, atol=0.06)
     np.testing.assert_allclose(codes.std(axis=0), SIGMA, rtol=0.04)
     plain = dataclasses.replace(free, start="normal")
-    noise = recipes.start_codes(plain, boxes[0], root, seeds)  # the same draw
+    noise = start_codes(plain, boxes[0], root, seeds)  # the same draw
     np.testing.assert_allclose(codes, MEAN + SIGMA * noise, rtol=1e-5, atol=1e-5)
     start = dataclasses.replace(SHORT, start="code")
-    clipped = recipes.start_codes(start, boxes[1], root, seeds, networks["generator"].code)
+    clipped = start_codes(start, boxes[1], root, seeds, networks["generator"].code)
     np.testing.assert_array_equal(clipped, np.clip(codes, 0, upper))
     assert (np.asarray(clipped) == 0).any()
-    alone = recipes.start_codes(start, boxes[1], root, seeds[17:18], networks["generator"].code)
+    alone = start_codes(start, boxes[1], root, seeds[17:18], networks["generator"].code)
     np.testing.assert_array_equal(alone[0], clipped[17])
 
 
@@ -102,10 +103,10 @@ def test_a_generator_without_statistics_is_refused(networks):
 # ---------------------------------------------------------------- prior
 
 
-@pytest.mark.parametrize("prior", [0.3, 1.0])
-def test_the_prior_term_is_the_formula(networks, x64, prior):
+@pytest.mark.parametrize(("prior", "scaled"), [(0.3, False), (1.0, False), (0.3, True)])
+def test_the_prior_term_is_the_formula(networks, x64, prior, scaled):
     networks = in_float64(networks)
-    recipe = dataclasses.replace(SHORT, prior=prior, decay=0.9)
+    recipe = dataclasses.replace(SHORT, prior=prior, prior_scaled=scaled, decay=0.9)
     generator, encoder, places = (networks[r] for r in ("generator", "encoder", "places"))
 
     @jax.jit
@@ -125,7 +126,8 @@ def test_the_prior_term_is_the_formula(networks, x64, prior):
         gradient, code = (np.asarray(x) for x in by_hand(z))
         assert 0.1 < np.abs(code).mean() < 10  # a pull of the size of the codes
         rate = 0.5 * (1 - t / 4)
-        step = rate * gradient / np.abs(gradient).mean() + prior * (code - z)
+        own = prior * (rate / 0.5 if scaled else 1)
+        step = rate * gradient / np.abs(gradient).mean() + own * (code - z)
         z = 0.9 * np.clip(z + step, 0, generator.code.upper)
         np.testing.assert_allclose(result.recorded_codes[0, t], z, rtol=1e-8, atol=1e-10)
 

@@ -15,7 +15,7 @@ from jaxsynth.image_files import read_image
 from jaxsynth.images import to_rgb
 from jaxsynth.report.pages import REPORT_RUNS
 from jaxsynth.runs import pictures
-from jaxsynth.runs.checkpoint import read_arrays, read_image_of
+from jaxsynth.runs.checkpoint import read_arrays
 from jaxsynth.runs.folder import image_name
 from jaxsynth.runs.pictures import image_writer
 
@@ -35,7 +35,7 @@ def test_all_files_are_there_when_the_block_ends(tmp_path, images, how):
     chunks = {first: _chunk(first) for first in (0, 5, 10)}
     with image_writer(tmp_path, images, functools.partial(to_rgb, how=how)) as write:
         for first, chunk in chunks.items():
-            write(first, chunk)
+            write([[first + i] for i in range(5)], chunk)
     expected = {
         image_name(first + i, which): to_rgb(getattr(chunk, which).image[i], how)
         for first, chunk in chunks.items()
@@ -58,10 +58,11 @@ def test_what_a_thread_raises_comes_out_and_no_chunk_is_handed_on(tmp_path, monk
         pytest.raises(OSError, match="No space left"),
         image_writer(tmp_path, "best", to_rgb) as write,
     ):
-        write(0, _chunk(0))
+        numbers = [[i] for i in range(5)]
+        write(numbers, _chunk(0))
         with pytest.raises(OSError, match="No space left"):
-            write(5, _chunk(5))
-        write(5, _chunk(5))
+            write(numbers, _chunk(5))
+        write(numbers, _chunk(5))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_the_best_image_has_its_own_caption_and_score(runs):
 
 def test_a_last_image_is_read_alone(runs):
     whole = read_arrays(runs["none"]).last.image
-    np.testing.assert_array_equal(read_image_of(runs["none"], 4), whole[4])
+    np.testing.assert_array_equal(read_arrays(runs["none"]).last.image[4], whole[4])
 
 
 def test_a_run_resumes_with_its_own_choice_only(weights, runs):

@@ -12,7 +12,7 @@ from jaxsynth.models.registry import to_model
 from jaxsynth.objectives import Objective
 from jaxsynth.report.tables import format_probability
 from jaxsynth.results import Run
-from jaxsynth.table import captions, name_of, row_of, score_lines, scores, sensitive_of, term_value
+from jaxsynth.table import captions, row_of, score_lines, scores, sensitive_of, term_value
 
 NETWORKS = tiny_networks()
 PLACES = to_model(NETWORKS["places"], "places")
@@ -87,9 +87,7 @@ def test_every_term_finds_its_own_value():
     watched["generator"] = {"image_tv": np.array([5.0]), "function:<lambda>": np.array([6.0, 7.0])}
     values = [term_value(goal.terms, i, watched) for i in range(len(goal.terms))]
     assert values == [1, 3, 2, 4, 5, 6, 10, 7]
-    assert name_of(goal.terms[0]) == "places:fc6:4" and name_of(goal.terms[5]) == (
-        "function:<lambda>"
-    )
+    assert goal.terms[0].name == "places:fc6:4" and goal.terms[5].name == ("function:<lambda>")
     del watched["generator"]  # a photograph
     assert term_value(goal.terms, 4, watched) is None
 

@@ -14,7 +14,8 @@ import numpy as np
 from flax import traverse_util
 
 from jaxsynth.balance import objective
-from jaxsynth.goals import RunData, make_goals, make_layout
+from jaxsynth.goal_arrays import make_goals, make_layout
+from jaxsynth.goals import RunData
 from jaxsynth.models.network import (
     KNOWN_CONFIGS,
     Config,

@@ -15,11 +15,12 @@ import numpy as np
 
 from benchmarks.study.problems import START, Group, asking, part_of, problem_for
 from jaxsynth import programs
-from jaxsynth.chunks import Batch, Problem, optimise_chunks
+from jaxsynth.chunks import Batch, Problem, execute
 from jaxsynth.devices import padded, share_rows
 from jaxsynth.goals import RunData
 from jaxsynth.optimizers import VALUE, Optimizer
-from jaxsynth.recipes import Box, start_codes
+from jaxsynth.recipes import Box
+from jaxsynth.starts import start_codes
 from jaxsynth.system import GENERATOR, START_CODE, params_of
 
 _START_ROOT = 0  # that of the experiments: a seed is the same start there and here
@@ -133,7 +134,7 @@ def optimise(
     problem = problem_for(group, optimizer, steps)._replace(batch=runs, box=work.box)
     start = start_values(group, runs)
     told = _Told(work.on_step)
-    done = list(optimise_chunks(problem, on_step=told))
+    done = list(execute(problem, on_step=told, look=False))
     best, codes, trace = (
         np.concatenate(parts)
         for parts in zip(

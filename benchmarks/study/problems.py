@@ -14,8 +14,10 @@ from jaxsynth.chunks import Problem
 from jaxsynth.inputs import check_name
 from jaxsynth.maximize import Run, Settings, plan
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.objectives import GENERATOR, Objective, parse
-from jaxsynth.optimizers import PRIOR, Optimizer, by_name
+from jaxsynth.objective_text import parse
+from jaxsynth.objectives import GENERATOR, Objective
+from jaxsynth.optimizer_names import by_name
+from jaxsynth.optimizers import PRIOR, Optimizer
 from jaxsynth.recipes import RECIPES
 from jaxsynth.system import START_IMAGE
 
@@ -131,7 +133,8 @@ def make_groups(
         members.setdefault(tuple(sorted(names)), []).append(target)
     asks = "ppgn" if encoder is not None else "goh"
     recipe = dataclasses.replace(START, steps=1)
-    settings = Settings(recipe=recipe, optimizer=by_name(asks), balance="sum", batch=batch)
+    optimizer = by_name(asks)._replace(scale_free=False)  # objectives are taken as they are
+    settings = Settings(recipe=recipe, optimizer=optimizer, balance="sum", batch=batch)
     shared: dict[str, Any] = {}  # parameters, once for all groups
     groups = []
     for names, found in members.items():

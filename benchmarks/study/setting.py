@@ -10,14 +10,8 @@ from benchmarks.study.cells import Costs, check_batch, steps_within
 from benchmarks.study.problems import Group
 from jaxsynth.environment import this_device
 from jaxsynth.objectives import GENERATOR
-from jaxsynth.optimizers import (
-    GRADIENT,
-    OPTIMIZERS,
-    PRIOR,
-    VALUE,
-    check_optimizer_name,
-    make_optimizer,
-)
+from jaxsynth.optimizer_names import OPTIMIZERS, check_optimizer_name, make_optimizer
+from jaxsynth.optimizers import GRADIENT, PRIOR, VALUE
 from jaxsynth.system import ENCODER
 
 

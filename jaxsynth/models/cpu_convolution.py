@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsynth.arithmetic import arithmetic, is_double
 from jaxsynth.models.derived import Derive, derive_nothing, derive_now, part
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -49,7 +50,8 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
 
     The backend is asked at the first call, not before. JAX takes options at the outermost jit only:
     within another one, or a gradient, this is `jax.jit`; so `network_jit(jax.grad(f))`, not
-    `jax.grad(network_jit(f))`. The function that `jax.jit` made is `.jitted()` of the result.
+    `jax.grad(network_jit(f))`. The function that `jax.jit` made is `.jitted()` of the result. Calls
+    are computed with the settings of `arithmetic`, in double precision where an argument is.
     """
 
     @cache
@@ -61,12 +63,13 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
 
     @wraps(fun)
     def call(*args, **named):
-        try:
-            return jitted()(*args, **named)
-        except ValueError as error:  # nothing tells beforehand, as arguments may all be constants
-            if "top-level `jax.jit`" not in str(error):
-                raise
-        return made(True)(*args, **named)
+        with arithmetic(is_double(args, named)):
+            try:
+                return jitted()(*args, **named)
+            except ValueError as error:  # nothing tells beforehand: arguments may be constants
+                if "top-level `jax.jit`" not in str(error):
+                    raise
+            return made(True)(*args, **named)
 
     call.jitted = jitted
     return call

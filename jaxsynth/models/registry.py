@@ -64,8 +64,7 @@ def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
       name: The name of a registered, shipped or ported model, a weights file (has a folder or ends
         with .safetensors), an ONNX file (perhaps with options: model.onnx,labels=labels.txt), or
         NAME=one of these, which calls the model NAME.
-      dtype: Of the parameters of a weights file: float32, float64 (needs JAX's x64 mode) or
-        bfloat16.
+      dtype: Of the parameters of a weights file: float32, float64 or bfloat16.
 
     Raises:
       ValueError: For an unknown name, with the nearest ones, or a file that cannot be loaded.

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jaxsynth.arithmetic import arithmetic
 from jaxsynth.disk import file_sha256
 from jaxsynth.file_kinds import expected, file_kind
 from jaxsynth.models.encoder import EncoderConfig
@@ -49,7 +49,7 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
       name_or_path: A path (has a folder or ends with .safetensors), or the name of a shipped
         (`pocket_generator`, `pocket_places`) or ported file. Originals in installed packages
         (`open_nsfw`) are ported on first use.
-      dtype: Of the parameters: float32, float64 (needs JAX's x64 mode) or bfloat16.
+      dtype: Of the parameters: float32, float64 or bfloat16.
 
     Raises:
       ValueError: For an unknown name, a missing or corrupt file, a hash other than the manifest's,
@@ -64,22 +64,24 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
         network = build_network(info, arrays, _code_stats(info, code, wide))
     except (ValueError, TypeError) as error:  # TypeError: shapes that contradict each other
         raise ValueError(f"{path}: {error}") from error
-    return network._replace(params={p: jnp.asarray(a, dtype) for p, a in network.params.items()})
+    with arithmetic(dtype == np.float64):
+        params = {p: jnp.asarray(a, dtype) for p, a in network.params.items()}
+    return network._replace(params=params)
 
 
 def check_dtype(dtype: np.dtype | type | str) -> np.dtype:
     """Return the type of parameters.
 
     Raises:
-      ValueError: If it is not float32, float64 (in JAX's x64 mode) or bfloat16.
+      ValueError: If it is not float32, float64 or bfloat16.
     """
-    dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64, jnp.bfloat16):
-        raise ValueError(
-            f"dtype {dtype.name} is not supported: choose float32, float64 or bfloat16"
-        )
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise ValueError("dtype float64 needs JAX's x64 mode: set JAX_ENABLE_X64=1")
+    try:
+        dtype = np.dtype(dtype)
+        known = dtype in (np.float32, np.float64, jnp.bfloat16)
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"dtype {dtype} is not supported: choose float32, float64 or bfloat16")
     return dtype
 
 

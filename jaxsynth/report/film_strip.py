@@ -63,7 +63,7 @@ def path_pictures(
     shown = _spread(tuple(sorted({step for step in recorded if step < end})), PATH)
     codes = {step: results.recorded_codes[run, recorded.index(step)] for step in shown}
     photo = np.asarray(photo, problem.batch.codes.dtype)
-    start = _picture(problem, run, "reconstruction", problem.batch.codes[run])
+    start = _picture(problem, run, "reconstruction", problem.batch.codes[problem.row_of(run)])
     path = [_picture(problem, run, f"step {step}", code) for step, code in codes.items()]
     watched = of_run(results.last.watched, run)
     last = Picture(f"end, step {end}", np.array(results.last.image[run]), watched)

@@ -31,9 +31,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
@@ -43,6 +44,9 @@ from jaxsynth.ascent import ChunkResult, Evaluation, Progress, Trace
 from jaxsynth.disk import atomic_file, check_regular, expand
 from jaxsynth.file_kinds import file_kind
 from jaxsynth.runs.folder import GONE, RESULTS, STOP, UNFINISHED, load_arrays, write_arrays
+
+if TYPE_CHECKING:
+    from jaxsynth.sharing import Shared
 
 _KINDS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U32": "<u4", "U8": "u1"}
 _KINDS |= {"BOOL": "?"}
@@ -104,10 +108,13 @@ def load_progress(folder: Path, first: int) -> Progress | None:
     )
 
 
-def join_chunks(folder: Path) -> None:
-    """Write results.safetensors from the finished chunks, one array of one chunk in memory."""
+def join_chunks(folder: Path, shared: "Shared | None" = None) -> None:
+    """Write results.safetensors from the finished chunks, one array of one chunk in memory.
+
+    `shared` tells which runs share a computed one.
+    """
     paths = sorted((folder / UNFINISHED).glob("run*.safetensors"))
-    _join_files(folder / RESULTS, paths)
+    _join_files(folder / RESULTS, paths, shared)
 
 
 def ask_all_to_stop(folder: Path) -> None:
@@ -167,12 +174,6 @@ def map_arrays(path: Path) -> dict[str, np.ndarray]:
         else:
             found[name] = np.zeros(shape, kind)  # nothing cannot be mapped
     return found
-
-
-def read_image_of(folder: Path, run: int, which: str = "last") -> np.ndarray:
-    """Read one run's image (H, W, 3) from results.safetensors, in the generator's units."""
-    with safetensors.safe_open(folder / RESULTS, framework="np") as file:
-        return file.get_slice(f"images/{which}")[run]
 
 
 def read_codes(path: str | Path) -> np.ndarray:
@@ -251,10 +252,11 @@ def _nested(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, dict[str
     return watched
 
 
-def _join_files(path: Path, parts: Sequence[Path]) -> None:
+def _join_files(path: Path, parts: Sequence[Path], shared: "Shared | None" = None) -> None:
     """Join safetensors files of the same arrays along their first axis, atomically.
 
-    One array of one file is in memory at a time, which safetensors' own writer cannot do.
+    One array of one file is in memory at a time, which safetensors' own writer cannot do. Rows that
+    are shared are written again, objectives times their factor.
     """
     shapes: dict[str, list[tuple[str, list[int]]]] = {}
     for part in parts:  # one open file at a time: there may be thousands
@@ -264,7 +266,9 @@ def _join_files(path: Path, parts: Sequence[Path]) -> None:
                 shapes.setdefault(name, []).append((slice_.get_dtype(), slice_.get_shape()))
     header, end = {}, 0
     for name, found in shapes.items():
-        kind, shape = found[0][0], [sum(s[0] for _, s in found), *found[0][1][1:]]
+        rows = [s[0] for _, s in found]
+        count = sum(rows) if shared is None else len(shared.place)
+        kind, shape = found[0][0], [count, *found[0][1][1:]]
         size = math.prod(shape) * np.dtype(_KINDS[kind]).itemsize
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end + size]}
         end += size
@@ -273,6 +277,26 @@ def _join_files(path: Path, parts: Sequence[Path]) -> None:
     with atomic_file(path) as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name in header:
-            for part in parts:
-                with safetensors.safe_open(part, framework="np") as file:
-                    out.write(np.ascontiguousarray(file.get_tensor(name)).data)
+            loaded = -1
+            for part, begin, end, factor in _segments(rows, shared):
+                if part != loaded:
+                    with safetensors.safe_open(parts[part], framework="np") as file:
+                        whole, loaded = np.ascontiguousarray(file.get_tensor(name)), part
+                array = whole[begin:end]
+                if shared is not None and name.startswith("objective"):
+                    array = array * array.dtype.type(factor)
+                out.write(array.data)
+
+
+def _segments(
+    rows: Sequence[int], shared: "Shared | None"
+) -> Iterator[tuple[int, int, int, float]]:
+    """Rows to be written, in order: their file, first and last place there, factor."""
+    if shared is None:
+        yield from ((part, 0, count, 1.0) for part, count in enumerate(rows))
+        return
+    first = np.cumsum([0, *rows])
+    for place, factor in zip(shared.place, shared.factor, strict=True):
+        part = int(np.searchsorted(first, place, side="right")) - 1
+        begin = int(place - first[part])
+        yield part, begin, begin + 1, float(factor)

@@ -33,6 +33,7 @@ from jaxsynth.runs.checkpoint import (
 from jaxsynth.runs.folder import UNFINISHED, fingerprint, lock, open_run
 from jaxsynth.runs.pictures import Show, image_writer
 from jaxsynth.runs.processes import ALONE, Processes, agree, any_of
+from jaxsynth.sharing import every_run
 
 _LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
 _WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
@@ -223,7 +224,7 @@ def compute_together(problem: Problem, keeping: Keeping, images: str, show: Show
     try:
         with image_writer(folder, images, show) as write:
             for first, chunk in finished_chunks(problem, own):
-                write(first, chunk)
+                write(problem.runs_of(range(first, first + len(chunk.codes))), chunk)
     except Exception as error:
         failure = error
         if shared:
@@ -247,7 +248,7 @@ def finished_sweep(
     open_sweep(keeping, name, config)
     own = dataclasses.replace(keeping, folder=sweep_folder(keeping.folder, name))
     chunks = finished_chunks(problem, own, name)
-    return join([chunk for _, chunk in sorted(chunks, key=lambda pair: pair[0])])
+    return every_run(problem, join([chunk for _, chunk in sorted(chunks, key=lambda p: p[0])]))
 
 
 def open_sweep(keeping: Keeping, name: str, config: Mapping[str, Any]) -> None:

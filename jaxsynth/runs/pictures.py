@@ -1,7 +1,7 @@
 """The image files of a run: written in threads while the next chunk is computed."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +18,12 @@ Show = Callable[[np.ndarray], np.ndarray]  # raw (H, W, 3) -> RGB uint8
 @contextmanager
 def image_writer(
     folder: Path, images: str, show: Show
-) -> Iterator[Callable[[int, ChunkResult], None]]:
+) -> Iterator[Callable[[Sequence[Sequence[int]], ChunkResult], None]]:
     """Write the image files of chunks, in a thread per core.
 
-    Gives write(first, chunk), which returns while the chunk's images are encoded. The next `write`
-    waits for them, and so does the block's end. Both raise what an encoding has raised.
+    Gives write(numbers, chunk), which returns while the chunk's images are encoded; each has the
+    numbers of the runs that it is of. The next `write` waits for them, and so does the block's end.
+    Both raise what an encoding has raised.
 
     Args:
       folder: the output folder.
@@ -35,14 +36,16 @@ def image_writer(
         while under_way:
             under_way.pop(0).result()
 
-    def encode(path: Path, image: np.ndarray) -> None:
-        write_png(path, show(image))
+    def encode(paths: Sequence[Path], image: np.ndarray) -> None:
+        for path in paths:
+            write_png(path, show(image))
 
-    def write(first: int, chunk: ChunkResult) -> None:
+    def write(numbers: Sequence[Sequence[int]], chunk: ChunkResult) -> None:
         wait()
         for which in IMAGES[images]:
-            for i, image in enumerate(getattr(chunk, which).image, first):
-                under_way.append(threads.submit(encode, folder / image_name(i, which), image))
+            for image, own in zip(getattr(chunk, which).image, numbers, strict=True):
+                paths = [folder / image_name(number, which) for number in own]
+                under_way.append(threads.submit(encode, paths, image))
 
     if IMAGES[images]:
         (folder / "images").mkdir(exist_ok=True)

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsynth.chunks import Problem
+from jaxsynth.arithmetic import unpinned
+from jaxsynth.batch import Problem
 from jaxsynth.disk import write_atomic
 from jaxsynth.models.base import Classifier, Generator
 
@@ -38,13 +39,11 @@ def config_of(
         "networks": {name: model_record(model) for name, model in models.items()},
         "inputs": inputs,
         "pixels": dataclasses.asdict(problem.generator.preprocess),
-        "arithmetic": {
-            "x64": jax.config.jax_enable_x64,
-            "prng": str(jax.config.jax_default_prng_impl),
-            "threefry_partitionable": jax.config.jax_threefry_partitionable,
-        },
+        "arithmetic": unpinned(),
         "chunk_runs": problem.settings.batch * (len(devices) or 1),
         "runs": _run_records(problem),
+        "notes": dict(problem.notes),
+        "equals": {} if problem.shared is None else problem.shared.equals,
     }
 
 

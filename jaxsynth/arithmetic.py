@@ -1,0 +1,68 @@
+"""JAX's settings that decide numbers: a run does not depend on those of its process.
+
+Environment variables (JAX_ENABLE_X64, JAX_DEFAULT_PRNG_IMPL) and host programs change them. What
+can be set for a block of code is set by `arithmetic`; `unpinned` tells the rest, for config.json.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+_PRNG = "threefry2x32"
+_MATMUL = None  # the device's own; the tests say `highest`
+_RECORDED = (
+    "jax_disable_most_optimizations",
+    "jax_exec_time_optimization_effort",
+    "jax_optimization_level",
+    "jax_softmax_custom_jvp",
+    "jax_use_direct_linearize",
+)
+_HARMLESS = ("--xla_force_host_platform_device_count", "--xla_dump", "--xla_hlo_profile")
+
+
+@contextlib.contextmanager
+def arithmetic(double: bool = False) -> Iterator[None]:
+    """Compute with JAX's usual settings inside the block, in this thread.
+
+    Args:
+      double: Whether there are 64-bit numbers.
+    """
+    with contextlib.ExitStack() as held:
+        for setting in (
+            jax.enable_x64(double),
+            jax.default_prng_impl(_PRNG),
+            jax.threefry_partitionable(True),
+            jax.default_matmul_precision(_MATMUL),
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("allow"),
+            jax.transfer_guard("allow"),
+            jax.debug_nans(False),  # a run that is not finite freezes, and its neighbours go on
+            jax.debug_infs(False),
+            jax.disable_jit(False),
+        ):
+            held.enter_context(setting)
+        yield
+
+
+def is_double(*trees: Any) -> bool:
+    """Whether any array of these trees is float64."""
+    leaves = (getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(trees))
+    return any(isinstance(kind, np.dtype) and kind == np.float64 for kind in leaves)
+
+
+def root_key(number: int) -> jax.Array:
+    """Make a key of a number below 2**32, whatever PRNG and seed offset the process has."""
+    return jax.random.wrap_key_data(np.array([0, number], np.uint32), impl=_PRNG)
+
+
+def unpinned() -> dict[str, Any]:
+    """Return settings of the process that decide numbers, as config.json compares them."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    found = {name: jax.config.values.get(name) for name in _RECORDED}
+    found = {name: value if isinstance(value, bool | float) else str(value)
+             for name, value in found.items()}  # fmt: skip
+    return found | {"xla_flags": sorted(f for f in flags if not f.startswith(_HARMLESS))}
