@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsynth.arithmetic import arithmetic
 from jaxsynth.disk import file_sha256
 from jaxsynth.images import Preprocess
 from jaxsynth.inputs import near
@@ -80,7 +81,7 @@ def load_onnx(
         file says, else `imagenet`. A pair of a name and changed fields is taken too.
       size: Side of the input in pixels, where the file leaves it open.
       logits: Tensor or blob of the class scores before softmax; by default it is found.
-      dtype: Of the parameters: float32, float64 (needs JAX's x64 mode) or bfloat16.
+      dtype: Of the parameters: float32, float64 or bfloat16.
 
     Raises:
       ValueError: One line, for a damaged file, an operator that is not known (with node and opset),
@@ -91,7 +92,8 @@ def load_onnx(
     first, batch, side = _form(file, name, given, size)
     graph = OnnxGraph(file, wire(file, file.outputs), name, batch, first)
     graph.side = (side, side)
-    params = {n: jnp.asarray(a, dtype) for n, a in graph.wiring.arrays.items()}
+    with arithmetic(dtype == np.float64):
+        params = {n: jnp.asarray(a, dtype) for n, a in graph.wiring.arrays.items()}
     blob = _find_logits(graph, params, logits)
     names = read_labels_of(labels, file)
     units, notes = read_preprocess(preprocess, file, given, side)
