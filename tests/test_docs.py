@@ -36,7 +36,9 @@ QUESTIONS = {
     "labels",
     "cache",
 }  # of the command jaxsynth, beside the experiments
-COMMAND = re.compile(r"(?:python -m experiments\.|\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)")
+COMMAND = re.compile(
+    r"(?:python -m experiments\.|(?<!from )\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)"
+)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PAGES = {"init_image", "show", "devices", "continue_from"}
 REFUSED = {  # of the flags of a run
