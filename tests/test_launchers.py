@@ -91,7 +91,6 @@ def test_joint_leaves_everything_behind(weights, tmp_path):
         ("random_samples", ["--seeds=5"], 5),
         ("nsfw", ["--seeds=2", "--steps=3", "--recipe=dgn_am"], 2),
         ("sfw", ["--seeds=0,9", "--steps=3", "--optimizer=adam", "--lr_start=0.1"], 2),
-        ("pareidolia", ["--alphas=1,2", "--betas=0.5,1,4", "--steps=2", "--balance=sum"], 6),
         ("scene", ["--scenes=all", "--seeds=1", "--steps=2", "--target=log_odds"], 5),
         (
             "synthesize",
@@ -115,6 +114,20 @@ def test_every_experiment_runs(weights, tmp_path, name, flags, runs):
     assert len(rows) == runs and all(row["status"] == "ok" for row in rows)
     assert all(0 <= float(row["nsfw_last"]) <= 1 for row in rows)
     assert read_arrays(tmp_path / "run").last.image.shape == (runs, 16, 16, 3)
+
+
+def test_cells_of_pareidolia_with_one_ratio_are_computed_once(weights, tmp_path):
+    out = tmp_path / "run"
+    given = ["--alphas=1,2", "--betas=0.5,1,4", "--steps=2", "--balance=sum", f"--out={out}"]
+    done = launch("pareidolia", *weights, *given)
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(out)
+    assert [row["equals"] for row in rows] == ["", "", "", "0", "", ""]
+    assert (rows[0]["row"], rows[0]["column"]) == ("NSFW x 0.5", "SFW x 1")
+    assert (rows[3]["row"], rows[3]["column"]) == ("NSFW x 1", "SFW x 2")
+    images = read_arrays(out).last.image
+    np.testing.assert_array_equal(images[0], images[3])
+    assert not np.array_equal(images[0], images[1])
 
 
 def test_start_codes_and_the_same_run_in_process(weights, tmp_path):
