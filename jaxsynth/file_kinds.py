@@ -45,8 +45,9 @@ _TEXTS = {
     ),
     r"\s*(?:<\?xml.*?>\s*|<!--.*?-->\s*|<!doctype svg.*?>\s*)*<svg": "an SVG drawing",
     r"\s*<\?xml": "an XML file",
-    r"(?:\s|#.*\n)*(?:(?:name|input|force_backward)\s*:|layers?\s*\{|input_shape\s*\{)": "a "
-    "prototxt: it describes a network, and its weights are in the .caffemodel",
+    r"(?:\s|#[^\n]*\n)*(?:(?:name|input\w*|\w*net|base_lr)\s*:|(?:layers?|input\w*)\s*\{)": (
+        "a prototxt: it describes a network, and its weights are in the .caffemodel"
+    ),
     r"\s*[{\[]\s*[\"{}\[\]]": "a JSON text",
 }
 

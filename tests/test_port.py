@@ -339,11 +339,21 @@ def test_labels_in_other_orders():
 
 
 @pytest.mark.parametrize(
-    "data", [b"caf\xe9\nbar", b"\x89PNG\r\n\x1a\n\0\0", b"\1\2\3", b"\xff\xfe\0"]
+    "data",
+    [
+        b"<html>\nlogin",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"caf\xe9\nbar",
+        b"\x89PNG\r\n\x1a\n\0\0",
+        b"\1\2\3",
+        b"\xff\xfe\0",
+    ],
 )
 def test_labels_that_are_no_text(data, tmp_path):
     (tmp_path / "labels").write_bytes(data)
-    with pytest.raises(ValueError, match=r"is not text in UTF-8|is a picture, expected"):
+    with pytest.raises(
+        ValueError, match=r"is not text in UTF-8|is (a picture|a web page|a Git LFS).*, expected"
+    ):
         read_labels(tmp_path / "labels", 2, "x")
 
 
@@ -532,6 +542,14 @@ def test_floats_of_other_widths_are_weights(dtype, tmp_path):
     weights.save_network(path, network._replace(params=half))
     kernel = jaxsynth.load_network(path).params["fc7/kernel"]
     np.testing.assert_array_equal(kernel, half["fc7/kernel"].astype(np.float32))
+
+
+def test_weights_that_are_all_zero_are_refused(tmp_path):
+    network, path = tiny_network(tmp_path), tmp_path / "n.safetensors"
+    zeros = {name: np.zeros(np.shape(a), np.float32) for name, a in network.params.items()}
+    weights.save_network(path, network._replace(params=zeros))
+    with pytest.raises(ValueError, match="all of them are 0"):
+        jaxsynth.load_network(path)
 
 
 @pytest.mark.parametrize("change", [{"upper": -np.ones(12)}, {"lower": np.full(12, 8.0)}])

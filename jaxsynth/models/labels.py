@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxsynth.disk import check_regular
 from jaxsynth.file_kinds import decoded, expected, kind_of
 
+_TEXTS = ("a text", "a JSON", "a prototxt")  # names may look like the last
 _INDEXED = (r"(?P<name>.*?\S)[\s,;:]+(?P<index>\d+)", r"(?P<index>\d+)[\s,;:]+(?P<name>\S.*)")
 
 
@@ -89,11 +90,11 @@ def read_text(path: str | Path, what: str) -> str:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}; expected {what}") from error
-    text = decoded(data)
+    text, kind = decoded(data), kind_of(data)
+    if kind and not kind.startswith(_TEXTS):
+        raise ValueError(f"{path} {expected(what, kind)}")
     if text is None:
-        kind = kind_of(data)
-        say = expected(what, kind) if kind else f"is not text in UTF-8 or UTF-16; expected {what}"
-        raise ValueError(f"{path} {say}")
+        raise ValueError(f"{path} is not text in UTF-8 or UTF-16; expected {what}")
     return text
 
 

@@ -189,9 +189,11 @@ def check_weights(arrays: Mapping[str, np.ndarray]) -> None:
     """Check that arrays can be the weights of a trained network.
 
     Raises:
-      ValueError: Naming the first array that is no float array, is not finite, reaches beyond
-        `_LARGEST`, or holds whole numbers only, as quantised weights without their scales do.
+      ValueError: If all are 0; or naming the first that is no float array, is not finite, reaches
+        beyond `_LARGEST`, or holds whole numbers only, as quantised weights without scales do.
     """
+    if arrays and not any(np.any(array) for array in arrays.values()):
+        raise ValueError("weights must be those of a trained network: all of them are 0")
     flaws = [f"{name} {flaw}" for name, array in arrays.items() if (flaw := _flaw(array))]
     if flaws:
         more = f" (and {len(flaws) - 1} more)" if flaws[1:] else ""
@@ -243,7 +245,7 @@ def info_from_json(text: str) -> NetworkInfo:
     try:
         plain = json.loads(text)
         config = _config_from_plain(plain.pop("architecture"), plain.pop("config"))
-        plain["labels"] = tuple(str(label) for label in plain["labels"])
+        plain["labels"] = tuple(str(label).strip("\ufeff") for label in plain["labels"])
         return NetworkInfo(config=config, **plain)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a description of a network: {error!r}") from error
