@@ -90,11 +90,13 @@ def main(flags: Flags, paths: Sequence[str]) -> int:
             if all(_p(row, place) >= p for place, p in limits):
                 write(row)
                 if not row.error:
-                    waiting.append(row) if key else table.print(row)
+                    waiting.append(
+                        (_p(row, key), row._replace(probabilities={}))
+                    ) if key else table.print(row)
             good += not row.error
             if stop.asked() and count % flags.batch == 0:
                 break
-    for row in sorted(waiting, key=lambda row: -_p(row, key)):
+    for _, row in sorted(waiting, key=lambda pair: -pair[0]):
         table.print(row)
     if count < len(files):
         rest = f" in {flags.out}; the same command with --resume scores the others"

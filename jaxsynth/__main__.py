@@ -5,6 +5,8 @@ jaxsynth scene --scenes=abbey   one of them, as python -m experiments.scene; --h
 jaxsynth models                 models that can be named
 jaxsynth blobs NAME             blobs of a model with their shapes
 jaxsynth labels NAME            labels of a classifier, one a line
+jaxsynth show FILE.png          how an image was made
+jaxsynth repeat FILE.png [OUT]  makes it again and compares the two
 jaxsynth cache                  the cache folder and its size; `jaxsynth cache clear` empties it
 """
 
@@ -19,12 +21,15 @@ from pathlib import Path
 
 from jaxsynth.inputs import check_name, printable
 
-_QUESTIONS = {"models": (0,), "blobs": (1,), "labels": (1,), "cache": (0, 1)}  # and their words
+_QUESTIONS = {"models": (0,), "blobs": (1,), "labels": (1,), "cache": (0, 1)}
+_QUESTIONS |= {"show": (1,), "repeat": (1, 2)}  # and their words
 _TAKES = {
     "models": "no word",
     "blobs": "a model",
     "labels": "a model",
     "cache": "no word, or clear",
+    "show": "a PNG",
+    "repeat": "a PNG, and perhaps the name of the new one",
 }
 
 
@@ -113,6 +118,10 @@ def _answer(question: str, *names: str) -> str:
 
     if question == "cache":
         return _cache(*names)
+    if question == "show":
+        return importlib.import_module("jaxsynth.png_text").show(*names)
+    if question == "repeat":
+        return importlib.import_module("jaxsynth.repeat").repeat(*names).line
     from jaxsynth.models import registry
     from jaxsynth.models.base import Classifier
 

@@ -216,6 +216,11 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-@functools.lru_cache(maxsize=32)
 def _archive(path: Path) -> zipfile.ZipFile:
+    status = os.stat(path)
+    return _opened(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(path: Path, *_version: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)

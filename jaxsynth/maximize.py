@@ -38,6 +38,7 @@ from jaxsynth.models.registry import load
 from jaxsynth.objectives import as_objective
 from jaxsynth.optimizer_names import make_optimizer
 from jaxsynth.optimizers import PRIOR
+from jaxsynth.png_text import text_of
 from jaxsynth.problem import PRECISIONS, Settings, plan
 from jaxsynth.recipes import Recipe, make_recipe
 from jaxsynth.results import Result, SweepResult, read_results, visible
@@ -169,7 +170,7 @@ def carry_out(
         if opened is None:
             return None
         pixels = functools.partial(visible, generator=problem.generator, config=config)
-        compute_together(problem, keeping, images, pixels)
+        compute_together(problem, keeping, images, pixels, functools.partial(text_of, opened))
         if not keeping.processes.leads:
             return None
         write_inputs(folder, problem)

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,13 @@ import numpy as np
 from jaxsynth import notebook, table
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Run
-from jaxsynth.disk import expand, write_atomic
-from jaxsynth.images import to_rgb
+from jaxsynth.disk import expand
+from jaxsynth.images import to_rgb, write_png
 from jaxsynth.inputs import check_name, described
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.objective_text import parse
 from jaxsynth.objectives import Objective
+from jaxsynth.png_text import KEYWORD, describe
 from jaxsynth.report.tables import write_csv
 from jaxsynth.runs.checkpoint import from_arrays, map_arrays
 from jaxsynth.runs.folder import METRICS, RESULTS, read_config
@@ -264,9 +264,9 @@ class Result:
         path = expand(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: expected a file name that ends with .png")
-        config = {k: v for k, v in self.sweep.config.items() if k != "runs"}
-        said = {"objective": str(self.run.objective), "which": self.which, "row": self.row}
-        write_atomic(path, notebook.png(self.image, json.dumps(said | config, default=_plain)))
+        run = dataclasses.asdict(self.run) | {"objective": str(self.run.objective)}
+        run |= {"run": int(self.sweep.run_numbers[0]), "metrics": self.row}
+        write_png(path, self.image, {KEYWORD: describe(self.sweep.config, run, self.which)})
 
     def __repr__(self) -> str:
         """Say what it maximised, from which seed, and how that ended."""
@@ -354,10 +354,6 @@ def _read_number(text: str) -> Any:
         except ValueError:
             pass
     return text or None
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _hides(result: Result) -> bool:

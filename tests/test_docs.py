@@ -35,6 +35,8 @@ QUESTIONS = {
     "blobs",
     "labels",
     "cache",
+    "show",
+    "repeat",
 }  # of the command jaxsynth, beside the experiments
 COMMAND = re.compile(
     r"(?:python -m experiments\.|(?<!from )\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)"

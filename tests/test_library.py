@@ -69,7 +69,7 @@ def test_one_neuron(gen, places, tmp_path):
     with Image.open(tmp_path / "bar.png") as file:
         np.testing.assert_array_equal(np.asarray(file), result.image)
         said = json.loads(file.text["jaxsynth"])
-    assert said["objective"] == "places:fc8:bar:1.0" and said["row"]["seed"] == 3
+    assert said["objective"] == "places:fc8:bar:1.0" and said["metrics"]["seed"] == 3
     assert said["sweep"]["recipe"]["steps"] == 4 and said["networks"]["places"]["sha256"]
     with pytest.raises(ValueError, match=r"ends with \.png"):
         result.save(tmp_path / "bar.jpg")

@@ -31,7 +31,7 @@ from jaxsynth.runs.checkpoint import (
     save_progress,
 )
 from jaxsynth.runs.folder import UNFINISHED, fingerprint, lock, open_run
-from jaxsynth.runs.pictures import Show, image_writer
+from jaxsynth.runs.pictures import Show, Text, image_writer
 from jaxsynth.runs.processes import ALONE, Processes, agree, any_of
 from jaxsynth.sharing import every_run
 
@@ -208,7 +208,9 @@ def open_together(
     return opened
 
 
-def compute_together(problem: Problem, keeping: Keeping, images: str, show: Show) -> None:
+def compute_together(
+    problem: Problem, keeping: Keeping, images: str, show: Show, text: Text
+) -> None:
     """Compute all chunks and write their images; others hear of a process that stops or fails.
 
     Raises:
@@ -222,7 +224,7 @@ def compute_together(problem: Problem, keeping: Keeping, images: str, show: Show
 
     own = dataclasses.replace(keeping, asked_to_stop=asked_to_stop)
     try:
-        with image_writer(folder, images, show) as write:
+        with image_writer(folder, images, show, text) as write:
             for first, chunk in finished_chunks(problem, own):
                 write(problem.runs_of(range(first, first + len(chunk.codes))), chunk)
     except Exception as error:

@@ -10,14 +10,16 @@ import numpy as np
 
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.images import write_png
+from jaxsynth.png_text import KEYWORD
 from jaxsynth.runs.folder import IMAGES, image_name
 
 Show = Callable[[np.ndarray], np.ndarray]  # raw (H, W, 3) -> RGB uint8
+Text = Callable[[int, str], str]  # run, `last` or `best` -> what made its image
 
 
 @contextmanager
 def image_writer(
-    folder: Path, images: str, show: Show
+    folder: Path, images: str, show: Show, text: Text = lambda run, which: ""
 ) -> Iterator[Callable[[Sequence[Sequence[int]], ChunkResult], None]]:
     """Write the image files of chunks, in a thread per core.
 
@@ -29,6 +31,7 @@ def image_writer(
       folder: the output folder.
       images: which files, a key of `IMAGES`.
       show: makes pixels visible.
+      text: that travels in each file, see `jaxsynth.png_text`.
     """
     under_way: list[Future[None]] = []
 
@@ -36,16 +39,17 @@ def image_writer(
         while under_way:
             under_way.pop(0).result()
 
-    def encode(paths: Sequence[Path], image: np.ndarray) -> None:
-        for path in paths:
-            write_png(path, show(image))
+    def encode(runs: Sequence[int], which: str, image: np.ndarray) -> None:
+        for run in runs:
+            said = text(run, which)
+            path = folder / image_name(run, which)
+            write_png(path, show(image), {KEYWORD: said} if said else None)
 
     def write(numbers: Sequence[Sequence[int]], chunk: ChunkResult) -> None:
         wait()
         for which in IMAGES[images]:
-            for image, own in zip(getattr(chunk, which).image, numbers, strict=True):
-                paths = [folder / image_name(number, which) for number in own]
-                under_way.append(threads.submit(encode, paths, image))
+            for image, runs in zip(getattr(chunk, which).image, numbers, strict=True):
+                under_way.append(threads.submit(encode, runs, which, image))
 
     if IMAGES[images]:
         (folder / "images").mkdir(exist_ok=True)

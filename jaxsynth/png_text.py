@@ -1,0 +1,82 @@
+"""What made an image, in the text of its PNG.
+
+The text `jaxsynth` is JSON: what config.json says of the sweep (settings, networks with hashes,
+versions, command), and of the run its number, seed and objective, and which image it is.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from jaxsynth.disk import check_regular, expand
+from jaxsynth.environment import versions
+from jaxsynth.file_kinds import file_kind
+from jaxsynth.inputs import printable
+
+KEYWORD = "jaxsynth"
+_OF_THE_FOLDER = ("runs", "flags", "equals", "images")  # parts of config.json about other images
+
+
+def describe(config: Mapping[str, Any], run: Mapping[str, Any], which: str) -> str:
+    """Return the text of an image.
+
+    Args:
+      config: Of the sweep, as config.json has it.
+      run: Of the run: `run`, `seed`, `objective` and whatever else is to be told.
+      which: `last` or `best`.
+    """
+    said = {name: value for name, value in config.items() if name not in _OF_THE_FOLDER}
+    return json.dumps({"which": which, **run, "versions": versions()} | said, default=_plain)
+
+
+def text_of(config: Mapping[str, Any], run: int, which: str) -> str:
+    """Return the text of a sweep's image, by the number of its run."""
+    return describe(config, {"run": run} | config["runs"][run], which)
+
+
+def read_text(path: str | Path) -> dict[str, Any]:
+    """Read what made an image.
+
+    Raises:
+      ValueError: If the file does not tell.
+    """
+    path = expand(path)
+    check_regular(path, repr(str(path)), "a PNG made by jaxsynth")
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()
+            text = getattr(image, "text", {}).get(KEYWORD)
+    except (OSError, SyntaxError, ValueError) as error:
+        kind = file_kind(path) or "of no known kind"
+        raise ValueError(f"{str(path)!r} is {kind}, expected a PNG made by jaxsynth") from error
+    try:
+        found = json.loads(text or "")
+        found["seed"], found["objective"], found["sweep"]["recipe"], found["networks"]["generator"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{str(path)!r} does not tell how it was made: it is not an image of a run, or another "
+            "program has written it again"
+        ) from error
+    return found
+
+
+def show(path: str | Path) -> str:
+    """Return what made an image, a line for each value."""
+    lines = dict(_lines("", read_text(path)))
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {printable(value)}" for name, value in lines.items())
+
+
+def _lines(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, one in value.items():
+            yield from _lines(f"{name} {key}".strip(), one)
+    elif value not in (None, "", [], {}):
+        yield printable(name), value if isinstance(value, str) else json.dumps(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,110 @@
+"""Makes an image again from the text of its PNG, and compares the two."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxsynth.disk import expand
+from jaxsynth.environment import versions
+from jaxsynth.image_files import read_image
+from jaxsynth.images import write_png
+from jaxsynth.maximize import sweep
+from jaxsynth.models.registry import load
+from jaxsynth.png_text import KEYWORD, describe, read_text
+from jaxsynth.recipes import Recipe
+from jaxsynth.results import read_objective, visible
+from jaxsynth.runs.folder import first_difference
+from jaxsynth.runs.records import model_record
+
+
+class Repeated(NamedTuple):
+    """An image made again.
+
+    Attributes:
+      path: Where it is.
+      equal: Whether all its pixels are those of the first.
+      line: That, as a sentence.
+    """
+
+    path: Path
+    equal: bool
+    line: str
+
+
+def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
+    """Make an image again, from the networks, objective, seed and settings in its text.
+
+    Args:
+      path: A PNG of a run.
+      out: The new PNG; by default NAME_again.png in the working directory.
+
+    Raises:
+      ValueError: If it does not tell how it was made, or cannot be made here: networks that differ,
+        a start from a photograph or other codes, an optimizer or function of somebody's own.
+    """
+    path, said = expand(path), read_text(path)
+    out = expand(out or f"{path.stem}_again.png")
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"{str(out)!r} is the image itself: give another name")
+    _check_start(path, said)
+    settings = dict(said["sweep"])
+    if settings["precision"] == "float64":
+        jax.config.update("jax_enable_x64", True)
+    models = _models(path, said, settings["precision"])
+    generator = models.pop("generator")
+    named = {"generator": generator} | models
+    objective = read_objective(said["objective"], path.resolve().parents[1], named)
+    recipe = dict(settings.pop("recipe"))
+    recipe["optimizer_args"] = tuple(map(tuple, recipe["optimizer_args"]))
+    settings = {name: value for name, value in settings.items() if value and name != "record"}
+    how = settings | {"recipe": Recipe(**recipe), "progress": False}
+    used = list(models.values())
+    found = sweep([objective], generator, seeds=[said["seed"]], classifiers=used, **how)
+    image = visible(found.raw_of(0, said["which"]), generator, said)
+    text = describe(
+        said, {name: said[name] for name in ("run", "seed", "objective")}, said["which"]
+    )
+    write_png(out, image, {KEYWORD: text})
+    return _compared(path, out, image, said)
+
+
+def _check_start(path: Path, said: Mapping[str, Any]) -> None:
+    vectors = {term.partition("@")[2] for term in str(said["objective"]).split(":")}
+    others = set(said.get("inputs", {})) - {"encoder"} - vectors
+    if said.get("origin") or others:
+        start = said.get("origin") or others.pop()
+        raise ValueError(
+            f"{str(path)!r} started from {start}, which is not in it: repeat its command, "
+            f"{said.get('command')}"
+        )
+
+
+def _models(path: Path, said: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    found = {}
+    for name, record in said["networks"].items():
+        model = load(record["name"], precision)
+        if (now := model_record(model)["sha256"]) != record["sha256"]:
+            raise ValueError(
+                f"{str(path)!r} was made with {name} {record['name']} of sha256 "
+                f"{record['sha256']}, but here it has {now}"
+            )
+        found[name] = model if name == "generator" else model.named(name)
+    return found
+
+
+def _compared(path: Path, out: Path, image: np.ndarray, said: Mapping[str, Any]) -> Repeated:
+    before = read_image(path)
+    if np.array_equal(before, image):
+        return Repeated(out, True, f"{out} is bit-equal to {path}")
+    line = f"{out} is not bit-equal to {path}"
+    if before.shape == image.shape:
+        levels = np.abs(before.astype(int) - image)
+        line += (
+            f": {(levels > 0).mean():.1%} of the values differ, by {levels.max()} levels at most"
+        )
+    if other := first_difference("version of", said.get("versions"), versions()):
+        line += f"; {other[0]} was {other[1]}, here it is {other[2]}"
+    return Repeated(out, False, line)

@@ -1,0 +1,94 @@
+"""An image tells how it was made, and is made again from that, equal to the bit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launching import run
+from PIL import Image
+from tiny import save_tiny_networks, tiny_networks
+
+from jaxsynth import __version__
+from jaxsynth.__main__ import main
+from jaxsynth.image_files import read_image
+from jaxsynth.models.weights import save_network
+from jaxsynth.png_text import read_text, show
+from jaxsynth.repeat import repeat
+from jaxsynth.results import read_results
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Holds the weights and `run`, a finished sweep."""
+    folder = tmp_path_factory.mktemp("text")
+    how = ["--scenes=abbey,dam", "--nsfw_weights=1", "--seeds=3", "--steps=4", "--batch=4"]
+    weights = save_tiny_networks(folder)
+    done = run("joint", *weights, *how, "--noprogress", f"--out={folder / 'run'}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_image_of_a_run_tells_how_it_was_made(folder):
+    config = json.loads((folder / "run" / "config.json").read_text())
+    for number, made in enumerate(config["runs"]):
+        for which in ("last", "best"):
+            said = read_text(folder / "run" / "images" / f"run{number:05d}_{which}.png")
+            assert (said["run"], said["which"]) == (number, which)
+            assert {name: said[name] for name in made} == made
+            for name in ("sweep", "networks", "command", "arithmetic"):
+                assert said[name] == config[name]
+            assert said["versions"]["jaxsynth"] == __version__
+    lines = dict(
+        line.split(None, 1) for line in show(folder / "run/images/run00001_last.png").split("\n")
+    )
+    assert lines["objective"].startswith("places:") and lines["seed"] == "1"
+
+
+@pytest.mark.parametrize("name", ["run00001_last", "run00005_best"])
+def test_it_is_made_again_equal_to_the_bit(folder, name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = folder / "run" / "images" / f"{name}.png"
+    assert main(["repeat", str(first)]) == 0
+    second = tmp_path / f"{name}_again.png"
+    assert "is bit-equal to" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_image(second), read_image(first))
+    assert read_text(second) == read_text(first)
+    assert repeat(second, tmp_path / "third.png").equal
+
+
+def test_a_saved_result_is_made_again(folder, tmp_path):
+    read_results(folder / "run")[2].save(tmp_path / "x.png")
+    assert repeat(tmp_path / "x.png", tmp_path / "y.png").equal
+
+
+def test_what_cannot_be_repeated_is_one_line(folder, tmp_path):
+    image = folder / "run" / "images" / "run00001_last.png"
+    Image.open(image).convert("RGB").save(tmp_path / "again.png")
+    (tmp_path / "text.png").write_text("text")
+    given = [f"--continue_from={folder / 'run'}:1", "--scenes=bar", "--steps=1", "--noprogress"]
+    done = run("scene", *given, f"--out={tmp_path / 'more'}")
+    assert done.returncode == 0, done.stderr
+    for path, said in (
+        (tmp_path / "again.png", "does not tell how it was made"),
+        (tmp_path / "text.png", "is a text, expected a PNG"),
+        (tmp_path / "absent.png", "No such file"),
+        (tmp_path / "more" / "images" / "run00000_last.png", r"started from .*run:1, which is not"),
+        (image, "is the image itself"),
+    ):
+        with pytest.raises(ValueError, match=said) as caught:
+            repeat(path, image)
+        assert "\n" not in str(caught.value)
+
+
+def test_other_weights_are_refused(folder, tmp_path):
+    network, path = tiny_networks()["places"], folder / "places.safetensors"
+    params = {name: np.asarray(value) * 1.01 for name, value in network.params.items()}
+    before = {file: file.read_bytes() for file in (path, folder / "manifest.jsonl")}
+    save_network(path, network._replace(params=params))
+    try:
+        with pytest.raises(ValueError, match=r"was made with places .* but here it has"):
+            repeat(folder / "run" / "images" / "run00001_last.png", tmp_path / "x.png")
+    finally:
+        for file, data in before.items():
+            file.write_bytes(data)
