@@ -89,10 +89,10 @@ def main(flags: Flags, paths: Sequence[str]) -> int:
             count += 1
             if all(_p(row, place) >= p for place, p in limits):
                 write(row)
-                if not row.error:
-                    waiting.append(
-                        (_p(row, key), row._replace(probabilities={}))
-                    ) if key else table.print(row)
+                if key and not row.error:
+                    waiting.append((_p(row, key), row._replace(probabilities={})))
+                elif not row.error:
+                    table.print(row)
             good += not row.error
             if stop.asked() and count % flags.batch == 0:
                 break
