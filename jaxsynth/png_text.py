@@ -5,6 +5,8 @@ versions, command), and of the run its number, seed and objective, and which ima
 """
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,13 @@ from jaxsynth.file_kinds import file_kind
 from jaxsynth.inputs import printable
 
 KEYWORD = "jaxsynth"
-_OF_THE_FOLDER = ("runs", "flags", "equals", "images")  # parts of config.json about other images
+# Parts of config.json, and flags of the command, that are not about this image: a run that was
+# stopped, or shared by several devices or processes, leaves the same bytes as another one.
+_OF_OTHERS = ("runs", "flags", "equals", "images", "chunk_runs", "device", "title")
+_OF_THE_WAY = re.compile(
+    r"--?(no)?(out|resume|overwrite|progress|save_seconds|images|devices|coordinator|num_processes|"
+    r"process_id|distributed|debug)(=|$)"
+)
 
 
 def describe(config: Mapping[str, Any], run: Mapping[str, Any], which: str) -> str:
@@ -28,7 +36,9 @@ def describe(config: Mapping[str, Any], run: Mapping[str, Any], which: str) -> s
       run: Of the run: `run`, `seed`, `objective` and whatever else is to be told.
       which: `last` or `best`.
     """
-    said = {name: value for name, value in config.items() if name not in _OF_THE_FOLDER}
+    said = {name: value for name, value in config.items() if name not in _OF_OTHERS}
+    words = shlex.split(str(config.get("command", "")))
+    said["command"] = shlex.join(word for word in words if not _OF_THE_WAY.match(word))
     return json.dumps({"which": which, **run, "versions": versions()} | said, default=_plain)
 
 

@@ -20,7 +20,7 @@ from jaxsynth.inputs import check_name, described
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.objective_text import parse
 from jaxsynth.objectives import Objective
-from jaxsynth.png_text import KEYWORD, describe
+from jaxsynth.png_text import KEYWORD, text_of
 from jaxsynth.report.tables import write_csv
 from jaxsynth.runs.checkpoint import from_arrays, map_arrays
 from jaxsynth.runs.folder import METRICS, RESULTS, read_config
@@ -147,6 +147,10 @@ class SweepResult:
         """Give a run's `last` or `best` image (H, W, 3), RGB uint8."""
         return visible(self.raw_of(place, which), self.generator, self.config)
 
+    def png_text(self, place: int, which: str) -> dict[str, str]:
+        """Give the text of a PNG of a run's `last` or `best` image, see `jaxsynth.png_text`."""
+        return {KEYWORD: text_of(self.config, int(self.run_numbers[place]), which)}
+
     @functools.cached_property
     def table(self) -> list[dict[str, Any]]:
         """A row per run, see `jaxsynth.table`; from metrics.csv where the models are not known."""
@@ -264,9 +268,7 @@ class Result:
         path = expand(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: expected a file name that ends with .png")
-        run = dataclasses.asdict(self.run) | {"objective": str(self.run.objective)}
-        run |= {"run": int(self.sweep.run_numbers[0]), "metrics": self.row}
-        write_png(path, self.image, {KEYWORD: describe(self.sweep.config, run, self.which)})
+        write_png(path, self.image, self.sweep.png_text(0, self.which))
 
     def __repr__(self) -> str:
         """Say what it maximised, from which seed, and how that ended."""

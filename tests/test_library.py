@@ -14,6 +14,7 @@ from PIL import Image
 from tiny import LABELS, save_tiny_networks
 
 import jaxsynth as js
+from jaxsynth.image_files import read_image
 from jaxsynth.maximize import Run, Settings, plan
 from jaxsynth.optimizers import Seen, Setting
 
@@ -69,7 +70,7 @@ def test_one_neuron(gen, places, tmp_path):
     with Image.open(tmp_path / "bar.png") as file:
         np.testing.assert_array_equal(np.asarray(file), result.image)
         said = json.loads(file.text["jaxsynth"])
-    assert said["objective"] == "places:fc8:bar:1.0" and said["metrics"]["seed"] == 3
+    assert said["objective"] == "places:fc8:bar:1.0" and said["seed"] == 3
     assert said["sweep"]["recipe"]["steps"] == 4 and said["networks"]["places"]["sha256"]
     with pytest.raises(ValueError, match=r"ends with \.png"):
         result.save(tmp_path / "bar.jpg")
@@ -288,8 +289,10 @@ def test_a_folder_resumes_from_python_and_is_the_launchers(gen, places, nsfw, we
     flags += ["--scenes=bar,dam", "--seeds=3", "--recipe=goh", "--steps=4", "--batch=4"]
     done = run("scene", "--noprogress", *flags, f"--out={tmp_path / 'launched'}")
     assert done.returncode == 0, done.stderr
-    for name in ("results.safetensors", *(f"images/run0000{i}_last.png" for i in range(6))):
-        assert (folder / name).read_bytes() == (tmp_path / "launched" / name).read_bytes(), name
+    name, launched = "results.safetensors", tmp_path / "launched"
+    assert (folder / name).read_bytes() == (launched / name).read_bytes()
+    for name in (f"images/run0000{i}_last.png" for i in range(6)):
+        np.testing.assert_array_equal(read_image(folder / name), read_image(launched / name))
 
     read = js.read_results(folder)
     assert all(isinstance(a.base, np.memmap) for a in jax.tree.leaves(read.arrays.last.image))

@@ -54,7 +54,8 @@ def compare(
         for which, name, sweep, place in zip("ab", names, sweeps, pair, strict=True):
             row = rows[which == "b"][place]
             file = f"images/run{number:05d}_{which}.png"
-            write_png(out / file, sweep.image_of(place, row["shown"]))
+            text = sweep.png_text(place, row["shown"])
+            write_png(out / file, sweep.image_of(place, row["shown"]), text)
             images.append(ReportImage(file, name, table.sensitive_of(row, (), row["shown"])))
             lines.append(f"{name}: {said_of(row)}, {_scores(row)}")
         gallery.append(ReportRun(tuple(images), tuple(lines)))

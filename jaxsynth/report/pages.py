@@ -245,7 +245,8 @@ def _image_files(sweep: SweepResult, folder: Path) -> tuple[str, ...]:
         (folder / "images").mkdir(exist_ok=True)
         for i in range(min(len(sweep), REPORT_RUNS)):
             for look in which:
-                write_png(folder / image_name(i, look), sweep.image_of(i, look))
+                path, text = folder / image_name(i, look), sweep.png_text(i, look)
+                write_png(path, sweep.image_of(i, look), text)
     return which
 
 
