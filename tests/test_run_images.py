@@ -50,7 +50,7 @@ def test_all_files_are_there_when_the_block_ends(tmp_path, images, how):
 
 
 def test_what_a_thread_raises_comes_out_and_no_chunk_is_handed_on(tmp_path, monkeypatch):
-    def full(path, rgb):
+    def full(path, rgb, text):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(pictures, "write_png", full)
