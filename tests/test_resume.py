@@ -20,7 +20,7 @@ from tiny import save_tiny_networks, tiny_networks
 from jaxsynth.chunks import join
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.runs.checkpoint import load_chunk, load_progress, save_progress
-from jaxsynth.runs.folder import UNFINISHED, lock
+from jaxsynth.runs.folder import CONFIG, GONE, RESULTS, UNFINISHED, lock, open_run, write_config
 
 ROOT = Path(__file__).parents[1]
 TERMS = (Term("places", "fc8", (1,), 1.0), Term("nsfw", "log_odds", (0,), 0.5))
@@ -244,6 +244,15 @@ def test_a_run_resumes_with_its_own_settings_only(weights, tmp_path):
     assert other.returncode == 2 and "a run with sweep recipe steps 30, not 31" in other.stderr
     both = run(*_command(weights, out, "--resume", "--overwrite"))
     assert both.returncode == 2 and "give one of them" in both.stderr
+
+
+def test_checkpoints_that_a_kill_left_of_a_finished_run_go(tmp_path):
+    write_config(tmp_path, {"runs": []})
+    for name in (RESULTS, f"{GONE}/run00000000.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert open_run(tmp_path, {"runs": []}, resume=True) is None
+    assert {path.name for path in tmp_path.iterdir()} == {RESULTS, CONFIG}
 
 
 def test_a_damaged_chunk_is_named(tmp_path):

@@ -200,6 +200,7 @@ def open_run(
         saved = read_config(folder)
         check_same(folder, saved, config)
         (folder / UNFINISHED / STOP).unlink(missing_ok=True)
+        shutil.rmtree(folder / GONE, ignore_errors=True)  # where a kill came before its end
         return saved if unfinished else None
     prepare(folder, overwrite or (resume and (unfinished or barely_begun(folder))))
     (folder / UNFINISHED).mkdir()
