@@ -130,10 +130,11 @@ def check_backend() -> None:
     try:
         jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts where a plugin is missing
-        asked = os.environ.get("JAX_PLATFORMS", "")
+        names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
+        asked = next((f"{n}={os.environ[n]}" for n in names if os.environ.get(n)), "JAX")
         why = (str(error).splitlines() or ["no such backend here"])[0]
         raise ValueError(
-            f"JAX_PLATFORMS={asked}: {why}; unset it, or JAX_PLATFORMS=cpu computes on the CPU"
+            f"{asked}: {why}; unset it, or JAX_PLATFORMS=cpu computes on the CPU"
         ) from error
 
 

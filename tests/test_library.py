@@ -398,6 +398,20 @@ def test_seeds_that_start_alike_are_computed_once(gen, places, photo):
 # ---- what cannot work
 
 
+def test_a_missing_backend_is_not_blamed_on_a_file(gen, places, weights, monkeypatch):
+    def absent():
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "local_devices", absent)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    for ask in (
+        lambda: js.load(weights / "places.safetensors"),
+        lambda: js.maximize(places.logit(0), gen, **SMALL),
+    ):
+        with pytest.raises(ValueError, match=r"^JAX_PLATFORMS=cuda: no such backend here; unset"):
+            ask()
+
+
 def test_wrong_words_are_one_line(gen, places, tmp_path):
     goal = places.logit(0)
     for said, ask in {

@@ -20,6 +20,7 @@ import safetensors.numpy
 
 from jaxsynth.arithmetic import arithmetic
 from jaxsynth.disk import file_sha256
+from jaxsynth.environment import check_backend
 from jaxsynth.file_kinds import expected, file_kind
 from jaxsynth.models.encoder import EncoderConfig
 from jaxsynth.models.labels import read_labels
@@ -56,6 +57,7 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
         or parameters that do not fit the description.
     """
     dtype = check_dtype(dtype)
+    check_backend()
     path, wide = resolve(str(name_or_path)), np.promote_types(dtype, np.float32)
     info, arrays = _read(path)
     try:
