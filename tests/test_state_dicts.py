@@ -12,9 +12,11 @@ from reference import TINY_GENERATOR, generator_layers, hwc, write_caffemodel
 from test_pickled_arrays import Storage, legacy_file, whole, zip_file
 
 from jaxsynth.models.conv_features import DEVIATION, MEAN
+from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.generator import DGN, GeneratorConfig, Up
 from jaxsynth.models.layers import to_bgr
-from jaxsynth.models.network import activation_shapes
+from jaxsynth.models.network import activation_shapes, make_apply
+from jaxsynth.models.prepared import prepare_params
 from jaxsynth.models.registry import load
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.port import port
@@ -226,6 +228,18 @@ def test_a_spatial_generator(tmp_path):
     x = leaky(naive.conv(x, *last, pads=((0, 0), (0, 0))))
     np.testing.assert_allclose(out["Rconv8"], hwc(x), rtol=1e-4, atol=1e-5)
     assert out["deconv0"].shape == (8, 8, 3)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="on accelerators nothing is derived")
+def test_prepared_parameters_give_the_same_gradient():
+    made, _ = built("resnet-")
+    config, params = torch_graph(made)
+    params = {path: jnp.asarray(a, jnp.float32) for path, a in params.items()}
+    more, apply = prepare_params(config, params), make_apply(config)
+    gradient = network_jit(jax.grad(lambda x, p: apply(p, x)["fc"][1]))
+    x = to_bgr(jnp.asarray(RGB))
+    assert len(more) > len(params)
+    np.testing.assert_array_equal(gradient(x, params), gradient(x, more))
 
 
 def test_a_graph_is_a_model_as_any_other(tmp_path):
