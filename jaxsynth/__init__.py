@@ -8,6 +8,7 @@ __version__ = "0.2.0"
 
 from jaxsynth import recipes
 from jaxsynth.gradient_free import cma_es, ga, sphere_cma
+from jaxsynth.lpips import lpips
 from jaxsynth.maximize import maximize, sweep
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.models.network import CodeStats, Network, NetworkInfo
@@ -57,6 +58,7 @@ __all__ = [
     "load",
     "load_network",
     "load_onnx",
+    "lpips",
     "maximize",
     "parse",
     "read_results",
