@@ -124,9 +124,12 @@ def _answer(question: str, *names: str) -> str:
         return importlib.import_module("jaxsynth.repeat").repeat(*names).line
     from jaxsynth.models import registry
     from jaxsynth.models.base import Classifier
+    from jaxsynth.porting.originals import ORIGINALS
 
     if question == "models":
-        return format_table([{"name": n, "what": _describe(n)} for n in registry.available()])
+        table = format_table([{"name": n, "what": _describe(n)} for n in registry.available()])
+        others = ", ".join(sorted(set(ORIGINALS) - set(registry.available())))
+        return f"{table}\n`jaxsynth port` adds, from a file of yours: {others}"
     model = registry.load(names[0])
     if question == "blobs":
         shapes = {blob: " x ".join(map(str, shape)) for blob, shape in model.shapes.items()}

@@ -30,7 +30,8 @@ def test_the_command_lists_experiments_and_models(capsys):
         assert f"\n  {name} " in listed
     assert "common" not in listed and "benchmark_speed" not in listed
     assert main(["models"]) == 0
-    assert "pocket_places" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "pocket_places" in listed and "from a file of yours: caffenet, dgn_fc6" in listed
 
 
 def test_the_cache_is_told_and_emptied(tmp_path, monkeypatch, capsys):

@@ -44,7 +44,7 @@ def _generator(blob: str) -> Original:
 def _nsfwjs(model: str) -> Original:
     return Original(
         _NSFWJS,
-        f"{model} of nsfwjs 4.4.0, npm (github.com/infinitered/nsfwjs)",
+        f"{model} of `npm pack nsfwjs@4.4.0` (github.com/infinitered/nsfwjs)",
         preprocessing="align_corners",
         labels=("Drawing", "Hentai", "Neutral", "Porn", "Sexy"),
         reader="tfjs",
