@@ -12,6 +12,7 @@ from tiny import GENERATOR, LABELS, save_tiny_networks, tiny_networks
 from jaxsynth.images import CAFFE, Preprocess, conversion, preprocess, to_rgb, write_png
 from jaxsynth.inputs import choose_units
 from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.labels import sensitive_classes
 from jaxsynth.models.layers import from_bgr, log_odds, softmax, to_bgr
 from jaxsynth.models.network import activation_shapes
 from jaxsynth.models.registry import (
@@ -133,6 +134,11 @@ def test_several_classes_may_be_sensitive():
     np.testing.assert_allclose(model.sensitive_probability(p), [0.8, 1])
     np.testing.assert_array_equal(classifier(sensitive=2).sensitive_probability(p), p[:, 2])
     assert classifier().sensitive_classes == () and classifier().sensitive_name == ""
+
+
+def test_names_say_what_is_sensitive():
+    assert sensitive_classes(("SFW", "NSFW")) == 1 and sensitive_classes(LABELS) is None
+    assert sensitive_classes(("drawings", "Hentai", "neutral", "porn", "SEXY")) == (1, 3, 4)
 
 
 def test_name_changes_nothing_else():

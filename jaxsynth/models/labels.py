@@ -10,6 +10,7 @@ from jaxsynth.disk import check_regular
 from jaxsynth.file_kinds import decoded, expected, kind_of
 
 _TEXTS = ("a text", "a JSON", "a prototxt")  # names may look like the last
+_SENSITIVE = ("nsfw", "hentai", "porn", "pornography", "sexy", "explicit", "nudity")
 _INDEXED = (r"(?P<name>.*?\S)[\s,;:]+(?P<index>\d+)", r"(?P<index>\d+)[\s,;:]+(?P<name>\S.*)")
 
 
@@ -23,6 +24,12 @@ def unique_labels(labels: Sequence[str]) -> tuple[str, ...]:
         count = collections.Counter(names)
         names = tuple(f"{x} ({i})" if count[x] > 1 else x for i, x in enumerate(names))
     return names
+
+
+def sensitive_classes(labels: Sequence[str]) -> int | tuple[int, ...] | None:
+    """Return the class, or classes, whose names say that their pictures wait for a click."""
+    found = tuple(i for i, label in enumerate(labels) if label.lower() in _SENSITIVE)
+    return found if found[1:] else next(iter(found), None)
 
 
 def read_labels(path: str | Path, classes: int, network: str) -> tuple[str, ...]:

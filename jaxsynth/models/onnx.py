@@ -15,6 +15,7 @@ from jaxsynth.disk import file_sha256
 from jaxsynth.images import Preprocess
 from jaxsynth.inputs import near
 from jaxsynth.models.base import Classifier, Info
+from jaxsynth.models.labels import sensitive_classes
 from jaxsynth.models.onnx_call import is_float
 from jaxsynth.models.onnx_file import Input, OnnxFile, OnnxNode, read_onnx
 from jaxsynth.models.onnx_graph import OnnxGraph, wire
@@ -105,7 +106,7 @@ def load_onnx(
         preprocess=units,
         logits=blob,
         name=re.sub(r"[^\w\-.]", "_", file.path.stem) or "onnx",
-        sensitive=1 if names == ("SFW", "NSFW") else None,
+        sensitive=sensitive_classes(names),
         info=Info(
             network=file.path.stem,
             asked=str(path),

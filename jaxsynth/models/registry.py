@@ -16,6 +16,7 @@ from jaxsynth.models.base import (
     Info,
     check_logits,
 )
+from jaxsynth.models.labels import sensitive_classes
 from jaxsynth.models.names import PACKAGED, available_networks, find_ported
 from jaxsynth.models.network import (
     Network,
@@ -31,7 +32,6 @@ from jaxsynth.porting.originals import ORIGINALS
 
 Model = Classifier | Generator
 SENSITIVE = ("SFW", "NSFW")  # labels of open_nsfw
-_BLURRED = ("nsfw", "hentai", "porn", "sexy")  # labels of classes that blur a picture
 _RECIPES = {"pocket_generator": ("pocket", "pocket_image")}  # others: those of Generator
 _NAMED = re.compile(r"([\w.\-]+)=(.+)", re.DOTALL)
 _made: dict[str, Callable[[], Model]] = {"fourier": fourier, "maco": maco}
@@ -165,14 +165,13 @@ def describe(name: str | Path) -> str:
 
 def _classifier(network: Network, shared: dict[str, Any]) -> Classifier:
     info = network.info
-    sensitive = tuple(i for i, x in enumerate(info.labels) if x.lower() in _BLURRED)
     classifier = Classifier(
         **shared,
         size=info.config.size,
         labels=info.labels,
         preprocess=_units(info.preprocessing or "simple"),
         logits=logits_blob(info.config),
-        sensitive=sensitive if sensitive[1:] else next(iter(sensitive), None),
+        sensitive=sensitive_classes(info.labels),
     )
     if classifier.logits is not None:
         check_logits(classifier, activation_shapes(info.config))
