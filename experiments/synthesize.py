@@ -15,6 +15,8 @@ of its |weights|.
 """
 
 import dataclasses
+import functools
+import operator
 
 from jaxsynth.maximize import Run
 from jaxsynth.objective_text import SYNTAX, parse
@@ -37,7 +39,8 @@ def main(flags: Flags) -> int:
     flags, models = load_models(flags)
     if not flags.term:
         raise ValueError("no --term given: what to maximise, such as --term=places:fc8:abbey:1")
-    objective = sum(parse(text, models.named()) for text in flags.term)
+    named = models.named()
+    objective = functools.reduce(operator.add, [parse(text, named) for text in flags.term])
     runs = [Run(seed, objective) for seed in flags.seed_numbers]
     terms = [f"{term.weight:+g} x {str(term).rpartition(':')[0]}" for term in objective.terms]
     return launch(flags, models, runs, f"Maximising {' '.join(terms).removeprefix('+')}")
