@@ -13,8 +13,9 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from jaxsynth.models.onnx_file import read_onnx
-from jaxsynth.models.onnx_graph import evaluate, wire
+from jaxsynth.models.onnx_graph import evaluate
 from jaxsynth.models.onnx_layout import Laid, as_graph, channels_last, laid
+from jaxsynth.models.onnx_wiring import wire
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -55,17 +56,17 @@ def run_many(models: Sequence[tuple[Path, Arrays, Sequence[str]]]) -> list[list[
 
     All in one program, which compiles faster than many.
     """
-    read = [(file := read_onnx(path), wire(file, outputs)) for path, _, outputs in models]
+    read = [(file := read_onnx(path), *wire(file, outputs)) for path, _, outputs in models]
     feeds = [dict(fed) for _, fed, _ in models]
     params = []
-    for (_, wiring), fed in zip(read, feeds, strict=True):
+    for (_, _, arrays), fed in zip(read, feeds, strict=True):
         wide = {a.dtype for a in fed.values()} == {np.dtype("float64")}
         dtype = "float64" if wide else "float32"
-        params.append({n: jnp.asarray(a, dtype) for n, a in wiring.arrays.items()})
+        params.append({n: jnp.asarray(a, dtype) for n, a in arrays.items()})
 
     def compute(params, feeds):
         out = []
-        for (file, wiring), own, fed, (_, _, names) in zip(
+        for (file, wiring, _), own, fed, (_, _, names) in zip(
             read, params, feeds, models, strict=True
         ):
             rows = []
@@ -88,8 +89,8 @@ def slopes(models: Sequence[tuple[Path, Arrays, Sequence[str]]]) -> list[tuple[f
     rng = np.random.default_rng(1)
     for path, feeds, outputs in models:
         file = read_onnx(path)
-        wiring = wire(file, outputs)
-        params = {n: jnp.asarray(a, "float64") for n, a in wiring.arrays.items()}
+        wiring, arrays = wire(file, outputs)
+        params = {n: jnp.asarray(a, "float64") for n, a in arrays.items()}
         way = {name: rng.normal(size=a.shape) for name, a in feeds.items()}
         seed = int(rng.integers(1000))
 

@@ -56,6 +56,8 @@ def test_weights_of_any_float_are_parameters_of_the_precision_asked_for(dtype, t
     assert {p.dtype for p in model.params.values()} == {np.dtype("float32")}
     rtol = 1e-2 if dtype is ml_dtypes.bfloat16 else 1e-3
     np.testing.assert_allclose(model.params["w"], exact.params["w"], rtol=rtol)
+    double = js.load_onnx(tmp_path / "n.onnx", preprocess="0to1", dtype="float64")
+    assert {p.dtype for p in double.params.values()} == {np.dtype("float64")}
     half = js.load_onnx(classifier(tmp_path / "n.onnx"), preprocess="0to1", dtype="bfloat16")
     x = np.ones((SIDE, SIDE, 3), np.float32)
     assert half.activations(half.params, x)["log_prob"].dtype == np.float32
@@ -91,6 +93,9 @@ def test_external_data_load_and_must_lie_beside_the_file(path, tmp_path):
     for name, array in read_onnx(big).arrays.items():
         np.testing.assert_array_equal(array, expected[name])
     data = (tmp_path / "big.data").read_bytes()
+    before = js.load_onnx(big, preprocess="0to1").info.sha256
+    (tmp_path / "big.data").write_bytes(data[:-1] + b"\1")
+    assert js.load_onnx(big, preprocess="0to1").info.sha256 != before
     (tmp_path / "big.data").write_bytes(data[:-1])
     with pytest.raises(ValueError, match=r"needs \d+ bytes from \d+ on.*copy it again"):
         read_onnx(big)

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.arithmetic import arithmetic
-from jaxsynth.disk import file_sha256
 from jaxsynth.images import Preprocess
 from jaxsynth.inputs import near
 from jaxsynth.models.base import Classifier, Info
 from jaxsynth.models.labels import sensitive_classes
 from jaxsynth.models.onnx_call import is_float
 from jaxsynth.models.onnx_file import Input, OnnxFile, OnnxNode, read_onnx
-from jaxsynth.models.onnx_graph import OnnxGraph, wire
+from jaxsynth.models.onnx_graph import OnnxGraph
 from jaxsynth.models.onnx_layout import Laid, shape_of
 from jaxsynth.models.onnx_metadata import metadata_size, read_labels_of, read_preprocess
+from jaxsynth.models.onnx_wiring import wire
 from jaxsynth.models.weights import check_dtype
 
 _ENDS = ("Softmax", "LogSoftmax", "Sigmoid", "Hardmax", "ArgMax", "TopK")  # logits come before
@@ -91,11 +91,12 @@ def load_onnx(
     dtype, file = check_dtype(dtype), read_onnx(path)
     name, given = _input_of(file)
     first, batch, side = _form(file, name, given, size)
-    graph = OnnxGraph(file, wire(file, file.outputs), name, batch, first)
+    wiring, arrays = wire(file, file.outputs)
+    graph = OnnxGraph(file, wiring, name, batch, first)
     graph.side = (side, side)
     with arithmetic(dtype == np.float64):
-        params = {n: jnp.asarray(a, dtype) for n, a in graph.wiring.arrays.items()}
-    blob = _find_logits(graph, params, logits)
+        params = {n: jnp.asarray(a, dtype) for n, a in arrays.items()}
+        blob = _find_logits(graph, params, logits)
     names = read_labels_of(labels, file)
     units, notes = read_preprocess(preprocess, file, given, side)
     model = Classifier(
@@ -111,13 +112,14 @@ def load_onnx(
             network=file.path.stem,
             asked=str(path),
             file=file.path.name,
-            sha256=file_sha256(file.path),
+            sha256=file.sha256(),
             source=f"ONNX, opset {file.opset}, {file.metadata['producer'] or 'unknown producer'}",
             notes=notes,
         ),
         prepare=graph.prepare,
     )
-    _ = model.shapes  # checks the labels
+    with arithmetic(dtype == np.float64):
+        _ = model.shapes  # checks the labels
     return model
 
 

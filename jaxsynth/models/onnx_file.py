@@ -4,6 +4,7 @@ Source: onnx.proto3 of github.com/onnx/onnx. A file is untrusted: sizes are chec
 before an array is made, and external data must lie beside the file.
 """
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,77 +14,11 @@ import ml_dtypes
 import numpy as np
 from google.protobuf.message import Message
 
-from jaxsynth.disk import check_regular
-from jaxsynth.porting.proto import Field, message_classes, parse_file
+from jaxsynth.disk import check_regular, file_sha256
+from jaxsynth.models.onnx_schema import MESSAGES
+from jaxsynth.porting.proto import parse_file
 
 WHAT = "an ONNX file"
-_MESSAGES = message_classes(
-    "jaxsynth_onnx",
-    {
-        "Entry": [Field("key", 1, "bytes"), Field("value", 2, "bytes")],
-        "Tensor": [
-            Field("dims", 1, "int64", True),
-            Field("data_type", 2, "int64"),
-            Field("float_data", 4, "float", True),
-            Field("int32_data", 5, "int64", True),
-            Field("int64_data", 7, "int64", True),
-            Field("name", 8, "bytes"),
-            Field("raw_data", 9, "bytes"),
-            Field("double_data", 10, "double", True),
-            Field("uint64_data", 11, "int64", True),
-            Field("external_data", 13, "Entry", True),
-            Field("data_location", 14, "int64"),
-        ],
-        "Attribute": [
-            Field("name", 1, "bytes"),
-            Field("f", 2, "float"),
-            Field("i", 3, "int64"),
-            Field("s", 4, "bytes"),
-            Field("t", 5, "Tensor"),
-            Field("g", 6, "bytes"),
-            Field("floats", 7, "float", True),
-            Field("ints", 8, "int64", True),
-            Field("strings", 9, "bytes", True),
-            Field("type", 20, "int64"),
-            Field("ref_attr_name", 21, "bytes"),
-        ],
-        "Node": [
-            Field("input", 1, "bytes", True),
-            Field("output", 2, "bytes", True),
-            Field("name", 3, "bytes"),
-            Field("op_type", 4, "bytes"),
-            Field("attribute", 5, "Attribute", True),
-            Field("domain", 7, "bytes"),
-        ],
-        "Dim": [Field("dim_value", 1, "int64"), Field("dim_param", 2, "bytes")],
-        "Shape": [Field("dim", 1, "Dim", True)],
-        "TensorType": [Field("elem_type", 1, "int64"), Field("shape", 2, "Shape")],
-        "Type": [Field("tensor_type", 1, "TensorType")],
-        "Value": [Field("name", 1, "bytes"), Field("type", 2, "Type")],
-        "Graph": [
-            Field("node", 1, "Node", True),
-            Field("initializer", 5, "Tensor", True),
-            Field("input", 11, "Value", True),
-            Field("output", 12, "Value", True),
-            Field("sparse_initializer", 15, "bytes", True),
-        ],
-        "Opset": [Field("domain", 1, "bytes"), Field("version", 2, "int64")],
-        "Function": [
-            Field("name", 1, "bytes"),
-            Field("input", 4, "bytes", True),
-            Field("output", 5, "bytes", True),
-            Field("node", 7, "Node", True),
-            Field("domain", 10, "bytes"),
-        ],
-        "Model": [
-            Field("producer_name", 2, "bytes"),
-            Field("graph", 7, "Graph"),
-            Field("opset_import", 8, "Opset", True),
-            Field("metadata_props", 14, "Entry", True),
-            Field("functions", 25, "Function", True),
-        ],
-    },
-)
 _TYPES = {  # TensorProto.DataType
     1: np.float32,
     2: np.uint8,
@@ -139,6 +74,7 @@ class OnnxFile(NamedTuple):
       inputs: The graph's inputs without initialisers.
       outputs: Names of its outputs.
       metadata: `metadata_props`, and `producer`.
+      data: Names of the files beside it that hold arrays.
     """
 
     path: Path
@@ -148,6 +84,15 @@ class OnnxFile(NamedTuple):
     inputs: dict[str, Input]
     outputs: list[str]
     metadata: dict[str, str]
+    data: tuple[str, ...] = ()
+
+    def sha256(self) -> str:
+        """Return the hash of the file; with external data of all their hashes."""
+        files = [self.path, *(self.path.parent / name for name in self.data)]
+        hashes = [file_sha256(file) for file in files]
+        return (
+            hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        )
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
@@ -157,7 +102,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
       ValueError: One line, if it is not such a file, is damaged, or claims more data than it has.
     """
     path = Path(path)
-    model = parse_file(path, _MESSAGES["Model"], WHAT)
+    model = parse_file(path, MESSAGES["Model"], WHAT)
     graph = model.graph
     if not graph.node:
         raise ValueError(f"{path} is not an ONNX file with a graph")
@@ -177,6 +122,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
         inputs,
         [_text(v.name) for v in graph.output],
         {"producer": _text(model.producer_name)} | metadata,
+        tuple(sorted({_location(t) for t in graph.initializer} - {""})),
     )
 
 
@@ -272,6 +218,13 @@ def _typed(tensor: Message, dtype: np.dtype, where: str, shape: tuple[int, ...])
     if tensor.data_type in (10, 16):  # their bits, as integers
         return values.astype(np.uint16).view(dtype).reshape(shape)
     return values.astype(dtype).reshape(shape)
+
+
+def _location(tensor: Message) -> str:
+    """The file beside this one that holds an array; empty if it is here."""
+    if tensor.data_location != _EXTERNAL:
+        return ""
+    return {_text(e.key): _text(e.value) for e in tensor.external_data}.get("location", "")
 
 
 def _external(tensor: Message, path: Path, where: str, size: int) -> bytes:

@@ -5,20 +5,15 @@ of shapes are gone from the program. What an initialiser's operators make of it 
 once, when the file is loaded.
 """
 
-import graphlib
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxsynth.inputs import near
-from jaxsynth.models import onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_resize, onnx_shapes
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.derived import DERIVED
-from jaxsynth.models.onnx_call import MOST_NUMBERS, OPERATORS, Call, is_float
-from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, Subgraph
+from jaxsynth.models.onnx_call import Call, is_float
+from jaxsynth.models.onnx_file import OnnxFile
 from jaxsynth.models.onnx_layout import (
     Laid,
     Value,
@@ -26,69 +21,17 @@ from jaxsynth.models.onnx_layout import (
     channels_last,
     laid,
     ordered,
-    shape_of,
 )
-
-# Imported so that OPERATORS is full.
-_TABLES = (onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_resize, onnx_shapes)
-_STATIC = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (2,), "Clip": (1, 2)}  # float inputs
-_IN_PLACE = ("Concat", "Split", "Pad", "Slice", "Clip", "Cast", "Identity", "Dropout")
-_LOOPS = ("If", "Loop", "Scan", "SequenceMap")
-OPSETS = (7, 25)
+from jaxsynth.models.onnx_wiring import Wiring, compute
 
 Params = dict[str, jax.Array]
-
-
-class Wiring(NamedTuple):
-    """What is known of a graph before any image.
-
-    Attributes:
-      nodes: In an order in which they can be computed.
-      known: Numpy arrays that are no parameters: integers, single numbers, sizes.
-      arrays: The parameters.
-      images: Names of the tensors that are (N, C, H, W).
-    """
-
-    nodes: tuple[OnnxNode, ...]
-    known: dict[str, np.ndarray]
-    arrays: dict[str, np.ndarray]
-    images: frozenset[str]
-
-
-def wire(file: OnnxFile, outputs: Iterable[str]) -> Wiring:
-    """Sort a graph, compute what its initialisers alone decide, drop what no output needs.
-
-    Raises:
-      ValueError: Naming the node, if the graph cannot be computed.
-    """
-    if not OPSETS[0] <= file.opset <= OPSETS[1]:
-        raise ValueError(
-            f"{file.path} has opset {file.opset}, expected {OPSETS[0]} to {OPSETS[1]}: convert it "
-            "with onnx.version_converter"
-        )
-    nodes, arrays, left = _sorted(file, outputs), dict(file.arrays), []
-    for node in nodes:
-        _check(file, node)
-        if OPERATORS[node.op].folds and all(n in arrays for n in node.inputs if n):
-            values = [arrays[n] if n else None for n in node.inputs]
-            with np.errstate(all="ignore"):
-                made = _compute(file, node, Call(node, file.opset, values, np.float32))
-            arrays |= {n: a for n, a in zip(node.outputs, made, strict=False) if n}
-        else:
-            left.append(node)
-    used = {n for node in left for n in node.inputs} | set(outputs)
-    static = {n for node in left for i in _STATIC.get(node.op, ()) for n in node.inputs[i : i + 1]}
-    arrays = {n: a for n, a in arrays.items() if n in used}
-    params = {n: a for n, a in arrays.items() if is_float(a) and a.size > 1 and n not in static}
-    known = {n: a for n, a in arrays.items() if n not in params}
-    return Wiring(tuple(left), known, params, _image_tensors(left, arrays))
 
 
 class OnnxGraph:
     """`graph(params, x)` gives {blob: array} of an image (H, W, 3); equal only to itself.
 
     Attributes:
-      file: The file.
+      file: The file, without nodes and arrays.
       wiring: What is computed.
       input: Name of its input.
       batch: How many images the file takes at once.
@@ -101,7 +44,7 @@ class OnnxGraph:
 
     def __init__(self, file: OnnxFile, wiring: Wiring, name: str, batch: int, first: bool):
         """Take the parts; blobs get their names from the tensors."""
-        self.file, self.wiring, self.input = file, wiring, name
+        self.file, self.wiring, self.input = file._replace(nodes=[], arrays={}), wiring, name
         self.batch, self.first, self.side = batch, first, (0, 0)
         self.names = _blob_names([name, *(n for node in wiring.nodes for n in node.outputs if n)])
         self.logits, self.flat = "", ""
@@ -168,11 +111,11 @@ def evaluate(
     floats = [v.array.dtype for v in inputs.values() if is_float(v.array)]
     dtype = next((p.dtype for p in params.values()), floats[0] if floats else jnp.float32)
     env: dict[str, Value] = dict(wiring.known)
-    env |= {name: laid(params[name]) for name in wiring.arrays}
+    env |= {name: laid(params[name]) for name in wiring.params}
     for name, value in inputs.items():
         cast = value.array.astype(dtype) if is_float(value.array) else value.array
         env[name] = value._replace(array=cast)
-    fixed = frozenset((*wiring.arrays, *wiring.known))
+    fixed = frozenset((*wiring.params, *wiring.known))
     for node in wiring.nodes:
 
         def derive(name, make, node=node):
@@ -183,117 +126,9 @@ def evaluate(
 
         values = [env[n] if n else None for n in node.inputs]
         call = Call(node, file.opset, values, dtype, fixed, derive)
-        made = _compute(file, node, call)
+        made = compute(file, node, call)
         env |= {n: v for n, v in zip(node.outputs, made, strict=False) if n}
     return env
-
-
-def _compute(file: OnnxFile, node: OnnxNode, call: Call) -> tuple[Value, ...]:
-    """Compute a node; what goes wrong is one line that names it."""
-    try:
-        made = call.compute()
-    except Exception as error:  # a damaged node can make jax or numpy raise anything
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _error(file, node, f"cannot be computed: {why:.300}") from error
-    for value in made:
-        if np.prod(shape_of(value), dtype=float) > MOST_NUMBERS:
-            raise _error(file, node, f"makes a tensor of shape {shape_of(value)}: too large")
-    return made
-
-
-def _check(file: OnnxFile, node: OnnxNode) -> None:
-    if node.op in _LOOPS or any(isinstance(a, Subgraph) for a in node.attributes.values()):
-        raise _error(
-            file,
-            node,
-            "is control flow, which has no gradient here: export with fixed sizes in evaluation "
-            "mode, or simplify the file (onnxsim)",
-        )
-    if node.op not in OPERATORS or node.domain:
-        where = f" of {node.domain}" if node.domain else ""
-        hint = "" if node.domain else near(node.op, OPERATORS)
-        raise _error(
-            file,
-            node,
-            f"{where} is not known{hint}: export with another opset, in evaluation mode, without "
-            "quantised or fused operators, or cut the graph before it (onnx.utils.extract_model)",
-        )
-
-
-def _error(file: OnnxFile, node: OnnxNode, what: str) -> ValueError:
-    name = node.name or next(iter(node.outputs), "")
-    space = "" if what.startswith(" ") else " "
-    where = f"{file.path}: operator {node.op} (node {name!r}, opset {file.opset})"
-    return ValueError(f"{where}{space}{what}")
-
-
-def _sorted(file: OnnxFile, outputs: Iterable[str]) -> list[OnnxNode]:
-    """Sort the nodes that outputs need by their data flow.
-
-    Raises:
-      ValueError: For a circle, a tensor that nothing makes, or two nodes that make one.
-    """
-    makers: dict[str, OnnxNode] = {}
-    for node in file.nodes:
-        for name in filter(None, node.outputs):
-            if name in makers or name in file.arrays or name in file.inputs:
-                raise _error(file, node, f"makes {name!r}, which is there already")
-            makers[name] = node
-    known = {*file.arrays, *file.inputs}
-    needed: dict[str, OnnxNode] = {}
-    open_names = list(outputs)
-    while open_names:
-        name = open_names.pop()
-        if name in known or name in needed:
-            continue
-        if name not in makers:
-            hint = near(name, makers)
-            raise ValueError(f"{file.path}: no node makes the tensor {name!r}{hint}")
-        node = makers[name]
-        needed |= dict.fromkeys(filter(None, node.outputs), node)
-        open_names += filter(None, node.inputs)
-    place = {id(node): i for i, node in enumerate(file.nodes)}
-    before = {
-        place[id(node)]: {place[id(needed[n])] for n in node.inputs if n in needed}
-        for node in needed.values()
-    }
-    sorter = graphlib.TopologicalSorter(before)
-    try:
-        return [file.nodes[i] for i in _in_file_order(sorter)]
-    except graphlib.CycleError as error:
-        node = file.nodes[error.args[1][0]]
-        raise _error(file, node, "takes part in a circle of nodes") from None
-
-
-def _in_file_order(sorter: graphlib.TopologicalSorter) -> Iterator[int]:
-    sorter.prepare()
-    while sorter:
-        ready = sorted(sorter.get_ready())
-        sorter.done(*ready)
-        yield from ready
-
-
-def _image_tensors(nodes: Iterable[OnnxNode], arrays: Any) -> frozenset[str]:
-    """Find the tensors whose axes are (N, C, H, W): those of image operators, and their like."""
-    group: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while group.setdefault(name, name) != name:
-            group[name] = group[group[name]]
-            name = group[name]
-        return name
-
-    images = set()
-    for node in nodes:
-        known = OPERATORS[node.op]
-        if known.image:
-            images |= {*node.inputs[:1], *node.outputs[:1]}
-        if known.pointwise or node.op in _IN_PLACE or node.op.startswith("Reduce"):
-            alike = [n for n in (*node.inputs, *node.outputs) if n and n not in arrays]
-            for name in alike[1:]:
-                group[root(name)] = root(alike[0])
-    roots = {root(n) for n in images}
-    return frozenset(n for n in (*group, *images) if root(n) in roots)
 
 
 def _blob_names(tensors: Iterable[str]) -> dict[str, str]:

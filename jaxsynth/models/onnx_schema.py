@@ -1,0 +1,71 @@
+"""The messages of an ONNX file, as far as they are read: onnx.proto3 of github.com/onnx/onnx."""
+
+from jaxsynth.porting.proto import Field, message_classes
+
+MESSAGES = message_classes(
+    "jaxsynth_onnx",
+    {
+        "Entry": [Field("key", 1, "bytes"), Field("value", 2, "bytes")],
+        "Tensor": [
+            Field("dims", 1, "int64", True),
+            Field("data_type", 2, "int64"),
+            Field("float_data", 4, "float", True),
+            Field("int32_data", 5, "int64", True),
+            Field("int64_data", 7, "int64", True),
+            Field("name", 8, "bytes"),
+            Field("raw_data", 9, "bytes"),
+            Field("double_data", 10, "double", True),
+            Field("uint64_data", 11, "int64", True),
+            Field("external_data", 13, "Entry", True),
+            Field("data_location", 14, "int64"),
+        ],
+        "Attribute": [
+            Field("name", 1, "bytes"),
+            Field("f", 2, "float"),
+            Field("i", 3, "int64"),
+            Field("s", 4, "bytes"),
+            Field("t", 5, "Tensor"),
+            Field("g", 6, "bytes"),
+            Field("floats", 7, "float", True),
+            Field("ints", 8, "int64", True),
+            Field("strings", 9, "bytes", True),
+            Field("type", 20, "int64"),
+            Field("ref_attr_name", 21, "bytes"),
+        ],
+        "Node": [
+            Field("input", 1, "bytes", True),
+            Field("output", 2, "bytes", True),
+            Field("name", 3, "bytes"),
+            Field("op_type", 4, "bytes"),
+            Field("attribute", 5, "Attribute", True),
+            Field("domain", 7, "bytes"),
+        ],
+        "Dim": [Field("dim_value", 1, "int64"), Field("dim_param", 2, "bytes")],
+        "Shape": [Field("dim", 1, "Dim", True)],
+        "TensorType": [Field("elem_type", 1, "int64"), Field("shape", 2, "Shape")],
+        "Type": [Field("tensor_type", 1, "TensorType")],
+        "Value": [Field("name", 1, "bytes"), Field("type", 2, "Type")],
+        "Graph": [
+            Field("node", 1, "Node", True),
+            Field("initializer", 5, "Tensor", True),
+            Field("input", 11, "Value", True),
+            Field("output", 12, "Value", True),
+            Field("sparse_initializer", 15, "bytes", True),
+        ],
+        "Opset": [Field("domain", 1, "bytes"), Field("version", 2, "int64")],
+        "Function": [
+            Field("name", 1, "bytes"),
+            Field("input", 4, "bytes", True),
+            Field("output", 5, "bytes", True),
+            Field("node", 7, "Node", True),
+            Field("domain", 10, "bytes"),
+        ],
+        "Model": [
+            Field("producer_name", 2, "bytes"),
+            Field("graph", 7, "Graph"),
+            Field("opset_import", 8, "Opset", True),
+            Field("metadata_props", 14, "Entry", True),
+            Field("functions", 25, "Function", True),
+        ],
+    },
+)

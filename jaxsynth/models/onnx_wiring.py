@@ -1,0 +1,187 @@
+"""An ONNX graph before any image: its nodes in order, what is known, what is a parameter."""
+
+import graphlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsynth.inputs import near
+from jaxsynth.models import (
+    onnx_math,
+    onnx_nn,
+    onnx_pool,
+    onnx_products,
+    onnx_resize,
+    onnx_shapes,
+)
+from jaxsynth.models.onnx_call import MOST_NUMBERS, OPERATORS, Call, is_float
+from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, Subgraph
+from jaxsynth.models.onnx_layout import Value, shape_of
+
+# Imported so that OPERATORS is full.
+_TABLES = (onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_resize, onnx_shapes)
+_STATIC = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (2,), "Clip": (1, 2)}  # float inputs
+_IN_PLACE = ("Concat", "Split", "Pad", "Slice", "Clip", "Cast", "Identity", "Dropout")
+_LOOPS = ("If", "Loop", "Scan", "SequenceMap")
+OPSETS = (7, 25)
+
+
+class Wiring(NamedTuple):
+    """What is known of a graph before any image.
+
+    Attributes:
+      nodes: In an order in which they can be computed.
+      known: Numpy arrays that are no parameters: integers, single numbers, sizes.
+      params: Names of the parameters.
+      images: Names of the tensors that are (N, C, H, W).
+    """
+
+    nodes: tuple[OnnxNode, ...]
+    known: dict[str, np.ndarray]
+    params: tuple[str, ...]
+    images: frozenset[str]
+
+
+def wire(file: OnnxFile, outputs: Iterable[str]) -> tuple[Wiring, dict[str, np.ndarray]]:
+    """Sort a graph, compute what its initialisers alone decide, drop what no output needs.
+
+    Returns:
+      The wiring, and the parameters: arrays of floats, of more than one number.
+
+    Raises:
+      ValueError: Naming the node, if the graph cannot be computed.
+    """
+    if not OPSETS[0] <= file.opset <= OPSETS[1]:
+        raise ValueError(
+            f"{file.path} has opset {file.opset}, expected {OPSETS[0]} to {OPSETS[1]}: convert it "
+            "with onnx.version_converter"
+        )
+    nodes, arrays, left = _sorted(file, outputs), dict(file.arrays), []
+    for node in nodes:
+        _check(file, node)
+        if OPERATORS[node.op].folds and all(n in arrays for n in node.inputs if n):
+            values = [arrays[n] if n else None for n in node.inputs]
+            with np.errstate(all="ignore"):
+                made = compute(file, node, Call(node, file.opset, values, np.float32))
+            arrays |= {n: a for n, a in zip(node.outputs, made, strict=False) if n}
+        else:
+            left.append(node)
+    used = {n for node in left for n in node.inputs} | set(outputs)
+    static = {n for node in left for i in _STATIC.get(node.op, ()) for n in node.inputs[i : i + 1]}
+    arrays = {n: a for n, a in arrays.items() if n in used}
+    params = {n: a for n, a in arrays.items() if is_float(a) and a.size > 1 and n not in static}
+    known = {n: a for n, a in arrays.items() if n not in params}
+    return Wiring(tuple(left), known, tuple(params), _image_tensors(left, arrays)), params
+
+
+def compute(file: OnnxFile, node: OnnxNode, call: Call) -> tuple[Value, ...]:
+    """Compute a node.
+
+    Raises:
+      ValueError: One line that names it.
+    """
+    try:
+        made = call.compute()
+    except Exception as error:  # a damaged node can make jax or numpy raise anything
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise _error(file, node, f"cannot be computed: {why:.300}") from error
+    for value in made:
+        if np.prod(shape_of(value), dtype=float) > MOST_NUMBERS:
+            raise _error(file, node, f"makes a tensor of shape {shape_of(value)}: too large")
+    return made
+
+
+def _check(file: OnnxFile, node: OnnxNode) -> None:
+    if node.op in _LOOPS or any(isinstance(a, Subgraph) for a in node.attributes.values()):
+        raise _error(
+            file,
+            node,
+            "is control flow, which has no gradient here: export with fixed sizes in evaluation "
+            "mode, or simplify the file (onnxsim)",
+        )
+    if node.op not in OPERATORS or node.domain:
+        where = f" of {node.domain}" if node.domain else ""
+        hint = "" if node.domain else near(node.op, OPERATORS)
+        raise _error(
+            file,
+            node,
+            f"{where} is not known{hint}: export with another opset, in evaluation mode, without "
+            "quantised or fused operators, or cut the graph before it (onnx.utils.extract_model)",
+        )
+
+
+def _error(file: OnnxFile, node: OnnxNode, what: str) -> ValueError:
+    name = node.name or next(iter(node.outputs), "")
+    space = "" if what.startswith(" ") else " "
+    where = f"{file.path}: operator {node.op} (node {name!r}, opset {file.opset})"
+    return ValueError(f"{where}{space}{what}")
+
+
+def _sorted(file: OnnxFile, outputs: Iterable[str]) -> list[OnnxNode]:
+    """Sort the nodes that outputs need by their data flow.
+
+    Raises:
+      ValueError: For a circle, a tensor that nothing makes, or two nodes that make one.
+    """
+    makers: dict[str, OnnxNode] = {}
+    for node in file.nodes:
+        for name in filter(None, node.outputs):
+            if name in makers or name in file.arrays or name in file.inputs:
+                raise _error(file, node, f"makes {name!r}, which is there already")
+            makers[name] = node
+    known = {*file.arrays, *file.inputs}
+    needed: dict[str, OnnxNode] = {}
+    open_names = list(outputs)
+    while open_names:
+        name = open_names.pop()
+        if name in known or name in needed:
+            continue
+        if name not in makers:
+            hint = near(name, makers)
+            raise ValueError(f"{file.path}: no node makes the tensor {name!r}{hint}")
+        node = makers[name]
+        needed |= dict.fromkeys(filter(None, node.outputs), node)
+        open_names += filter(None, node.inputs)
+    place = {id(node): i for i, node in enumerate(file.nodes)}
+    before = {
+        place[id(node)]: {place[id(needed[n])] for n in node.inputs if n in needed}
+        for node in needed.values()
+    }
+    sorter = graphlib.TopologicalSorter(before)
+    try:
+        return [file.nodes[i] for i in _in_file_order(sorter)]
+    except graphlib.CycleError as error:
+        node = file.nodes[error.args[1][0]]
+        raise _error(file, node, "takes part in a circle of nodes") from None
+
+
+def _in_file_order(sorter: graphlib.TopologicalSorter) -> Iterator[int]:
+    sorter.prepare()
+    while sorter:
+        ready = sorted(sorter.get_ready())
+        sorter.done(*ready)
+        yield from ready
+
+
+def _image_tensors(nodes: Iterable[OnnxNode], arrays: Any) -> frozenset[str]:
+    """Find the tensors whose axes are (N, C, H, W): those of image operators, and their like."""
+    group: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while group.setdefault(name, name) != name:
+            group[name] = group[group[name]]
+            name = group[name]
+        return name
+
+    images = set()
+    for node in nodes:
+        known = OPERATORS[node.op]
+        if known.image:
+            images |= {*node.inputs[:1], *node.outputs[:1]}
+        if known.pointwise or node.op in _IN_PLACE or node.op.startswith("Reduce"):
+            alike = [n for n in (*node.inputs, *node.outputs) if n and n not in arrays]
+            for name in alike[1:]:
+                group[root(name)] = root(alike[0])
+    roots = {root(n) for n in images}
+    return frozenset(n for n in (*group, *images) if root(n) in roots)
