@@ -2,7 +2,7 @@
 // Names and labels are hostile input: they reach the page as text only, never as markup.
 "use strict";
 const jaxsynth = (() => {
-  const CAPTION_LINES = 4, LINE = 18, GAP = 12, PADDING = 8;
+  const LINE = 18, GAP = 12, PADDING = 8;
   const state = { query: "", sort: "run", down: false, target: "", seed: "", metric: "", low: "",
     high: "", blur: true, pinned: null, rows: "", columns: "", x: "", y: "" };
   const revealed = new Set(), traces = new Map(), waiting = new Map();
@@ -174,7 +174,7 @@ const jaxsynth = (() => {
       across = Math.max(2, Math.floor((width + GAP) / (168 + GAP)));
       pitch = (width + GAP) / across;
       side = Math.floor(pitch - GAP - 2 * PADDING);
-      height = side + CAPTION_LINES * LINE + 2 * PADDING + 6 + GAP;
+      height = side + Math.max(4, ...items.slice(0, 500).map((one) => one.lines.length)) * LINE + 2 * PADDING + 6 + GAP;
       box.style.height = `${Math.ceil(items.length / across) * height}px`;
       for (const card of cards.values()) card.remove();
       cards.clear();
@@ -237,10 +237,11 @@ const jaxsynth = (() => {
 
   function linesOf(i) {
     const by = metrics.get(state.sort), value = by && by.values[i];
-    const lines = [...D.captions[i].split("\n").slice(0, 3), `run ${run(i)}, ${shown(i)} image`];
+    const [heading, ...scores] = D.captions[i].split("\n");
+    const parts = heading.length > 22 ? heading.split(" · ") : [heading];
+    const lines = [...parts, ...scores.slice(0, 2), `run ${run(i)}, ${shown(i)} image`];
     if (state.sort !== "run" && value != null) {
-      lines.splice(Math.min(3, lines.length - 1), lines.length === 4 ? 1 : 0,
-        `${by.label} ${format(value)} · run ${run(i)}`);
+      lines.splice(-1, 0, `${by.label} ${format(value)}`);
     }
     if (text("status", i) !== "ok") lines[lines.length - 1] = text("status", i);
     return lines;
@@ -705,6 +706,7 @@ const jaxsynth = (() => {
     if (view.isList) scrolls[view.hash] = window.scrollY;
     view = { hash, back, filter: () => {} };
     const target = places.get(hash) ?? places.get(encode(parts));
+    const views = { grid: 1, scatter: 1 };
     let found;
     if (target !== undefined) { view.isList = true; found = galleryView(target); }
     else if (parts[0] === "run") found = runView(+parts[1]);
@@ -715,7 +717,7 @@ const jaxsynth = (() => {
     else if (parts[0] === "summary") found = [];
     else { view.isList = true; found = galleryView(""); }
     document.getElementById("static").classList.toggle("open", parts[0] === "summary");
-    document.body.dataset.view = view.isList ? "list" : parts[0];
+    document.body.dataset.view = view.isList && !(parts[0] in views) ? "list" : parts[0];
     app.replaceChildren(...found.filter((node) => node !== ""));
     for (const tab of document.querySelectorAll("nav a")) {
       if (tab.getAttribute("href") === hash) tab.setAttribute("aria-current", "page");
