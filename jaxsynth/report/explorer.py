@@ -186,8 +186,8 @@ def _write_film(sweep: SweepResult, own: Path, side: int) -> dict[str, Any] | No
     steps = sweep.recorded_codes.shape[1]
     if not steps or sweep.generator is None or len(sweep) * (steps + 2) > _MOST_FRAMES:
         return None
-    recorded = np.argsort(_recorded_steps(sweep), kind="stable")
-    names = ["start", *(f"step {_recorded_steps(sweep)[i]}" for i in recorded), "end"]
+    recorded = np.argsort(recorded_steps(sweep), kind="stable")
+    names = ["start", *(f"step {recorded_steps(sweep)[i]}" for i in recorded), "end"]
 
     def frames() -> Iterator[np.ndarray]:
         for i in range(len(sweep)):
@@ -200,7 +200,8 @@ def _write_film(sweep: SweepResult, own: Path, side: int) -> dict[str, Any] | No
     return _sheets(own, "film", frames(), shape) | {"frames": names}
 
 
-def _recorded_steps(sweep: SweepResult) -> list[int]:
+def recorded_steps(sweep: SweepResult) -> list[int]:
+    """Give the steps after which codes were recorded, as they were asked for."""
     settings = sweep.settings
     return list(settings["record"] if isinstance(settings, Mapping) else settings.record)
 

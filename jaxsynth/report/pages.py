@@ -168,7 +168,7 @@ def report(
     Returns:
       The rows of the table, and the names of the pictures that were drawn.
     """
-    sweep = runs if isinstance(runs, SweepResult) else _read(Path(runs).expanduser())
+    sweep = runs if isinstance(runs, SweepResult) else read_sweep(Path(runs).expanduser())
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row | {"shown": look} for row, look in zip(sweep.table, sweep.which, strict=True)]
@@ -228,7 +228,7 @@ def _flatten(name: str, value: Any, out: dict[str, Any]) -> None:
         out[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def _read(folder: Path) -> SweepResult:
+def read_sweep(folder: Path) -> SweepResult:
     """Read a folder with the models that it names."""
     networks = read_config(folder).get("networks", {})
     generator, *classifiers = (

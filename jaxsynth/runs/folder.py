@@ -41,7 +41,7 @@ _PAGES = (
     "strip.png",
     "atlas_*.png",
 )
-_PAGES += ("explorer/*.webp", "explorer/*.js")
+_PAGES += ("explorer/*.webp", "explorer/*.js", "film_*.webp", "film_*.mp4")
 _TABLES = tuple(f"{s}.{k}" for s in ("balances", "precision") for k in ("csv", "md", "json"))
 _CHECKPOINTS = ("run*.safetensors", "under_way*.safetensors", _PART, STOP)
 _OURS = (RESULTS, CONFIG, METRICS, *_PAGES, *_TABLES, _PART, "images/run*.png", f"images/{_PART}")

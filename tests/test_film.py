@@ -1,0 +1,68 @@
+"""Films of finished runs."""
+
+import numpy as np
+import pytest
+from launching import run
+from PIL import Image
+from tiny import LABELS, save_tiny_networks
+
+import jaxsynth as js
+from jaxsynth.report import film
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    base = tmp_path_factory.mktemp("film")
+    save_tiny_networks(base)
+    gen, places = (js.load(base / f"{role}.safetensors") for role in ("generator", "places"))
+    places = places.named("places")
+    goals = {label: places.log_prob(label) for label in LABELS[:2]}
+    how = {"recipe": js.recipes.goh(steps=4), "record": (1, 3), "folder": base / "runs"}
+    return js.sweep(goals, gen, seeds=2, **how)
+
+
+def test_a_film_shows_start_recorded_steps_and_end(runs):
+    pictures = list(film.run_film(runs, 2))
+    assert len(pictures) == 4
+    np.testing.assert_array_equal(pictures[-1], runs[2].last)
+    gen = runs.generator
+    for picture, code in zip(
+        pictures[:3], [runs.start_codes[2], *runs.recorded_codes[2]], strict=True
+    ):
+        own = gen.activations(gen.params, code)[gen.image]
+        expected = gen.preprocess.show(np.asarray(own))
+        assert np.abs(picture.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_a_morph_goes_from_run_to_run(runs):
+    pictures = list(film.morph_film(runs, [0, 3]))
+    assert len(pictures) == 2 * film._MORPH
+    for place, of in ((0, 0), (film._MORPH, 3)):
+        assert np.abs(pictures[place].astype(int) - runs[of].image.astype(int)).max() <= 1
+    a, b = np.array([3.0, 0, 0]), np.array([0, 4.0, 0])
+    np.testing.assert_allclose(film.slerp(a, b, 0.5), 3.5 * np.array([1, 1, 0]) / 2**0.5)
+    np.testing.assert_allclose(film.slerp(a, 2 * a, 0.5), 1.5 * a)
+    np.testing.assert_allclose(film.slerp(0 * a, b, 0.25), 0.25 * b)
+
+
+def test_films_stand_side_by_side():
+    films = [np.full((2, 4, 4, 3), 10 * i, np.uint8) for i in range(3)]
+    first, _ = film.beside(films)
+    assert first.shape == (14, 14, 3)
+    assert [first[0, 0, 0], first[0, -1, 0], first[-1, 0, 0], first[-1, -1, 0]] == [0, 10, 20, 251]
+
+
+def test_the_launcher_writes_animated_pictures(runs, tmp_path):
+    done = run("film", runs.folder, "--runs=1,2", f"--out={tmp_path}", "--seconds=0.1")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "film_run00002.webp") in done.stdout
+    for name in ("film_run00001.webp", "film_run00002.webp"):
+        with Image.open(tmp_path / name) as moving:
+            assert moving.n_frames == 4 and moving.size == (256, 256)
+    for flags, said in (
+        (["--runs=9"], "there is no run 9"),
+        (["--runs=1", "--morph"], "a morph needs two runs"),
+        (["--morph", "--grid"], "--morph and --grid are two films"),
+    ):
+        done = run("film", runs.folder, *flags, f"--out={tmp_path}")
+        assert done.returncode == 2 and said in done.stderr
