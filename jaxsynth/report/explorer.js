@@ -238,7 +238,7 @@ const jaxsynth = (() => {
   function linesOf(i) {
     const by = metrics.get(state.sort), value = by && by.values[i];
     const [heading, ...scores] = D.captions[i].split("\n");
-    const parts = heading.length > 22 ? heading.split(" · ") : [heading];
+    const parts = heading.length > 20 ? heading.split(" · ") : [heading];
     const lines = [...parts, ...scores.slice(0, 2), `run ${run(i)}, ${shown(i)} image`];
     if (state.sort !== "run" && value != null) {
       lines.splice(-1, 0, `${by.label} ${format(value)}`);
