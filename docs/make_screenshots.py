@@ -10,14 +10,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import browser
 
-_VIEWS = {"gallery": "#/", "run": "#/run/0", "grid": "#/grid"}
+_VIEWS = {"gallery": "#/", "run": "#/run/12", "grid": "#/grid"}
 
 with browser() as page:
-    page.resize(1100, 760)
     for name, view in _VIEWS.items():
+        page.resize(1100, 900 if name == "run" else 760)
         page.open(Path(sys.argv[1]) / "index.html", view)
         page.settle()
         if name == "run":
             page.wait("document.querySelectorAll('.chart').length === 2")
             page.change("input[type=range]", "6")
-        page.picture(Path(__file__).parent / f"explorer_{name}.png")
+        page.picture(Path(__file__).parent / f"explorer_{name}.webp")

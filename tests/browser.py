@@ -145,8 +145,10 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path: Path) -> None:
-        """Writes a picture of the screen as PNG."""
-        Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+        """Writes a picture of the screen as PNG or WebP."""
+        kind = Path(path).suffix[1:]
+        data = self.call("Page.captureScreenshot", format=kind)["data"]
+        Path(path).write_bytes(base64.b64decode(data))
 
 
 @contextmanager

@@ -239,7 +239,8 @@ const jaxsynth = (() => {
     const by = metrics.get(state.sort), value = by && by.values[i];
     const [heading, ...scores] = D.captions[i].split("\n");
     const parts = heading.length > 20 ? heading.split(" · ") : [heading];
-    const lines = [...parts, ...scores.slice(0, 2), `run ${run(i)}, ${shown(i)} image`];
+    const lines = [...parts, ...scores.slice(0, 3),
+      `run ${run(i)}` + (D.captions[i].includes("best, step") ? "" : `, ${shown(i)} image`)];
     if (state.sort !== "run" && value != null) {
       lines.splice(-1, 0, `${by.label} ${format(value)}`);
     }

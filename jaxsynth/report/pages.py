@@ -257,7 +257,8 @@ def _is_hidden(p: float | None) -> bool:
 def _contact_pages(sweep: SweepResult) -> DrawSheet:
     def said(run: int, row: Mapping[str, Any]) -> tuple[str, ...]:
         captions = table.captions(sweep.runs[run], row, sweep.classifiers, row["shown"])
-        return (*captions, said_of(row))
+        named = any("best, step" in line for line in captions)
+        return (*captions, f"run {row['run']}" if named else said_of(row))
 
     return lambda title, runs, rows, tile: contact_pages(title, runs, rows, tile, said)
 
