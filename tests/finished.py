@@ -68,6 +68,7 @@ def finished_runs(labels, seeds=2, weights=(1.0,), side=16, steps=4, record=()) 
     start = np.zeros((count, generator.code_size), np.float32)
     config = {"experiment": "scene", "command": "python -m experiments.scene --seeds=2"}
     config |= {"versions": {"jax": "0.10"}, "sweep": {"recipe": {"steps": steps}, "record": record}}
+    config["runs"] = [{"seed": run.seed, "objective": str(run.objective)} for run in runs]
     return SweepResult(runs, arrays, start, generator, (places, nsfw), settings, config)
 
 
