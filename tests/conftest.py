@@ -37,7 +37,8 @@ MAY_SKIP = (  # beginnings of reasons: what a machine or a clone may lack
 LONG = ("test_prior_training", "test_training", "test_trajectories", "test_resume")
 LONG += ("test_benchmark", "test_launchers", "test_pocket", "test_kept_sweeps", "test_scale")
 LONG += ("test_golden", "test_parity", "test_engine", "test_models", "test_library", "test_port")
-LONG += ("test_optimizers", "test_prior_terms", "test_evaluation")
+LONG += ("test_optimizers", "test_prior_terms", "test_evaluation", "test_onnx_operators")
+LONG += ("test_onnx_networks",)
 GOLDEN = Path(__file__).parent / "golden" / "caffe.npz"
 
 

@@ -64,7 +64,8 @@ def wire(file: OnnxFile, outputs: Iterable[str]) -> tuple[Wiring, dict[str, np.n
             values = [arrays[n] if n else None for n in node.inputs]
             with np.errstate(all="ignore"):
                 made = compute(file, node, Call(node, file.opset, values, np.float32))
-            arrays |= {n: a for n, a in zip(node.outputs, made, strict=False) if n}
+            named = zip(node.outputs, made, strict=False)
+            arrays |= {n: a for n, a in named if n and isinstance(a, np.ndarray)}
         else:
             left.append(node)
     used = {n for node in left for n in node.inputs} | set(outputs)
