@@ -225,5 +225,5 @@ def _change(name: str, key: str, text: str) -> Any:
         return text
     try:
         return tuple(float(number) for number in text.split("/"))
-    except ValueError:
-        raise ValueError(f"{name}: {key}={text}: expected numbers such as 0.5/0.5/0.5") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: {key}={text}: expected numbers such as 0.5/0.5/0.5") from error

@@ -247,7 +247,7 @@ def _external(tensor: Message, path: Path, where: str, size: int) -> bytes:
     except OSError as error:
         raise ValueError(
             f"{where}: cannot read {file}: {error.strerror}; keep it beside {path.name}"
-        ) from None
+        ) from error
 
 
 def _text(name: bytes) -> str:

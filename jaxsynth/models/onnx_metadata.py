@@ -47,7 +47,7 @@ def read_labels_of(labels: Sequence[str] | str | Path, file: OnnxFile) -> tuple[
         try:
             return parse_labels(text)
         except ValueError as error:
-            raise ValueError(f"labels {labels}: {error}") from None
+            raise ValueError(f"labels {labels}: {error}") from error
     if labels:
         return tuple(labels)
     for key in _LABELS:
@@ -118,11 +118,11 @@ def _told(file: OnnxFile, given: Input) -> Preprocess | None:
     if config.get("mean") and config.get("std"):
         try:
             return Preprocess(tuple(config["mean"]), tuple(config["std"]))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{file.path}: its metadata has mean {config['mean']!r}, std {config['std']!r}: "
                 "expected three numbers each"
-            ) from None
+            ) from error
     if told.get("author") == "Ultralytics":
         return PREPROCESS["0to1"]
     if "Image.NominalPixelRange" in told or "Image.BitmapPixelFormat" in told:

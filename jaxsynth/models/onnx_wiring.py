@@ -154,7 +154,7 @@ def _sorted(file: OnnxFile, outputs: Iterable[str]) -> list[OnnxNode]:
         return [file.nodes[i] for i in _in_file_order(sorter)]
     except graphlib.CycleError as error:
         node = file.nodes[error.args[1][0]]
-        raise _error(file, node, "takes part in a circle of nodes") from None
+        raise _error(file, node, "takes part in a circle of nodes") from error
 
 
 def _in_file_order(sorter: graphlib.TopologicalSorter) -> Iterator[int]:
