@@ -383,7 +383,7 @@ def test_wrong_sweeps_are_refused(networks):
         synthesize(networks, runs_of(1), Sweep(SHORT, record=(7,)))
     with pytest.raises(ValueError, match=r"expected \(1, 12\)"):
         synthesize(networks, runs_of(1), Sweep(SHORT), np.zeros((2, 12)))
-    with pytest.raises(ValueError, match="balance 'even'"):
+    with pytest.raises(ValueError, match="balance is 'even'"):
         synthesize(networks, runs_of(1), Sweep(SHORT, balance="even"))
     swapped = {"generator": networks["places"], "places": networks["generator"]}
     with pytest.raises(ValueError, match="expected a generator"):
