@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsynth import objectives, problem
+from jaxsynth import asked, objectives, problem
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.chunks import Problem, execute, join
 from jaxsynth.goals import RunData
@@ -98,7 +98,7 @@ def synthesize(networks, runs: Sequence[Run], settings: Sweep, start=None) -> Ch
 
 def encode(encoder: Network, generator: Network, image: np.ndarray) -> np.ndarray:
     """The code (D,) of an image (H, W, 3) in the encoder's units and of its size."""
-    return problem.encode(to_model(encoder), to_model(generator), image)
+    return asked.encode(to_model(encoder), to_model(generator), image)
 
 
 def problem_of(networks, *terms, balance="image"):
