@@ -20,7 +20,8 @@ from jaxsynth.recipes import Recipe
 from jaxsynth.report import sheet
 from jaxsynth.report.film_strip import Picture, path_pictures, path_steps
 from jaxsynth.report.fonts import Font
-from jaxsynth.report.pages import Page, write_page, write_strip
+from jaxsynth.report.page import Page, write_page
+from jaxsynth.report.pages import write_strip
 from jaxsynth.report.sheet import Tile, atlas_pages
 from jaxsynth.runs.checkpoint import read_arrays
 

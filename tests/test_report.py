@@ -18,9 +18,9 @@ from jaxsynth.inputs import printable
 from jaxsynth.maximize import Run
 from jaxsynth.objectives import Objective
 from jaxsynth.report import fonts
-from jaxsynth.report.pages import Page, ReportImage, ReportRun, contact_pages, write_page
+from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces, save_figure
-from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.report.sheet import Tile, contact_pages, contact_sheet
 from jaxsynth.report.tables import format_table, write_csv
 
 EVIL = """<script>alert("x")</script> & 'quoted' </title>"""

@@ -20,7 +20,7 @@ from jaxsynth.images import write_png
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.objectives import GENERATOR
-from jaxsynth.report.pages import Page, ReportImage, ReportRun, write_page
+from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.tables import format_markdown, format_table, write_csv
 from jaxsynth.runs.folder import write_arrays
 from jaxsynth.system import view

@@ -8,9 +8,9 @@ from PIL import Image
 
 from benchmarks.study.summary import SOLVED, TOP, Compared, Names, Outcome
 from jaxsynth.optimizers import VALUE
-from jaxsynth.report.pages import BLUR_ABOVE
 from jaxsynth.report.plots import save_figure
 from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.results import BLUR_ABOVE
 
 _SIDE = 96
 

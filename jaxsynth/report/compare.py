@@ -7,9 +7,9 @@ from typing import Any
 from jaxsynth import table
 from jaxsynth.disk import expand
 from jaxsynth.images import write_png
-from jaxsynth.report.pages import Page, ReportImage, ReportRun, settings_of, write_page
+from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.sheet import place_of, said_of
-from jaxsynth.report.summary import shown, summarise
+from jaxsynth.report.summary import settings_of, shown, summarise
 from jaxsynth.report.tables import format_probability
 from jaxsynth.results import SweepResult, read_results
 from jaxsynth.runs.folder import prepare

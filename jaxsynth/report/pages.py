@@ -1,26 +1,21 @@
 """The pages of finished runs: contact sheet, film strip, traces, metrics.csv, report.html."""
 
-import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
-import jinja2
-import markupsafe
 import numpy as np
 from PIL import Image
 
 from jaxsynth import table
-from jaxsynth.disk import write_atomic
 from jaxsynth.images import write_png
 from jaxsynth.models.registry import load
 from jaxsynth.report.explorer import EXPLORER, MOST_RUNS, write_explorer
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
+from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.sheet import (
-    CONTACT_SHEET,
     PAGE_TILES,
     DrawTile,
     Tile,
@@ -28,79 +23,15 @@ from jaxsynth.report.sheet import (
     place_of,
     said_of,
 )
-from jaxsynth.report.summary import summarise
-from jaxsynth.report.tables import column_order, format_probability, format_value, write_csv
+from jaxsynth.report.summary import Rows, settings_of, summarise
+from jaxsynth.report.tables import write_csv
 from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
 
-CONTENT_NOTE = (
-    "These images were generated, not photographed: they show what a classifier responds to, and "
-    "its neurons are the subject. Some can be suggestive. Those that the classifier scores above "
-    f"{BLUR_ABOVE:g} are blurred until they are clicked."
-)
-P_NOTE = (
-    "A probability P is a classifier's answer, no evidence of what a picture shows: these pictures "
-    "are far from the photographs it learned from, and random codes get confident answers, too."
-)
 PAGES = ("index.html", "report.html")  # the same page, under its usual and its first name
 REPORT_RUNS = 1000  # shown without JavaScript, where a browser holds every picture scrolled to
-Rows = Sequence[Mapping[str, Any]]
 # Draws pages from (title, runs, rows of the table, tile): names and images.
 DrawSheet = Callable[[str, Sequence[Run], Rows, DrawTile], Iterable[tuple[str, Image.Image]]]
-
-
-class ReportImage(NamedTuple):
-    """One picture of a run.
-
-    Attributes:
-      file: relative to the report.
-      which: `last` or `best`.
-      nsfw: its P(NSFW); None if unknown.
-    """
-
-    file: str
-    which: str = "last"
-    nsfw: float | None = None
-
-
-class ReportRun(NamedTuple):
-    """One run of the gallery: its pictures side by side, and its caption, a heading first."""
-
-    images: tuple[ReportImage, ...]
-    lines: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Page:
-    """What report.html shows. Files are relative to it.
-
-    Attributes:
-      title: heading of the page.
-      summary: table rows; columns in the order in which they first appear.
-      runs: the gallery, in this order.
-      note: stands above everything.
-      more: stands above the gallery, e.g. that it is a part.
-      command: what to type to repeat the run.
-      settings: name -> value.
-      traces: image file of the traces' plot; "" for none.
-      strip: image file of the film strip, likewise.
-      strip_nsfw: the highest P(NSFW) of its pictures; None if unknown.
-      links: further files.
-      explorer: script with the explorer's data; "" for a page without an explorer.
-    """
-
-    title: str
-    summary: Rows = ()
-    runs: Sequence[ReportRun] = ()
-    note: str = ""
-    more: str = ""
-    command: str = ""
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    traces: str = ""
-    strip: str = ""
-    strip_nsfw: float | None = None
-    links: Sequence[str] = (CONTACT_SHEET, METRICS, CONFIG, RESULTS)
-    explorer: str = ""
 
 
 class Pages(NamedTuple):
@@ -109,36 +40,6 @@ class Pages(NamedTuple):
     rows: list[dict[str, Any]]
     summary: list[dict[str, Any]]
     pictures: list[str]
-
-
-def write_page(path: Path, page: Page) -> None:
-    """Write report.html beside the images it shows, with no script and nothing remote."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        keep_trailing_newline=True,
-    )
-    templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
-    templates.filters["probability"] = format_probability
-    text = templates.get_template("report.html.jinja").render(
-        page=page,
-        content_note=CONTENT_NOTE,
-        p_note=P_NOTE,
-        blur_above=BLUR_ABOVE,
-        css=_part("explorer.css"),
-        script=_part("explorer.js"),
-    )
-    write_atomic(path, text.encode("utf-8", "xmlcharrefreplace"))
-
-
-def _part(name: str) -> markupsafe.Markup:
-    """A file of this package that the page holds as it is."""
-    return markupsafe.Markup((Path(__file__).parent / name).read_text("utf-8"))
-
-
-def _url(file: str) -> str:
-    """A relative reference: quoted, so that `#`, `%`, `:` or `"` in a name do no harm."""
-    return quote(file, safe="/", errors="surrogateescape")
 
 
 def report(
@@ -209,23 +110,6 @@ def report(
     for name in PAGES:
         write_page(folder / name, page)
     return Pages(rows, summary, [*sheets, *filter(None, [strip])])
-
-
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """List everything that decided the runs: flags, resolved recipe, weights, versions, device."""
-    parts = {k: v for k, v in config.items() if k not in ("runs", "command", "title", "flags")}
-    out: dict[str, Any] = {}
-    for name, value in {**config.get("flags", {}), **parts}.items():
-        _flatten(name, value, out)
-    return out
-
-
-def _flatten(name: str, value: Any, out: dict[str, Any]) -> None:
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            _flatten(f"{name} {key}", part, out)
-    elif value is not None:
-        out[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def read_sweep(folder: Path) -> SweepResult:

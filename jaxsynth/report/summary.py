@@ -64,3 +64,20 @@ def _line(name: str, values: Sequence[Any]) -> list[dict[str, Any]]:
     low, middle, high = np.quantile(found, [0, 0.5, 1])
     spread = {"mean": found.mean(), "min": low, "median": middle, "max": high}
     return [{"what": name, "runs": found.size} | spread]
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """List everything that decided the runs: flags, resolved recipe, weights, versions, device."""
+    parts = {k: v for k, v in config.items() if k not in ("runs", "command", "title", "flags")}
+    out: dict[str, Any] = {}
+    for name, value in {**config.get("flags", {}), **parts}.items():
+        _flatten(name, value, out)
+    return out
+
+
+def _flatten(name: str, value: Any, out: dict[str, Any]) -> None:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _flatten(f"{name} {key}", part, out)
+    elif value is not None:
+        out[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,111 @@
+"""One HTML page of finished runs: what it shows, and the template's other parts."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import jinja2
+import markupsafe
+
+from jaxsynth.disk import write_atomic
+from jaxsynth.report.sheet import CONTACT_SHEET
+from jaxsynth.report.summary import Rows
+from jaxsynth.report.tables import column_order, format_probability, format_value
+from jaxsynth.results import BLUR_ABOVE
+from jaxsynth.runs.folder import CONFIG, METRICS, RESULTS
+
+CONTENT_NOTE = (
+    "These images were generated, not photographed: they show what a classifier responds to, and "
+    "its neurons are the subject. Some can be suggestive. Those that the classifier scores above "
+    f"{BLUR_ABOVE:g} are blurred until they are clicked."
+)
+P_NOTE = (
+    "A probability P is a classifier's answer, no evidence of what a picture shows: these pictures "
+    "are far from the photographs it learned from, and random codes get confident answers, too."
+)
+
+
+class ReportImage(NamedTuple):
+    """One picture of a run.
+
+    Attributes:
+      file: relative to the report.
+      which: `last` or `best`.
+      nsfw: its P(NSFW); None if unknown.
+    """
+
+    file: str
+    which: str = "last"
+    nsfw: float | None = None
+
+
+class ReportRun(NamedTuple):
+    """One run of the gallery: its pictures side by side, and its caption, a heading first."""
+
+    images: tuple[ReportImage, ...]
+    lines: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What report.html shows. Files are relative to it.
+
+    Attributes:
+      title: heading of the page.
+      summary: table rows; columns in the order in which they first appear.
+      runs: the gallery, in this order.
+      note: stands above everything.
+      more: stands above the gallery, e.g. that it is a part.
+      command: what to type to repeat the run.
+      settings: name -> value.
+      traces: image file of the traces' plot; "" for none.
+      strip: image file of the film strip, likewise.
+      strip_nsfw: the highest P(NSFW) of its pictures; None if unknown.
+      links: further files.
+      explorer: script with the explorer's data; "" for a page without an explorer.
+    """
+
+    title: str
+    summary: Rows = ()
+    runs: Sequence[ReportRun] = ()
+    note: str = ""
+    more: str = ""
+    command: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    traces: str = ""
+    strip: str = ""
+    strip_nsfw: float | None = None
+    links: Sequence[str] = (CONTACT_SHEET, METRICS, CONFIG, RESULTS)
+    explorer: str = ""
+
+
+def write_page(path: Path, page: Page) -> None:
+    """Write report.html beside the images it shows, with no script and nothing remote."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
+    templates.filters["probability"] = format_probability
+    text = templates.get_template("report.html.jinja").render(
+        page=page,
+        content_note=CONTENT_NOTE,
+        p_note=P_NOTE,
+        blur_above=BLUR_ABOVE,
+        css=_part("explorer.css"),
+        script=_part("explorer.js"),
+    )
+    write_atomic(path, text.encode("utf-8", "xmlcharrefreplace"))
+
+
+def _part(name: str) -> markupsafe.Markup:
+    """A file of this package that the page holds as it is."""
+    return markupsafe.Markup((Path(__file__).parent / name).read_text("utf-8"))
+
+
+def _url(file: str) -> str:
+    """A relative reference: quoted, so that `#`, `%`, `:` or `"` in a name do no harm."""
+    return quote(file, safe="/", errors="surrogateescape")
