@@ -1,5 +1,6 @@
 """Two finished sweeps side by side: runs of the same objective and seed, and what differs."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jaxsynth.results import SweepResult, read_results
 from jaxsynth.runs.folder import prepare
 
 MOST_PAIRS = 500  # whose pictures are on the page
-_ALIKE = ("command", "flags out", "flags overwrite", "flags resume")  # differ without a meaning
+_ALIKE = ("out", "overwrite", "resume", "progress")  # differ without a meaning
 
 
 def compare(
@@ -109,8 +110,8 @@ def _medians(
     medians = [{line["what"]: line.get("median") for line in summarise(some)} for some in own]
     for found, some in zip(medians, own, strict=True):
         seen = [table.sensitive_of(row, (), row["shown"]) for row in some]
-        known = sorted(p for p in seen if p is not None)
-        found |= {"P of a sensitive class": known[len(known) // 2]} if known else {}
+        known = [p for p in seen if p is not None]
+        found |= {"P of a sensitive class": statistics.median(known)} if known else {}
     shared = [what for what in medians[0] if medians[0][what] is not None and what in medians[1]]
     return [
         {"what": f"{what}, median", names[0]: medians[0][what], names[1]: medians[1][what]}
