@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.balance import jitter, objective, value_and_gradient
+from jaxsynth.balance import objective, value_and_gradient
 from jaxsynth.goals import Acts, RunData, Values, weigh_part
 from jaxsynth.optimizers import PRIOR, VALUE, Optimizer, Seen, Setting, all_finite, choose
 from jaxsynth.system import (
@@ -25,6 +25,7 @@ from jaxsynth.system import (
     generator_activations,
     view,
 )
+from jaxsynth.transforms import transform
 
 Record = tuple[tuple[str, str], ...]  # (network, blob) that are recorded whole
 Watched = dict[str, dict[str, jax.Array]]  # {network: {blob: (K,)}}
@@ -128,7 +129,7 @@ def see(
     """Look at one code (D,), as much as the optimizer asks for."""
     system, gradient, pull = look.system, None, None
     if look.asks == VALUE:
-        move = jitter(look.jitter, run, step)
+        move = transform(look.transforms, run.seed, step)
         value, activations, values = objective(system, params, run, code, move)
     else:
         value, activations, values, gradient = value_and_gradient(look, params, run, code, step)
@@ -162,7 +163,7 @@ def update(
 ) -> tuple[State, Trace]:
     """Tell the optimizer what its codes are worth and ask for the next ones.
 
-    `glance` has a leading axis P. With jitter, `best_value` is that of the moved image.
+    `glance` has a leading axis P. With transforms, `best_value` is that of the changed image.
     """
     seen = Seen(glance.value, glance.gradient, glance.pull)
     told = optimizer.tell(setting, state.step, state.optimizer, state.asked, seen)
@@ -230,7 +231,7 @@ def _update_population(state: State, glance: Glance, asked, told) -> tuple[State
 def evaluate(
     system: System, record: Record, params: Mapping[str, Params], run: RunData, code: jax.Array
 ) -> Evaluation:
-    """Look at a code (D,) without jitter: objective, watched activations, image."""
+    """Look at a code (D,) without transforms: objective, watched activations, image."""
     value, activations, values = objective(system, params, run, code)
     image = activations[GENERATOR][system.image]
     return Evaluation(value, watch(record, image, activations, values), image)

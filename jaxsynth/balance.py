@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.arithmetic import root_key
 from jaxsynth.goals import Acts, Goal, RunData, Values, weigh_part
 from jaxsynth.inputs import check_name
 from jaxsynth.system import (
@@ -32,12 +31,11 @@ from jaxsynth.system import (
     Viewer,
     generator_activations,
     pixels_seen,
-    shift,
     view,
 )
+from jaxsynth.transforms import transform
 
 BALANCES = ("image", "code", "sum", "alternate")
-_JITTER_ROOT = 1  # not the root of the start codes: the two draws of a seed are independent
 
 
 def objective(
@@ -81,14 +79,14 @@ def value_and_gradient(
 ) -> tuple[jax.Array, AllActivations, Values, jax.Array]:
     """Evaluate `objective` at a code (D,), and the balanced ascent direction (D,).
 
-    With jitter the classifiers see a moved image, and image-space gradients are those of what they
-    see. The generator's own terms are of the image itself.
+    With transforms the classifiers see a changed image, and image-space gradients are those of
+    what they see. The generator's own terms are of the image itself.
 
     Raises:
       ValueError: For a balance that is not one of `BALANCES`.
     """
     check_name("balance", look.balance, BALANCES)
-    system, goal, move = look.system, run.goal, jitter(look.jitter, run, step)
+    system, goal, move = look.system, run.goal, transform(look.transforms, run.seed, step)
 
     def draw(z):
         out = generator_activations(system, params[GENERATOR], z, run)
@@ -132,16 +130,6 @@ def value_and_gradient(
         own = _unit_mean(own)
     gradient = gradient + strengths[GENERATOR] * own
     return value + part, activations, _merged(values, found), gradient
-
-
-def jitter(reach: int, run: RunData, step: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Return how classifiers see the image (H, W, 3) at a step: as it is, or moved at random."""
-    if not reach:
-        return lambda image: image
-    key = jax.random.fold_in(root_key(_JITTER_ROOT), run.seed)
-    key = jax.random.fold_in(key, step)
-    offset = jax.random.randint(key, (2,), -reach, reach + 1, jnp.int32)
-    return lambda image: shift(image, offset, reach)
 
 
 def _strengths(balance: str, goal: Goal, step: jax.Array) -> dict[str, jax.Array]:

@@ -30,7 +30,7 @@ class Run:
     """One run: a seed of one objective.
 
     Attributes:
-      seed: decides its start code and its jitter.
+      seed: decides its start code and what is random of its steps.
       objective: what it maximises; its text where a folder was read without the models.
       row, column: its place on the contact sheet.
       origin: what its start code was the final code of, FOLDER:RUN, if it continues another run.
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
     codes: np.ndarray | StartCodes  # (R, D) start codes
     structure: np.ndarray  # (R,) int, which of the problem's structures
     which: np.ndarray  # (R,) int, which of the structure's objectives
-    seeds: np.ndarray  # (R,) uint32, of the jitter and the optimizer's draws
+    seeds: np.ndarray  # (R,) uint32, of transforms and the optimizer's draws
     rates: np.ndarray | None = None  # (R,) of the optimizer's steps; None for a recipe's own
 
 

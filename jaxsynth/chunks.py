@@ -227,7 +227,7 @@ class _Chunk:
         group = np.where(np.arange(len(rows)) < self.count, 0, -1) if structure.joint else None
         run = RunData(
             goal=goals,
-            seed=batch.seeds[rows] if structure.look.jitter else None,
+            seed=batch.seeds[rows] if structure.look.transforms.draws else None,
             start=self.codes[place] if START_CODE in measures else None,
             group=group,
         )

@@ -51,7 +51,7 @@ class RunData(NamedTuple):
 
     Attributes:
       goal: its objective.
-      seed: () uint32, which decides its jitter.
+      seed: () uint32, which decides its transforms.
       start: its start code (D,), for the distance to it.
       start_image: the image (H, W, 3) of its start code.
       group: () int32, runs that diversity pushes apart; -1 for rows that do not count.

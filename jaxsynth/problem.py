@@ -24,6 +24,7 @@ from jaxsynth.sharing import Shared, distinct, places_of
 from jaxsynth.starts import StartCodes, start_codes
 from jaxsynth.system import ENCODER, GENERATOR, Look, make_system, system_params
 from jaxsynth.terms import MEASURES, Objective, before_relu, is_class_blob
+from jaxsynth.transforms import Transforms
 
 PRECISIONS = ("float32", "float64", "bfloat16")
 _CPU_BATCH, _BATCH = 8, 64
@@ -85,7 +86,7 @@ def plan(
       classifiers: they judge the finished images, after those that objectives name.
       settings: how runs are computed.
       start: start codes (R, D) instead of the recipe's own by seed; used as they are. The seeds
-        still decide the jitter.
+        still decide random transforms.
       encoder: gives the generator's codes; only a recipe with a prior term needs it.
 
     Raises:
@@ -108,7 +109,8 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     start = _given_start(start, len(runs), generator.code_size, dtype)
     seeds = np.array([run.seed for run in runs], np.uint32)
     alone = any(term.how == "diversity" for o in objectives for term in o.terms)
-    seeded = start is None or settings.recipe.jitter or optimizer.draws
+    transforms = _transforms(settings.recipe)
+    seeded = start is None or transforms.draws or optimizer.draws
     place, own = places_of(which, seeds if seeded else np.zeros_like(seeds), start, alone)
     shared = Shared(place, factor) if len(own) < len(runs) or (factor != 1).any() else None
     which, seeds = which[own], seeds[own]
@@ -133,7 +135,7 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
         system,
         optimizer.asks,
         settings.balance,
-        settings.recipe.jitter,
+        transforms,
         _record(objectives, models),
     )
     structures = tuple(
@@ -204,6 +206,10 @@ def _resolved(settings: Settings, generator: Generator) -> Settings:
         )
     own = _CPU_BATCH if jax.default_backend() == "cpu" else _BATCH
     return dataclasses.replace(settings, recipe=recipe, batch=settings.batch or own)
+
+
+def _transforms(recipe: Recipe) -> Transforms:
+    return Transforms(recipe.jitter, float(recipe.zoom), float(recipe.rotate))
 
 
 def _needed_encoder(recipe: Recipe, optimizer, generator: Generator, encoder):

@@ -18,7 +18,7 @@ from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.optimizers import Optimizer, Setting
 from jaxsynth.system import Look, System
 
-NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or jitter
+NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or transforms
 SETTING_AXES = Setting(start=0, rate=0, key=0, steps=None, box=None)
 
 
@@ -77,7 +77,7 @@ def init_rows(optimizer: Optimizer, setting: Setting) -> State:
 
 
 def look_rows(system: System, record: Record, mesh, params, runs, codes) -> Evaluation:
-    """Evaluate codes (rows, D) without jitter, each for its own run."""
+    """Evaluate codes (rows, D) without transforms, each for its own run."""
     look = functools.partial(ascent.evaluate, system, record)
     return _over_runs(mesh, look, (None, 0, 0))(params, runs, codes)
 

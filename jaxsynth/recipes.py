@@ -109,6 +109,19 @@ class Recipe:
         low=0,
         expected="a whole number of pixels from 0 up",
     )
+    zoom: float = option(
+        1.0,
+        "At every step the classifiers see a random crop, enlarged by up to this factor.",
+        low=1,
+        expected="a number from 1 up",
+    )
+    rotate: float = option(
+        0.0,
+        "At every step the classifiers see the image turned by up to so many degrees.",
+        low=0,
+        high=180,
+        expected="degrees from 0 to 180",
+    )
 
     def __post_init__(self):
         """Let the optimizer's arguments be a dict or a list: a recipe is a key of compilations."""
@@ -125,6 +138,7 @@ _PIXELS: dict[str, Any] = {
     "box": "none",
     "start": "normal",
     "jitter": 16,
+    "rotate": 5.0,
 }
 RECIPES: dict[str, Recipe] = {
     "goh": Recipe(),
@@ -143,8 +157,8 @@ RECIPES: dict[str, Recipe] = {
         start="positive10",
     ),
     "adam": Recipe(optimizer="adam", normalize=False, lr_start=0.3, lr_end=0.003),
-    "fourier": Recipe(steps=256, lr_start=5.0, **_PIXELS),
-    "maco": Recipe(steps=256, lr_start=0.1, **_PIXELS),
+    "fourier": Recipe(steps=256, lr_start=5.0, zoom=1.2, **_PIXELS),
+    "maco": Recipe(steps=256, lr_start=0.1, zoom=3.0, **_PIXELS),
 }
 
 

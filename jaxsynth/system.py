@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsynth.transforms import Transforms
+
 if TYPE_CHECKING:
     from jaxsynth.goals import Function, RunData
     from jaxsynth.images import Conversion
@@ -75,14 +77,14 @@ class Look(NamedTuple):
       system: the networks that the objective needs.
       asks: `value`, `gradient` or `gradient and prior`, as an optimizer says.
       balance: how several classifiers' gradients are joined.
-      jitter: largest random move of the image, in its pixels.
+      transforms: what is random in how classifiers see the image.
       record: blobs, as (network, blob), that are recorded whole.
     """
 
     system: System
     asks: str
     balance: str
-    jitter: int
+    transforms: Transforms
     record: tuple[tuple[str, str], ...]
 
 
@@ -183,16 +185,6 @@ def view(image: jax.Array, size: int, units: Conversion | None = None) -> jax.Ar
         shape = (*image.shape[:-3], size, size, 3)
         seen = jax.image.resize(image, shape, method="bilinear", antialias=size < side)
     return seen if units is None else units(seen)
-
-
-def shift(image: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
-    """Move an image (H, W, 3) down and right by offset (2,), int32 in [-reach, reach].
-
-    What comes in at a border repeats the border's pixels.
-    """
-    padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-    start = (*(reach - offset), jnp.zeros((), offset.dtype))
-    return jax.lax.dynamic_slice(padded, start, image.shape)
 
 
 def encode(encoder: Encoder, params: Params, image: jax.Array) -> jax.Array:
