@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from jaxsynth.arithmetic import root_key
 from jaxsynth.inputs import option
 from jaxsynth.training.data import ImageSet, epoch_rows
 from jaxsynth.training.setup import place_on
@@ -105,7 +106,7 @@ def run_loop(
             f"{config.report_steps} steps, a checkpoint every {config.checkpoint_minutes:g} "
             "minutes; the first step compiles"
         )
-        root = jax.random.key(config.seed)
+        root = root_key(config.seed)
         clock, rows_of = _Clock(spent), _batch_rows(images, config, per_epoch, step)
         saved, mark, metrics = clock.seconds(), None, {}
         while (done := _share_spent(config, per_epoch, step, clock)) < 1:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsynth.arithmetic import root_key
 from jaxsynth.inputs import option
 from jaxsynth.models.network import Activations, Params
 from jaxsynth.training.augment import to_input
@@ -107,7 +108,7 @@ def init_prior(
         _generator_optimizer(training).init(params),
         adversary,
         _adversary_optimizer(training).init(adversary.params),
-        Searches(jax.random.normal(jax.random.key(0), searches), jnp.zeros(searches)),
+        Searches(jax.random.normal(root_key(0), searches), jnp.zeros(searches)),
         jnp.int32(0),
     )
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxsynth.arithmetic import root_key
 from jaxsynth.images import to_rgb
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.training.augment import to_input
@@ -52,7 +53,7 @@ def write_sheet(
     chosen = images._replace(rows=images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET])
     (rgb, _, _), *_ = batches(chosen, _SHEET)
     _, _, x, made = partial(_reconstruct, parts)(state.average, frozen, rgb)
-    codes = jax.random.normal(jax.random.key(1), (_SHEET, _code_size(state)))
+    codes = jax.random.normal(root_key(1), (_SHEET, _code_size(state)))
     drawn = [_generate(parts, state.average, scale * codes) for scale in (1.0, 0.7)]
     rows = [np.concatenate([to_rgb(np.asarray(v)) for v in row], 1) for row in (x, made, *drawn)]
     path.parent.mkdir(parents=True, exist_ok=True)
