@@ -10,7 +10,7 @@ __path__.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 
 def _stop_at_once(number: int, _frame: object) -> None:
-    """Nothing is computed yet that could be saved (see `experiments.launch` for later)."""
+    """Stop before anything is computed that could be saved (later: `experiments.launch`)."""
     os.write(2, b"stopped\n")
     os._exit(128 + number)
 

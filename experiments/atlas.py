@@ -5,10 +5,10 @@
   python -m experiments.atlas --network=places --blob=fc8 --units='b*,mountain'
 
 Networks are `places`, `nsfw`, `generator` and the names of --model; blobs have their original
-names. Every unit is a run that maximises the unit's own activation; a blob after its ReLU is
-maximised before it (`conv5` at `conv5_pre`), as a silent unit has no gradient. A spatial blob's
-units are taken at its centre, or at `--position=y,x`. contact_sheet.png is the page; more than 400
-units make several, atlas_00.png and so on.
+names. Every unit is a run that maximises its activation. A unit after a ReLU is maximised before it
+(`conv5` at `conv5_pre`), because a silent unit has no gradient. A spatial blob's units are taken at
+its centre, or at `--position=y,x`. The page is contact_sheet.png; more than 400 units make several,
+atlas_00.png and so on.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ def main(flags: Flags) -> int:
     flags, models = load_models(flags)
     named = models.named()
     check_name("network", flags.network, named)
-    # open_nsfw looks at the finished pictures in any case: the report blurs by its score.
+    # open_nsfw judges the finished pictures in any case: the report blurs by its score.
     models, model = models.only(NSFW, flags.network), named[flags.network]
     if not flags.blob:
         raise ValueError(f"no --blob given: one of {', '.join(model.shapes)} of {flags.network}")

@@ -65,14 +65,14 @@ def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
     """Load what the flags name, and the classifiers that a launcher needs.
 
     Returns:
-      The flags, of a continued run with what it takes over from it, and the models.
+      The flags, which a continued run partly takes over from the earlier one, and the models.
 
     Raises:
       ValueError: naming the first flag that cannot work.
     """
     flags = check_together(flags)
     if flags.init_image:
-        read_image(flags.init_image)  # a bad photograph is told of before anything is loaded
+        read_image(flags.init_image)  # a bad photograph is refused before anything is loaded
     _ = flags.processes  # before anything touches a device
     devices = chosen_devices(flags.devices)
     keep_compiled(writable_cache())
@@ -134,7 +134,7 @@ def load_for(flag: str, asked: str, kind: type[_M], precision: str = "float32") 
 def encoder_name(
     flags: RunFlags, generator: Generator, classifiers: Mapping[str, Classifier]
 ) -> str:
-    """Return --encoder; else --places, if it bears the encoder's name; "" for the generator's."""
+    """Return --encoder; else --places, if it has the encoder's name; "" for the generator's."""
     own = getattr(generator.encoder, "network", "")
     if flags.encoder or not own or PLACES not in classifiers:
         return flags.encoder or ""

@@ -16,7 +16,7 @@ from jaxsynth.results import Run
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_config
 
-# Flags that are taken over where they are not typed, and others where the objectives stay.
+# Flags that are taken over unless typed; the second set where the objectives stay the same.
 _NETWORKS = ("generator", "nsfw", "places", "model", "encoder", "precision")
 _ALIKE = (*_NETWORKS, "balance", "show", "images", "blur_sheet", "batch")
 

@@ -17,9 +17,9 @@ no objective knows. Groups of metrics, `all` or some of them:
   random     random codes: NSFW score, Frechet distance, spectrum
   size       shipped weights
 
-Writes table.md, figures.json and the sheets into --out, after every group; another call on the same
-weights adds to them. Stopped or killed, the same command with --resume goes on. On two cores nsfw
-and joint take about 0.02 s per run and step.
+Writes table.md, figures.json and the contact sheets into --out after every group; another call on
+the same weights adds to them. After a stop or a kill, the same command with --resume continues. On
+two cores nsfw and joint take about 0.02 s per run and step.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ class Flags(RunFlags):
     )
     scenes: tuple[str, ...] = option(("all",), "Categories of the scenes group.")
     hashed_scenes: int = option(
-        0, "So many of them, chosen by the hash of their names; 0 is all.", low=0
+        0, "How many of them, chosen by the hash of their names; 0 is all.", low=0
     )
     scene_target: str = option(
         "log_prob", "Which function of the neuron scenes maximises.", among=TARGETS

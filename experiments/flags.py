@@ -3,10 +3,10 @@
 A field made by `jaxsynth.inputs.option` is a flag; its annotation says of which kind:
 
   bool, int, float, str              with `among` an enum
-  Path                               ~ and $VARIABLES stand for what they mean in a shell
+  Path                               ~ and $VARIABLES are expanded as in a shell
   tuple[str, ...], tuple[int, ...]   a list, comma-separated; with `repeated` one flag a value
   tuple[tuple[str, float], ...]      a list of name=number
-  a dataclass                        its fields are flags, and so it is read
+  a dataclass                        its fields are flags
   `changes_of(kind)`                 likewise, but only the fields that are typed are read
 """
 
@@ -59,7 +59,7 @@ def define(kind: type, without: Collection[str] = ()) -> None:
 
     Args:
       kind: its fields are flags.
-      without: flags that are told to have no effect: --help leaves them out.
+      without: flags without an effect: --help leaves them out.
     """
     for name in _defined:
         delattr(FLAGS, name)

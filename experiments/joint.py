@@ -4,8 +4,8 @@
 
 Goh 2016, last experiment. The two networks' gradients differ by orders of magnitude; `--balance`
 says how they are joined (the default divides each image-space gradient by its own mean |g|). A row
-per scene and seed, a column per NSFW weight. Half a minute for 24 runs of the pocket pair on two
-cores.
+per scene and seed, a column per NSFW weight. 24 runs of the pocket networks take half a minute on
+two cores.
 """
 
 import dataclasses

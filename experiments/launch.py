@@ -62,8 +62,7 @@ def run_main(
 ) -> NoReturn:
     """Parse the flags, call `main(argv)` with what is left, and exit with what it returns.
 
-    The process keeps the memory it gives back (`keep_memory`). Nobody need read what is printed:
-    the work ends as if somebody did.
+    The process reuses its memory (`keep_memory`). A closed output pipe does not end the work.
 
     Exit codes: 0 done (also `--help`), 130 stopped by Ctrl-C (143 by SIGTERM), 2 bad input: a flag
     that cannot be parsed, or a ValueError or OSError of the library; 3 where no run stayed finite.
@@ -120,7 +119,7 @@ class Stop:
 
 @contextlib.contextmanager
 def resumable(out: Path) -> Iterator[Stop]:
-    """Wrap work that is saved in `out`: what ends it early is one line that tells how to resume.
+    """Wrap work that is saved in `out`: an early end prints one line that says how to resume.
 
     Raises:
       SystemExit: with 128 + signal, where it was stopped.
@@ -159,7 +158,7 @@ def stop_signals() -> Iterator[Stop]:
 
 
 def _way_out(error: MemoryError | RuntimeError) -> str:
-    """Tell the way out of an error of the machine; "" for another one."""
+    """Return advice for an error of the machine; "" for other errors."""
     if isinstance(error, MemoryError):
         return (
             f"out of memory on the host ({error or 'no more'}): a smaller --batch needs less, with "
@@ -174,7 +173,7 @@ def _way_out(error: MemoryError | RuntimeError) -> str:
 
 
 class _Stream:
-    """Standard output or error; if its reader has gone, nobody hears of it and the work goes on."""
+    """Standard output or error; if its reader is gone, output is dropped and the work continues."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -202,7 +201,7 @@ class _Stream:
 
 
 def _renamed(word: str) -> str:
-    """Give what is typed today instead of a flag of version 0.1, and say so."""
+    """Replace a flag of version 0.1 by today's, and say so."""
     flag, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
     new = flags.RENAMED.get(flag, "")
     if not word.startswith("-") or new.partition("=")[0] not in absl_flags.FLAGS:

@@ -2,9 +2,9 @@
 
   python -m experiments.nsfw --seeds=8
 
-Goh 2016, second experiment. The objective is the log-odds, whose gradient has the direction of that
-of P(NSFW) but never saturates; P is reported. Expect >= 0.99 for nearly every seed. Half a minute
-for 8 seeds of the pocket generator on two cores.
+Goh 2016, second experiment. The objective is the log-odds: its gradient has the direction of that
+of P(NSFW) but never saturates. P is reported. Expect >= 0.99 for nearly every seed. 8 seeds of the
+pocket generator take half a minute on two cores.
 """
 
 from .common import launch, load_models

@@ -4,9 +4,9 @@
 
 Goh 2016, fourth experiment. Goh found that the NSFW neuron dominates at equal weights, and that
 weights that balance give images "of a very different flavour". With the shipped networks the SFW
-neuron dominates there. A row per beta (and seed), a column per alpha. A normalised gradient follows
-alpha / beta alone, so cells of one ratio are computed once. Half a minute on two cores for the
-pocket generator.
+neuron dominates at equal weights. A row per beta (and seed), a column per alpha. A normalised
+gradient depends on alpha / beta alone, so runs of one ratio are computed once. The pocket generator
+takes half a minute on two cores.
 """
 
 import dataclasses

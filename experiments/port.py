@@ -5,8 +5,8 @@ r"""Ports a file of original weights, once, into a file that the experiments loa
   python -m experiments.port --network=dgn_fc6 --source=generator.caffemodel --bounds=fc6.txt
   python -m experiments.port --network=nsfwjs_mobilenet_v2 --source=nsfwjs-4.4.0.tgz
 
-Prints which blob became which parameter. A few seconds. Exit code 2 and one line, and no output,
-where the file does not fit.
+Prints which blob became which parameter; takes a few seconds. A file that does not fit gives a
+one-line error, exit code 2, and no weights file.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class Flags:
 
 
 def main(flags: Flags) -> None:
-    """Port one file and tell what became of its blobs."""
+    """Port one file and print which blob became which parameter."""
     out = check_output(flags.out) if flags.out else None
     network, rows = port(flags.network, flags.source, flags.labels, flags.bounds)
     default = writable_cache() / f"{flags.network}{SUFFIX}"

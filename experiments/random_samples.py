@@ -2,10 +2,10 @@
 
   python -m experiments.random_samples --seeds=32
 
-Nothing is optimised: random codes go through the generator and are scored (Goh 2016, first figure):
-z ~ N(0, 1) as there, and for a pocket generator codes distributed like those of its training images
-(--start=normal is N(0, 1)). Expect abstract pictures of a low P(NSFW): most far below 0.01, a
-few of 32 higher. Seconds on two cores.
+Nothing is optimised: random codes go through the generator and are scored (Goh 2016, first figure).
+Codes are N(0, 1) as there; for a pocket generator they are distributed like those of its training
+images (--start=normal gives N(0, 1)). Expect abstract pictures of a low P(NSFW): most far below
+0.01, a few of 32 higher. Takes seconds on two cores.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ class Flags(RunFlags):
     seeds: str = like(RunFlags, "seeds", "32")
 
     def usual_recipe(self, generator: Generator) -> Recipe:
-        """Return the recipe that only looks at random codes."""
+        """Return the recipe without steps."""
         return still(generator)
 
 
 def main(flags: Flags) -> int:
-    """Look at random codes."""
+    """Draw the images of random codes."""
     flags, models = load_models(flags)
     return launch(flags, models, random_runs(flags.seed_numbers), "Random codes, not optimised")
 

@@ -19,7 +19,7 @@ from jaxsynth.runs.processes import Processes, join_processes
 from .continuing import Earlier, read_earlier, take_over
 from .flags import changes_of, like, repeated
 
-# Flags of the steps, and of what only a run in a folder of its own has: a start, pages, processes.
+# Flags of the steps, and those that only a run in a folder of its own has: start, pages, processes.
 OF_A_RECIPE = ("recipe", "extend_steps", *(field.name for field in dataclasses.fields(Recipe)))
 OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "images", "blur_sheet")
 OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
@@ -48,7 +48,7 @@ class RunFlags:
     encoder: str | None = option(
         None,
         "The generator's encoder, which reads photographs and pulls towards natural codes: a name "
-        "or file. By default the one that the generator names; --places, if it bears that name.",
+        "or file. By default the one that the generator names; --places, if it has that name.",
     )
     seeds: str = option(
         "8", "Seeds: a count (8 is 0..7), a range (3:11 is 3..10) or a list (0,4,7)."
@@ -65,7 +65,7 @@ class RunFlags:
     batch: int | None = option(
         None,
         "Runs per compiled chunk and device (8 on CPU, 64 on accelerators). Results are bit-equal "
-        "for an equal batch; a smaller sweep is padded to it. Less memory: smaller.",
+        "for an equal batch; a smaller sweep is padded to it. A smaller batch takes less memory.",
         low=1,
     )
     record_codes: tuple[int, ...] | None = option(
@@ -88,8 +88,8 @@ class RunFlags:
     )
     extend_steps: int | None = option(
         None,
-        "With --continue_from: so many steps more of the same objectives, with that run's recipe "
-        "and flags unless given. The schedule and the optimizer start anew.",
+        "With --continue_from: how many more steps of the same objectives, with that run's recipe "
+        "and flags unless given. The schedule and the optimizer start again.",
         low=1,
     )
     show: str = option(
@@ -100,7 +100,7 @@ class RunFlags:
     images: str = option(
         "all",
         "Which image files are written of every run: last and best image, the best one, or none; "
-        "the sheet is drawn and results.safetensors has the pixels in any case.",
+        "the contact sheet is drawn and results.safetensors has the pixels in any case.",
         among=IMAGES,
     )
     blur_sheet: bool = option(
@@ -112,7 +112,7 @@ class RunFlags:
     resume: bool = option(False, "Resume the stopped run in --out, or start it if there is none.")
     save_seconds: float = option(
         15.0,
-        "Seconds between two checkpoints of the chunk under way; finished chunks are always saved.",
+        "Seconds between checkpoints of the current chunk; finished chunks are always saved.",
         low=0.0,
     )
     progress: bool = option(
@@ -129,7 +129,7 @@ class RunFlags:
         "a TPU pod) says which: no further flags are needed.",
     )
     devices: int | None = option(
-        None, "Use so many of this machine's devices; by default all.", low=1
+        None, "How many of this machine's devices to use; by default all.", low=1
     )
     name: str = ""
     typed: frozenset[str] = frozenset()

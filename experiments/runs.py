@@ -16,10 +16,10 @@ def random_runs(seeds: Sequence[int]) -> list[Run]:
 
 
 def still(generator: Generator) -> Recipe:
-    """Make the recipe that only looks at random codes.
+    """Make the recipe without steps, for random codes.
 
-    They are N(0, 1) as in Goh 2016, whatever the bounds; of a generator with the statistics of its
-    code (a pocket one, whose N(0, 1) is faint) like the codes of its training images.
+    They are N(0, 1) as in Goh 2016, whatever the bounds. For a generator with latent statistics (a
+    pocket one, whose N(0, 1) is faint) they are like the codes of its training images.
     """
     code = generator.code
     own = code is not None and (code.sigma is not None or code.factor is not None)

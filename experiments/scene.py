@@ -4,8 +4,8 @@
   python -m experiments.scene --scenes=all --seeds=1
 
 Categories by label, glob, index or `all`; any number of them is one compilation. A row per
-category, a column per seed. Some ten seconds for 4 categories x 4 seeds of the pocket pair on two
-cores.
+category, a column per seed. 4 categories x 4 seeds of the pocket networks take some ten seconds on
+two cores.
 """
 
 import dataclasses

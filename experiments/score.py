@@ -2,11 +2,11 @@
 
   python -m experiments.score FILE_OR_FOLDER... [--top=5] [--out=scores.csv] [--sort=NSFW]
 
-Folders and zips are searched, links followed, hidden files left out. A file that cannot be read
-gives a line on stderr and the rest goes on, as does a damaged one that can. Rows are printed and
-written as they come; stopped, --resume scores the files that are not in --out yet. Exit code 0 if
-any image was scored, else 2. A few seconds to compile, then some 5 to 10 images a second on two
-cores.
+Folders and zips are searched, links followed, hidden files left out. A file that cannot be read is
+named on stderr and skipped; a damaged one that can be read is scored with a warning. Each row is
+printed and written at once. After a stop, --resume scores the files that are not in --out yet. Exit
+code 0 if any image was scored, else 2. Compiling takes a few seconds; then two cores score some 5
+to 10 images a second.
 
 Files are turned upright (EXIF), their alpha is dropped, their first frame is scored. Yahoo's own
 script scores them as stored: 0.130 against 0.292 here for one photograph that EXIF turns.
@@ -142,7 +142,7 @@ def _p(row: Score, place: tuple[str, int]) -> float:
 
 
 def _watched(rows: Iterator[Score], total: int, progress: bool) -> Iterator[Score]:
-    """Pass scores on, say at once what is wrong with a file, and how far it is."""
+    """Pass scores on; report faults of files at once, and the progress."""
     show = progress and sys.stderr.isatty() and not sys.stdout.isatty()  # else lines show it
     with tqdm(total=total, unit="file", disable=not show, file=sys.stderr) as bar:
         for row in rows:

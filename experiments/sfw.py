@@ -3,8 +3,8 @@
   python -m experiments.sfw --seeds=8
 
 Goh 2016, third experiment: the images turn pastoral. The objective is the log-odds of SFW,
-whose gradient never saturates; P(NSFW) is reported. Expect <= 0.001 for nearly every seed. Half a
-minute for 8 seeds of the pocket generator on two cores.
+whose gradient never saturates; P(NSFW) is reported. Expect <= 0.001 for nearly every seed. 8 seeds
+of the pocket generator take half a minute on two cores.
 """
 
 from .common import launch, load_models

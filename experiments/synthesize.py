@@ -8,10 +8,10 @@ A term is MODEL:BLOB:WHICH[:HOW]:WEIGHT. Models are `generator`, `nsfw`, `places
 has `log_prob` and `log_odds` beside `prob`. `conv5` is after its ReLU, where a silent unit has no
 gradient; `conv5_pre` is before it, as in DGN-AM. WHICH is a label or number, at its centre unless
 @y,x says where; @FILE.npy for a vector; or * for the whole blob. HOW is `mean` over positions,
-`match` or `cosine` to a recorded vector, `square` or `diversity`. The generator's blobs count too
-(`feat` is the code), and the measures `code_l2`, `image_l2`, `image_tv`, `start_code_l2` and
-`start_image_l2`, whose weight is best negative. Under --balance=image a network's share is the sum
-of its |weights|.
+`match` or `cosine` to a recorded vector, `square` or `diversity`. The generator's blobs can be
+terms, too (`feat` is the code). So can the regularisers `code_l2`, `image_l2`, `image_tv`,
+`start_code_l2` and `start_image_l2`, usually with a negative weight. Under --balance=image a
+network's share is the sum of its |weights|.
 """
 
 import dataclasses
