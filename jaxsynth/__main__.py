@@ -1,4 +1,4 @@
-"""The command `jaxsynth`: experiments by name, and what models hold.
+"""The command `jaxsynth`: experiments by name, and questions on models, images and the cache.
 
 jaxsynth                        lists the experiments
 jaxsynth scene --scenes=abbey   one of them, as python -m experiments.scene; --help has its flags
@@ -6,7 +6,7 @@ jaxsynth models                 models that can be named
 jaxsynth blobs NAME             blobs of a model with their shapes
 jaxsynth labels NAME            labels of a classifier, one a line
 jaxsynth show FILE.png          how an image was made
-jaxsynth repeat FILE.png [OUT]  makes it again and compares the two
+jaxsynth repeat FILE.png [OUT]  makes an image again and compares the two
 jaxsynth cache                  the cache folder and its size; `jaxsynth cache clear` empties it
 """
 

@@ -40,7 +40,7 @@ def arithmetic(double: bool = False) -> Iterator[None]:
             jax.numpy_dtype_promotion("standard"),
             jax.numpy_rank_promotion("allow"),
             jax.transfer_guard("allow"),
-            jax.debug_nans(False),  # a run that is not finite freezes, and its neighbours go on
+            jax.debug_nans(False),  # a run that is not finite freezes, its neighbours continue
             jax.debug_infs(False),
             jax.disable_jit(False),
         ):

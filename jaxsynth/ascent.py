@@ -1,4 +1,4 @@
-"""One step of one run: networks look at its codes (`see`), an optimizer moves them (`update`).
+"""One step of one run: networks evaluate its codes (`see`), an optimizer moves them (`update`).
 
 Pure functions of one unbatched run; `jaxsynth.chunks` maps them over many. The two halves are
 separate programs, so that one compilation of the networks serves every optimizer and rate.
@@ -27,7 +27,7 @@ from jaxsynth.system import (
 )
 from jaxsynth.transforms import transform
 
-Record = tuple[tuple[str, str], ...]  # (network, blob) that are recorded whole
+Record = tuple[tuple[str, str], ...]  # (network, blob) that are recorded in full
 Watched = dict[str, dict[str, jax.Array]]  # {network: {blob: (K,)}}
 
 
@@ -126,7 +126,7 @@ class Progress(NamedTuple):
 def see(
     look: Look, params: Mapping[str, Params], run: RunData, code: jax.Array, step: jax.Array
 ) -> Glance:
-    """Look at one code (D,), as much as the optimizer asks for."""
+    """Evaluate one code (D,), as far as the optimizer needs it."""
     system, gradient, pull = look.system, None, None
     if look.asks == VALUE:
         move = transform(look.transforms, run.seed, step)
@@ -231,7 +231,7 @@ def _update_population(state: State, glance: Glance, asked, told) -> tuple[State
 def evaluate(
     system: System, record: Record, params: Mapping[str, Params], run: RunData, code: jax.Array
 ) -> Evaluation:
-    """Look at a code (D,) without transforms: objective, watched activations, image."""
+    """Evaluate a code (D,) without transforms: objective, watched activations, image."""
     value, activations, values = objective(system, params, run, code)
     image = activations[GENERATOR][system.image]
     return Evaluation(value, watch(record, image, activations, values), image)
@@ -242,7 +242,7 @@ def draw(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Draw the image (H, W, 3) of a code (D,), with the watched values of the generator.
 
-    Classifiers do not look. `params` are the generator's.
+    Classifiers take no part. `params` are the generator's.
     """
     out = generator_activations(system, params, code, run)
     image = out[system.image]
@@ -266,7 +266,7 @@ def look_at(
 
 
 def watch(record: Record, image: jax.Array, activations: AllActivations, values: Values) -> Watched:
-    """Return what is recorded: blobs of `record` whole, of other blobs the terms' values.
+    """Return what is recorded: blobs of `record` in full, of other blobs the terms' values.
 
     All NaN where the image is not finite: what a classifier makes of that means nothing.
     """

@@ -1,4 +1,4 @@
-"""What users ask for, made runs: objectives by name, seeds, and where the runs begin."""
+"""Runs made from what users ask for: objectives by name, seeds, and start codes."""
 
 import dataclasses
 import functools

@@ -71,7 +71,7 @@ class Structure(NamedTuple):
 
     Attributes:
       look: what the optimizer asks for.
-      judge: the system that looks at finished images; it may hold more classifiers.
+      judge: the system that judges finished images; it may hold more classifiers.
       goals: objectives as host arrays, leaves (O, ...).
     """
 
@@ -126,7 +126,7 @@ class Problem(NamedTuple):
 
     @property
     def judge(self) -> System:
-        """The networks that look at finished images, without terms that are not linear."""
+        """The networks that judge finished images, without terms that are not linear."""
         return self.structures[0].judge._replace(functions=())
 
 
@@ -168,7 +168,7 @@ def one_run(problem: Problem, run: int) -> tuple[Structure, RunData]:
 
 
 def check_record(record: Sequence[int], steps: int) -> None:
-    """Raise ValueError unless every recorded step is a whole number in 1..steps."""
+    """Raise ValueError unless every recorded step is an integer in 1..steps."""
     wrong = [s for s in record if not isinstance(s, numbers.Integral) or not 1 <= s <= steps]
     if wrong:
         raise ValueError(f"recorded steps {wrong} lie outside 1..{steps}")

@@ -43,7 +43,7 @@ __all__ = [
     "Batch", "ChunkResult", "OnStep", "Optimised", "Problem", "Progress", "Structure",
     "check_record", "chunk_sizes", "chunk_starts", "execute", "join", "one_run",
 ]  # fmt: skip
-_SCAN_BLOCK = 25  # steps between two looks at the host, on accelerators
+_SCAN_BLOCK = 25  # steps between two returns to the host, on accelerators
 
 
 def execute(
@@ -66,9 +66,9 @@ def execute(
         bit-equal to an uninterrupted sweep.
       devices: What a chunk's runs are split over; by default one, JAX's own choice.
       on_halved: Called with the codes that each device takes at once from now on, where its memory
-        did not hold the chunk: parts of the chunk then go step by step in turn, and each run is
-        bit-equal to one of a sweep of so small a batch.
-      look: Look at final and best codes, and yield `ChunkResult`s; else `Optimised` ones.
+        did not hold the chunk: parts of the chunk then take each step in turn, and each run is
+        bit-equal to one of a sweep of that smaller batch.
+      look: Evaluate final and best codes, and yield `ChunkResult`s; else `Optimised` ones.
 
     Raises:
       jax.errors.JaxRuntimeError: If the memory of a device does not even hold one run.
@@ -188,7 +188,7 @@ class _Chunk:
         return Optimised(self.states, trace, np.stack(codes, axis=1) if codes else nothing)
 
     def look(self, part: int, codes: np.ndarray) -> Evaluation:
-        """Let the judges look at codes of a part's runs; host arrays."""
+        """Evaluate codes of a part's runs with the judges; host arrays."""
         judge = self.structure.judge
         params = params_of(judge, self.problem.params)
         given = split(self.mesh, np.asarray(codes)[self._places(1)])
@@ -284,9 +284,9 @@ def _look_at_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
 
 
 def _look_at_end(chunk: _Chunk, part: int, recipe, state: State) -> _End:
-    """Look at the final and the best codes of a part.
+    """Evaluate the final and the best codes of a part.
 
-    Takes an update back where the final image shows that it is not finite any more.
+    Takes an update back where the final image is not finite.
     """
     state = jax.tree.map(np.asarray, state._replace(optimizer=None, asked=None))
     used = {GENERATOR, *(c.name for c in chunk.structure.look.system.classifiers)}

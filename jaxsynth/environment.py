@@ -1,4 +1,4 @@
-"""What surrounds a run: cache folder, compiled programs, memory, versions, hardware."""
+"""The surroundings of a run: cache folder, compiled programs, memory, versions, hardware."""
 
 import ctypes
 import errno
@@ -79,8 +79,8 @@ def _temporary_cache() -> Path:
 def keep_compiled(cache: Path) -> None:
     """Store compiled programs, small ones too, below a folder; later processes load them from it.
 
-    To be called before anything is compiled. Without a folder to write, work goes on uncached. An
-    entry that cannot be read, as a killed process leaves it, is written again.
+    To be called before anything is compiled. Without a writable folder nothing is cached. An entry
+    that cannot be read, as a killed process leaves it, is written again.
     """
     folder = expand(cache) / "compiled"
     try:
@@ -139,9 +139,9 @@ def check_backend() -> None:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory that a step gives back, for the next step on CPU.
+    """Let this process reuse the memory that a step frees, for the next step on CPU.
 
-    XLA takes the memory of a step's activations from malloc anew each time. glibc maps and unmaps
+    XLA allocates the memory of a step's activations by malloc each time. glibc maps and unmaps
     blocks of more than 32 MB every time, page by page, and the step waits for it. Nothing happens
     without glibc. To be called early. Source: mallopt(3).
     """

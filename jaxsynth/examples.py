@@ -49,7 +49,7 @@ class Responses(NamedTuple):
 def responses(
     classifier: Classifier, blob: str, units: Sequence[int], files: Sequence[ImageFile]
 ) -> Responses:
-    """Look at image files with a classifier.
+    """Run a classifier on image files.
 
     Args:
       classifier: Whose blob.

@@ -1,9 +1,9 @@
-"""What a file is, by its first bytes: said before anybody blames the file for another reason."""
+"""What a file is, by its first bytes, so that an error can name its real kind."""
 
 import re
 from pathlib import Path
 
-HEAD = 4096  # bytes that `kind_of` looks at
+HEAD = 4096  # bytes that `kind_of` reads
 _CUT = 500  # so many bytes may be the beginning of a file and end within a character
 _UNPACK = "unpack it and give the file inside"
 _KINDS = {

@@ -4,7 +4,7 @@ A strategy searches the space u of code = start + rate * u, from a spread of 1, 
 them is tuned by the same number. Codes are clipped to the box before they are evaluated. A strategy
 of a distribution is told its own draws and its mean is clipped; one of a population is told the
 clipped codes. evosax minimises: it is told the negative objective. evosax is an extra:
-pip install 'jaxsynth[bench]'.
+pip install 'jaxsynth[free]'.
 
 `sphere_cma` is after Wang & Ponce 2022 ("High-performance evolutionary algorithms for online neuron
 control"): isotropic steps along a sphere of natural codes, whose angle falls on a schedule.
@@ -209,7 +209,7 @@ def xdream_ga(population: int = POPULATION, rate: float = 1.0) -> Optimizer:
     """Make survivors and mutated children of two parents each, which are drawn by their values.
 
     Unlike theirs the first code is the start, codes stay in the box, and a mutation's size is tuned
-    with the first generation's spread. Survivors are evaluated, and paid for, anew, as theirs are.
+    with the first generation's spread. Survivors are evaluated again, at full cost, as theirs are.
     """
 
     def init(setting: Setting) -> jax.Array:
@@ -282,8 +282,8 @@ def _class(name: str) -> Callable[..., Any]:
         from evosax import algorithms
     except ImportError as error:
         raise ValueError(
-            f"gradient-free optimizers need evosax ({error}): pip install 'jaxsynth[bench]', or "
-            "name gradient ones with --optimizers"
+            f"gradient-free optimizers need evosax ({error}): pip install 'jaxsynth[free]', or "
+            "choose an optimizer with gradients"
         ) from None
     return getattr(algorithms, name)
 

@@ -185,7 +185,7 @@ def _decoded(data: bytes, max_pixels: int) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGE:  # in EXIF data: the pixels are whole, so show them as stored
+    except _DAMAGE:  # in EXIF data: the pixels are intact, so show them as stored
         return 1
 
 

@@ -108,7 +108,7 @@ class Found(NamedTuple):
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Found:
-    """Find the files in folders and zips, and keep every file that is named.
+    """Find the files in folders and zips; a file that is named is always included.
 
     Every file is listed whatever its suffix, except hidden ones (`.name`, `__MACOSX`). Links are
     followed, a folder is searched once. What cannot be listed is in the list with its problem.

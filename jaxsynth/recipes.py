@@ -101,11 +101,11 @@ class Recipe:
     )
     prior_scaled: bool = option(
         False,
-        "Let the pull shrink as the step size does: a pull that stays outweighs the last steps.",
+        "Let the pull shrink as the step size does: a constant pull outweighs the last steps.",
     )
     jitter: int = option(
         0,
-        "At every step the classifiers see the image moved by up to so many pixels.",
+        "At every step the classifiers see the image moved by up to this many pixels.",
         low=0,
         expected="a whole number of pixels from 0 up",
     )
@@ -117,7 +117,7 @@ class Recipe:
     )
     rotate: float = option(
         0.0,
-        "At every step the classifiers see the image turned by up to so many degrees.",
+        "At every step the classifiers see the image turned by up to this many degrees.",
         low=0,
         high=180,
         expected="degrees from 0 to 180",

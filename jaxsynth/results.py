@@ -116,7 +116,7 @@ class SweepResult:
 
     @property
     def activations(self) -> dict[str, dict[str, np.ndarray]]:
-        """Recorded activations {network: {blob: (R, T, K)}}: classes whole, terms in order."""
+        """Recorded activations {network: {blob: (R, T, K)}}: all classes, or terms in order."""
         return self.arrays.watched
 
     @functools.cached_property
@@ -164,7 +164,7 @@ class SweepResult:
         ]
 
     def _more(self, run: Run, number: int) -> dict[str, Any]:
-        """Columns that only the whole sweep tells."""
+        """Columns that only the whole sweep determines."""
         known, terms = self.config.get("notes", {}), run.objective.terms
         notes = [known[term.name] for term in terms if term.name in known]
         row = {"equals": self.equals[number]} if number in self.equals else {}
@@ -211,7 +211,7 @@ class Result:
 
     @property
     def which(self) -> str:
-        """Which look `image` shows: `best` or `last`."""
+        """Which image `image` shows: `best` or `last`."""
         return self.sweep.which[0]
 
     @property

@@ -55,7 +55,7 @@ def score(
 
     Args:
       paths: Image files; `jaxsynth.image_search.find_images` finds them in folders and zips.
-      classifiers: Who looks at them; their names differ.
+      classifiers: Their judges; names must differ.
       resize: How a file reaches a classifier's size, for all of them or by name; by default as each
         classifier says. See `jaxsynth.images.resize_to`.
       top: How many classes a row has of each classifier (at most as many as it knows).

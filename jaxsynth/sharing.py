@@ -1,4 +1,4 @@
-"""Runs that must be equal are one computation, and the others are copies of it.
+"""Runs that must be equal are computed once, and the others are copies.
 
 Under normalised steps only the ratio of an objective's weights counts; from one start code seeds
 count only where something is drawn.

@@ -58,7 +58,7 @@ def start_codes(
 class StartCodes:
     """Start codes of many seeds that are never in memory at once.
 
-    Reads like an array (R, D): a number, a slice or an array of numbers gives rows, drawn anew.
+    Reads like an array (R, D): a number, a slice or an array of numbers draws these rows.
 
     Attributes:
       shape: (R, D).

@@ -1,4 +1,4 @@
-"""What a table and captions say of runs: objective, terms, probabilities, status.
+"""Table rows and captions of runs: objective, terms, probabilities, status.
 
 Columns of a row (`metrics.csv` has one per run):
 
@@ -123,7 +123,7 @@ def term_value(terms: Sequence[Term], place: int, watched: Watched) -> np.ndarra
     `watched` are the run's activations, leaves (..., K); None where the network has not looked.
     """
     term, blobs = terms[place], watched.get(terms[place].network, {})
-    if term.how == "linear" and is_class_blob(term.model, term.blob):  # recorded whole
+    if term.how == "linear" and is_class_blob(term.model, term.blob):  # recorded in full
         if term.blob not in blobs:
             return None
         units = blobs[term.blob][..., term.index]

@@ -1,4 +1,4 @@
-"""Classifiers look at 8-bit pictures, as a user sees them; a generator and its encoder in a circle.
+"""Classifiers on 8-bit pictures, as a user sees them; reconstructions by generator and encoder.
 
 Pictures are (N, S, S, 3) uint8, RGB. Photographs and made images of one side S take the same way
 into a network: `jaxsynth.system.view` where its side is another one. In between, images are in

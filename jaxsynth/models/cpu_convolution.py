@@ -38,7 +38,7 @@ _FEW = 4  # channels: images, not features
 _WIDE = 48  # channels out of a convolution: with fewer it is slow, whatever it computes
 
 # Matrix products stay YNNPACK's: a dense layer's few rows are slow in XLA's own. Barriers stay too:
-# without them XLA computes what a layer puts out anew wherever it is used.
+# without them XLA computes a layer's output again wherever it is used.
 _WITHOUT_BARRIERS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 _CPU_OPTIONS = {**_WITHOUT_BARRIERS, "xla_disable_hlo_passes": "cse_barrier_expander"}
 

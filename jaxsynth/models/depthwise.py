@@ -105,7 +105,7 @@ def _out_size(padded, kernel, strides) -> list[int]:
 
 
 def _pad_image(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """Zeros around (..., H, W, C), made once however many windows look at them."""
+    """Zeros around (..., H, W, C), made once however many windows read them."""
     return materialised(jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*pads, (0, 0)]))
 
 

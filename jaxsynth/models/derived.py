@@ -1,8 +1,8 @@
 """Arrays that depend on a kernel alone, computed once for many steps.
 
 On CPU, convolutions run on kernels that are turned for the input gradient or split into phases
-(`cpu_convolution`), anew at every step. A layer asks a `Derive` for them; they are variables of the
-flax module, in a collection of their own.
+(`cpu_convolution`), again at every step. A layer asks a `Derive` for them; they are variables of
+the flax module, in a collection of their own.
 """
 
 from collections.abc import Callable

@@ -28,7 +28,7 @@ LRN_ALPHA = caffe_constant(1e-4)
 def materialised(y: jax.Array) -> jax.Array:
     """Return y, on CPU behind a barrier that programs of `network_jit` respect.
 
-    Without it XLA computes y anew wherever it is used, or merges it with its users.
+    Without it XLA computes y again wherever it is used, or merges it with its users.
     """
     return lax.optimization_barrier(y) if jax.default_backend() == "cpu" else y
 
@@ -137,7 +137,7 @@ def _pool_forward(x, axis):
 
 
 def _pool_backward(axis, x, dy):
-    dy = materialised(dy)  # three pixels look at each value
+    dy = materialised(dy)  # three pixels read each value
     first, second, third = _windows(x, axis)
     wins_first = (first >= second) & (first >= third)
     wins_second = ~wins_first & (second >= third)

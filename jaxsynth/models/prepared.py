@@ -27,7 +27,7 @@ def prepare_params(config: Config, params: Params) -> Params:
     """Add, on CPU, the arrays that steps derive from parameters alone: `derived/...`.
 
     Results are the same to the bit. Prepared parameters are fixed: gradients of kernels raise
-    ValueError, and a kernel that is replaced must be prepared anew. Nothing is added twice.
+    ValueError, and a kernel that is replaced must be prepared again. Nothing is added twice.
     """
     if any(path.startswith(f"{DERIVED}/") for path in params):
         return params

@@ -1,4 +1,4 @@
-"""One HTML page of finished runs: what it shows, and the template's other parts."""
+"""One HTML page of finished runs: its content, and how the template is filled."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -50,14 +50,14 @@ class ReportRun(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What report.html shows. Files are relative to it.
+    """What a page shows. Files are relative to it.
 
     Attributes:
       title: heading of the page.
       summary: table rows; columns in the order in which they first appear.
       runs: the gallery, in this order.
-      note: stands above everything.
-      more: stands above the gallery, e.g. that it is a part.
+      note: a text above everything.
+      more: a text above the gallery, e.g. that it shows some of the runs.
       command: what to type to repeat the run.
       settings: name -> value.
       traces: image file of the traces' plot; "" for none.
@@ -82,7 +82,7 @@ class Page:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write report.html beside the images it shows, with no script and nothing remote."""
+    """Write a page beside the images it shows; it loads nothing remote."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The pages of finished runs: contact sheet, film strip, traces, metrics.csv, report.html."""
+"""The pages of finished runs: contact sheet, film strip, traces, metrics.csv, index.html."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ from jaxsynth.report.tables import write_csv
 from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
 
-PAGES = ("index.html", "report.html")  # the same page, under its usual and its first name
+PAGES = ("index.html", "report.html")  # a copy under the name of version 0.1
 REPORT_RUNS = 1000  # shown without JavaScript, where a browser holds every picture scrolled to
 # Draws pages from (title, runs, rows of the table, tile): names and images.
 DrawSheet = Callable[[str, Sequence[Run], Rows, DrawTile], Iterable[tuple[str, Image.Image]]]
@@ -52,16 +52,17 @@ def report(
     draw_sheet: DrawSheet | None = None,
     paths: Sequence[Sequence[Picture]] = (),
 ) -> Pages:
-    """Write metrics.csv, the contact sheet, traces.png, report.html, and strip.png of any paths.
+    """Write index.html, a copy report.html, explorer/, metrics.csv and the pictures.
 
-    The report shows the image files of a sweep that has a folder; of one in memory it writes them.
+    The pictures are the contact sheet, traces.png, and strip.png if there are `paths`. The report
+    shows the image files of a sweep that has a folder; of one in memory it writes them.
     It blurs images that a classifier scores above 0.5 as sensitive until they are clicked.
 
     Args:
       runs: finished runs, or the folder that holds them, whose models `load` finds by name.
       folder: where the pages go.
       title: heading of the pages.
-      note: stands above the gallery.
+      note: a text above the gallery.
       blur_sheet: blurs such images on contact sheet and film strip, too.
       draw_sheet: draws other pages than the contact sheet.
       paths: pictures from a photograph to the end image, of the first runs.
@@ -192,8 +193,8 @@ def _report_run(sweep: SweepResult, i: int, which: Sequence[str]) -> ReportRun:
 def _no_files(runs: int) -> str:
     shown = "all" if runs <= PAGE_TILES else f"the first {PAGE_TILES}"
     return (
-        f"No image files were written (--images=none): the sheet shows {shown} runs, metrics.csv "
-        "says what the classifiers see in all, results.safetensors has the pixels."
+        f"No image files were written (--images=none): the contact sheet shows {shown} runs. "
+        "metrics.csv has the scores of all, results.safetensors the pixels."
     )
 
 
@@ -202,7 +203,7 @@ def _more(runs: int) -> str:
     if runs <= REPORT_RUNS:
         return ""
     said = f"The first {REPORT_RUNS} of {runs} runs"
-    return f"{said}: metrics.csv has a row for each, images/ all pictures."
+    return f"{said}: metrics.csv has a row for each run, images/ all pictures."
 
 
 def _write_traces(folder: Path, sweep: SweepResult) -> str:

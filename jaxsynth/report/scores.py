@@ -62,7 +62,7 @@ def csv_row(row: Score, names: Sequence[str], top: int) -> dict[str, Any]:
 def csv_file(
     out: Path | None, names: Sequence[str], top: int, add: bool = False
 ) -> Iterator[Callable[[Score], None]]:
-    """Give what writes a row at once, so that a kill leaves all rows before it.
+    """Yield a function that writes each row at once, so that a kill leaves all rows before it.
 
     Args:
       out: The file; without one nothing is written.
@@ -87,7 +87,7 @@ def csv_file(
 
 
 def scored_files(out: Path, names: Sequence[str], top: int) -> set[str]:
-    """Return the files that a CSV file has whole rows of (see `as_written`); half a row goes.
+    """Return the files with a complete row in a CSV file (see `as_written`); half a row is removed.
 
     Raises:
       ValueError: If it is of other classifiers.

@@ -1,4 +1,4 @@
-"""A few lines on all runs: what the images that are shown got, by what was asked for."""
+"""A few lines on all runs: the scores of the images that are shown, for each objective."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

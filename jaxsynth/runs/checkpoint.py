@@ -1,4 +1,4 @@
-"""Arrays of a run's folder: its results, and the checkpoints of what is under way.
+"""Arrays of a run's folder: its results and its checkpoints.
 
 `results.safetensors`, and each checkpoint of a finished chunk, hold (R runs, T steps, D code units,
 k recorded steps):
@@ -23,7 +23,7 @@ k recorded steps):
 Checkpoints, all written atomically:
 
   OUT/unfinished/run00000012.safetensors        a finished chunk, whose first run is 12
-  OUT/unfinished/under_way00000016.safetensors  the chunk under way: `state/NUMBER`,
+  OUT/unfinished/under_way00000016.safetensors  the current chunk: `state/NUMBER`,
                                  `trace/objective`, `watched/...`, `recorded/STEP`
 """
 

@@ -1,7 +1,7 @@
 """The folder of a run: its files, its lock, and whether two runs are the same.
 
   OUT/.lock                     held (flock) by the process that works on the run
-  OUT/config.json               what was asked for, versions, device
+  OUT/config.json               flags, settings, versions, device
   OUT/results.safetensors       every array, see `jaxsynth.runs.checkpoint`
   OUT/images/run00012_last.png  pictures
   OUT/unfinished/               checkpoints, until the last page is written

@@ -1,4 +1,4 @@
-"""Sweeps carried out in a folder: saved as they are computed, stopped or killed, and resumed.
+"""Sweeps in a folder: saved as they are computed, and resumed after a stop or a kill.
 
 On CPU a resumed sweep is bit-equal to an uninterrupted one. Several sweeps of one longer job have
 folders of their own below the job's:

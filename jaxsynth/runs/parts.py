@@ -4,7 +4,7 @@
   OUT/STEM/NAME.safetensors  a part's arrays, if it has any
   OUT/unfinished/SWEEP       sweeps under way, see `jaxsynth.runs.keep`
 
-A resumed job computes no part twice, and takes none that was made of something else.
+A resumed job computes no part twice, and reuses no part that was made of something else.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What decides a run, as config.json has it, and the arrays that it names."""
+"""The settings that decide a run, as config.json has them, and the arrays that they name."""
 
 import dataclasses
 import hashlib

@@ -201,7 +201,7 @@ class _Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: State, step: int, spent: float, metrics: Metrics) -> None:
-        """Keeps a state, when its step is done. Raises ValueError unless all of it is finite."""
+        """Save a state, when its step is done. Raise ValueError unless all of it is finite."""
         _check_finite(step, metrics, self, state)
         if self._manager.latest_step() != step:
             tree = {"state": state, "spent": jnp.float32(spent)}

@@ -1,4 +1,4 @@
-"""What a generator in training paints: metrics on photographs, and a sheet of images."""
+"""Images of a generator in training: metrics on photographs, and `samples.png`."""
 
 from functools import partial
 from pathlib import Path

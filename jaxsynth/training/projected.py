@@ -91,7 +91,7 @@ def init_adversary(seed: int, shapes: Sequence[tuple[int, ...]]) -> tuple[Advers
 
 
 def mix(projections: Any, features: Sequence[jax.Array]) -> list[jax.Array]:
-    """Mix features for the heads to look at."""
+    """Mix features for the heads."""
     return _Mix().apply({"params": projections}, features)
 
 

@@ -50,7 +50,7 @@ def default_activations() -> str:
 def cast(tree: Any, activations: str) -> Any:
     """Cast a tree's float32 leaves to the activations' precision; gradients flow back through.
 
-    Weights are kept in float32 and cast where they are used.
+    Weights are stored in float32 and cast where they are used.
     """
     return jax.tree.map(
         lambda leaf: leaf.astype(activations) if leaf.dtype == jnp.float32 else leaf, tree
