@@ -134,7 +134,7 @@ def read_earlier(text: str, experiment: str, extends: bool) -> Earlier:
 
 
 def take_over(flags: Any, shared: type) -> Any:
-    """Give flags that were not typed the values that they had in the sweep that is continued.
+    """Replace flags that were not typed by their values in the sweep that is continued.
 
     Args:
       flags: a dataclass with `earlier` and `typed`.

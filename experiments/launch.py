@@ -47,7 +47,7 @@ def run_experiment(main: Callable[..., int | None], kind: type, argv: Any = None
         for flag in without:
             if flag in typed:
                 raise ValueError(
-                    f"--{flag} has no effect in {name}, {kind.WHY}: leave it away (--help lists "
+                    f"--{flag} has no effect in {name}, {kind.WHY}: leave it out (--help lists "
                     "the flags that have one)"
                 )
         given = {"name": name, "typed": typed}
@@ -133,7 +133,7 @@ def resumable(out: Path) -> Iterator[Stop]:
             sys.exit(128 + (stop.signal or signal.SIGTERM))
         except OSError as error:
             saved = any(out.glob(f"{UNFINISHED}/**/*.safetensors"))
-            kept = f"; what is finished is kept in {out}: mend that, then {_RESUME}"
+            kept = f"; what is finished is kept in {out}: fix that, then {_RESUME}"
             why = f"{error.filename or out}: {error.strerror or error}"
             raise ValueError(why + kept * saved) from error
 

@@ -161,7 +161,7 @@ def init(optimizer: Optimizer, setting: Setting) -> State:
 def update(
     optimizer: Optimizer, setting: Setting, state: State, glance: Glance
 ) -> tuple[State, Trace]:
-    """Tell the optimizer what its codes are worth and ask for the next ones.
+    """Tell the optimizer the values of its codes and ask for the next ones.
 
     `glance` has a leading axis P. With transforms, `best_value` is that of the changed image.
     """

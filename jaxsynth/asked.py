@@ -118,7 +118,7 @@ class Start(NamedTuple):
 
 
 def named_objectives(given: Any) -> dict[str, Objective]:
-    """Give objectives by name; a lone one has none, several are named by their text.
+    """Return objectives by name; a lone one has none, several are named by their text.
 
     Raises:
       ValueError: if there is none, or one is no objective.
@@ -136,7 +136,7 @@ def named_objectives(given: Any) -> dict[str, Objective]:
 
 
 def seeds_of(caller: str, given: Any, begun: Start, default: Sequence[int]) -> Sequence[int]:
-    """Give the seeds that are asked for: a count, a sequence, or text such as `3:7`.
+    """Return the seeds that are asked for: a count, a sequence, or text such as `3:7`.
 
     Args:
       caller: the word that errors begin with.
@@ -175,7 +175,7 @@ def seeds_of(caller: str, given: Any, begun: Start, default: Sequence[int]) -> S
 def make_runs(
     caller: str, objectives: Mapping[str, Objective], seeds: Sequence[int], begun: Start
 ) -> tuple[list[Run], np.ndarray | None]:
-    """Give the runs, objective by objective, and their start codes (R, D).
+    """Return the runs, objective by objective, and their start codes (R, D).
 
     Raises:
       ValueError: unless there is one start code, or one per seed.
@@ -251,7 +251,7 @@ def _codes(caller: str, codes: np.ndarray, generator: Generator) -> Start:
 
 
 def _continued(runs: SweepResult) -> Start:
-    """Give final codes and seeds of finished runs, with their origins if they are saved."""
+    """Return final codes and seeds of finished runs, with their origins if they are saved."""
     named = [
         dataclasses.replace(run, origin=f"{runs.folder}:{number}" if runs.folder else "")
         for run, number in zip(runs.runs, runs.run_numbers, strict=True)

@@ -183,5 +183,5 @@ def this_device() -> dict[str, str]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether a runtime error of JAX says that a device's memory is full."""
+    """Return whether a runtime error of JAX says that a device's memory is full."""
     return "RESOURCE_EXHAUSTED" in str(error)

@@ -1,4 +1,4 @@
-"""Which photographs raise and lower a unit: real images beside what a search makes of it.
+"""Which photographs raise and lower a unit: real images beside the synthetic one.
 
 People predict a unit's responses better from photographs than from synthetic images (Zimmermann et
 al. 2021, "How well do feature visualizations support causal understanding of CNN activations?").
@@ -26,7 +26,7 @@ _SEES = 1e-6  # share of the largest gradient from which a pixel counts as seen
 
 
 class Responses(NamedTuple):
-    """What the units of a blob make of image files.
+    """The responses of the units of a blob to image files.
 
     Attributes:
       files: Those that were read, N.

@@ -156,7 +156,7 @@ def population_based(
 
 @functools.cache
 def random_search(population: int = POPULATION, rate: float = 1.0) -> Optimizer:
-    """Make codes drawn around the start: a baseline that is never told anything."""
+    """Make codes drawn around the start: a baseline that learns nothing."""
 
     def ask(setting: Setting, step: jax.Array, state):
         key, start = jax.random.fold_in(setting.key, step), setting.start

@@ -163,7 +163,7 @@ def _decides(segment: bytes) -> bool:
 
 
 def _missing_scans(data: bytes) -> str:
-    """Tell if a JPEG lacks a component, or a progressive one the last bits of a coefficient."""
+    """Return whether a JPEG lacks a component, or if progressive the last bits of coefficients."""
     *segments, rest = _jpeg_segments(data)
     frames = [s for s in segments if s[1] in (0xC0, 0xC1, 0xC2) and len(s) > 9]
     if not frames or len(frames[0]) < 10 + 3 * frames[0][9]:

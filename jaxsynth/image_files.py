@@ -79,7 +79,7 @@ def read_image(
 def read_picture(
     source: str | os.PathLike[str] | bytes | ImageFile, max_pixels: int = MAX_PIXELS
 ) -> Picture:
-    """Read an image as `read_image` does, and tell what its decoder complains of."""
+    """Read an image as `read_image` does, and return its decoder's complaint, too."""
     if isinstance(source, bytes | bytearray | memoryview):
         data, name = bytes(source), "what was given"
         _check_kind(name, data)
@@ -127,14 +127,14 @@ _quiet = _Quiet()
 
 
 def _check_kind(name: str, head: bytes) -> None:
-    """Refuse what the first bytes tell to be no image that is read."""
+    """Refuse bytes whose beginning shows that they are no readable image."""
     kind = unread_kind(head[:HEAD])
     if kind and not _accepts("AVIF", head):
         raise ValueError(f"{name} is not an image: it is {kind}")
 
 
 def _accepts(kind: str, head: bytes) -> bool:
-    """Whether bytes bear the mark of one of Pillow's formats, or the format has none."""
+    """Whether bytes begin with the mark of one of Pillow's formats, or the format has none."""
     Image.init()
     if kind not in Image.OPEN:
         return False
@@ -155,7 +155,7 @@ def _upright_rgb(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _decoded(data: bytes, max_pixels: int) -> Image.Image:
-    """Decode with the format whose mark the bytes bear."""
+    """Decode with the format whose mark the bytes have."""
     for kind in _FORMATS:
         if not _accepts(kind, data):
             continue

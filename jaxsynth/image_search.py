@@ -1,4 +1,4 @@
-"""Image files found: in folders and zips, behind links, each once, and what is left out."""
+"""The search for image files: in folders and zips, through links, each once."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Optimizers by name, and what users may give for one.
+"""Optimizers by name, and how users may specify one.
 
 adam                 a row of `OPTIMIZERS`
 adamw, optax:adamw   any optax optimizer that needs a learning rate and gradients
@@ -77,7 +77,7 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 
 
 def make_optimizer(spec: Any, recipe: Recipe | None = None) -> Optimizer:
-    """Make an optimizer of what a user gives.
+    """Make an optimizer from a user's specification.
 
     Args:
       spec: An `Optimizer`, an optax transformation, a name (see this module), or None or "" for the

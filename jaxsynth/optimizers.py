@@ -1,4 +1,4 @@
-"""Optimizers: asked for codes and told what they are worth. One protocol for all of them.
+"""Optimizers: asked for codes and told their values. One protocol for all of them.
 
 An optimizer is a tuple of pure functions of one run; `jaxsynth.chunks` maps them over many. This
 module has those that are told a gradient, `jaxsynth.gradient_free` those that are told the

@@ -56,15 +56,15 @@ class SweepResult:
     numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Give the number of runs."""
+        """Return the number of runs."""
         return len(self.runs)
 
     def __iter__(self) -> "Iterator[Result]":
-        """Give the runs one by one."""
+        """Yield the runs one by one."""
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, which: int | str | slice) -> "Result | SweepResult":
-        """Give a run by its place, or the runs of a row by its name, or a slice of them.
+        """Return a run by its place, or the runs of a row by its name, or a slice of them.
 
         Raises:
           ValueError: for a name that no row has, with the nearest ones.
@@ -140,15 +140,15 @@ class SweepResult:
         return np.stack([self.raw_of(i, which) for i, which in enumerate(self.which)])
 
     def raw_of(self, place: int, which: str) -> np.ndarray:
-        """Give a run's `last` or `best` image (H, W, 3) in the generator's own units."""
+        """Return a run's `last` or `best` image (H, W, 3) in the generator's own units."""
         return np.array(getattr(self.arrays, which).image[place])
 
     def image_of(self, place: int, which: str) -> np.ndarray:
-        """Give a run's `last` or `best` image (H, W, 3), RGB uint8."""
+        """Return a run's `last` or `best` image (H, W, 3), RGB uint8."""
         return visible(self.raw_of(place, which), self.generator, self.config)
 
     def png_text(self, place: int, which: str) -> dict[str, str]:
-        """Give the text of a PNG of a run's `last` or `best` image, see `jaxsynth.png_text`."""
+        """Return the text of a PNG of a run's `last` or `best` image, see `jaxsynth.png_text`."""
         return {KEYWORD: text_of(self.config, int(self.run_numbers[place]), which)}
 
     @functools.cached_property
@@ -256,7 +256,7 @@ class Result:
 
     @property
     def status(self) -> str:
-        """Give `ok`, or what went wrong."""
+        """Return `ok`, or what went wrong."""
         return self.row["status"]
 
     def save(self, path: str | Path) -> None:

@@ -71,7 +71,7 @@ class System(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What one step asks of a code; static.
+    """What one step evaluates of a code; static.
 
     Attributes:
       system: the networks that the objective needs.
@@ -157,7 +157,7 @@ def params_of(system: System, params: Mapping[str, Params]) -> dict[str, Params]
 
 
 def sees_crop(side: int, size: int) -> bool:
-    """Tell whether an image of `side` reaches an input of `size` by a centre crop."""
+    """Return whether an image of `side` reaches an input of `size` by a centre crop."""
     return size <= side <= _LARGEST_CROP * size
 
 

@@ -69,7 +69,7 @@ def shown(arrays: "ChunkResult", place: int) -> str:
 def scores(
     objective: Objective, classifiers: "Sequence[Classifier]", looks: Mapping[str, Watched]
 ) -> dict[str, Any]:
-    """Say what a run's pictures got: a term's activation and probability, and all judges.
+    """Return the scores of a run's pictures: a term's activation and probability, and all judges.
 
     `looks` are the watched activations of its pictures by name, of which `last` must be one. A
     network that has not looked at a picture (the generator, at a photograph) says nothing of it.
@@ -94,7 +94,7 @@ def scores(
 
 
 def status_of(objective: Objective, place: int, arrays: "ChunkResult") -> str:
-    """Give `ok`, or what went wrong with the run at this place of the arrays."""
+    """Return `ok`, or what went wrong with the run at this place of the arrays."""
     if not np.isfinite(arrays.last.objective[place]):
         return f"{_NON_FINITE} from its start"
     if not arrays.sound[place]:
@@ -118,7 +118,7 @@ def is_non_finite(row: Mapping[str, Any]) -> bool:
 
 
 def term_value(terms: Sequence[Term], place: int, watched: Watched) -> np.ndarray | None:
-    """Give the value (...) of one of a run's terms, without its weight.
+    """Return the value (...) of one of a run's terms, without its weight.
 
     `watched` are the run's activations, leaves (..., K); None where the network has not looked.
     """
@@ -134,20 +134,20 @@ def term_value(terms: Sequence[Term], place: int, watched: Watched) -> np.ndarra
 
 
 def _recorded_as(term: Term) -> tuple[str, str]:
-    """Give the network and blob under which a term's value is recorded, in order of the terms."""
+    """Return the network and blob under which a term's value is recorded, in order of the terms."""
     if term.how == FUNCTION:
         return GENERATOR, f"{FUNCTION}:{term.blob}"
     return term.network, term.blob if term.how == "linear" else f"{term.how}:{term.blob}"
 
 
 def probability(term: Term, watched: Watched) -> np.ndarray | None:
-    """Give the probability (...) of the class that a term is about; None if it is about none."""
+    """Return the probability (...) of the class that a term is about; None if it is about none."""
     seen = watched.get(term.network, {})
     return None if term.unit is None or "prob" not in seen else seen["prob"][..., term.unit]
 
 
 def of_run(watched: Watched, place: int) -> dict[str, dict[str, np.ndarray]]:
-    """Give one run's part of {network: {blob: leaves with a leading run axis}}."""
+    """Return one run's part of {network: {blob: leaves with a leading run axis}}."""
     return {role: {blob: v[place] for blob, v in blobs.items()} for role, blobs in watched.items()}
 
 
@@ -161,7 +161,7 @@ def _number(value: np.ndarray | None) -> float | None:
 def sensitive_of(
     row: Mapping[str, Any], classifiers: "Sequence[Classifier]", which: str = "last"
 ) -> float | None:
-    """Give the highest probability of a sensitive class in a row; None where nobody looked.
+    """Return the highest probability of a sensitive class in a row; None if unknown.
 
     Without the classifiers, every column that may be one counts.
     """

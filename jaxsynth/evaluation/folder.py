@@ -49,7 +49,7 @@ def open_parts(command: str, keeping: Keeping, models: Mapping[str, Any]) -> Par
 
 
 def write_pages(out: Path, group: str, pages: Mapping[str, Image.Image]) -> None:
-    """Write a group's pages; numbered ones of an earlier evaluation go."""
+    """Write a group's pages; delete numbered ones of an earlier evaluation."""
     for old in out.glob(f"{group}_*.png"):
         old.unlink()
     for name, page in pages.items():

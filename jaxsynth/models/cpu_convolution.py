@@ -85,7 +85,7 @@ def compiler_options() -> dict[str, str] | None:
 
 
 def rounds_by_place() -> bool:
-    """Tell whether a row of a batch may be rounded differently for being the last one.
+    """Return whether a row of a batch may be rounded differently for being the last one.
 
     YNNPACK's convolutions do so. XLA's own do not with AVX-512 (`tests/test_pocket.py`), but did on
     a processor without it.

@@ -1,4 +1,4 @@
-"""The manifest beside weights files: what each file's bytes hash to."""
+"""The manifest beside weights files: the hash of each file."""
 
 import json
 import os

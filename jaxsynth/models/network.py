@@ -181,7 +181,7 @@ def architecture_name(config: Config) -> str:
 
 
 def is_generator(config: Config) -> bool:
-    """Tell whether the network's input is a code."""
+    """Return whether the network's input is a code."""
     return _of(config).generator
 
 

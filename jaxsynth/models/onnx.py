@@ -30,7 +30,7 @@ _FILE = re.compile(r"(.+?\.onnx)(?:,(.*))?", re.DOTALL | re.IGNORECASE)
 
 
 def is_onnx(name: str) -> bool:
-    """Tell whether a model's name is an ONNX file, perhaps with options: FILE.onnx,key=value."""
+    """Return whether a model's name is an ONNX file, perhaps with options: FILE.onnx,key=value."""
     return _FILE.fullmatch(name) is not None
 
 

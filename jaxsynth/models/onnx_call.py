@@ -101,7 +101,7 @@ class Call:
         return self.node.attributes[name]
 
     def has(self, index: int) -> bool:
-        """Tell whether an optional input is there."""
+        """Return whether an optional input is there."""
         return index < len(self.values) and self.values[index] is not None
 
     def value(self, index: int) -> Value:
@@ -148,7 +148,7 @@ class Call:
 
 
 def is_float(array: Any) -> bool:
-    """Tell whether an array holds floats, of any precision."""
+    """Return whether an array holds floats, of any precision."""
     return bool(jnp.issubdtype(array.dtype, jnp.floating))
 
 

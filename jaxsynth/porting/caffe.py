@@ -232,7 +232,7 @@ def fold_batch_norm(
 
 
 def folds(config: Config, layer: str) -> bool:
-    """Tell whether the layer's original is followed by BatchNorm and Scale."""
+    """Return whether the layer's original is followed by BatchNorm and Scale."""
     return isinstance(config, ResNetConfig) and layer.startswith("conv_")
 
 

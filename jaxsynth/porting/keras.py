@@ -74,7 +74,7 @@ class GraphBuilder:
             self.put(name, Node(name, "add", (self.where[source],), relu=relu))
 
     def alone(self, source: str) -> bool:
-        """Tell whether a node serves one user, and has no ReLU yet."""
+        """Return whether a node serves one user, and has no ReLU yet."""
         return self.users[source] == 1 and not self.nodes[self.where[source]].relu
 
     def config(self, size: int, output: str, **units: Any) -> GraphConfig:

@@ -97,7 +97,7 @@ def _write_call(path: Path, name: str, *values: Any) -> None:
 
 
 def _objective(objective: Any, folder: Path | None) -> str:
-    """Give the text that `js.parse` reads; its arrays are in the sweep's folder."""
+    """Return the text that `js.parse` reads; its arrays are in the sweep's folder."""
     return str(objective).replace(":@array-", f":@{folder}/inputs/array-" if folder else ":@array-")
 
 
@@ -148,7 +148,7 @@ def _rounded(curves: Mapping[str, np.ndarray], points: list[int]) -> dict[str, l
 
 
 def _curves(sweep: SweepResult):
-    """Give a function: a run's place -> its curves (T,) by name, the objective first."""
+    """Return a function: a run's place -> its curves (T,) by name, the objective first."""
 
     def of_run(place: int) -> dict[str, np.ndarray]:
         curves = {"objective": np.asarray(sweep.objective[place])}
@@ -172,7 +172,7 @@ def _sensitive_curves(sweep: SweepResult, place: int) -> Iterator[tuple[str, np.
 
 
 def _most_sensitive(sweep: SweepResult, place: int, row: Mapping[str, Any]) -> float | None:
-    """Give the highest P of a sensitive class that any picture of a run's film may have."""
+    """Return the highest P of a sensitive class that any picture of a run's film may have."""
     seen = [table.sensitive_of(row, sweep.classifiers, which) for which in table.LOOKS]
     seen += [np.nanmax(curve, initial=0) for _, curve in _sensitive_curves(sweep, place)]
     return max((float(p) for p in seen if p is not None), default=None)
@@ -201,7 +201,7 @@ def _write_film(sweep: SweepResult, own: Path, side: int) -> dict[str, Any] | No
 
 
 def recorded_steps(sweep: SweepResult) -> list[int]:
-    """Give the steps after which codes were recorded, as they were asked for."""
+    """Return the steps after which codes were recorded, as they were asked for."""
     settings = sweep.settings
     return list(settings["record"] if isinstance(settings, Mapping) else settings.record)
 

@@ -20,7 +20,7 @@ _MORPH = 16  # pictures from one run to the next
 
 
 def run_film(sweep: SweepResult, place: int) -> Iterator[np.ndarray]:
-    """Give a run's pictures (H, W, 3) uint8: its start, the recorded steps, its last image.
+    """Yield a run's pictures (H, W, 3) uint8: its start, the recorded steps, its last image.
 
     Raises:
       ValueError: if no codes were recorded, or the models are not known.
@@ -40,7 +40,7 @@ def run_film(sweep: SweepResult, place: int) -> Iterator[np.ndarray]:
 
 
 def morph_film(sweep: SweepResult, places: Sequence[int]) -> Iterator[np.ndarray]:
-    """Give pictures (H, W, 3) uint8 on the way from run to run and back to the first.
+    """Yield pictures (H, W, 3) uint8 on the way from run to run and back to the first.
 
     Codes between two runs lie on the great circle through both, their lengths in between (slerp).
 
@@ -73,7 +73,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 
 def beside(films: Sequence[Sequence[np.ndarray]]) -> Iterator[np.ndarray]:
-    """Give films of equal length as one, their pictures in a grid."""
+    """Yield films of equal length as one, their pictures in a grid."""
     columns = math.ceil(math.sqrt(len(films)))
     for pictures in zip(*films, strict=True):
         pictures = [

@@ -60,7 +60,7 @@ def save_figure(
 
 @contextlib.contextmanager
 def _own_style(texts: Sequence[str]) -> Iterator[Any]:
-    """Give matplotlib's Figure, in its own default style, without its warnings."""
+    """Yield matplotlib's Figure, in its own default style, without its warnings."""
     log = logging.getLogger("matplotlib")
     level, before = log.level, {name: os.environ.get(name) for name in _FILES}
     log.setLevel(logging.ERROR)

@@ -73,7 +73,7 @@ def contact_pages(
     tile: DrawTile,
     said: Callable[[int, Mapping[str, Any]], tuple[str, ...]],
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Draw the contact sheet: every run, or the first of them, with what is said of it."""
+    """Draw the contact sheet: every run, or the first of them, with its caption."""
     order, columns, row_labels, column_labels = _layout([(r.row, r.column) for r in runs])
     if len(order) < len(runs):
         title = f"{title} (first {len(order)} of {len(runs)} runs)"

@@ -55,7 +55,7 @@ _CALLED = {"chunk_runs": "runs a chunk (--batch times the devices)"}
 
 
 def image_name(run: int, which: str) -> str:
-    """Give the path of a run's image in its folder; `which` is `last` or `best`."""
+    """Return the path of a run's image in its folder; `which` is `last` or `best`."""
     return f"images/run{run:05d}_{which}.png"
 
 
@@ -241,7 +241,7 @@ def check_same(
 
 
 def first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
-    """Give the name and values of the first leaf in which two JSON values differ, or None."""
+    """Return the name and values of the first leaf in which two JSON values differ, or None."""
     if old == new:
         return None
     if isinstance(old, dict) and isinstance(new, dict):
@@ -256,7 +256,7 @@ def first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | No
 
 
 def fingerprint(config: Mapping[str, Any]) -> int:
-    """Give a number below 2^28 that two configs share if they agree in what decides a run."""
+    """Return a number below 2^28 that two configs share if they agree in what decides a run."""
     return int(sha256_of({part: config.get(part) for part in _DECISIVE})[:7], 16)
 
 
@@ -268,7 +268,7 @@ def sha256_of(config: Mapping[str, Any] | Sequence[Any]) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Give a value as JSON reads it back: tuples are lists, keys are text."""
+    """Return a value as JSON reads it back: tuples are lists, keys are text."""
     return json.loads(json.dumps(value))
 
 
@@ -281,7 +281,7 @@ def _short(value: Any) -> str:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write config.json: what was asked for, versions and device."""
+    """Write config.json: flags, settings, versions and device."""
     full = dict(config) | {"versions": versions(), "device": this_device()}
     write_atomic(folder / CONFIG, json.dumps(full, indent=1).encode())
 

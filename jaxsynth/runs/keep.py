@@ -40,7 +40,7 @@ _WORDS = ("open", "finished", "refused")  # what process 0 says of the output fo
 
 
 class Stopped(Exception):
-    """The sweep was asked to stop and has saved its state; the message says how far it came."""
+    """The sweep was asked to stop and has saved its state; the message says how far it got."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +241,7 @@ def compute_together(
 def finished_sweep(
     keeping: Keeping, name: str, problem: Problem, config: Mapping[str, Any]
 ) -> ChunkResult:
-    """Give all runs of one of several sweeps: saved ones, then computed ones.
+    """Return all runs of one of several sweeps: saved ones, then computed ones.
 
     Raises:
       Stopped: if it was asked to.
@@ -259,7 +259,7 @@ def open_sweep(keeping: Keeping, name: str, config: Mapping[str, Any]) -> None:
 
 
 def sweep_folder(out: Path, name: str) -> Path:
-    """Give the folder of the sweep `name`, one of several that share `out`."""
+    """Return the folder of the sweep `name`, one of several that share `out`."""
     return out / UNFINISHED / name
 
 

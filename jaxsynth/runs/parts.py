@@ -77,15 +77,15 @@ class Parts:
         return True
 
     def value(self, name: str) -> Any:
-        """Give the value of a finished part."""
+        """Return the value of a finished part."""
         return self._found[name]["value"]
 
     def made_of(self, name: str) -> dict[str, Any]:
-        """Give what decided a finished part."""
+        """Return what decided a finished part."""
         return self._found[name]["made_of"]
 
     def command(self, name: str) -> str:
-        """Give the command that made a finished part."""
+        """Return the command that made a finished part."""
         return self._found[name]["command"]
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
@@ -108,7 +108,7 @@ class Parts:
         write_atomic(self._index, json.dumps(self._found, indent=1).encode())
 
     def names(self) -> list[str]:
-        """Give the names of all finished parts, in the order of their saving."""
+        """Return the names of all finished parts, in the order of their saving."""
         return list(self._found)
 
     def _file(self, name: str) -> Path:

@@ -71,7 +71,7 @@ def join_processes(
 
 
 def chosen_devices(count: int | None = None) -> tuple[jax.Device, ...]:
-    """Give the first `count` devices of this machine, by default all.
+    """Return the first `count` devices of this machine, by default all.
 
     Raises:
       ValueError: if there are fewer.
@@ -84,7 +84,7 @@ def chosen_devices(count: int | None = None) -> tuple[jax.Device, ...]:
 
 
 def agree(processes: Processes, value: int) -> int:
-    """Give process 0's value, a number below 2^31, once every process has called this."""
+    """Return process 0's value, a number below 2^31, once every process has called this."""
     return _gathered(processes, value)[0]
 
 

@@ -22,7 +22,7 @@ def config_of(
     inputs: Mapping[str, Any] | None = None,
     encoder: Classifier | None = None,
 ) -> dict[str, Any]:
-    """Give the parts of config.json in which a resumed run must agree.
+    """Return the parts of config.json in which a resumed run must agree.
 
     Args:
       problem: the runs.
@@ -48,7 +48,7 @@ def config_of(
 
 
 def settings_record(problem: Problem) -> dict[str, Any]:
-    """Give the settings of a problem as JSON: functions and optimizers by their names."""
+    """Return the settings of a problem as JSON: functions and optimizers by their names."""
     settings = problem.settings
     plain = dataclasses.asdict(dataclasses.replace(settings, optimizer=""))
     if callable(schedule := settings.recipe.schedule):
@@ -60,7 +60,7 @@ def settings_record(problem: Problem) -> dict[str, Any]:
 
 
 def model_record(model: Classifier | Generator) -> dict[str, str]:
-    """Give what identifies a model: its file's name and hash, or the hash of its parameters."""
+    """Return what identifies a model: its file's name and hash, or the hash of its parameters."""
     if model.info.sha256:
         return dict(model.info.record)
     leaves = jax.tree.leaves(model.params)
@@ -105,7 +105,7 @@ def _run_records(problem: Problem) -> list[dict[str, Any]]:
 
 
 def _files_of(problem: Problem) -> dict[str, str]:
-    """Give hashes of the vectors that objectives have read from files."""
+    """Return hashes of the vectors that objectives have read from files."""
     terms = [term for objective in _objectives(problem) for term in objective.terms]
     read = [t for t in terms if t.which.startswith("@") and not t.which.startswith("@array-")]
     return {t.which[1:]: hash_of(t.index, t.value) for t in read}

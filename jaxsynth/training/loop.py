@@ -38,7 +38,7 @@ class LoopConfig:
     minutes: float = option(
         0.0,
         "Budget on the clock of training, with compiling; reading photographs, evaluation and "
-        "export come on top and are told.",
+        "export come on top and are reported.",
         low=0,
     )
     epochs: float = option(0.0, "Budget in passes over the data.", low=0)
