@@ -19,7 +19,7 @@ benchmarks/study/problems.py.
 with the pocket networks takes some four hours on two cores: an optimizer's reported runs 87 seconds
 at 60 forward passes and 230 at 180, and half as much or more for tuning.
 Writes table.md, table.tex, results.csv (a row per run), results.safetensors, plots.png, images.png
-and report.html into --out. Finished parts are saved: the same command with --resume goes on, also
+and report.html into --out. Finished parts are saved: the same command with --resume continues, also
 with more --optimizers or --budgets than before (name all that the tables are to show).
 Gradient-free rows need evosax: pip install -e '.[bench]'.
 """

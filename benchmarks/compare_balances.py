@@ -4,8 +4,8 @@
 
 Every balance x target on the same scenes x seeds; counts last images with P(scene) >= 0.5, with
 P(NSFW) >= 0.5, and with both. Writes balances.md, balances.csv and balances.json (with what made
-each row) into --out. Stopped or killed, the same command with --resume goes on. Some five minutes
-on two cores for each combination of 80 runs of the pocket pair.
+each row) into --out. After a stop or a kill, the same command with --resume continues. Each
+combination of 80 runs of the pocket networks takes some five minutes on two cores.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ difference (--other_batch) is the yardstick for the one that bfloat16 makes; on 
 only a batch of one is rounded otherwise. Every final code is looked at in float32; scores are P of
 the objective's class, differences are of the pictures, in grey levels (0 to 255, root mean square),
 against the float32 run of the same seed. Writes precision.md, precision.csv and precision.json into
---out. Stopped or killed, the same command with --resume goes on. Seven minutes on two cores.
+--out. After a stop or a kill, the same command with --resume continues. Seven minutes on two cores.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes every picture of README.md with the program; some five minutes on two cores.
+# Makes the pictures of README.md and docs/ with the program; some five minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)
