@@ -78,7 +78,7 @@ class Flags(RunFlags):
 def main(flags: Flags) -> int:
     """Measure a prior."""
     groups = choose_groups(flags.figures)
-    roles = roles_needed(groups)
+    roles = roles_needed(groups, flags.data)
     if NSFW not in roles:
         flags = dataclasses.replace(flags, nsfw=NONE)
     flags, models = load_models(flags, needs=[role for role in (PLACES, NSFW) if role in roles])
@@ -113,12 +113,19 @@ def _by_role(flags: Flags, models: Models, roles: set[str]) -> dict[str, Any]:
     if JUDGE in roles:
         found[JUDGE] = load_for("judge", flags.judge, Classifier, flags.precision).named(JUDGE)
     if LPIPS in roles and flags.lpips != NONE:
-        found[LPIPS] = load(flags.lpips)
+        found[LPIPS] = _lpips(flags.lpips)
     encoder = models.encoder
     if encoder is None and ENCODER in roles:
         name = encoder_name(flags, models.generator, models.classifiers)
         encoder = load_encoder(models.generator, name, flags.precision)
     return found if encoder is None else found | {ENCODER: encoder}
+
+
+def _lpips(name: str) -> Any:
+    try:
+        return load(name)
+    except ValueError as error:
+        raise ValueError(f"--lpips={name}: {error}; --lpips=none leaves it out") from error
 
 
 def _sweeps(

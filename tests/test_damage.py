@@ -213,9 +213,8 @@ PLACES = {
         *(("config", "dense", 0), ("labels",), ("architecture",)),
     ],
 }
-# A stride that is not said is 1, -1 is what is left, text and nothing are lists of labels.
-FINE = [(("config", "layers", 0, 4), None), (("config", "seed", 0), -1)]
-FINE += [(("labels",), "x"), (("labels",), [])]
+# -1 is what is left, text and nothing are lists of labels.
+FINE = [(("config", "seed", 0), -1), (("labels",), "x"), (("labels",), [])]
 
 
 @pytest.mark.parametrize(

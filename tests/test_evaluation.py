@@ -270,7 +270,7 @@ def test_all_figures_by_command_and_added_to(weights, data, tmp_path):
         ({"judge": "places"}, ["--figures=scenes"], "is the judge and cannot be"),
         ({"judge": "nsfw"}, ["--figures=scenes"], "no pooled features"),
         ({}, ["--figures=pretty"], "pretty"),
-        ({}, ["--figures=scenes", "--data="], "--data is missing"),
+        ({}, ["--figures=scenes", "--data="], "--data= names no folder"),
         ({}, ["--figures=scenes", "--data=absent"], "no such folder"),
         ({}, ["--figures=scenes", "--seeds=4"], "--seeds has no effect"),
         ({}, ["--figures=inversion", "--encoder={nsfw}"], "gives codes of 8 units"),

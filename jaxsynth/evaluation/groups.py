@@ -49,6 +49,7 @@ class Work(NamedTuple):
       results: Sweep -> its finished runs.
       photographs: () -> the validation photographs at the generator's side.
       some: The rows of them that all groups but `network` use.
+      has_photographs: Whether there are any.
       reconstructions: () -> G(E(x)) of those, (N, S, S, 3) uint8, in their order.
       real_features: () -> the judge's features (N, C) of those.
     """
@@ -59,6 +60,7 @@ class Work(NamedTuple):
     results: Callable[[str], ChunkResult]
     photographs: Callable[[], ImageSet]
     some: Callable[[], ImageSet]
+    has_photographs: bool
     reconstructions: Callable[[], np.ndarray]
     real_features: Callable[[], np.ndarray]
 
@@ -192,11 +194,13 @@ def joint(work: Work) -> Group:
 
 
 def random(work: Work) -> Group:
-    """Measure random codes, not optimised."""
+    """Measure random codes, not optimised; with photographs, against those."""
     last = work.results("random").last
-    rgb = work.generator.preprocess.show(last.image)
-    metrics = measures.random_values(_p_nsfw(work, last)) | {"frechet": _distance(work, rgb)}
-    metrics |= measures.compare_spectra(measures.mean_power(rgb), measures.mean_power(work.pixels))
+    metrics = measures.random_values(_p_nsfw(work, last))
+    if JUDGE in work.models and work.has_photographs:
+        rgb, real = work.generator.preprocess.show(last.image), work.pixels
+        metrics |= {"frechet": _distance(work, rgb)}
+        metrics |= measures.compare_spectra(measures.mean_power(rgb), measures.mean_power(real))
     page = _nsfw_page(work, "Random codes, not optimised", "random", last)
     return Group(metrics, {"random.png": page})
 

@@ -63,9 +63,9 @@ _ROLES = {  # beside the generator and the scene network
     "scenes": (JUDGE, LPIPS),
     "nsfw": (NSFW,),
     "joint": (NSFW,),
-    "random": (NSFW, JUDGE),
+    "random": (NSFW,),
 }
-_WITH_PHOTOGRAPHS = ("network", "inversion", "frechet", "spectrum", "scenes", "random")
+_WITH_PHOTOGRAPHS = ("network", "inversion", "frechet", "spectrum", "scenes")
 Models = Mapping[str, Generator | Classifier]
 Sweeps = Mapping[str, tuple[Sequence[Run], Settings]]
 
@@ -91,9 +91,16 @@ class EvaluationRun:
     command: str = ""
 
 
-def roles_needed(chosen: Sequence[str]) -> set[str]:
-    """Return the roles of the models that these groups need."""
-    return {GENERATOR, PLACES, *(role for group in chosen for role in _ROLES.get(group, ()))}
+def roles_needed(chosen: Sequence[str], data: Path | None) -> set[str]:
+    """Return the roles of the models that these groups need.
+
+    Raises:
+      ValueError: If one of them needs photographs and there is no folder of them.
+    """
+    if data is None and (needs := [g for g in chosen if g in _WITH_PHOTOGRAPHS]):
+        raise ValueError(f"--data is missing: {needs[0]} needs a folder of photographs")
+    roles = {GENERATOR, PLACES, *(role for group in chosen for role in _ROLES.get(group, ()))}
+    return roles | {JUDGE} if "random" in chosen and data is not None else roles
 
 
 def evaluate_prior(
@@ -142,7 +149,17 @@ def evaluate_prior(
         return finished_sweep(keeping, name, plans[name], configs[name])
 
     runs = {name: of for name, (of, _) in sweeps.items()}
-    work = Work(models, pair, runs, results, photographs, some, reconstructions, real_features)
+    work = Work(
+        models,
+        pair,
+        runs,
+        results,
+        photographs,
+        some,
+        run.data is not None,
+        reconstructions,
+        real_features,
+    )
     with lock(out):
         parts = open_parts(run.command, keeping, models)
         left = [name for name in run.groups if not parts.done(name, made_of[name])]
@@ -192,9 +209,7 @@ def _shipped_size() -> dict[str, Any]:
 
 
 def _check(run: EvaluationRun, models: Models) -> Pair | None:
-    needs = [g for g in run.groups if g in _WITH_PHOTOGRAPHS]
-    if needs and run.data is None:
-        raise ValueError(f"--data is missing: {needs[0]} needs a folder of photographs")
+    roles_needed(run.groups, run.data)
     if JUDGE in models:
         judge = model_record(models[JUDGE])
         for role in (PLACES, ENCODER):
@@ -263,13 +278,14 @@ def _made_of(
 ) -> dict[str, Any]:
     """Return all that decides a group's metrics."""
     own = {sweep: configs[sweep] for sweep in SWEEPS.get(name, ())}
-    roles = roles_needed([name]) if name != "size" else set()
+    seen = run.data is not None and name in (*_WITH_PHOTOGRAPHS, "random")
+    roles = roles_needed([name], run.data) if name != "size" else set()
     if any("encoder" in config["inputs"] for config in own.values()):
         roles.add(ENCODER)
     return {
         "networks": {role: model_record(models[role]) for role in sorted(roles & models.keys())},
-        "data": str(run.data) if name in _WITH_PHOTOGRAPHS else "",
-        "photographs": run.photographs if name in _WITH_PHOTOGRAPHS else 0,
+        "data": str(run.data) if seen else "",
+        "photographs": run.photographs if seen else 0,
         "sweeps": {
             sweep: {key: config[key] for key in ("sweep", "arithmetic")}
             | {"runs": sha256_of({"runs": config["runs"]})}

@@ -109,6 +109,8 @@ def _chw_to_hwc(x: jax.Array, seed: tuple[int, int, int]) -> jax.Array:
 
 def _spatial(generator: Generator, layer: Up) -> nn.Conv:
     conv_general_dilated = layer_conv(generator, layer.name)
+    if not isinstance(layer.stride, int):
+        raise ValueError(f"layer {layer.name!r}: stride is {layer.stride!r}, expected an integer")
     if layer.kind == "deconv":
         # Zero-stuff by the stride, pad kernel - 1 - pad, correlate with the flipped kernel
         # (flipped once, when the weights are ported).

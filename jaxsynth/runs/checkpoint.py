@@ -184,20 +184,29 @@ def read_codes(path: str | Path) -> np.ndarray:
     """
     what, path = f"FILE.npy or an earlier run's {RESULTS}", expand(path)
     check_regular(path, f"start codes {str(path)!r}", what)
+    why, cause = "an archive of several arrays", None
     try:
         if str(path).endswith(".safetensors"):
             with safetensors.safe_open(path, framework="np") as file:
-                return file.get_tensor("codes")
-        codes = np.load(path, allow_pickle=False)
-        if isinstance(codes, np.ndarray):
+                if "codes" in set(file.keys()):
+                    return file.get_tensor("codes")
+            why = "it has no codes"
+        elif isinstance(codes := np.load(path, allow_pickle=False), np.ndarray):
             return codes
-        why = "an archive of several arrays"
-        cause = None
     except OSError as error:
         why, cause = error.strerror or str(error), error
     except (ValueError, EOFError, safetensors.SafetensorError) as error:
-        why, cause = file_kind(path) or "damaged, or of another kind", error
+        why, cause = _why_not(path, error), error
     raise ValueError(f"start codes {str(path)!r}: {why}; expected {what}") from cause
+
+
+def _why_not(path: Path, error: Exception) -> str:
+    """Say why a file's arrays cannot be read."""
+    if "Object arrays" in str(error):
+        return "it holds Python objects, which are not read"
+    kind = file_kind(path)
+    damaged = not kind or "NumPy" in kind or "safetensors" in kind
+    return "damaged, or of another kind" if damaged else kind
 
 
 # --- names ----------------------------------------------------------------------------------------
