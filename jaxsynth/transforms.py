@@ -39,7 +39,7 @@ def transform(
     transforms: Transforms, seed: jax.Array | None, step: jax.Array
 ) -> Callable[[jax.Array], jax.Array]:
     """Return how classifiers see the image (H, W, 3) at a step of a run's seed."""
-    if not transforms.draws:
+    if seed is None or not transforms.draws:
         return lambda image: image
     key = jax.random.fold_in(root_key(_ROOT), seed)
     key = jax.random.fold_in(key, step)

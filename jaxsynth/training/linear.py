@@ -32,7 +32,7 @@ class LinearTraining:
     decay: float = option(1e-2, "Weight of the kernel's squared norm.", low=0)
 
 
-def balanced_rows(images: ImageSet, count: int, seed: int) -> np.ndarray:
+def balanced_rows(images: ImageSet, count: int | None, seed: int) -> np.ndarray:
     """Choose rows of `count` photographs in random order, as many of each class as there are."""
     rows = epoch_rows(images.rows, seed, 0)
     labels = images.labels[rows]
