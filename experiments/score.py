@@ -54,6 +54,7 @@ class Flags:
     min_p: tuple[tuple[str, float], ...] = option(
         (), "Show only files with at least this P of a class, e.g. NSFW=0.5 or places:abbey=0.1."
     )
+    min_nsfw: float | None = option(None, "Short for --min_p=NSFW=...", low=0, high=1)
     sort: str | None = option(
         None, "Print files by P of this class, highest first, e.g. NSFW or places:abbey."
     )
@@ -61,6 +62,11 @@ class Flags:
     overwrite: bool = option(False, "Replace an earlier --out.")
     resume: bool = option(False, "Score only files that are not in --out, and add them to it.")
     progress: bool = like(RunFlags, "progress")
+
+    @property
+    def limits(self) -> tuple[tuple[str, float], ...]:
+        """Classes and the least P of files that are shown."""
+        return self.min_p + (() if self.min_nsfw is None else ((NSFW.upper(), self.min_nsfw),))
 
 
 def main(flags: Flags, paths: Sequence[str]) -> int:
@@ -72,7 +78,7 @@ def main(flags: Flags, paths: Sequence[str]) -> int:
     classifiers = load_classifiers(flags)
     if not classifiers:
         raise ValueError("--nsfw=none --places=none: no classifier is left, give a --model")
-    limits = [(_class_of(f"--min_p={name}", name, classifiers), p) for name, p in flags.min_p]
+    limits = [(_class_of(f"--min_p={name}", name, classifiers), p) for name, p in flags.limits]
     key = _class_of(f"--sort={flags.sort}", flags.sort, classifiers) if flags.sort else None
     columns = {"names": list(classifiers), "top": flags.top}
     done = scored_files(flags.out, **columns) if flags.resume else set()
@@ -110,7 +116,7 @@ def main(flags: Flags, paths: Sequence[str]) -> int:
 
 def _check_out(flags: Flags) -> None:
     out = flags.out
-    if flags.resume and (out is None or flags.overwrite or flags.min_p):
+    if flags.resume and (out is None or flags.overwrite or flags.limits):
         raise ValueError("--resume adds to --out=FILE.csv: without --overwrite and --min_p")
     if out is None:
         return

@@ -7,6 +7,7 @@ jaxsynth blobs NAME             blobs of a model with their shapes
 jaxsynth labels NAME            labels of a classifier, one a line
 jaxsynth show FILE.png          how an image was made
 jaxsynth repeat FILE.png [OUT]  makes an image again and compares the two
+jaxsynth compare A B [OUT]      two finished sweeps side by side, on OUT/index.html
 jaxsynth cache                  the cache folder and its size; `jaxsynth cache clear` empties it
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 from jaxsynth.inputs import check_name, printable
 
 _QUESTIONS = {"models": (0,), "blobs": (1,), "labels": (1,), "cache": (0, 1)}
-_QUESTIONS |= {"show": (1,), "repeat": (1, 2)}  # and their words
+_QUESTIONS |= {"show": (1,), "repeat": (1, 2), "compare": (2, 3)}  # and their words
 _TAKES = {
     "models": "no word",
     "blobs": "a model",
@@ -30,6 +31,7 @@ _TAKES = {
     "cache": "no word, or clear",
     "show": "a PNG",
     "repeat": "a PNG, and perhaps the name of the new one",
+    "compare": "two output folders, and perhaps that of the page",
 }
 
 
@@ -122,6 +124,9 @@ def _answer(question: str, *names: str) -> str:
         return importlib.import_module("jaxsynth.png_text").show(*names)
     if question == "repeat":
         return importlib.import_module("jaxsynth.repeat").repeat(*names).line
+    if question == "compare":
+        page = importlib.import_module("jaxsynth.report.compare").compare
+        return str(page(*names[:2], *(names[2:] or ("out/compare",))))
     from jaxsynth.models import registry
     from jaxsynth.models.base import Classifier
     from jaxsynth.porting.originals import ORIGINALS

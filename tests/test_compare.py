@@ -7,6 +7,7 @@ from test_report import _Parsed
 from tiny import LABELS, save_tiny_networks
 
 import jaxsynth as js
+from jaxsynth.__main__ import main
 from jaxsynth.report.compare import compare
 
 
@@ -44,3 +45,12 @@ def test_what_cannot_be_compared_is_one_line(folders, tmp_path):
     with pytest.raises(ValueError, match=r"config\.json"):
         compare(folders / "one", tmp_path, tmp_path / "page")
     assert not (tmp_path / "page").exists()
+
+
+def test_the_command_compares_two_folders(folders, tmp_path, capsys):
+    page = tmp_path / "page"
+    assert main(["compare", str(folders / "one"), str(folders / "two"), str(page)]) == 0
+    assert capsys.readouterr().out.strip() == str(page / "index.html")
+    assert (page / "index.html").is_file()
+    assert main(["compare", str(folders / "one")]) == 2
+    assert "takes two output folders" in capsys.readouterr().err

@@ -172,6 +172,7 @@ def test_files_are_sorted_and_chosen_by_any_class(three):
     for given, expected in (
         (["--sort=NSFW"], sorted(p, key=lambda name: -p[name])),
         ([limit], [best]),
+        ([f"--min_nsfw={limit.split('=')[2].split(',')[0]}"], [best]),
     ):
         done = run("score", photos, *flags, *given)
         lines = done.stdout.splitlines()[1:]
