@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.transforms import Transforms
-
 if TYPE_CHECKING:
     from jaxsynth.goals import Function, RunData
     from jaxsynth.images import Conversion
     from jaxsynth.models.base import Classifier, Generator
+    from jaxsynth.transforms import Transforms
 
 GENERATOR = "generator"
 ENCODER = "encoder"  # no classifier: no term weighs it and it does not judge
