@@ -8,17 +8,16 @@ responds most, and the photograph is cut to what that place sees. The pages show
 image, a histogram of the unit over all photographs, and the extremes; examples.csv lists them.
 """
 
-import csv
 import dataclasses
-import io
+from typing import Any
 
-from jaxsynth.disk import write_atomic
 from jaxsynth.examples import Responses, responses
 from jaxsynth.image_search import find_images
 from jaxsynth.inputs import check_name, option
 from jaxsynth.maximize import Run
 from jaxsynth.objectives import layer_units
 from jaxsynth.report.photographs import example_pages
+from jaxsynth.report.tables import write_csv
 from jaxsynth.scoring import sensitive_score
 
 from .common import launch, load_models
@@ -67,22 +66,22 @@ def main(flags: Flags) -> int:
     sensitive = sensitive_score(models.classifiers.values())
     draw = example_pages(found, model, flags.blob, flags.top, sensitive)
     code = launch(flags, models, runs, f"{name}:{flags.blob}, photographs beside", draw)
-    write_atomic(flags.folder / TABLE, _table(found, labels, flags.top).encode())
+    write_csv(flags.folder / TABLE, _rows(found, labels, flags.top))
     print(f"examples       {flags.folder / TABLE}")
     return code
 
 
-def _table(found: Responses, labels: list[str], count: int) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["unit", "end", "rank", "file", "activation", "row", "column"])
+def _rows(found: Responses, labels: list[str], count: int) -> list[dict[str, Any]]:
+    """Return a row for every photograph that is shown."""
+    rows = []
     for i, label in enumerate(labels):
         for end, numbers in zip(("most", "least"), found.extremes(i, count), strict=True):
             for rank, n in enumerate(numbers, 1):
-                row, column = found.places[n, i]
-                value = f"{found.values[n, i]:.6g}"
-                writer.writerow([label, end, rank, found.files[n], value, row, column])
-    return text.getvalue()
+                row, column = map(int, found.places[n, i])
+                file, value = str(found.files[n]), float(found.values[n, i])
+                shown = {"unit": label, "end": end, "rank": rank, "file": file}
+                rows.append(shown | {"activation": value, "row": row, "column": column})
+    return rows
 
 
 if __name__ == "__main__":

@@ -83,10 +83,10 @@ def lbfgs(rate: float = 0.3, memory: int = 10) -> Optimizer:
         shorter = state._replace(length=_SHRINK * state.length, refused=state.refused + 1)
         mean = jnp.abs(state.uphill).mean()
         length = jnp.where(mean > 0, 0.1 * rate_of(setting, rate) / mean, 0.0)
-        anew = shorter._replace(
+        afresh = shorter._replace(
             direction=state.uphill, length=length, memory=inner.init(state.code)
         )
-        return choose(shorter.refused == _PATIENCE, anew, shorter)
+        return choose(shorter.refused == _PATIENCE, afresh, shorter)
 
     return Optimizer("lbfgs", GRADIENT, rate, init, ask, tell, draws=False)
 

@@ -97,8 +97,7 @@ def roles_needed(chosen: Sequence[str], data: Path | None) -> set[str]:
     Raises:
       ValueError: If one of them needs photographs and there is no folder of them.
     """
-    if data is None and (needs := [g for g in chosen if g in _WITH_PHOTOGRAPHS]):
-        raise ValueError(f"--data is missing: {needs[0]} needs a folder of photographs")
+    _check_data(chosen, data)
     roles = {GENERATOR, PLACES, *(role for group in chosen for role in _ROLES.get(group, ()))}
     return roles | {JUDGE} if "random" in chosen and data is not None else roles
 
@@ -208,8 +207,13 @@ def _shipped_size() -> dict[str, Any]:
 # --- checks ---------------------------------------------------------------------------------------
 
 
+def _check_data(chosen: Sequence[str], data: Path | None) -> None:
+    if data is None and (needs := [g for g in chosen if g in _WITH_PHOTOGRAPHS]):
+        raise ValueError(f"--data is missing: {needs[0]} needs a folder of photographs")
+
+
 def _check(run: EvaluationRun, models: Models) -> Pair | None:
-    roles_needed(run.groups, run.data)
+    _check_data(run.groups, run.data)
     if JUDGE in models:
         judge = model_record(models[JUDGE])
         for role in (PLACES, ENCODER):

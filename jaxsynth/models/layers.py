@@ -101,7 +101,7 @@ def _dense_backward(saved, dy):
     x, kernel = saved
     dx = materialised(
         jnp.tensordot(kernel, dy, (1, -1))
-    )  # (K, ...), lest the product is turned round
+    )  # (K, ...), so that the product keeps its sides
     return jnp.moveaxis(dx, 0, -1), jnp.einsum("...k,...f->kf", x, dy)
 
 

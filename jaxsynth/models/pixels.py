@@ -39,10 +39,10 @@ def fourier(size: int = 224) -> Generator:
     Raises:
       ValueError: For a size below 2.
     """
-    high, wide = _check(size), size // 2 + 1
-    scale = 1 / np.maximum(_cycles(size), 1.0)  # lucid's, up to a constant
-    params = {"scale": jnp.asarray(_SIGMA / 4 * high**2 * scale, jnp.float32)}
-    return _make("fourier", _fourier, params, size, 2 * 3 * high * wide)
+    cycles = _cycles(size)
+    scale = _SIGMA / 4 * size**2 * (1 / cycles)  # lucid's, up to a constant
+    params = {"scale": jnp.asarray(scale, jnp.float32)}
+    return _make("fourier", _fourier, params, size, 2 * 3 * cycles.size)
 
 
 def maco(size: int = 224) -> Generator:
@@ -54,12 +54,11 @@ def maco(size: int = 224) -> Generator:
     Raises:
       ValueError: For a size below 2.
     """
-    high, wide = _check(size), size // 2 + 1
-    cycles = np.maximum(_cycles(size), 1.0)
-    magnitude = high**2 * _LEVELS * cycles[..., None] ** -_SLOPES
+    cycles = _cycles(size)
+    magnitude = size**2 * _LEVELS * cycles[..., None] ** -_SLOPES
     magnitude[0, 0] = 0  # the mean has no phase
     params = {"magnitude": jnp.asarray(magnitude, jnp.float32)}
-    return _make("maco", _maco, params, size, 3 * high * wide)
+    return _make("maco", _maco, params, size, 3 * cycles.size)
 
 
 def _fourier(size: int, params, code: jax.Array) -> dict[str, jax.Array]:
@@ -81,14 +80,11 @@ def _show(image: jax.Array) -> jax.Array:
 
 
 def _cycles(size: int) -> np.ndarray:
-    """Cycles an image of each coefficient of a real transform, (S, S // 2 + 1)."""
-    return size * np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
-
-
-def _check(size: int) -> int:
+    """Cycles an image of each coefficient of a real transform, (S, S // 2 + 1), at least 1."""
     if size < 2:
         raise ValueError(f"size is {size}, expected 2 pixels or more")
-    return size
+    cycles = size * np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    return np.maximum(cycles, 1.0)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Pages of units: the synthetic image, a histogram over photographs, and the extremes of them."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ def example_pages(
     Returns:
       (title, runs, rows, tile) -> names and images of pages, a row for each run.
     """
+    part_of = functools.cache(functools.partial(seen_part, classifier, blob))
 
     def draw(
         title: str, runs: Sequence[Any], rows: Sequence[Mapping[str, Any]], tile: DrawTile
@@ -55,7 +57,7 @@ def example_pages(
 
     def _photograph(found: Responses, number: int, column: int) -> Tile:
         file, place = found.files[number], tuple(map(int, found.places[number, column]))
-        picture = crop(classifier, file, seen_part(classifier, blob, place))
+        picture = crop(classifier, file, part_of(place))
         name = str(file).replace("\\", "/").rpartition("/")[2]
         lines = (f"{found.values[number, column]:.3g}", name)
         return Tile(picture, lines, blur=sensitive(picture) > BLUR_ABOVE)
