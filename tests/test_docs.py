@@ -17,6 +17,7 @@ from launching import run_alone
 from PIL import Image
 from tiny import random_params, tiny_networks
 
+from jaxsynth.__main__ import _QUESTIONS
 from jaxsynth.models import registry
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
@@ -30,14 +31,6 @@ NOTES = [ROOT / f"{name}.md" for name in ("BUILD_NOTES", "CHANGELOG", "CONTRIBUT
 NOTES += [ROOT / folder / "README.md" for folder in ("ported_params", "benchmarks")]
 DOCUMENTS = [*GUIDES, *NOTES]
 LARGEST = {"README.md": 6_000, "BUILD_NOTES.md": 12_000}  # bytes
-QUESTIONS = {
-    "models",
-    "blobs",
-    "labels",
-    "cache",
-    "show",
-    "repeat",
-}  # of the command jaxsynth, beside the experiments
 COMMAND = re.compile(
     r"(?:python -m experiments\.|(?<!from )\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)"
 )
@@ -141,7 +134,7 @@ def flags_of(experiment: str) -> set[str]:
     return {name for _, name in names} | {f"no{name}" for no, name in names if no}
 
 
-@pytest.mark.parametrize("experiment", sorted({*commands(), *REFUSED} - QUESTIONS - {"NAME"}))
+@pytest.mark.parametrize("experiment", sorted({*commands(), *REFUSED} - {*_QUESTIONS, "NAME"}))
 def test_every_command_exists_with_its_flags(experiment):
     listed = flags_of(experiment)
     for document, rest in commands().get(experiment, []):

@@ -207,7 +207,7 @@ def _fingerprint(files: Sequence[ImageFile], side: int) -> str:
 
 def _decode_all(files: Sequence[ImageFile], side: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "images.npy.partial"
+    partial = folder / f"images.npy.{os.getpid()}.partial"  # another process may decode the same
     shape = (len(files), side, side, 3)
     out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     good = np.zeros(len(files), bool)
