@@ -4,8 +4,8 @@ r"""Trains the pocket scene network, or a judge, and exports it.
   python -m experiments.train_places --data=DIR --network=pocket_judge --seed=1 --images=600000
   python -m experiments.train_places --data=DIR --network=linear_judge --images=16000
 
-The scene network is another classifier (--trunk), fine-tuned with a fresh last layer. Two judges
-take no part in a search. pocket_judge is a residual network trained from fresh weights.
+The scene network is another classifier (--trunk): its last layer is fitted, then all is fine-tuned.
+Two judges take no part in a search. pocket_judge is a residual network trained from fresh weights.
 linear_judge is a linear layer on the frozen features of VGG16, trained on --images photographs,
 equally many of each class. DIR holds zips, class folders, or `train` and `val`, see
 docs/howto/train_prior.md. The same command resumes a run that was stopped. Writes

@@ -213,6 +213,12 @@ def test_encoder_may_be_loaded_late():
     assert generator(encoder=model).load_encoder() is model
 
 
+def test_a_model_says_what_it_is_without_its_weights():
+    tiny = {role: to_model(network) for role, network in tiny_networks().items()}
+    assert repr(tiny["generator"]) == "Generator('tiny_generator', code of 12)"
+    assert repr(tiny["places"]) == "Classifier('tiny_places', 16 x 16, 5 classes)"
+
+
 def test_tiny_networks_become_models():
     networks = tiny_networks()
     for role, network in networks.items():

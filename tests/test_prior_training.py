@@ -246,7 +246,7 @@ def test_fine_tuning_learns_and_freezes(data, trunk, tmp_path):  # noqa: F811
         trunk=str(trunk),
         size=32,
         settings=FineTuning(
-            rate=0.003, colour=0, smoothing=0, freeze=("conv_stem/*", "*wise/kernel")
+            rate=0.003, colour=0, smoothing=0, freeze=("conv_stem/*", "*wise/kernel"), fitted=0
         ),
     )
     lines = []
@@ -260,6 +260,21 @@ def test_fine_tuning_learns_and_freezes(data, trunk, tmp_path):  # noqa: F811
     for name in frozen:
         np.testing.assert_allclose(made.params[name], before.params[name], rtol=1e-3, atol=1e-4)
     assert not np.array_equal(made.params["conv_head/kernel"], before.params["conv_head/kernel"])
+
+
+def test_fine_tuning_starts_at_the_best_last_layer(data, trunk, tmp_path):  # noqa: F811
+    lines = []
+    loop = LoopConfig(out=tmp_path / "run", batch=6, images=1, report_steps=1)
+    settings = FineTuning(rate=1e-6, fitted=15)
+    run = SceneRun(
+        data=data, cache=tmp_path / "cache", loop=loop, trunk=str(trunk), size=32, settings=settings
+    )
+    _, metrics = train_scene(run, lines.append)
+    assert metrics["val top-1"] == 1.0 and any("last layer fitted" in line for line in lines)
+    again = []
+    longer = dataclasses.replace(run, loop=dataclasses.replace(loop, images=7))
+    train_scene(longer, again.append)  # goes on from the checkpoint: nothing is fitted again
+    assert not any("fitted" in line for line in again)
 
 
 def test_a_trunk_of_another_size_is_refused(data, tmp_path):  # noqa: F811

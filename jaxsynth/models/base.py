@@ -69,6 +69,10 @@ class Classifier(Targets):
             object.__setattr__(self, "logits", self._find_logits())
             _ = self.shapes  # checks the labels
 
+    def __repr__(self) -> str:
+        """Say what it is, without its weights."""
+        return f"Classifier({self.name!r}, {self.size} x {self.size}, {self.classes} classes)"
+
     @property
     def role(self) -> str:
         """Its name in terms."""
@@ -214,6 +218,10 @@ class Generator(Targets):
                     f"generator {self.name!r}: {field} of its code has shape {np.shape(array)}, "
                     f"expected {(self.code_size,)}"
                 )
+
+    def __repr__(self) -> str:
+        """Say what it is, without its weights."""
+        return f"Generator({self.name!r}, code of {self.code_size})"
 
     role = "generator"
 

@@ -1,8 +1,10 @@
-"""Fine-tuning of a classifier on other categories: a fresh last layer, most others trained on.
+"""Fine-tuning of a classifier on other categories: a fitted last layer, most others trained on.
 
-Cross-entropy with label smoothing on random crops, mirrored and with changed colours; Adam with a
-warm-up and a cosine schedule; a moving average of the weights is what is used. Batch norm is folded
-already, and stays so.
+The last layer is fitted to the frozen features first, so that training does not spoil them while it
+learns (Kumar et al. 2022, "Fine-tuning can distort pretrained features"). Then cross-entropy with
+label smoothing on random crops, mirrored and with changed colours; Adam with a warm-up and a cosine
+schedule; a moving average of the weights is what is used. Batch norm is folded already, and stays
+so.
 """
 
 from dataclasses import dataclass
@@ -30,8 +32,10 @@ class FineTuning:
     textures: by default they stay as they are.
     """
 
-    rate: float = option(4e-4, "Peak step size of Adam.", above=0)
-    head: float = option(5.0, "How many times larger that of the fresh layer is.", above=0)
+    rate: float = option(2e-4, "Peak step size of Adam.", above=0)
+    fitted: int = option(
+        16_000, "Photographs that the last layer is fitted to first; with 0 it starts at 0.", low=0
+    )
     decay: float = option(0.02, "Decay of kernels, as a share of the step size.", low=0)
     smoothing: float = option(0.1, "Smoothing of labels.", low=0, high=1)
     warm_up: float = option(0.03, "Share of the run in which the rate rises.", low=0, high=1)
@@ -63,9 +67,9 @@ def split_params(params: Params, freeze: tuple[str, ...]) -> tuple[Params, Param
     return {k: v for k, v in params.items() if k not in frozen}, frozen
 
 
-def init_finetuned(trained: Params, config: Config, training: FineTuning) -> FineTuned:
+def init_finetuned(trained: Params, training: FineTuning) -> FineTuned:
     """Make the state before the first step."""
-    opt = _optimizer(config, training).init(trained)
+    opt = _optimizer(training).init(trained)
     return FineTuned(trained, jax.tree.map(jnp.copy, trained), opt, jnp.int32(0))
 
 
@@ -88,7 +92,7 @@ def finetune_step(
         return label_loss(made[logits_blob(config)], labels, training.smoothing)
 
     (loss, right), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, opt = _optimizer(config, training).update(grads, state.opt, state.params)
+    updates, opt = _optimizer(training).update(grads, state.opt, state.params)
     rate = training.rate * schedule(progress, training.warm_up)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
     average = moving_average(state.average, params, training.average, state.step)
@@ -102,17 +106,11 @@ def finetuned_logits(config: Config, params: Params, x: jax.Array) -> jax.Array:
     return jax.vmap(make_apply(config), (None, 0))(params, x)[logits_blob(config)]
 
 
-def _optimizer(config: Config, training: FineTuning) -> optax.GradientTransformation:
+def _optimizer(training: FineTuning) -> optax.GradientTransformation:
     """Without the step size, which follows the run's progress."""
-    head = f"{logits_blob(config)}/"
-
-    def scale_head(updates, _):
-        return {k: training.head * u if k.startswith(head) else u for k, u in updates.items()}
-
     return optax.chain(
         optax.scale_by_adam(0.9, 0.99),
         optax.add_decayed_weights(
             training.decay, mask=lambda tree: {k: v.ndim > 1 for k, v in tree.items()}
         ),
-        optax.stateless(scale_head),
     )

@@ -136,6 +136,11 @@ def run_loop(
     return state
 
 
+def has_checkpoint(out: Path) -> bool:
+    """Say whether a run in this folder would be resumed."""
+    return any((out / "checkpoints").glob("[0-9]*"))
+
+
 def _batch_rows(
     images: ImageSet, config: LoopConfig, per_epoch: int, step: int
 ) -> Iterator[np.ndarray]:

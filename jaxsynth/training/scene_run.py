@@ -37,7 +37,7 @@ from jaxsynth.training.linear import (
     fit_linear,
     pooled_features,
 )
-from jaxsynth.training.loop import LoopConfig, Training, run_loop
+from jaxsynth.training.loop import LoopConfig, Training, format_line, has_checkpoint, run_loop
 from jaxsynth.training.measure import logits_of, top_k_accuracy
 from jaxsynth.training.scene import (
     SceneTraining,
@@ -142,9 +142,17 @@ def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, 
 
 
 def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, Params]:
-    """Trains the trunk with a fresh last layer."""
+    """Trains the trunk with a last layer that is fitted first."""
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
+    if run.settings.fitted and not has_checkpoint(run.loop.out):  # else the checkpoint has it
+        params |= _fit_last(run, (trunk, config, params), train, run.settings.fitted, say)
+        say(
+            format_line(
+                "last layer fitted",
+                _accuracy(partial(finetuned_logits, config, params), few, run.size),
+            )
+        )
     trained, frozen = split_params(params, run.settings.freeze)
     training = Training(
         partial(finetune_step, config, run.settings, run.activations),
@@ -155,7 +163,7 @@ def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Conf
         ),
         frozen,
     )
-    state = run_loop(training, init_finetuned(trained, config, run.settings), train, run.loop, say)
+    state = run_loop(training, init_finetuned(trained, run.settings), train, run.loop, say)
     return config, state.average | frozen
 
 
@@ -163,16 +171,26 @@ def _linear(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config,
     """Fit a linear layer on the trunk's pooled features of `loop.images` photographs."""
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
+    return config, params | _fit_last(run, (trunk, config, params), train, run.loop.images, say)
+
+
+def _fit_last(run: SceneRun, start, train: ImageSet, count: int | None, say) -> Params:
+    """The last layer by path, fitted to the pooled features of `count` photographs.
+
+    Raises:
+      ValueError: if the network has no pooled features.
+    """
+    trunk, config, params = start
     if "pool" not in activation_shapes(config):
         raise ValueError(f"{trunk.name!r} has no pooled features: expected a blob `pool`")
-    train = train._replace(rows=balanced_rows(train, run.loop.images or None, run.loop.seed))
+    train = train._replace(rows=balanced_rows(train, count or None, run.loop.seed))
     network = build_network(dataclasses.replace(trunk.info, config=config), params)
     features = pooled_features(network, train, run.loop.batch, say, run.loop.report_steps)
     labels = np.tile(train.labels[train.rows], 2)
     flat = features.reshape(len(labels), -1)
-    fitted = fit_linear(flat, labels, len(train.classes), run.settings)
-    head = logits_blob(config)
-    return config, params | {f"{head}/{name}": value for name, value in fitted.items()}
+    how = run.settings if isinstance(run.settings, LinearTraining) else LinearTraining()
+    fitted = fit_linear(flat, labels, len(train.classes), how)
+    return {f"{logits_blob(config)}/{name}": value for name, value in fitted.items()}
 
 
 def _with_classes(trunk: Network, size: int, classes: int) -> tuple[Config, Params]:
