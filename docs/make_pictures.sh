@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the pictures of README.md and docs/ with the program; some five minutes on two cores.
+# Makes the pictures of README.md and docs/ with the program; some ten minutes on two cores.
+# PHOTOGRAPHS=DIR adds the activation map of the gallery.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)
@@ -16,3 +17,4 @@ picture pareidolia pareidolia --alphas=1,2,4 --betas=0.5,1
 picture joint synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8
 picture synthesize synthesize --term=places:log_prob:corn_field:1 --term=places:log_prob:coast:1 --seeds=8
 picture atlas atlas --network=places --blob=conv5 --units=0:40
+python docs/make_gallery.py

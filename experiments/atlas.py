@@ -8,7 +8,8 @@ Networks are `places`, `nsfw`, `generator` and the names of --model; blobs have 
 names. Every unit is a run that maximises its activation. A unit after a ReLU is maximised before it
 (`conv5` at `conv5_pre`), because a silent unit has no gradient. A spatial blob's units are taken at
 its centre, or at `--position=y,x`. The page is contact_sheet.png; more than 400 units make several,
-atlas_00.png and so on.
+atlas_00.png and so on. With `--images=DIR`, each unit stands beside the photographs of that folder
+that raise and lower it most, wherever in the photograph.
 """
 
 import dataclasses
@@ -16,11 +17,15 @@ from collections.abc import Sequence
 
 from jaxsynth.inputs import check_name, option
 from jaxsynth.maximize import Run
+from jaxsynth.models.base import Classifier
 from jaxsynth.objectives import Objective, layer_units
+from jaxsynth.report.photographs import example_pages
 from jaxsynth.report.sheet import atlas_pages
+from jaxsynth.runs.folder import IMAGES
 
+from .beside import find_extremes
 from .common import launch, load_models
-from .flags import like
+from .flags import like, repeated
 from .launch import run_experiment
 from .run_flags import NSFW, PLACES, RunFlags
 
@@ -34,11 +39,18 @@ class Flags(RunFlags):
     units: tuple[str, ...] = option(("all",), "Numbers, ranges (0:64 is 0..63), labels, or all.")
     position: str = option("", "y,x in a spatial blob; by default its centre.")
     seeds: str = like(RunFlags, "seeds", "1")
+    images: tuple[str, ...] = repeated(
+        "Photographs to show beside each unit: a folder, zip or image file; may be repeated. Or "
+        "which image files are written: all (the default), best or none."
+    )
+    top: int = option(4, "Photographs shown at either end of a unit.", low=1)
 
 
 def main(flags: Flags) -> int:
     """Draw all units of a layer."""
-    flags, models = load_models(flags)
+    photographs = [path for path in flags.images if path not in IMAGES]
+    files = [word for word in flags.images if word in IMAGES]
+    flags, models = load_models(dataclasses.replace(flags, images=(files or ["all"])[-1]))
     named = models.named()
     check_name("network", flags.network, named)
     # open_nsfw judges the finished pictures in any case: the report blurs by its score.
@@ -51,8 +63,15 @@ def main(flags: Flags) -> int:
         for goal in goals
         for seed in flags.seed_numbers
     ]
+    draw, shown = atlas_pages, []
+    if photographs:
+        if not isinstance(model, Classifier):
+            raise ValueError(f"--images: {flags.network} is a generator: it sees no photographs")
+        found, shown = find_extremes(models, model, flags.blob, goals, photographs, flags.top)
+        draw = atlas_pages if len(runs) > len(goals) else example_pages(found, shown)
+        shown = [own for own in shown for _ in flags.seed_numbers]
     title = _title(goals, flags.blob, model.shapes[flags.blob])
-    return launch(flags, models, runs, title, atlas_pages)
+    return launch(flags, models, runs, title, draw, shown)
 
 
 def _label(goal: Objective) -> str:

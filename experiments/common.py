@@ -18,8 +18,10 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import SENSITIVE, load, load_encoder
 from jaxsynth.optimizer_names import make_optimizer
 from jaxsynth.optimizers import PRIOR
+from jaxsynth.report.film import write_films
 from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
-from jaxsynth.report.pages import DrawSheet, Pages, report
+from jaxsynth.report.pages import DrawSheet, Pages, Parts, report
+from jaxsynth.report.photographs import Photograph
 from jaxsynth.report.tables import format_table
 from jaxsynth.results import SweepResult
 from jaxsynth.runs.folder import RESULTS
@@ -154,6 +156,8 @@ def saving(flags: RunFlags, devices: tuple[jax.Device, ...] = ()) -> Iterator[Ke
             asked_to_stop=stop.asked,
             devices=devices,
             processes=flags.processes,
+            watch=flags.watch,
+            tensorboard=flags.tensorboard,
         )
 
 
@@ -163,6 +167,7 @@ def launch(
     runs: Sequence[Run],
     title: str,
     draw_sheet: DrawSheet | None = None,
+    photographs: Sequence[Sequence[Photograph]] = (),
 ) -> int:
     """Compute the runs and write everything into the output folder.
 
@@ -172,6 +177,7 @@ def launch(
       runs: seeds and objectives.
       title: heading of the pages.
       draw_sheet: draws other pages than the contact sheet.
+      photographs: shown beside each run.
 
     Returns:
       The exit code: 0 done, 3 if no run stayed finite.
@@ -203,15 +209,19 @@ def launch(
         options = {
             "note": " ".join(problem.notes.values()),
             "blur_sheet": flags.blur_sheet,
-            "draw_sheet": draw_sheet,
-            "paths": paths,
+            "parts": Parts(draw_sheet, paths, photographs),
         }
+        if flags.film:
+            films = write_films(result, flags.folder)
+            print(f"films          {films[0]} to {films[-1].name}")
         pages.append(report(result, flags.folder, title=title, **options))
 
     with saving(flags, models.devices) as keeping:
-        said = {"experiment": flags.name, "command": command_line(flags.name)}
+        said = {"experiment": flags.name, "command": command_line(flags.name), "title": title}
         config = said | {"flags": typed_flags.values_of(flags)}
         config |= config_of(problem, models.devices, _inputs(flags), models.encoder)
+        if flags.watch and flags.processes.leads:
+            print(f"watch          {flags.folder / 'index.html'}", flush=True)
         how = {"images": flags.images, "show": flags.show, "finish": finish}
         result = carry_out(problem, keeping, config=config, **how)
     if result is not None:

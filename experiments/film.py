@@ -16,12 +16,17 @@ from pathlib import Path
 from jaxsynth.disk import expand
 from jaxsynth.environment import keep_compiled, writable_cache
 from jaxsynth.inputs import option
-from jaxsynth.report.film import beside, morph_film, run_film, write_film
+from jaxsynth.report.film import (
+    MOST_FILMS,
+    beside,
+    morph_film,
+    run_film,
+    write_film,
+    write_films,
+)
 from jaxsynth.report.pages import read_sweep
 
 from .launch import run_experiment
-
-_MOST = 64  # films, or runs of a grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,20 +51,20 @@ def main(flags: Flags, words: Sequence[str]) -> int:
     keep_compiled(writable_cache())
     folder = expand(words[0])
     sweep = read_sweep(folder)
-    runs = flags.runs or tuple(range(min(len(sweep), _MOST)))
+    runs = flags.runs or tuple(range(min(len(sweep), MOST_FILMS)))
     if wrong := [run for run in runs if not 0 <= run < len(sweep)]:
         raise ValueError(f"--runs: there is no run {wrong[0]} in {folder}: 0 to {len(sweep) - 1}")
     out = flags.out or folder
     out.mkdir(parents=True, exist_ok=True)
     if flags.morph:
-        films = {"morph.webp": list(morph_film(sweep, runs))}
+        paths = write_film(out / "film_morph.webp", list(morph_film(sweep, runs)), flags.seconds)
     elif flags.grid:
-        films = {"grid.webp": list(beside([list(run_film(sweep, run)) for run in runs]))}
+        pictures = list(beside([list(run_film(sweep, run)) for run in runs]))
+        paths = write_film(out / "film_grid.webp", pictures, flags.seconds)
     else:
-        films = {f"run{run:05d}.webp": list(run_film(sweep, run)) for run in runs}
-    for name, pictures in films.items():
-        for path in write_film(out / f"film_{name}", pictures, flags.seconds):
-            print(path)
+        paths = write_films(sweep, out, runs, flags.seconds)
+    for path in paths:
+        print(path)
     return 0
 
 

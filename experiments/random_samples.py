@@ -29,6 +29,7 @@ class Flags(RunFlags):
     WITHOUT = (
         *(name for name in OF_A_RECIPE if name not in _OF_A_START),
         *("balance", "encoder", "init_image", "continue_from", "record_codes", "save_seconds"),
+        "film",
     )
     WHY = "which takes no step"
 

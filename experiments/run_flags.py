@@ -11,6 +11,7 @@ from jaxsynth.inputs import option, parse_seeds
 from jaxsynth.models.base import Generator
 from jaxsynth.problem import Settings
 from jaxsynth.recipes import RECIPES, Recipe, check_recipe, make_recipe, optax_optimizers
+from jaxsynth.report.film import FILM_STEPS
 from jaxsynth.report.film_strip import path_steps
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import IMAGES
@@ -23,7 +24,7 @@ from .flags import changes_of, like, repeated
 OF_A_RECIPE = ("recipe", "extend_steps", *(field.name for field in dataclasses.fields(Recipe)))
 OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "images", "blur_sheet")
 OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
-OF_A_KEPT_RUN += ("continue_from", "extend_steps")
+OF_A_KEPT_RUN += ("continue_from", "extend_steps", "watch", "tensorboard", "film")
 NSFW, PLACES, NONE = "nsfw", "places", "none"
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
 F = TypeVar("F", bound="RunFlags")
@@ -117,6 +118,17 @@ class RunFlags:
     )
     progress: bool = option(
         True, "Show progress: a bar on a terminal, else a line every half minute."
+    )
+    film: bool = option(
+        False,
+        "Write each run's path as a film, film_run00000.webp and so on, of the first 64 runs; also "
+        "as MP4 where ffmpeg is. Records codes, as --record_codes says or at 16 steps.",
+    )
+    watch: bool = option(
+        False, "Show the runs under way on OUT/index.html, which refreshes itself."
+    )
+    tensorboard: bool = option(
+        False, "Write events for TensorBoard into OUT/tensorboard; takes jaxsynth[tensorboard]."
     )
     coordinator: str | None = option(
         None, "HOST:PORT of process 0, where several processes share the run."
@@ -228,8 +240,12 @@ def make_settings(flags: RunFlags, generator: Generator) -> Settings:
     recipe = make_recipe(base, **changes)
     check_recipe(recipe)
     record = flags.record_codes
-    if record is None:
+    if record is None and flags.film:
+        record = path_steps(recipe.steps, FILM_STEPS)
+    elif record is None:
         record = path_steps(recipe.steps) if flags.init_image else ()
+    if flags.film and not record:
+        raise ValueError("--film shows recorded steps: it takes --steps of 2 or more")
     return Settings(
         recipe, own, flags.balance, flags.batch or 0, flags.precision, tuple(sorted(set(record)))
     )

@@ -118,6 +118,11 @@ class Progress(NamedTuple):
     recorded: dict[int, np.ndarray]
 
     @property
+    def codes(self) -> np.ndarray:
+        """Where the runs are, (B, D): `State.code`, the second leaf."""
+        return self.state[1]
+
+    @property
     def done(self) -> int:
         """Updates made so far."""
         return len(self.trace.objective)

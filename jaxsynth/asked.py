@@ -38,6 +38,8 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "processes": (Processes, "what jaxsynth.runs.processes.join_processes gives"),
     "encoder": (Classifier | None, "a classifier"),
     "title": (str, "text"),
+    "watch": _SWITCH,
+    "tensorboard": _SWITCH,
 }
 
 
@@ -62,6 +64,8 @@ class Options(TypedDict, total=False):
       processes: that share the folder and the work, see `jaxsynth.runs.processes`.
       encoder: of the generator, for a photograph or a prior term; by default its own.
       title: of the report.
+      watch: whether index.html in the folder shows the runs under way.
+      tensorboard: whether events are written into the folder.
     """
 
     recipe: Recipe | str
@@ -80,6 +84,8 @@ class Options(TypedDict, total=False):
     processes: Processes
     encoder: Classifier
     title: str
+    watch: bool
+    tensorboard: bool
 
 
 def check_options(caller: str, options: Options) -> None:

@@ -65,7 +65,7 @@ def responses(
     columns = jnp.asarray(units)
     read, unread, values, places = [], [], [], []
     static = (classifier.activations, blob)
-    for group, inputs in _inputs(classifier, files, unread):
+    for group, inputs in readable_inputs(classifier, files, unread):
         padded, count = next(batches(np.stack(inputs), _BATCH))
         most, where = _look(static, classifier.params, padded, columns)
         values.append(np.asarray(most)[:count])
@@ -77,10 +77,10 @@ def responses(
     return Responses(tuple(read), np.concatenate(values), np.concatenate(places), tuple(unread))
 
 
-def _inputs(
+def readable_inputs(
     classifier: Classifier, files: Sequence[ImageFile], unread: list[str]
 ) -> Iterator[tuple[list[ImageFile], list[np.ndarray]]]:
-    """Groups of readable files with their inputs; a line in `unread` for every other."""
+    """Yield groups of readable files with their inputs; add a line to `unread` for every other."""
     group, inputs = [], []
     for file in files:
         try:

@@ -41,6 +41,7 @@ from jaxsynth.optimizers import PRIOR
 from jaxsynth.png_text import text_of
 from jaxsynth.problem import PRECISIONS, Settings, plan
 from jaxsynth.recipes import Recipe, make_recipe
+from jaxsynth.report.tensorboard import check_tensorboard
 from jaxsynth.results import Result, SweepResult, read_results, visible
 from jaxsynth.runs.checkpoint import (
     from_arrays,
@@ -165,10 +166,17 @@ def carry_out(
         codes = problem.batch.codes[:]
         codes = codes if problem.shared is None else codes[problem.shared.place]
         return _result(problem, every_run(problem, join(chunks)), codes, config, None)
+    if keeping.tensorboard:
+        check_tensorboard()
     with contextlib.ExitStack() as held:
         opened = open_together(keeping, config, held)
         if opened is None:
             return None
+        if keeping.watch or keeping.tensorboard:
+            from jaxsynth.report.watch import observers
+
+            looking = observers(problem, keeping, opened, held)
+            keeping = dataclasses.replace(keeping, observers=looking)
         pixels = functools.partial(visible, generator=problem.generator, config=config)
         compute_together(problem, keeping, images, pixels, functools.partial(text_of, opened))
         if not keeping.processes.leads:
@@ -240,7 +248,7 @@ def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> 
 def _keeping(task: _Task, options: Options) -> Keeping:
     folder, several = options.get("folder"), options.get("processes", ALONE)
     if folder is None:
-        for name in ("resume", "overwrite"):
+        for name in ("resume", "overwrite", "watch", "tensorboard"):
             if options.get(name):
                 raise ValueError(f"{task.name}: {name} needs a folder")
         if several.count > 1:
@@ -255,6 +263,8 @@ def _keeping(task: _Task, options: Options) -> Keeping:
         progress=options.get("progress", sys.stderr.isatty()) and several.leads,
         devices=tuple(options.get("devices", ())),
         processes=several,
+        watch=bool(options.get("watch")),
+        tensorboard=bool(options.get("tensorboard")),
     )
 
 

@@ -24,7 +24,7 @@ KEYWORD = "jaxsynth"
 _OF_OTHERS = ("runs", "flags", "equals", "images", "chunk_runs", "device", "title")
 _OF_THE_WAY = re.compile(
     r"--?(no)?(out|resume|overwrite|progress|save_seconds|images|devices|coordinator|num_processes|"
-    r"process_id|distributed|debug)(=|$)"
+    r"process_id|distributed|watch|film|tensorboard|debug)(=|$)"
 )
 
 

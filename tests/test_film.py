@@ -52,6 +52,24 @@ def test_films_stand_side_by_side():
     assert [first[0, 0, 0], first[0, -1, 0], first[-1, 0, 0], first[-1, -1, 0]] == [0, 10, 20, 251]
 
 
+def test_a_launcher_films_its_runs(tmp_path):
+    out = tmp_path / "run"
+    flags = [*save_tiny_networks(tmp_path), "--scenes=abbey", "--seeds=2", "--film"]
+    done = run("scene", *flags, "--steps=4", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert f"films          {out / 'film_run00000.webp'} to film_run00001" in done.stdout
+    with Image.open(out / "film_run00001.webp") as moving:
+        assert moving.n_frames == 5  # the start, steps 1 to 3, the last image
+    data = (out / "explorer" / "data.js").read_text()
+    assert '"films":["film_run00000.webp","film_run00001.webp"]' in data
+    again = run("scene", *flags, "--steps=4", "--record_codes=2", f"--out={out}", "--overwrite")
+    assert again.returncode == 0, again.stderr
+    with Image.open(out / "film_run00001.webp") as moving:
+        assert moving.n_frames == 3
+    done = run("scene", *flags, "--steps=1", f"--out={tmp_path / 'other'}")
+    assert done.returncode == 2 and "--film shows recorded steps" in done.stderr
+
+
 def test_the_launcher_writes_animated_pictures(runs, tmp_path):
     done = run("film", runs.folder, "--runs=1,2", f"--out={tmp_path}", "--seconds=0.1")
     assert done.returncode == 0, done.stderr

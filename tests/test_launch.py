@@ -110,11 +110,11 @@ def test_progress_is_lines_where_there_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setattr(keep, "_LINE_SECONDS", 0.0)
     with keep._bar(keep.Keeping(), "one", total=3, begun=1) as bar:
         for value in (0.5, 0.75):
-            bar.set_postfix_str(f"objective {value}", refresh=False)
+            bar.set_postfix_str(f"best {value}", refresh=False)
             bar.update(1)
     said = capsys.readouterr().err
     assert "\r" not in said and said.endswith("\n")
-    assert said.splitlines()[-1].startswith("one: 3 of 3 steps in 00:00, objective 0.75")
+    assert said.splitlines()[-1].startswith("one: 3 of 3 steps in 00:00, 00:00 left, best 0.75")
 
 
 def test_short_work_is_quiet_where_there_is_no_terminal(capsys):

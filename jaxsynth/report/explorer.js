@@ -5,7 +5,7 @@ const jaxsynth = (() => {
   const LINE = 18, GAP = 12, PADDING = 8;
   const state = { query: "", sort: "run", down: false, target: "", seed: "", metric: "", low: "",
     high: "", blur: true, pinned: null, rows: "", columns: "", x: "", y: "" };
-  const revealed = new Set(), traces = new Map(), waiting = new Map();
+  const revealed = new Set(), seen = new Set(), traces = new Map(), waiting = new Map();
   let D, app, live, metrics, order = [], view = {}, places = new Map(), scrolls = {};
 
   // --- small helpers -----------------------------------------------------------------------------
@@ -40,6 +40,7 @@ const jaxsynth = (() => {
   const imageFile = (i, look) =>
     D.looks.includes(look) ? `images/run${String(run(i)).padStart(5, "0")}_${look}.png` : "";
   const hiddenBy = (i, what) => state.blur && !revealed.has(i) && D.hide[what][i] > D.blur_above;
+  const photoHidden = (n) => state.blur && !seen.has(n) && D.photos.p[n] > D.blur_above;
   const isHidden = (i) => hiddenBy(i, shown(i));
   const encode = (parts) => "#/" + parts.map(encodeURIComponent).join("/");
   const targetParts = (target) => {
@@ -71,7 +72,37 @@ const jaxsynth = (() => {
     return box;
   }
 
+  // The photographs beside run i, by group.
+  function photographs(i) {
+    if (!D.photos?.of[i]) return "";
+    const { of, captions, groups, p } = D.photos, box = h("div", { class: "photographs" });
+    const first = of.slice(0, i).reduce((a, b) => a + b, 0);
+    const own = Array.from({ length: of[i] }, (_, k) => first + k);
+    const group = (n) => groups.values[groups.index[n]];
+    for (const name of distinct(own.map(group))) {
+      box.append(h("h3", {}, `Photographs ${name}`), h("div", { class: "cell" },
+        own.filter((n) => group(n) === name).map((n) => {
+          const lines = captions[n].split("\n");
+          const picture = paint(h("span", { class: "sprite", role: "img",
+            "aria-label": `photograph ${captions[n].replace("\n", ", ")}` }), D.photos, n, 112);
+          const over = h("span", { class: "thumb", style: { width: "112px", height: "112px" } }, picture);
+          if (p[n] > D.blur_above) {
+            over.append(h("em", {}, "NSFW ", format(p[n]), h("br"), "click to show"));
+            over.dataset.photo = n;
+            over.classList.toggle("blurred", photoHidden(n));
+            over.addEventListener("click", () => { seen.add(n); refreshBlur(); });
+          }
+          return h("figure", { class: "photograph" }, over,
+            h("figcaption", { title: captions[n] }, lines.map((line) => h("span", {}, line))));
+        })));
+    }
+    return box;
+  }
+
   const refreshBlur = () => {
+    for (const box of document.querySelectorAll("[data-photo]")) {
+      box.classList.toggle("blurred", photoHidden(+box.dataset.photo));
+    }
     for (const box of document.querySelectorAll("[data-run]")) {
       const what = box.dataset.what || shown(+box.dataset.run);
       box.classList.toggle("blurred", hiddenBy(+box.dataset.run, what));
@@ -290,7 +321,13 @@ const jaxsynth = (() => {
     };
     const parts = target ? targetParts(target) : [];
     return [target ? h("h2", { tabindex: -1 }, parts.join(" · ")) : "",
-      target ? objectiveFacts(target) : "", bar, count, results];
+      target ? objectiveFacts(target) : "", bar, count, results,
+      target ? photographs(firstOf(target)) : ""];
+  }
+
+  function firstOf(target) {
+    for (let i = 0; i < D.runs; i++) if (hasTarget(i, target)) return i;
+    return -1;
   }
 
   function objectiveFacts(target) {
@@ -559,6 +596,9 @@ const jaxsynth = (() => {
     const film = D.film, slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "step" });
     const said = h("output"), charts = h("div", { class: "charts" });
     const save = h("a", { class: "button", download: true }, "download PNG");
+    const films = `film_run${String(run(i)).padStart(5, "0")}.webp`;
+    const saveFilm = D.films.includes(films)
+      ? h("a", { class: "button", href: films, download: true }, "download film") : "";
     const buttons = h("div", { class: "looks", role: "group", "aria-label": "image" });
     let timer = 0;
 
@@ -632,7 +672,7 @@ const jaxsynth = (() => {
     const { command, python, python_continue } = D.repeat, again = D.repeat["continue"];
     return h("section", { class: "panel" },
       h("div", { class: "picture-side" }, box, h("div", { class: "controls" }, buttons, save),
-        film ? h("div", { class: "controls film" }, play, slider) : "", said),
+        film ? h("div", { class: "controls film" }, play, slider, saveFilm) : "", said),
       h("div", { class: "number-side" }, h("p", { class: "caption" }, D.captions[i]), charts,
         whole ? h("details", { open: window.innerWidth > 700 }, h("summary", {}, "numbers"),
           h("div", { class: "scroll" }, table(["column", "value"], numbers))) : "",
@@ -665,7 +705,7 @@ const jaxsynth = (() => {
       h("h2", { tabindex: -1 }, `Run ${number} · ${place(i)}`),
       h("p", { class: "goals" }, goals.map(([href, target]) =>
         h("a", { href }, targetParts(target).join(" · ")))),
-      panel(i, true), alike(i)];
+      panel(i, true), photographs(i), alike(i)];
   }
 
   function alike(i) {
@@ -738,7 +778,7 @@ const jaxsynth = (() => {
 
   function setBlur(on) {
     state.blur = on;
-    if (on) revealed.clear();
+    if (on) { revealed.clear(); seen.clear(); }
     document.getElementById("blur").checked = on;
     refreshBlur();
     live.textContent = on ? "suggestive images are blurred" : "all images are shown";

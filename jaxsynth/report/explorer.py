@@ -23,7 +23,7 @@ from jaxsynth.report.repeat import lines_that_repeat
 from jaxsynth.report.sheet import place_of, scaled
 from jaxsynth.results import BLUR_ABOVE, SweepResult, visible
 
-EXPLORER = "explorer"
+EXPLORER, LIVE = "explorer", "live.js"  # its folder; data of a sweep under way in it
 _SIDE = 128  # of a thumbnail in pixels, at most
 _COLUMNS, _PER_SHEET = 20, 400  # thumbnails of a sprite sheet
 _FILM_ROWS = 40  # runs of a sheet of films
@@ -31,11 +31,16 @@ MOST_RUNS = 20_000  # a browser holds the table of all
 _MOST_FRAMES = 6000  # of all films together: a page of more is slow to write
 _PER_PART, _POINTS = 200, 120  # runs of a file of traces, points of a trace
 _BATCH = 8  # codes that are decoded at once
-_OURS = ("sprite_*.webp", "film_*.webp", "traces_*.js", "data.js")
+_OURS = ("sprite_*.webp", "photo_*.webp", "film_*.webp", "traces_*.js", "data.js")
 
 
 def write_explorer(
-    sweep: SweepResult, folder: Path, title: str, rows: Sequence[Mapping[str, Any]], looks
+    sweep: SweepResult,
+    folder: Path,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    looks: Sequence[str],
+    photographs: Sequence[Sequence[Any]] = (),
 ) -> None:
     """Write what the explorer shows into FOLDER/explorer.
 
@@ -45,6 +50,7 @@ def write_explorer(
       title: of the page.
       rows: of the table, with `shown`; of the first runs, if not of all.
       looks: the images that each run has a file of.
+      photographs: shown beside each run, `jaxsynth.report.photographs.Photograph`.
     """
     own = folder / EXPLORER
     own.mkdir(exist_ok=True)
@@ -59,7 +65,7 @@ def write_explorer(
         found = [
             _rounded(curves(i), points) for i in range(start, min(start + _PER_PART, len(rows)))
         ]
-        _write_call(own / f"traces_{part:03d}.js", "traces", part, found)
+        write_call(own / f"traces_{part:03d}.js", "traces", part, found)
     judges = sweep.classifiers
     hide = {w: [table.sensitive_of(row, judges, w) for row in rows] for w in table.LOOKS}
     hide["film"] = [_most_sensitive(sweep, i, row) for i, row in enumerate(rows)]
@@ -72,15 +78,17 @@ def write_explorer(
             [_objective(run.objective, sweep.folder) for run in sweep.runs[: len(rows)]]
         ),
         "sensitive": {j.name: j.sensitive_name for j in judges if j.sensitive is not None},
-        "hide": {name: [_number(p) for p in found] for name, found in hide.items()},
+        "hide": {name: [number(p) for p in found] for name, found in hide.items()},
         "blur_above": BLUR_ABOVE,
         "looks": list(looks),
         "sprites": thumbs,
         "film": film,
+        "photos": _write_photographs(own, photographs[: len(rows)]),
+        "films": sorted(path.name for path in folder.glob("film_run*.webp")),
         "traces": {"per": _PER_PART, "steps": points},
         "repeat": lines_that_repeat(sweep.config, sweep.folder),
     }
-    _write_call(own / "data.js", "open", data)
+    write_call(own / "data.js", "open", data)
 
 
 def as_script(value: Any) -> str:
@@ -91,7 +99,8 @@ def as_script(value: Any) -> str:
     return text
 
 
-def _write_call(path: Path, name: str, *values: Any) -> None:
+def write_call(path: Path, name: str, *values: Any) -> None:
+    """Write a script that calls a function of the page with these values."""
     said = ",".join(map(as_script, values))
     write_atomic(path, f"jaxsynth.{name}({said})\n".encode("ascii"))
 
@@ -119,7 +128,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         name: _factors(["" if v is None else str(v) for v in values])
         if any(isinstance(value, str) for value in values)
-        else [_number(value) for value in values]
+        else [number(value) for value in values]
         for name, values in columns.items()
     }
 
@@ -129,7 +138,8 @@ def _factors(texts: Sequence[str]) -> dict[str, list[Any]]:
     return {"values": list(place), "index": [place[text] for text in texts]}
 
 
-def _number(value: Any, digits: int = 6) -> int | float | None:
+def number(value: Any, digits: int = 6) -> int | float | None:
+    """Return a number as JSON may have it, rounded; None for one that is not finite."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, int):
         return value
@@ -142,7 +152,7 @@ def _points(steps: int) -> list[int]:
 
 def _rounded(curves: Mapping[str, np.ndarray], points: list[int]) -> dict[str, list[float | None]]:
     return {
-        name: [_number(value, 4) for value in curve[points].tolist()]
+        name: [number(value, 4) for value in curve[points].tolist()]
         for name, curve in curves.items()
     }
 
@@ -198,6 +208,30 @@ def _write_film(sweep: SweepResult, own: Path, side: int) -> dict[str, Any] | No
 
     shape = (len(names), len(names) * _FILM_ROWS, side)
     return _sheets(own, "film", frames(), shape) | {"frames": names}
+
+
+def _write_photographs(own: Path, photographs: Sequence[Sequence[Any]]) -> dict[str, Any] | None:
+    """Write the photographs beside the runs; `of` counts them by run."""
+    every = [one for some in photographs for one in some]
+    if not every:
+        return None
+    sheets = _sheets(own, "photo", (_square(one.picture) for one in every), (20, _PER_SHEET, _SIDE))
+    groups = _factors([one.group for one in every])
+    captions, p = ["\n".join(one.lines) for one in every], [number(one.p, 3) for one in every]
+    return (
+        sheets
+        | {"of": list(map(len, photographs)), "captions": captions, "p": p}
+        | {"groups": groups}
+    )
+
+
+def _square(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    side = max(height, width)
+    out = np.full((side, side, 3), 128, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    out[top : top + height, left : left + width] = picture
+    return out
 
 
 def recorded_steps(sweep: SweepResult) -> list[int]:

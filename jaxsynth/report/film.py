@@ -17,6 +17,29 @@ from jaxsynth.results import SweepResult, visible
 
 _SIDE, _GAP = 256, 6  # of a picture in pixels, at least; between the pictures of a grid
 _MORPH = 16  # pictures from one run to the next
+FILM_STEPS = 16  # recorded for a film, where nobody says which
+MOST_FILMS = 64  # that are written at once
+
+
+def write_films(
+    sweep: SweepResult, folder: Path, places: Sequence[int] | None = None, seconds: float = 0.2
+) -> list[Path]:
+    """Write a film of each run's path, see `run_film` and `write_film`.
+
+    Args:
+      sweep: finished runs, whose codes were recorded.
+      folder: where the films go, as film_run00003.webp.
+      places: of the runs; by default the first 64.
+      seconds: that each picture is shown.
+
+    Returns:
+      The files.
+    """
+    found: list[Path] = []
+    for place in range(min(len(sweep), MOST_FILMS)) if places is None else places:
+        path = folder / f"film_run{int(sweep.run_numbers[place]):05d}.webp"
+        found += write_film(path, list(run_film(sweep, place)), seconds)
+    return found
 
 
 def run_film(sweep: SweepResult, place: int) -> Iterator[np.ndarray]:
@@ -115,16 +138,7 @@ def write_film(path: Path, pictures: Sequence[np.ndarray], seconds: float = 0.2)
 def _write_mp4(program: str, path: Path, frames: Sequence[Image.Image], seconds: float) -> Path:
     out, (width, height) = path.with_suffix(".mp4"), frames[0].size
     pixels = b"".join(np.asarray(frame).tobytes() for frame in frames)
-    raw = [
-        "-f",
-        "rawvideo",
-        "-pix_fmt",
-        "rgb24",
-        "-s",
-        f"{width}x{height}",
-        "-r",
-        f"{1 / seconds:g}",
-    ]
+    raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {1 / seconds:g}".split()
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
     command = [program, "-v", "error", "-y", *raw, "-i", "-", *even, str(out)]
     done = subprocess.run(command, input=pixels, capture_output=True)

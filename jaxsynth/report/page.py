@@ -83,6 +83,15 @@ class Page:
 
 def write_page(path: Path, page: Page) -> None:
     """Write a page beside the images it shows; it loads nothing remote."""
+    _write(path, "report.html.jinja", "explorer.js", page=page)
+
+
+def write_live_page(path: Path, title: str, command: str) -> None:
+    """Write the page of a sweep under way; its data are in explorer/live.js beside it."""
+    _write(path, "live.html.jinja", "live.js", title=title, command=command)
+
+
+def _write(path: Path, template: str, script: str, **content: Any) -> None:
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -90,13 +99,13 @@ def write_page(path: Path, page: Page) -> None:
     )
     templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
     templates.filters["probability"] = format_probability
-    text = templates.get_template("report.html.jinja").render(
-        page=page,
+    text = templates.get_template(template).render(
+        **content,
         content_note=CONTENT_NOTE,
         p_note=P_NOTE,
         blur_above=BLUR_ABOVE,
         css=_part("explorer.css"),
-        script=_part("explorer.js"),
+        script=_part(script),
     )
     write_atomic(path, text.encode("utf-8", "xmlcharrefreplace"))
 

@@ -11,9 +11,10 @@ from PIL import Image
 from jaxsynth import table
 from jaxsynth.images import write_png
 from jaxsynth.models.registry import load
-from jaxsynth.report.explorer import EXPLORER, MOST_RUNS, write_explorer
+from jaxsynth.report.explorer import EXPLORER, LIVE, MOST_RUNS, write_explorer
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
+from jaxsynth.report.photographs import Photograph
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.sheet import (
     PAGE_TILES,
@@ -34,6 +35,23 @@ REPORT_RUNS = 1000  # shown without JavaScript, where a browser holds every pict
 DrawSheet = Callable[[str, Sequence[Run], Rows, DrawTile], Iterable[tuple[str, Image.Image]]]
 
 
+class Parts(NamedTuple):
+    """What else the pages show.
+
+    Attributes:
+      draw_sheet: draws other pages than the contact sheet.
+      paths: pictures from a photograph to the end image, of the first runs.
+      photographs: those that are shown beside each run.
+    """
+
+    draw_sheet: DrawSheet | None = None
+    paths: Sequence[Sequence[Picture]] = ()
+    photographs: Sequence[Sequence[Photograph]] = ()
+
+
+NO_PARTS = Parts()
+
+
 class Pages(NamedTuple):
     """The files that `report` has written: rows of the table, their summary, pictures by name."""
 
@@ -49,8 +67,7 @@ def report(
     title: str = "",
     note: str = "",
     blur_sheet: bool = False,
-    draw_sheet: DrawSheet | None = None,
-    paths: Sequence[Sequence[Picture]] = (),
+    parts: Parts = NO_PARTS,
 ) -> Pages:
     """Write index.html, a copy report.html, explorer/, metrics.csv and the pictures.
 
@@ -64,8 +81,7 @@ def report(
       title: heading of the pages.
       note: a text above the gallery.
       blur_sheet: blurs such images on contact sheet and film strip, too.
-      draw_sheet: draws other pages than the contact sheet.
-      paths: pictures from a photograph to the end image, of the first runs.
+      parts: what else is shown.
 
     Returns:
       The rows of the table, and the names of the pictures that were drawn.
@@ -84,12 +100,14 @@ def report(
 
     write_csv(folder / METRICS, rows)
     sheets = []
-    for name, sheet in (draw_sheet or _contact_pages(sweep))(title, sweep.runs, rows, tile):
+    for name, sheet in (parts.draw_sheet or _contact_pages(sweep))(title, sweep.runs, rows, tile):
         sheet.save(folder / name)
         sheets.append(name)
-    strip, strip_nsfw = STRIP if paths else "", None
-    if paths:
-        strip_nsfw = write_strip(sweep, paths, folder, f"{title}, from a photograph", blur_sheet)
+    strip, strip_nsfw = STRIP if parts.paths else "", None
+    if parts.paths:
+        strip_nsfw = write_strip(
+            sweep, parts.paths, folder, f"{title}, from a photograph", blur_sheet
+        )
     shown = range(min(len(rows), REPORT_RUNS) if which else 0)
     links = [name for name in (METRICS, CONFIG, RESULTS) if (folder / name).is_file()]
     summary = summarise(rows, sweep.classifiers)
@@ -107,9 +125,10 @@ def report(
         links=(*sheets, *links),
         explorer=f"{EXPLORER}/data.js",
     )
-    write_explorer(sweep, folder, page.title, rows[:MOST_RUNS], which)
+    write_explorer(sweep, folder, page.title, rows[:MOST_RUNS], which, parts.photographs)
     for name in PAGES:
         write_page(folder / name, page)
+    (folder / EXPLORER / LIVE).unlink(missing_ok=True)  # so the page of a sweep under way reloads
     return Pages(rows, summary, [*sheets, *filter(None, [strip])])
 
 

@@ -28,6 +28,7 @@ from jaxsynth.environment import this_device, versions
 
 RESULTS, CONFIG, METRICS = "results.safetensors", "config.json", "metrics.csv"
 UNFINISHED = "unfinished"
+EVENTS = "tensorboard"  # folder of the events
 LOCK = ".lock"
 STOP = "stop"  # in UNFINISHED, where a process of several has stopped
 GONE = ".unfinished.part"  # UNFINISHED on its way out
@@ -40,9 +41,12 @@ _PAGES = (
     "contact_sheet.png",
     "strip.png",
     "atlas_*.png",
+    "examples_*.png",
 )
 _PAGES += ("explorer/*.webp", "explorer/*.js", "film_*.webp", "film_*.mp4")
+_PAGES += (f"{EVENTS}/events.out.tfevents.*",)
 _TABLES = tuple(f"{s}.{k}" for s in ("balances", "precision") for k in ("csv", "md", "json"))
+_TABLES += ("examples.csv", "map.csv")
 _CHECKPOINTS = ("run*.safetensors", "under_way*.safetensors", _PART, STOP)
 _OURS = (RESULTS, CONFIG, METRICS, *_PAGES, *_TABLES, _PART, "images/run*.png", f"images/{_PART}")
 _OURS += ("inputs/array-*.npy", "parts.json", "parts/*.safetensors", f"parts/{_PART}")
@@ -176,7 +180,7 @@ def clear(folder: Path, more: Sequence[str] = ()) -> None:
     for old in {path for pattern in (*_OURS, *more) for path in folder.glob(pattern)}:
         old.unlink()
     for left in (
-        *(folder / name for name in (UNFINISHED, "images", "inputs", "parts", "explorer")),
+        *(folder / name for name in (UNFINISHED, "images", "inputs", "parts", "explorer", EVENTS)),
         folder,
     ):
         if left.is_dir() and not any(left.iterdir()):

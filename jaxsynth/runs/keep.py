@@ -10,10 +10,10 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -56,6 +56,9 @@ class Keeping:
       asked_to_stop: called after every step.
       devices: what a chunk's runs are split over; by default JAX's own choice.
       processes: who shares the run.
+      watch: whether a page shows the runs under way, see `jaxsynth.report.watch`.
+      tensorboard: whether events are written, see `jaxsynth.report.tensorboard`.
+      observers: told of every step and finished chunk.
     """
 
     folder: Path | None = None
@@ -66,6 +69,19 @@ class Keeping:
     asked_to_stop: Callable[[], bool] = lambda: False
     devices: tuple[jax.Device, ...] = ()
     processes: Processes = ALONE
+    watch: bool = False
+    tensorboard: bool = False
+    observers: Sequence["Observer"] = ()
+
+
+class Observer(Protocol):
+    """Looks on while a sweep computes."""
+
+    def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
+        """Take a step: the chunk's first run, its steps done, objectives (R,), its `Progress`."""
+
+    def chunk(self, first: int, chunk: ChunkResult) -> None:
+        """Take a finished chunk, one that was saved before, too."""
 
 
 def finished_chunks(
@@ -86,7 +102,10 @@ def finished_chunks(
     chunks = chunk_starts(problem, len(keeping.devices) or 1)[index::count]
     left = [first for first in chunks if folder is None or not is_finished(folder, first)]
     for first in sorted(set(chunks) - set(left)):
-        yield first, load_chunk(folder, first)
+        chunk = load_chunk(folder, first)
+        for observer in keeping.observers:
+            observer.chunk(first, chunk)
+        yield first, chunk
     if not left:
         return
     under_way = None if folder is None else load_progress(folder, left[0])
@@ -101,6 +120,8 @@ def finished_chunks(
                 codes = problem.batch.codes[first : first + len(chunk.codes)]
                 save_chunk(folder, first, chunk, codes)
             watch.finished += 1
+            for observer in keeping.observers:
+                observer.chunk(first, chunk)
             bar.update(total - steps * (len(chunks) - watch.finished) - bar.n)
             yield first, chunk
             if first != left[-1] and keeping.asked_to_stop():  # a chunk without steps asks here
@@ -118,12 +139,16 @@ class _Watch:
     ):
         self._problem, self._keeping, self._bar = problem, keeping, bar
         self.finished, self._chunks, self._before, self._name = finished, chunks, finished, name
-        self._saved = time.monotonic()
+        self._saved, self._best = time.monotonic(), -np.inf
 
     def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
         steps, folder = self._problem.settings.recipe.steps, self._keeping.folder
         self._bar.update((self.finished - self._before) * steps + done - self._bar.n)
-        self._bar.set_postfix_str(f"objective {np.median(values):.4g}", refresh=False)
+        self._best = np.max(values, initial=self._best, where=np.isfinite(values))
+        said = f"best {self._best:.4g}, median {np.median(values):.4g}"
+        self._bar.set_postfix_str(said, refresh=False)
+        for observer in self._keeping.observers:
+            observer.step(first, done, values, snapshot)
         stop = self._keeping.asked_to_stop()
         due = stop or time.monotonic() - self._saved >= self._keeping.save_seconds
         if due and folder is not None:
@@ -156,11 +181,12 @@ class _Lines:
 
 
 def _bar(keeping: Keeping, name: str, total: int, begun: int) -> tqdm:
-    """All steps and the median objective, on stderr."""
+    """All steps, the best objective and the median, on stderr."""
     how: dict[str, Any] = {"unit": "step", "disable": not keeping.progress, "file": sys.stderr}
     if not sys.stderr.isatty():
         how |= {"file": _Lines(), "delay": _LINE_SECONDS, "mininterval": _LINE_SECONDS}
-        how |= {"bar_format": "{desc}{n_fmt} of {total_fmt} steps in {elapsed}{postfix}"}
+        said = "{desc}{n_fmt} of {total_fmt} steps in {elapsed}, {remaining} left{postfix}"
+        how |= {"bar_format": said}
     return tqdm(total=total, initial=begun, desc=f"{name}: " if name else None, **how)
 
 

@@ -1,0 +1,188 @@
+"""The page of a sweep under way: OUT/index.html, which reads OUT/explorer/live.js every second.
+
+The pictures of the current chunk come first, decoded from its codes; finished runs follow, the
+newest first. The explorer takes the page's place when the report is written.
+"""
+
+import base64
+import contextlib
+import io
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic, time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from jaxsynth import table
+from jaxsynth.ascent import ChunkResult
+from jaxsynth.batch import Problem, chunk_sizes
+from jaxsynth.report.explorer import EXPLORER, LIVE, decode, number, write_call
+from jaxsynth.report.page import write_live_page
+from jaxsynth.report.sheet import place_of, scaled
+from jaxsynth.report.tensorboard import EventFile
+from jaxsynth.results import BLUR_ABOVE, visible
+from jaxsynth.runs.keep import Keeping
+from jaxsynth.scoring import sensitive_score
+
+_SIDE = 160  # of a picture in pixels
+_NOW, _FINISHED = 16, 48  # pictures shown at most, of the current chunk and of finished runs
+_POINTS = 120  # of a curve
+_SECONDS, _SHARE = 2.0, 0.05  # between two writings at least; of the time they take at most
+
+
+class LivePage:
+    """Rewrites the page's data after a step: an observer of `jaxsynth.runs.keep.Keeping`.
+
+    A context: when the block ends, the page says whether the sweep is finished or has stopped.
+    """
+
+    def __init__(self, problem: Problem, keeping: Keeping, config: Mapping[str, Any]):
+        """Write the page.
+
+        Args:
+          problem: the runs.
+          keeping: its folder, which exists, and the processes of which this one shows its own runs.
+          config: as config.json has it.
+        """
+        self._problem, self._config, self._folder = problem, config, keeping.folder
+        index, count = keeping.processes
+        sizes = list(chunk_sizes(problem, len(keeping.devices) or 1).items())[index::count]
+        runs = [problem.runs_of(range(first, first + size)) for first, size in sizes]
+        self._runs = sum(len(same) for chunk in runs for same in chunk)
+        self._steps, self._total = max(1, problem.settings.recipe.steps), len(sizes)
+        self._hides = sensitive_score(problem.classifiers)
+        self._new: deque[tuple[int, ChunkResult, int]] = deque(maxlen=_FINISHED)
+        self._now: list[dict[str, Any]] = []
+        self._finished: list[dict[str, Any]] = []
+        self._chunks, self._finished_runs, self._begun = 0, 0, None
+        self._curves: list[np.ndarray] = []  # of the current chunk, by step
+        self._step, self._best, self._due = 0, -np.inf, 0.0
+        self._values = np.zeros(0)
+        (keeping.folder / EXPLORER).mkdir(exist_ok=True)
+        title = config.get("title") or f"{config.get('experiment', 'sweep')} under way"
+        write_live_page(keeping.folder / "index.html", str(title), config.get("command", ""))
+        self._write("running")
+
+    def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
+        """Take a step of the chunk of these runs; write if it is time."""
+        clock = monotonic()
+        self._step, self._values = done, np.asarray(values, float)
+        self._begun = self._begun or (clock, self._steps_done())
+        self._curves.append(self._values)
+        known = np.isfinite(self._values)
+        self._best = np.max(self._values, initial=self._best, where=known)
+        if clock < self._due:
+            return
+        self._now = self._pictures(first, snapshot().codes[: len(values)])
+        self._write("running")
+        took = monotonic() - clock
+        self._due = monotonic() + max(_SECONDS, took / _SHARE)
+
+    def chunk(self, first: int, chunk: ChunkResult) -> None:
+        """Take a finished chunk; it is drawn when the page is written."""
+        numbers = self._problem.runs_of(range(first, first + len(chunk.codes)))
+        self._finished_runs += sum(map(len, numbers))
+        self._chunks, self._step = self._chunks + 1, 0
+        self._new.extend((first + i, chunk, i) for i in range(len(chunk.codes)))
+        self._curves, self._now = [], []
+        if monotonic() >= self._due:
+            self._write("running")
+
+    def __enter__(self) -> "LivePage":
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Say how it ended, unless the explorer has taken the page's place."""
+        if (self._folder / EXPLORER / LIVE).exists():
+            with contextlib.suppress(OSError):  # the disk may be what went wrong
+                self._write("stopped" if kind else "finished")
+
+    def _write(self, state: str) -> None:
+        known = self._values[np.isfinite(self._values)]
+        done = self._steps_done()
+        data = {
+            "state": state,
+            "time": time(),
+            "done": done,
+            "total": self._total * self._steps,
+            "left": self._seconds_left(done),
+            "step": self._step,
+            "steps": self._steps,
+            "finished_runs": self._finished_runs,
+            "runs": self._runs,
+            "best": number(float(self._best)),
+            "median": number(float(np.median(known))) if known.size else None,
+            "blur_above": BLUR_ABOVE,
+            "now": self._now,
+            "finished": self._newest(),
+        }
+        write_call(self._folder / EXPLORER / LIVE, "live", data)
+
+    def _steps_done(self) -> int:
+        return self._chunks * self._steps + self._step
+
+    def _seconds_left(self, done: int) -> float | None:
+        if self._begun is None or done <= self._begun[1]:
+            return None
+        rate = (monotonic() - self._begun[0]) / (done - self._begun[1])
+        return round(rate * (self._total * self._steps - done), 1)
+
+    def _pictures(self, first: int, codes: np.ndarray) -> list[dict[str, Any]]:
+        """The runs of the current chunk, drawn from their codes."""
+        generator, found = self._problem.generator, []
+        curves = np.stack(self._curves, axis=1)
+        for i, raw in enumerate(decode(generator, codes[:_NOW])):
+            rgb = visible(raw, generator, self._config)
+            found.append(self._entry(first + i, rgb, self._hides(rgb), curves[i]))
+            found[-1]["lines"].append(f"step {self._step}, objective {self._values[i]:.4g}")
+        return found
+
+    def _newest(self) -> list[dict[str, Any]]:
+        """Finished runs, the newest first; each is drawn once."""
+        new = [self._finished_run(*one) for one in reversed(self._new)]
+        self._new.clear()
+        self._finished = [*new, *self._finished][:_FINISHED]
+        return self._finished
+
+    def _finished_run(self, row: int, chunk: ChunkResult, i: int) -> dict[str, Any]:
+        which, judges = table.shown(chunk, i), self._problem.classifiers
+        look = getattr(chunk, which)
+        objective = self._problem.runs[self._problem.runs_of([row])[0][0]].objective
+        scores = table.scores(objective, judges, {"last": table.of_run(look.watched, i)})
+        rgb = visible(np.asarray(look.image[i]), self._problem.generator, self._config)
+        p = table.sensitive_of(scores, judges)
+        entry = self._entry(row, rgb, p or 0.0, np.asarray(chunk.objective[i], float))
+        entry["lines"] += table.score_lines(objective, scores, judges)
+        return entry
+
+    def _entry(self, row: int, rgb: np.ndarray, p: float, curve: np.ndarray) -> dict[str, Any]:
+        runs = self._problem.runs_of([row])[0]
+        points = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _POINTS)).astype(int))
+        return {
+            "run": int(runs[0]),
+            "lines": [place_of(self._problem.runs[runs[0]]) or f"run {runs[0]}"],
+            "image": _data_url(rgb),
+            "p": number(p, 3),
+            "curve": [number(value, 4) for value in curve[points].tolist()],
+        }
+
+
+def _data_url(rgb: np.ndarray) -> str:
+    file = io.BytesIO()
+    scaled(rgb, _SIDE).save(file, "WEBP", quality=85, method=0)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def observers(
+    problem: Problem, keeping: Keeping, config: Mapping[str, Any], held: contextlib.ExitStack
+) -> Sequence[Any]:
+    """Return what looks on while a sweep computes; `held` ends it."""
+    if not keeping.processes.leads:
+        return ()
+    kinds = [LivePage] * keeping.watch + [EventFile] * keeping.tensorboard
+    return [held.enter_context(kind(problem, keeping, config)) for kind in kinds]
