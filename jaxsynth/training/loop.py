@@ -199,7 +199,9 @@ class _Checkpoints:
             return like, 0, 0.0
         target = {"state": like, "spent": jnp.float32(0)}
         saved = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        return saved["state"], step, float(saved["spent"])
+        # bound to no device, as the first state is: else all is compiled again
+        state = jax.tree.map(jnp.asarray, jax.device_get(saved["state"]))
+        return state, step, float(saved["spent"])
 
     def latest(self) -> int | None:
         """The step of the last one."""

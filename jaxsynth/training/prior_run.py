@@ -7,7 +7,6 @@ makes the blob a code. See `prior` for the losses.
 import dataclasses
 import functools
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,8 +104,8 @@ def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path
     encoding = _whiten(network, grid, run, train)
     say(f"the code holds {encoding.whitening.explained:.1%} of the features' variance")
     config = GridGeneratorConfig(grid, run.size, run.width)
-    parts = _parts(config, encoding, run)
-    state, frozen = _first_state(config, encoding, parts, run, train)
+    parts = _parts(config, encoding.config, run.layers, run.activations)
+    state, frozen = _first_state(config, encoding, parts, run)
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
 
     def evaluate(state: PriorState) -> dict[str, float]:
@@ -195,27 +194,31 @@ def _whiten(
     return _Encoding(config, flat, whitening, network.name)
 
 
-def _parts(config: GridGeneratorConfig, encoding: _Encoding, run: PriorRun) -> PriorParts:
+@functools.cache  # equal runs of a process share their programs
+def _parts(
+    config: GridGeneratorConfig, encoder: EncoderConfig, layers: tuple[str, ...], activations: str
+) -> PriorParts:
     generator = make_module(config, conv=training_conv())
-    encode, side = make_apply(encoding.config), encoding.config.size
+    encode, side = make_apply(encoder), encoder.size
 
     def generate(params, codes):
-        params, codes = cast((params, codes), run.activations)
+        params, codes = cast((params, codes), activations)
         return generator.apply({"params": params}, codes)["image"].astype(jnp.float32)
 
     def encoded(params, image):
-        made = jax.vmap(encode, (None, 0))(cast(params, run.activations), view(image, side))
-        return {name: made[name].astype(jnp.float32) for name in (*run.layers, "code")}
+        made = jax.vmap(encode, (None, 0))(cast(params, activations), view(image, side))
+        return {name: made[name].astype(jnp.float32) for name in (*layers, "code")}
 
-    return PriorParts(generate, encoded, run.layers, config.grid[0] * config.grid[1])
+    return PriorParts(generate, encoded, layers, config.grid[0] * config.grid[1])
 
 
-def _first_state(config, encoding, parts, run, train) -> tuple[PriorState, dict[str, Any]]:
+def _first_state(config, encoding, parts, run) -> tuple[PriorState, dict[str, Any]]:
     generator = make_module(config, conv=training_conv())
     params = initial_variables(generator, run.loop.seed, (1, config.code))["params"]
     kernel, bias = encoding.whitening.colour
     params["colour"] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
-    seen = parts.encode(encoding.params, to_input(jnp.asarray(train.images[:2])))
+    image = jax.ShapeDtypeStruct((2, run.size, run.size, 3), jnp.float32)
+    seen = jax.eval_shape(parts.encode, encoding.params, image)
     shapes = [seen[name].shape for name in run.layers]
     adversary, projections = init_adversary(run.loop.seed, shapes)
     frozen = {"encoder": encoding.params, "projections": projections}
@@ -226,19 +229,18 @@ def _first_state(config, encoding, parts, run, train) -> tuple[PriorState, dict[
 def _join_late(parts: PriorParts, training: PriorTraining, batch: int) -> Callable:
     """The step with what has joined so far: a compilation for each, no work for nothing."""
 
-    @functools.cache
-    def made(phase: Phase) -> Callable:
-        return network_jit(partial(prior_step, parts, training, phase), donate_argnums=0)
-
     def step(state, frozen, rgb, labels, key, progress):
         images = int(state.step) * batch
         phase = Phase(
             training.adversary > 0 and images >= training.adversary_start,
             training.searches > 0 and images >= training.searches_start,
         )
-        return made(phase)(state, frozen, (rgb, key, progress))
+        return _step(parts, training, phase, state, frozen, (rgb, key, progress))
 
     return step
+
+
+_step = network_jit(prior_step, static_argnums=(0, 1, 2), donate_argnums=3)
 
 
 def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:

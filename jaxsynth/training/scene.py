@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import traverse_util
 
@@ -123,7 +124,7 @@ def normed_logits(config: ResNetConfig, state: SceneState, x: jax.Array) -> jax.
     return scene_module(config, train=False).apply(variables, x / INPUT_SCALE)[logits_blob(config)]
 
 
-def fold_batch_norm(params: Any, batch_stats: Any, first: str) -> dict[str, jax.Array]:
+def fold_batch_norm(params: Any, batch_stats: Any, first: str) -> dict[str, np.ndarray]:
     """Fold batch norm into flat parameters that compute the same function of raw inputs.
 
     y = (Wx + b - m) / s * g + c with s = sqrt(v + eps) is the layer W g / s, (b - m) g / s + c.
@@ -133,12 +134,12 @@ def fold_batch_norm(params: Any, batch_stats: Any, first: str) -> dict[str, jax.
       batch_stats: Means and variances of those.
       first: The layer that sees the image; the input scale goes into it.
     """
-    flat = traverse_util.flatten_dict(params, sep="/")
-    stats = traverse_util.flatten_dict(batch_stats, sep="/")
+    flat = traverse_util.flatten_dict(jax.device_get(params), sep="/")
+    stats = traverse_util.flatten_dict(jax.device_get(batch_stats), sep="/")
     out = {path: value for path, value in flat.items() if "_bn/" not in path}
     for path in [p for p in flat if p.endswith("_bn/scale")]:
         name = path.removesuffix("_bn/scale")
-        factor = flat[path] / jnp.sqrt(stats[f"{name}_bn/var"] + NORM_EPSILON)
+        factor = flat[path] / np.sqrt(stats[f"{name}_bn/var"] + NORM_EPSILON)
         out[f"{name}/kernel"] = out[f"{name}/kernel"] * factor
         shifted = (out[f"{name}/bias"] - stats[f"{name}_bn/mean"]) * factor
         out[f"{name}/bias"] = shifted + flat[f"{name}_bn/bias"]
