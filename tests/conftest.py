@@ -11,7 +11,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+import quick  # noqa: F401
+from PIL import Image
 from reference import alexnet_layers, generator_layers, write_caffemodel
+from tiny import save_tiny_networks
 
 from jaxsynth.environment import keep_compiled
 from jaxsynth.models.alexnet import PLACES205
@@ -79,25 +82,21 @@ def rarely_collected():
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory) -> Path:
-    """Ported weights go to a temporary folder, unless the caller names one.
+    """Ported weights and compiled programs go to a temporary folder, unless the caller names one.
 
-    Workers of pytest-xdist share what is compiled.
+    Workers of pytest-xdist share it, and so does what tests launch.
     """
     if "JAXSYNTH_CACHE" not in os.environ:
-        folder = tmp_path_factory.mktemp("cache")
-        os.environ["JAXSYNTH_CACHE"] = str(folder)
-        if "PYTEST_XDIST_WORKER" in os.environ:
-            shared = tmp_path_factory.getbasetemp().parent / "compiled"
-            shared.mkdir(exist_ok=True)
-            (folder / "compiled").symlink_to(shared)
+        folder = tmp_path_factory.getbasetemp()
+        folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+        os.environ["JAXSYNTH_CACHE"] = str(folder / "cache")
     return Path(os.environ["JAXSYNTH_CACHE"])
 
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_programs(cache):
-    """What takes long to compile is compiled once, however often a test jits it anew."""
+    """Every program is compiled once, however often a test jits it anew: reading takes a fifth."""
     keep_compiled(cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # but not what is quick
     jax.config.update("jax_disable_most_optimizations", True)  # fixtures of modules, too
 
 
@@ -116,11 +115,14 @@ def optimised_programs(optimised):
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.fixture(autouse=True)
-def full_precision(monkeypatch):
-    """Accelerators would use TF32 or bfloat16 products otherwise."""
-    monkeypatch.setattr("jaxsynth.arithmetic._MATMUL", "highest")
-    with jax.default_matmul_precision("highest"):
+@pytest.fixture(scope="session", autouse=True)
+def full_precision():
+    """Accelerators would use TF32 or bfloat16 products otherwise; CPUs share programs with what
+    tests launch, which has not this setting."""
+    with pytest.MonkeyPatch.context() as patch:
+        if jax.default_backend() != "cpu":
+            patch.setattr("jaxsynth.arithmetic._MATMUL", "highest")
+            jax.config.update("jax_default_matmul_precision", "highest")
         yield
 
 
@@ -128,6 +130,21 @@ def full_precision(monkeypatch):
 def x64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> list[str]:
+    """The three flags that name the tiny networks' files."""
+    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory) -> Path:
+    """A picture of another shape than the tiny networks'."""
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,22 @@
-"""Launchers as a user types them, many command lines in one process: JAX is imported once.
+"""Launchers as a user types them, many command lines in one process.
 
-`run_cases("scene", [["--steps=-1"], ...])` starts this file as a process of its own (the launchers'
-flags are global, and two launchers may have flags of the same name) and gives an Outcome each.
+`run_cases("scene", [["--steps=-1"], ...])` runs this file in a process of its own, see `launching`
+(launchers' flags are global, and two may have flags of the same name), and gives an Outcome each.
 """
 
 import contextlib
 import importlib
 import io
 import json
-import os
 import resource
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from launching import start
+
 HUNG = -1  # the exit code of a case that did not end
 _MOST_SECONDS = 150
 
@@ -53,23 +52,18 @@ def run_cases(
     that it may take for the cases; 0 for any number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, __file__, experiment, setup, str(more_memory)],
-        input=json.dumps([list(case) for case in cases]),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), JAX_PLATFORMS="cpu"),
-        timeout=600,
+    typed = json.dumps([list(case) for case in cases])
+    process = start(
+        "in_process", experiment, setup, more_memory, typed, cwd=folder, JAX_PLATFORMS="cpu"
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [Outcome(*found) for found in json.loads(done.stdout)]
+    out, err = process.communicate(600)
+    assert process.returncode == 0, err[-3000:]
+    return [Outcome(*found) for found in json.loads(out)]
 
 
 def _main() -> None:
     signal.signal(signal.SIGALRM, _hung)
-    experiment, setup, more_memory = sys.argv[1:]
-    cases = json.loads(sys.stdin.read())
+    experiment, setup, more_memory, cases = sys.argv[1:]
     if setup:
         importlib.import_module(setup)
     module = importlib.import_module(f"experiments.{experiment}")
@@ -78,7 +72,7 @@ def _main() -> None:
     if int(more_memory):
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + int(more_memory),) * 2)
-    print(json.dumps([_one(module, experiment, case) for case in cases]))
+    print(json.dumps([_one(module, experiment, case) for case in json.loads(cases)]))
 
 
 def _never_compile() -> None:

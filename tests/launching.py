@@ -2,7 +2,7 @@
 
 `run` carries a launcher out in this process, whose programs are traced and compiled already; with
 variables of the environment, and by `run_alone`, in a process of its own. `start` gives a process
-that can be killed and sent signals.
+that can be killed and sent signals; "in_process" stands for `in_process.py`.
 
 `python -m experiments.NAME` spends most of its time on importing JAX. So these processes are forked
 from one that has imported what all launchers share, and has computed nothing and read no flag: the
@@ -35,9 +35,11 @@ from pathlib import Path
 from unittest import mock
 
 import jax
+import quick  # noqa: F401
 from absl import flags as absl_flags
 from jax._src import xla_bridge
 
+import experiments
 from experiments import launch
 
 ROOT = Path(__file__).parents[1]
@@ -154,15 +156,12 @@ def _carried_out(module: types.ModuleType, typed: list[str]) -> int:
 @contextlib.contextmanager
 def _as_it_was(cwd: Path) -> Iterator[None]:
     """Let a launcher change what a process has, and change it back."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    config = {name: jax.config.values[name] for name in (*names, "jax_enable_x64")}
-    argv = sys.argv
+    x64, argv = jax.config.jax_enable_x64, sys.argv
     for flag in absl_flags.FLAGS:
         absl_flags.FLAGS[flag].unparse()
     with (
         contextlib.chdir(cwd),
         warnings.catch_warnings(),
-        jax.default_matmul_precision(None),
         mock.patch.object(launch, "keep_memory"),
     ):
         warnings.simplefilter("default")
@@ -170,8 +169,7 @@ def _as_it_was(cwd: Path) -> Iterator[None]:
             yield
         finally:
             sys.argv = argv
-            for name, value in config.items():
-                jax.config.update(name, value)
+            jax.config.update("jax_enable_x64", x64)
 
 
 # --- the process that forks, one for each that tests ----------------------------------------------
@@ -266,8 +264,11 @@ def _read_again(env: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     launcher, given = _serve(sys.argv[1])
+    if launcher == "in_process":
+        sys.argv = [launcher, *given]
+        runpy.run_path(str(Path(__file__).with_name("in_process.py")), run_name="__main__")
+        sys.exit()
     sys.argv = ["-m", *given]  # as it stands while `python -m` imports
     sys.path[0] = os.getcwd()
-    if "experiments" in sys.modules:  # it was imported before there was an argv to look at
-        importlib.reload(sys.modules["experiments"])
+    importlib.reload(experiments)  # it was imported before there was an argv to look at
     runpy.run_module(f"experiments.{launcher}", run_name="__main__", alter_sys=True)

@@ -1,7 +1,6 @@
 """The strip from a photograph to the end image, and the atlas of a layer."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import pytest
 from launching import run_alone
 from PIL import Image
 from test_launchers import launch, rows_of
-from tiny import LABELS, save_tiny_networks, tiny_networks
+from tiny import LABELS, tiny_networks
 
 from jaxsynth.chunks import execute, join
 from jaxsynth.images import preprocess, to_rgb
@@ -30,20 +29,6 @@ NETWORKS = tiny_networks()
 GENERATOR = to_model(NETWORKS["generator"])
 CLASSIFIERS = {role: to_model(NETWORKS[role]).named(role) for role in ("nsfw", "places")}
 SHOWN, PITCH = sheet.MIN_TILE, sheet.MIN_TILE + sheet.GAP  # of the tiny networks' tiles
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> list[str]:
-    """The three flags that name the tiny networks' files."""
-    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    pixels = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def shown(rgb: np.ndarray) -> np.ndarray:

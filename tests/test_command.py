@@ -6,14 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import environment
+from launching import ROOT, environment
 from PIL import Image
 from tiny import LABELS, save_tiny_networks
 
 import jaxsynth as js
 from jaxsynth.__main__ import main
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +47,6 @@ def test_the_cache_is_told_and_emptied(tmp_path, monkeypatch, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_folders_of_the_working_directory_hide_nothing(tmp_path):
-    for name in ("experiments", "ported_params"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('hidden')")
-    env = environment() | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    for words, said in ((["scene", "--help"], "--scenes"), (["labels", "pocket_places"], "abbey")):
-        command = [sys.executable, "-m", "jaxsynth", *words]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-        assert done.returncode == 0 and said in done.stdout, done.stderr
-
-
 def test_blobs_and_labels_of_a_model(folder, capsys):
     assert main(["blobs", f"{folder}/places.safetensors"]) == 0
     assert "conv2_pre  8 x 8 x 8" in capsys.readouterr().out
@@ -85,16 +72,21 @@ def test_a_wrong_word_is_one_line(folder, capsys, words, said):
 
 
 def test_an_experiment_runs_from_anywhere(folder, tmp_path):
+    """Folders of the working directory hide nothing."""
+    for name in ("experiments", "ported_params"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('hidden')")
+    env = environment() | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+
+    def jaxsynth(*words: str) -> str:
+        command = [sys.executable, "-m", "jaxsynth", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "abbey" in jaxsynth("labels", "pocket_places")
     models = [f"--{role}={folder}/{role}.safetensors" for role in ("generator", "places", "nsfw")]
-    given = [*models, "--scenes=abbey", "--seeds=1", "--steps=1", "--noprogress"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxsynth", "scene", *given],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    jaxsynth("scene", *models, "--scenes=abbey", "--seeds=1", "--steps=1", "--noprogress")
     config = json.loads((tmp_path / "out" / "scene" / "config.json").read_text())
     assert config["command"].startswith("jaxsynth scene --generator=")
 

@@ -216,17 +216,17 @@ def test_without_javascript_the_gallery_still_shows(page, small, tmp_path):
     assert len(found["nodeIds"]) == 24
 
 
-def test_ten_thousand_runs_open_at_once(page, tmp_path):
+def test_thousands_of_runs_open_at_once(page, tmp_path):
     """Only what is on the screen is in the page: a count, which no other load can change."""
-    runs = finished_runs([f"label {i}" for i in range(100)], seeds=100, steps=2)
+    runs = finished_runs([f"label {i}" for i in range(100)], seeds=30, steps=2)
     runs.config["images"] = "none"
     js.report(runs, tmp_path)
     page.errors.clear()
     page.resize(1400, 900)
     page.open(tmp_path / "index.html")
-    assert page.js("document.querySelector('.count').textContent") == "10000 of 10000 runs"
+    assert page.js("document.querySelector('.count').textContent") == "3000 of 3000 runs"
     page.requests.clear()
-    for top in (0, 100_000, 250_000, 1e9):
+    for top in (0, 30_000, 75_000, 1e9):
         page.js(f"window.scrollTo(0, {top})")
         page.settle()
         assert 0 < page.js(f"{CARD}.length") < 120
@@ -237,12 +237,12 @@ def test_ten_thousand_runs_open_at_once(page, tmp_path):
     assert "label 99" in page.js(NAMES)[-1]
     page.change("#search", "label 7 seed 13")
     assert page.js(f"{CARD}.length") > 0
-    page.js("location.hash = '#/run/9999'")
-    page.wait("document.querySelector('h2')?.textContent.startsWith('Run 9999')")
+    page.js("location.hash = '#/run/2999'")
+    page.wait("document.querySelector('h2')?.textContent.startsWith('Run 2999')")
     page.wait("document.querySelectorAll('.chart').length === 2")
     assert page.errors == []
-    assert sum("traces_" in url for url in page.requests) == 1  # of fifty files
-    assert len(list((tmp_path / "explorer").glob("sprite_*.webp"))) == 25
+    assert sum("traces_" in url for url in page.requests) == 1  # of fifteen files
+    assert len(list((tmp_path / "explorer").glob("sprite_*.webp"))) == 8
 
 
 def test_data_are_safe_within_a_script():

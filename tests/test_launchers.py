@@ -10,18 +10,12 @@ import numpy as np
 import pytest
 from launching import run
 from PIL import Image
-from tiny import save_tiny_networks, tiny_networks
+from tiny import tiny_networks
 
 from jaxsynth.recipes import RECIPES
 from jaxsynth.runs.checkpoint import read_arrays
 
 FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "index.html")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> list[str]:
-    """The three flags that name the tiny networks' files."""
-    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
 
 
 def launch(name: str, *flags: str) -> subprocess.CompletedProcess:

@@ -43,14 +43,6 @@ def nsfw(weights) -> js.Classifier:
     return js.load(f"nsfw={weights / 'nsfw.safetensors'}")
 
 
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    pixels = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
 # ---- one run, many runs
 
 

@@ -176,9 +176,10 @@ def test_the_wrong_networks_file_is_recognised(nsfw_original_like, tmp_path):
         port("places205", path, config=TINY_ALEXNET)
 
 
-@pytest.fixture
-def nsfw_original_like(tmp_path) -> Path:
-    return write_caffemodel(tmp_path / "nsfw.caffemodel", resnet_layers(OPEN_NSFW, 1))
+@pytest.fixture(scope="module")
+def nsfw_original_like(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("original") / "nsfw.caffemodel"
+    return write_caffemodel(path, resnet_layers(OPEN_NSFW, 1))
 
 
 def bad_file(tmp_path, kind: str) -> Path:

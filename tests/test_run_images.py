@@ -9,7 +9,6 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from test_launchers import launch, rows_of
-from tiny import save_tiny_networks
 
 from jaxsynth.image_files import read_image
 from jaxsynth.images import to_rgb
@@ -63,11 +62,6 @@ def test_what_a_thread_raises_comes_out_and_no_chunk_is_handed_on(tmp_path, monk
         with pytest.raises(OSError, match="No space left"):
             write(numbers, _chunk(5))
         write(numbers, _chunk(5))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> list[str]:
-    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

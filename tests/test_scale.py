@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from launching import Launched, start
-from tiny import save_tiny_networks
 
 from jaxsynth.runs.folder import UNFINISHED
 
@@ -28,11 +27,6 @@ def _end(process: Launched) -> tuple[int, str, str]:
 def _left_behind(out: Path) -> dict[str, bytes]:
     files = [p for p in out.rglob("*") if p.suffix in (".safetensors", ".csv", ".png")]
     return {str(p.relative_to(out)): p.read_bytes() for p in files}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> list[str]:
-    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

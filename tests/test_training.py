@@ -1,7 +1,6 @@
 """The trainers on a handful of synthetic pictures: data, folding, resuming, exporting."""
 
 import io
-import os
 import subprocess
 import sys
 import zipfile
@@ -13,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from launching import environment
 from PIL import Image
 
-from jaxsynth.models.resnet import pocket_judge
+from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.upsample import upsample_conv
 from jaxsynth.models.weights import load_network
+from jaxsynth.training import scene_run
 from jaxsynth.training.augment import random_crop_flip, to_input
 from jaxsynth.training.convolution import matmul_conv
 from jaxsynth.training.data import load_images
@@ -28,6 +29,19 @@ from jaxsynth.training.setup import place_on
 
 CLASSES = ("blue", "red", "white")
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+TRAINING = SceneTraining(rate=0.1)
+
+
+def judge(size: int = 32, classes: int = 3, width: int = 4) -> ResNetConfig:
+    """A judge of fewer blocks, which compiles faster: with and without a projection."""
+    return ResNetConfig(size, width, ((1, width), (2, 2 * width)), classes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene_run, "pocket_judge", judge)
+        yield
 
 
 def _picture(name: str, seed: int) -> Image.Image:
@@ -61,7 +75,7 @@ def data(tmp_path_factory):
 
 
 def _scene_run(data, tmp_path, out, **loop):
-    config = LoopConfig(out=tmp_path / out, **({"batch": 6, "report_steps": 1, "epochs": 4} | loop))
+    config = LoopConfig(out=tmp_path / out, **({"batch": 8, "report_steps": 1, "epochs": 6} | loop))
     return SceneRun(
         data=data,
         cache=tmp_path / "cache",
@@ -69,13 +83,13 @@ def _scene_run(data, tmp_path, out, **loop):
         size=32,
         width=4,
         loop=config,
-        settings=SceneTraining(rate=0.1),
+        settings=TRAINING,
     )
 
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A judge trained for 4 epochs, and what the run said."""
+    """A judge trained for 6 epochs of 2 steps, and what the run said."""
     tmp_path, lines = tmp_path_factory.mktemp("scene"), []
     path, figures = train_scene(_scene_run(data, tmp_path, "run"), say=lines.append)
     return path, figures, lines
@@ -123,7 +137,7 @@ def test_augmentation_keeps_the_picture():
     assert set(np.sign(slope)) == {-1.0, 1.0}  # mirrored or not
     grey = crop(jax.random.key(1), np.full((4, 72, 72, 3), 90, np.uint8), 64, 0.7)
     expected = np.broadcast_to(to_input(np.full(3, 90)), grey.shape)
-    np.testing.assert_allclose(grey, expected, atol=1e-4)
+    np.testing.assert_allclose(grey, expected, atol=1e-3)
 
 
 def test_a_judge_learns_and_loads(trained):
@@ -148,20 +162,20 @@ def test_a_resumed_run_gives_the_same_weights(data, tmp_path, trained):
 
 
 def test_two_seeds_differ():
-    config = pocket_judge(size=32, classes=3, width=4)
+    config = judge()
     states = [init_scene(seed, config, SceneTraining()) for seed in (0, 1)]
     kernels = [state.params["conv_1"]["kernel"] for state in states]
     assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 1e-3
 
 
 def test_bfloat16_activations_keep_float32_weights():
-    config = pocket_judge(size=32, classes=3, width=4)
-    rgb = np.random.default_rng(0).integers(0, 256, (6, 36, 36, 3), dtype=np.uint8)
-    args = (None, rgb, np.arange(6) % 3, jax.random.key(0), jnp.float32(0.1))
+    config = judge()
+    rgb = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    args = (None, rgb, np.arange(8) % 3, jax.random.key(0), jnp.float32(0.1))
     new, losses = {}, {}
     for kind in ("float32", "bfloat16"):
-        state = init_scene(0, config, SceneTraining())
-        new[kind], metrics = scene_step(config, SceneTraining(), kind, state, *args)
+        state = init_scene(0, config, TRAINING)
+        new[kind], metrics = scene_step(config, TRAINING, kind, state, *args)
         losses[kind] = float(metrics["loss"])
     assert {leaf.dtype for leaf in jax.tree.leaves(new["bfloat16"])} == {jnp.dtype("float32")}
     assert losses["bfloat16"] != losses["float32"]
@@ -169,38 +183,35 @@ def test_bfloat16_activations_keep_float32_weights():
 
 
 _EIGHT = """
-import jax, numpy as np, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_training import _scene_run
-from jaxsynth.training.scene_run import train_scene
-jax.config.update("jax_disable_most_optimizations", True)
-assert len(jax.devices()) == {devices}
-run = _scene_run(Path({data!r}), Path({out!r}), "run{devices}", batch=8, epochs=1)
-train_scene(run, say=print)
+import jax
+import test_training as t
+assert len(jax.devices()) == 8
+t.scene_run.pocket_judge = t.judge
+t.train_scene(t._scene_run(Path({data!r}), Path({out!r}), "eight", epochs=1), say=print)
 """
 
 
 def test_eight_devices_train_what_one_does(data, tmp_path):
     """Rounding differs and grows with every step, so two are compared: losses, then weights."""
-    weights, losses = [], []
-    for devices in (1, 8):
-        code = _EIGHT.format(
-            tests=str(Path(__file__).parent), devices=devices, data=str(data), out=str(tmp_path)
-        )
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
-        )
-        lines = [line for line in done.stdout.splitlines() if "img/s" in line]
-        losses.append([float(line.split("loss ")[1].split()[0]) for line in lines])
-        path = tmp_path / f"run{devices}" / "pocket_judge.safetensors"
-        weights.append(load_network(path).params)
+    tests, lines = str(Path(__file__).parent), []
+    path, _ = train_scene(_scene_run(data, tmp_path, "one", epochs=1), say=lines.append)
+    code = _EIGHT.format(tests=tests, data=str(data), out=str(tmp_path))
+    env = environment() | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    env |= {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    losses = [
+        [float(line.split("loss ")[1].split()[0]) for line in said if "img/s" in line]
+        for said in (lines, done.stdout.splitlines())
+    ]
     assert len(losses[0]) == 2 and losses[1] == pytest.approx(losses[0], rel=2e-3)
-    for name, value in weights[0].items():
+    eight = load_network(tmp_path / "eight" / path.name).params
+    for name, value in load_network(path).params.items():
         most = 0.05 * float(jnp.abs(value).max()) + 1e-3
-        np.testing.assert_allclose(weights[1][name], value, rtol=0, atol=most, err_msg=name)
+        np.testing.assert_allclose(eight[name], value, rtol=0, atol=most, err_msg=name)
 
 
 def test_a_batch_that_does_not_split_is_refused():
