@@ -3,6 +3,7 @@
 import importlib
 import sys
 import types
+import typing
 
 __version__ = "0.2.0"
 
@@ -12,7 +13,6 @@ from jaxsynth.lpips import lpips
 from jaxsynth.maximize import maximize, sweep
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.models.network import CodeStats, Network, NetworkInfo
-from jaxsynth.models.onnx import load_onnx
 from jaxsynth.models.registry import load, register
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.objective_text import parse
@@ -31,6 +31,9 @@ from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.report.pages import report
 from jaxsynth.results import Result, SweepResult, read_results
 from jaxsynth.scoring import score
+
+if typing.TYPE_CHECKING:
+    from jaxsynth.models.onnx import load_onnx
 
 __all__ = [
     "CAFFE",
@@ -72,12 +75,32 @@ __all__ = [
     "total_variation",
 ]
 
+
+def __getattr__(name: str) -> typing.Any:
+    if name == "load_onnx":  # its modules take a while to import, and few programs need them
+        return importlib.import_module("jaxsynth.models.onnx").load_onnx
+    raise AttributeError(f"module 'jaxsynth' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "load_onnx"})
+
+
 # Names of 0.1, for this version.
 _OLD = {"weights": "models.weights", "images": "images", "porting": "porting.port"}
+
+
+def _renamed(new: str) -> typing.Callable[[str], typing.Any]:
+    return lambda name: getattr(importlib.import_module(f"jaxsynth.{new}"), name)
+
+
 files = types.ModuleType("jaxsynth.files", "Modules of version 0.1 under their old names.")
 files.__path__ = []
 sys.modules["jaxsynth.files"] = files
 for _old, _new in _OLD.items():
-    _module = importlib.import_module(f"jaxsynth.{_new}")
-    sys.modules[f"jaxsynth.files.{_old}"] = _module
+    _module = types.ModuleType(
+        f"jaxsynth.files.{_old}", f"`jaxsynth.{_new}`, imported when it is used."
+    )
+    _module.__getattr__ = _renamed(_new)
+    sys.modules[_module.__name__] = _module
     setattr(files, _old, _module)

@@ -13,7 +13,10 @@ F = np.float32
 
 
 class Case(NamedTuple):
-    """One node: traced inputs first, then constants, then attributes."""
+    """One node: traced inputs first, then constants, then attributes.
+
+    `wide` says whether others compute it rightly in float64, too.
+    """
 
     op: str
     feeds: tuple
@@ -22,6 +25,7 @@ class Case(NamedTuple):
     opset: int = 17
     outputs: int = 1
     rtol: float = 1e-5
+    wide: bool = True
 
     def __str__(self):
         shapes = "-".join("x".join(map(str, np.shape(a))) for a in self.feeds)
@@ -253,7 +257,7 @@ NORMS = [
     Case("GroupNormalization", (X4,), C4, {"num_groups": 2}, 21),
     Case("MeanVarianceNormalization", (X4,)),
     *(Case("LpNormalization", (X4,), (), {"p": p, "axis": a}) for p, a in ((1, 1), (2, -1))),
-    Case("LRN", (X4,), (), {"size": 3}), Case("LRN", (X4,), (), {"size": 5, "alpha": 0.2, "beta": 0.6, "bias": 2.0}),
+    *(Case("LRN", (X4,), (), how, wide=False) for how in ({"size": 3}, {"size": 5, "alpha": 0.2, "beta": 0.6, "bias": 2.0})),
 ]  # fmt: skip
 
 
@@ -298,6 +302,111 @@ MODERN = [
     Case("Attention", (normal(2, 5, 12), normal(2, 6, 12), normal(2, 6, 12)), (normal(5, 6),), {"q_num_heads": 3, "kv_num_heads": 3}, 23),
     Case("Attention", (normal(1, 2, 3, 4), normal(1, 2, 3, 4), normal(1, 2, 3, 4)), (np.tri(3) > 0,), {}, 23),
 ]  # fmt: skip
+X0, BOX = normal(2, 0, 3), normal(2, 3, 4)
+ROI = F([0, 0, 0.2, -0.3, 1, 1, 0.7, 1.4])
+EMPTY = [  # tensors without numbers
+    *(Case(op, (X0,)) for op in ("Relu", "Neg", "Shape", "Size", "Transpose", "Identity", "Flatten", "Sigmoid")),
+    *(Case(op, (X0, normal(2, 0, 1))) for op in ("Add", "Mul", "Max", "Greater")),
+    Case("Add", (X0,), (normal(3),)), Case("Where", (X0 > 0, X0, X0)),
+    Case("Concat", (X0, normal(2, 2, 3)), (), {"axis": 1}), Case("Concat", (X0, X0), (), {"axis": -1}),
+    Case("Slice", (X2,), (ints(2), ints(2), ints(1))), Case("Slice", (X2,), (ints(9), ints(20))),
+    Case("Slice", (X0,), (ints(-1), ints(-9), ints(1), ints(-1))),
+    Case("Gather", (X2,), (np.zeros((0,), np.int64),)), Case("Gather", (X0,), (ints(1),), {"axis": -1}),
+    *(Case(f"Reduce{op}", (X0,), (), {"axes": (1,)}, 17) for op in ("L1", "SumSquare", "Prod")),
+    Case("ReduceSum", (X0,), (ints(1),)), Case("ReduceSum", (X0,), (ints(-1),), {"keepdims": 0}),
+    Case("MatMul", (normal(3, 0), normal(0, 4))), Case("MatMul", (normal(0, 3),), (normal(3, 4),)),
+    Case("Gemm", (normal(0, 3),), (normal(3, 4), normal(4))),
+    Case("Reshape", (X0,), (ints(0, 3, 0),), {"allowzero": 1}),
+    Case("Squeeze", (normal(0, 1, 3),), (ints(-2),)), Case("Unsqueeze", (X0,), (ints(-1, 0),)),
+    Case("Expand", (normal(1, 3),), (ints(0, 3),)), Case("Tile", (X2,), (ints(0, 2),)),
+    Case("Pad", (X0,), (ints(0, 1, 0, 0, 2, 1), F(0.3))),
+    Case("Split", (normal(2, 3),), (ints(0, 3),), {"axis": 1}, 13, 2),
+    Case("CumSum", (X0,), (ints(1)[0],)), Case("OneHot", (np.zeros((0, 2), np.int64),), (ints(3)[0], F([0, 1]))),
+    Case("Range", (), (ints(5)[0], ints(5)[0], ints(1)[0])), Case("Range", (), (ints(5)[0], ints(9)[0], ints(-1)[0])),
+    Case("ConstantOfShape", (), (ints(0, 3),)), Case("NonZero", (), (np.zeros((2, 2), np.int64),)),
+    Case("Conv", (normal(0, 4, 6, 5),), (normal(6, 4, 3, 3),)), Case("Softmax", (normal(0, 3),)),
+    Case("GlobalAveragePool", (normal(0, 4, 6, 5),)), Case("MaxPool", (normal(0, 4, 6, 5),), (), {"kernel_shape": (2, 2)}),
+    Case("TopK", (X2,), (ints(0),), {}, 17, 2),
+]  # fmt: skip
+AXES = [  # counted from the end, and broadcasting
+    *(Case(op, (BOX,), (), {"axis": -2}, opset) for op, opset in (("Softmax", 13), ("LogSoftmax", 11), ("Hardmax", 13),
+       ("ArgMax", 13), ("ArgMin", 12), ("LpNormalization", 17), ("Softmax", 12))),
+    Case("Hardmax", (BOX,), (), {"axis": -2}, 11, wide=False),
+    Case("Concat", (BOX, BOX), (), {"axis": -3}), Case("Split", (BOX,), (ints(1, 2),), {"axis": -2}, 13, 2),
+    Case("Gather", (BOX,), (ints(-1, 0),), {"axis": -1}), Case("Gather", (BOX,), (ints(-2)[0],), {"axis": -3}),
+    Case("GatherElements", (BOX,), (np.full((2, 1, 4), -2),), {"axis": -2}),
+    Case("Flatten", (BOX,), (), {"axis": -2}), Case("Unsqueeze", (BOX,), (), {"axes": (-1, -3)}, 12),
+    Case("CumSum", (BOX,), (ints(-2)[0],)), Case("TopK", (BOX,), (ints(2),), {"axis": -2, "largest": 0}, 17, 2),
+    Case("OneHot", (np.array([[0, 5, -3]]),), (ints(3), F([0, 1])), {"axis": -2}),
+    Case("LayerNormalization", (BOX,), (normal(3, 4),), {"axis": -2}), Case("MeanVarianceNormalization", (X4,), (), {"axes": (0, -1)}),
+    Case("LayerNormalization", (BOX,), (normal(4), None), {"axis": -1}),
+    Case("Shape", (BOX,), (), {"start": -2}), Case("Shape", (BOX,), (), {"start": -9, "end": 9}),
+    Case("Trilu", (BOX,), (ints(-1)[0],)), Case("Pad", (BOX,), (ints(1, 2, 0, 1), None, ints(-1, 0)), {}, 18),
+    Case("ReduceMax", (BOX,), (), {"axes": (-1, -2)}, 12), Case("ReduceMean", (BOX,), (ints(),), {}, 18),
+    Case("ReduceSum", (BOX,), (np.zeros(0, np.int64),), {"noop_with_empty_axes": 1}),
+    Case("ReduceL2", (X4,), (ints(-3, 3),), {"keepdims": 0}, 18),
+    Case("DequantizeLinear", (), (RNG.integers(0, 9, (3, 6)).astype(np.int8), normal(6, low=0.1)), {"axis": -1}),
+    Case("Where", (np.array([[[True], [False]]]), normal(2, 1, 3)), (F(0.5),)),
+    Case("Where", (normal(2, 1) > 0,), (normal(3), normal(4, 1, 1))),
+    Case("Pow", (normal(3, 1, low=0.1), normal(4))), Case("PRelu", (X4,), (normal(1),)), Case("PRelu", (X4,), (normal(5),)),
+    Case("PRelu", (X4,), (normal(1, 4, 1, 1),)), Case("Equal", (np.array([[True], [False]]), np.array([True, False, True]))),
+    Case("Max", (np.arange(6).reshape(2, 3), ints(3)), (ints(1, 2, 9),)), Case("Min", (X4, normal(4, 1, 1)), (F(0.2),)),
+    Case("Mod", (np.arange(-6, 6).reshape(4, 3),), (ints(-5, 5, 2),)), Case("Mod", (np.arange(-6, 6),), (ints(4)[0],), {"fmod": 1}),
+    Case("Div", (np.arange(-6, 6).reshape(4, 3),), (ints(-5, 5, 2),)), Case("Expand", (BOX,), (ints(4),)),
+    Case("Sub", (F(1.5),), (normal(2, 3),)), Case("Mul", (normal(1),), (normal(2, 4, 1, 1),)),
+    Case("Gemm", (normal(3, 4),), (normal(4, 5), F(0.7))), Case("Gemm", (normal(3, 4),), (normal(4, 5), normal(1, 5)), {"beta": 0.0}),
+    Case("Gemm", (normal(4, 3),), (normal(5, 4), None), {"transA": 1, "transB": 1, "alpha": 2.0}),
+    Case("MatMul", (normal(2, 1, 3, 4), normal(5, 4, 2))), Case("MatMul", (normal(4), normal(4))),
+    Case("MatMul", (normal(2, 3, 4),), (normal(4),)), Case("MatMul", (normal(4), normal(2, 4, 3))),
+    Case("Einsum", (normal(2, 3, 4), normal(4, 5)), (), {"equation": "...j,jk->...k"}),
+    Case("Einsum", (normal(3, 4), normal(4, 5)), (), {"equation": "ij,jk"}), Case("Einsum", (normal(3, 3),), (), {"equation": "ii->i"}),
+    Case("Attention", (normal(2, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 4)), (normal(3, 5), None, None), {"softcap": 0.8}, 23),
+    Case("GatherND", (X4,), (np.array([[[0], [2]], [[3], [-1]]]),), {"batch_dims": 1}, 13),
+]  # fmt: skip
+FORMS = [  # attributes and types that are rare
+    *(Case(op, (X4,)) for op in ("Asinh",)), Case("Acosh", (normal(3, 4, low=1.1),)), Case("Atanh", (UNIT,)),
+    Case("Shrink", (X4,)), Case("Shrink", (X4,), (), {"lambd": 0.25, "bias": 0.125}),
+    *(Case("IsInf", (F([1, np.inf, -np.inf, np.nan]),), (), {"detect_positive": p, "detect_negative": n}) for p, n in ((1, 0), (0, 1))),
+    Case("Clip", (X4,), (None, F(0.3))), Case("Clip", (X4,), (None, None)), Case("Clip", (X4,), (F(0.5), F(-0.5))),
+    Case("Clip", (np.arange(-4, 5),), (ints(-2)[0], ints(3)[0])), Case("Clip", (np.arange(-4, 5),), (ints(-2)[0],)),
+    Case("Cast", (F([-1.7, -0.5, 0.0, 0.5, 1.7, 200]),), (), {"to": TensorProto.INT32}),
+    Case("Cast", (F([0.0, 0.5, 1.7, 200]),), (), {"to": TensorProto.UINT8}),
+    Case("Cast", (X4,), (), {"to": TensorProto.DOUBLE}), Case("Cast", (X4,), (), {"to": TensorProto.FLOAT16}, rtol=1e-3),
+    Case("Cast", (np.arange(-3, 3),), (), {"to": TensorProto.BOOL}), Case("Cast", (normal(2, 3).astype(np.float16),), (), {"to": TensorProto.FLOAT}),
+    Case("Cast", (), (normal(2, 3).astype(np.float16),), {"to": TensorProto.FLOAT}), Case("Cast", (), (np.float64([0.1, 2]),), {"to": TensorProto.FLOAT}),
+    Case("Mul", (normal(2, 3).astype(np.float16),), (normal(3).astype(np.float16),), rtol=2e-3),
+    Case("Dropout", (X4,), (F(0.3), np.array(False))), Case("Dropout", (X4,), (None, None), {"seed": 3}),
+    Case("ReduceMean", (np.arange(12).reshape(3, 4),), (), {"axes": (1,)}), Case("ReduceMax", (np.arange(12).reshape(3, 4),)),
+    Case("Abs", (np.arange(-3, 3),)), Case("Neg", (np.arange(-3, 3),)), Case("Sign", (np.arange(-3, 3),)), Case("Relu", (np.arange(-3, 3, dtype=np.int32),), (), {}, 14),
+    Case("Pow", (np.arange(5),), (ints(2)[0],)), Case("Pow", (np.arange(5),), (F(0.5),)), Case("Pow", (X4,), (ints(3)[0],)),
+    Case("EyeLike", (X2,)), Case("EyeLike", (X2,), (), {"k": -1, "dtype": TensorProto.INT64}),
+    *(Case("ScatterElements", (X2,), (np.array([[0, 1], [2, -1]]), normal(2, 2)), {"axis": axis}) for axis in (0, -1)),
+    *(Case("ScatterElements", (X2,), (np.array([[0, 1], [2, 1]]), normal(2, 2)), {"axis": 1, "reduction": how}, 18) for how in ("add", "mul", "max", "min")),
+    Case("Scatter", (X2,), (np.array([[0, 1], [2, 1]]), normal(2, 2)), {"axis": 1}, 9),
+    Case("ScatterElements", (), (X2, np.array([[0, 1], [2, 1]]), normal(2, 2)), {"axis": 1}),
+    *(Case("ScatterND", (), (X2, np.array([[0], [2]]), normal(2, 6)), {} if how == "none" else {"reduction": how}, 18) for how in ("none", "add", "mul", "max")),
+    *(Case("ScatterND", (X2,), (np.array([[-1]]), normal(1, 6)), {"reduction": how}, 18) for how in ("min", "mul")),
+    *(Case("Resize", (normal(1, 2, 6, 5),), (ROI, F([1, 1, 1.5, 0.8])), {"mode": m, "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 0.4}, 13) for m in ("linear", "nearest")),
+    Case("Resize", (normal(1, 2, 6, 5),), (None, F([1, 1, 2, 2])), {"coordinate_transformation_mode": "tf_half_pixel_for_nn", "mode": "nearest"}, 13),
+    Case("Resize", (normal(1, 2, 6, 5),), (None, None, ints(7, 1)), {"mode": "linear", "axes": (-2, -1), "coordinate_transformation_mode": "pytorch_half_pixel"}, 18),
+    Case("ConvTranspose", (X4,), (normal(4, 3, 2, 2), None), {"strides": (2, 2), "auto_pad": "VALID"}),
+    Case("ConvTranspose", (normal(2, 4, 7),), (normal(4, 3, 3), normal(3)), {"strides": (2,), "pads": (1, 0), "output_padding": (1,)}),
+    Case("Conv", (X4,), (normal(6, 4, 3, 3), None), {"auto_pad": "NOTSET", "kernel_shape": (3, 3), "group": 1, "dilations": (1, 2)}),
+    Case("Conv", (normal(2, 4, 9),), (normal(4, 1, 3), normal(4)), {"group": 4, "auto_pad": "SAME_LOWER"}),
+    Case("LpPool", (normal(2, 4, 9, 8),), (), {"kernel_shape": (3, 3), "strides": (2, 2), "ceil_mode": 1, "dilations": (2, 1)}, 18, wide=False),
+    Case("AveragePool", (normal(1, 2, 4, 5, 6),), (), {"kernel_shape": (2, 2, 3), "strides": (1, 2, 2), "pads": (1, 0, 1, 0, 1, 1), "count_include_pad": 1}),
+    Case("MaxPool", (normal(1, 2, 4, 5, 6),), (), {"kernel_shape": (2, 2, 3), "ceil_mode": 1, "strides": (2, 2, 2)}),
+    Case("LRN", (X4,), (), {"size": 11, "alpha": 0.2}, wide=False),
+    *(Case("DepthToSpace", (normal(0, 8, 3, 5),), (), {"blocksize": 2, "mode": m}) for m in ("CRD",)),
+    Case("Upsample", (normal(2, 3, 5),), (F([1, 1, 1.5]),), {"mode": "nearest"}, 9), Case("Softmax", (X4,), (), {"axis": 0}, 9),
+    Case("Slice", (X4,), (ints(-100), ints(100), None, ints(2))),
+    Case("BatchNormalization", (normal(2, 4, 9),), (normal(4), normal(4), normal(4), normal(4, low=0.1)), {"momentum": 0.8}, 9),
+    Case("InstanceNormalization", (normal(1, 4, 3, 4, 2),), (normal(4), normal(4))),
+    *(Case("Pad", (X2,), (ints(1, 2, 1, 3), None), {"mode": m}, 13) for m in ("reflect", "edge", "constant")),
+    Case("Pad", (np.arange(6).reshape(2, 3),), (ints(1, 0, 0, 1), ints(7)[0]), {}, 13),
+    Case("Gelu", (X4,), (), {"approximate": "none"}, 20), Case("Identity", (np.arange(3),)), Case("Mean", (X4,)),
+]  # fmt: skip
+EDGES = {"empty": EMPTY, "axes": AXES, "forms": FORMS}
 CASES = [
     *UNARY,
     *BINARY,
@@ -309,7 +418,11 @@ CASES = [
     *RESIZES,
     *QUANTISED,
     *MODERN,
+    *EMPTY,
+    *AXES,
+    *FORMS,
 ]
 GROUPS = {"unary": UNARY, "binary": BINARY, "reduce": REDUCE, "matrices": MATRICES}
 GROUPS |= {"shapes": SHAPES, "convs": CONVS, "norms": NORMS, "resizes": RESIZES}
 GROUPS |= {"quantised": QUANTISED, "modern": MODERN}
+GROUPS |= EDGES

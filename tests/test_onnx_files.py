@@ -1,6 +1,8 @@
 """ONNX files: data types, external data, labels, pixels, names, and files that are refused."""
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 
@@ -8,12 +10,14 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from launching import environment
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import ours, save
 from test_damage import MOST_MEMORY, damage
 
 import jaxsynth as js
 from jaxsynth.models.onnx_file import read_onnx
+from jaxsynth.objectives import layer_units
 
 SIDE = 8
 
@@ -281,6 +285,48 @@ def test_pixels_are_what_the_caller_or_the_file_says(path, caplog):
         js.load(f"{path},std=a")
 
 
+@pytest.mark.parametrize(
+    ("name", "mean", "ends"),  # of the model's first channel at black and white
+    [
+        ("imagenet", 0.485, ((0 - 0.485) / 0.229, (1 - 0.485) / 0.229)),
+        ("0to1", 0, (0, 1)),
+        ("minus1to1", 0, (-1, 1)),
+        ("0to255", 0, (0, 255)),
+        ("caffe_bgr", 104, (-104, 151)),
+        ("yahoo", 104, (-104, 151)),
+    ],
+)
+def test_named_pixels(name, mean, ends, path):
+    units = js.load(f"m={path},preprocess={name}").preprocess
+    black, white = np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)
+    made = [units.to_input(image)[0, 0, 0] for image in (black, white)]
+    np.testing.assert_allclose(made, ends, rtol=1e-6)
+    assert units.mean[0] == mean and units.order == ("BGR" if mean == 104 else "RGB")
+    assert units.resize == ("yahoo" if name == "yahoo" else "simple")  # at this size
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("preprocess=", "preprocess=: expected a value"),
+        ("preprocess", "preprocess=: expected a value"),
+        ("preprocess=caffe", "preprocess 'caffe' .*expected imagenet, 0to1, minus1to1"),
+        ("size=big", "size=big: expected a value, as in size=224"),
+        ("order=BRG", "order is 'BRG', expected RGB or BGR"),
+        ("range=1", r"range is \(1.0,\), expected 2 numbers"),
+        ("range=1/1", "range two different numbers"),
+        ("std=1/0/1", "std must be above 0"),
+        ("mean=0.5/nan/0.5", "mean is .* expected 3 numbers"),
+        ("resize=crop8", "unknown preprocessing 'crop8': expected yahoo, simple"),
+        ("resize=resize9", "'resize9' gives 9x9, but the network takes 8x8"),
+    ],
+)
+def test_pixels_that_cannot_be_are_one_line(options, said, path):
+    with pytest.raises(ValueError, match=said) as caught:
+        js.load(f"m={path},{options}")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("last", ["Softmax", "Sigmoid", "LogSoftmax"])
 def test_logits_are_before_the_last_softmax(last, tmp_path):
     path = classifier(tmp_path / "m.onnx", extra=[helper.make_node(last, ["scores"], ["prob"])])
@@ -305,6 +351,95 @@ def test_names_of_tensorflow_fit_into_terms(tmp_path):
     assert {"in", "model/relu", "a_b_1", "logits"} <= set(model.shapes)
     term = js.parse("m:model/relu:1@2,3:0.5", {"m": model})
     assert str(term) == "m:model/relu:1@2,3:0.5"
+
+
+def test_attributes_of_functions_and_zeros_that_are_not_written(tmp_path):
+    leaky = helper.make_node("LeakyRelu", ["a"], ["b"])
+    leaky.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    opset = helper.make_opsetid("", 17)
+    function = helper.make_function("own", "Leak", ["a"], ["b"], [leaky], [opset], ["slope"])
+    function.attribute_proto.append(helper.make_attribute("slope", 0.5))
+    del function.attribute[:]
+    nodes = [
+        helper.make_node("Leak", ["x"], ["y"], "f1", domain="own", slope=0.25),
+        helper.make_node("Leak", ["x"], ["z"], "f2", domain="own"),
+        helper.make_node("Concat", ["y", "z"], ["c"], axis=0),
+    ]
+    nodes[2].attribute[0].ClearField("i")
+    save(tmp_path / "m.onnx", nodes, {"x": (np.float32, (2, 1))}, ["c"])
+    model = onnx.load(tmp_path / "m.onnx")
+    model.functions.append(function)
+    onnx.save(model, tmp_path / "m.onnx")
+    [made] = ours(tmp_path / "m.onnx", {"x": np.float32([[-8], [1]])}, ["c"])
+    np.testing.assert_array_equal(made, [[-2], [1], [-4], [1]])
+
+
+def test_an_optional_output_may_be_there_but_not_be_read(tmp_path):
+    pool = helper.make_node("MaxPool", ["relu"], ["p", "at"], kernel_shape=(2, 2))
+    arrays = {"w": np.ones((4, 3, 3, 3), np.float32), "fc": np.ones((4, 3), np.float32)}
+    mean = helper.make_node("GlobalAveragePool", ["p"], ["m"])
+    path = classifier(tmp_path / "m.onnx", arrays=arrays, extra=[pool, mean])
+    assert js.load_onnx(path, preprocess="0to1").classes == 4
+    cast = helper.make_node("Cast", ["at"], ["m"], "named", to=TensorProto.FLOAT)
+    path = classifier(tmp_path / "m.onnx", arrays=arrays, extra=[pool, cast])
+    with pytest.raises(ValueError, match=r"Cast \(node 'named', .*\) reads 'at', an optional"):
+        js.load_onnx(path, preprocess="0to1")
+
+
+def test_sizes_that_a_damaged_file_may_claim(tmp_path):
+    """Each would be a tensor, or a loop, without end."""
+    rows = np.array([1, 1, 2**20, 2**20], np.float32)
+    arrays = {"w": np.ones((4, 3, 3, 3), np.float32), "fc": np.ones((4, 3), np.float32)}
+    arrays |= {"n": np.array(2**40), "values": np.float32([0, 1]), "rows": rows}
+    arrays |= {"at": np.zeros(3, np.int64)}
+    big = 2**30
+    for node in (
+        _node("OneHot", "at", "n", "values"),
+        _node("Upsample", "relu", "rows"),
+        _node("Resize", "relu", "", "rows"),
+        _node("Expand", "scores", "n"),
+        _node("MaxPool", "relu", kernel_shape=(big, big), pads=(big - 1,) * 4),
+        _node("AveragePool", "relu", kernel_shape=(big, 1), pads=(big - 1, 0, big - 1, 0)),
+        _node("EyeLike", "scores", k=1, dtype=99),
+        _node("GlobalLpPool", "relu", p=0.0),
+    ):
+        opset = 9 if node.op_type == "Upsample" else 17
+        path = classifier(tmp_path / "m.onnx", arrays=arrays, extra=[node], opset=opset)
+        with pytest.raises(ValueError, match=r"m\.onnx: ") as caught:
+            js.load_onnx(path, preprocess="0to1")
+        assert "\n" not in str(caught.value), node.op_type
+    wide = _node("LRN", "relu", outputs=("lrn",), size=2**31)
+    mean = helper.make_node("GlobalAveragePool", ["lrn"], ["m"])
+    path = classifier(tmp_path / "m.onnx", arrays=arrays, extra=[wide, mean])
+    assert js.load_onnx(path, preprocess="0to1").classes == 4
+
+
+def test_what_a_relu_takes_in_is_a_blob(tmp_path):
+    low = {"w": np.ones((4, 3, 3, 3), np.float32), "fc": np.ones((4, 3), np.float32)}
+    low |= {"low": np.float32(0), "high": np.float32(6)}
+    clip = helper.make_node("Clip", ["scores", "low", "high"], ["six"])
+    other = helper.make_node("Clip", ["six", "", "high"], ["end"])
+    path = classifier(tmp_path / "m.onnx", arrays=low, extra=[clip, other])
+    model = js.load_onnx(path, preprocess="0to1")
+    made = model.apply(model.params, np.ones((SIDE, SIDE, 3), np.float32))
+    np.testing.assert_array_equal(made["relu_pre"], made["conv"])
+    np.testing.assert_array_equal(made["six_pre"], made["scores"])
+    assert "end_pre" not in made and list(made).index("relu_pre") < list(made).index("relu")
+    [goal] = layer_units(model, "relu", ["3"])
+    assert str(goal) == "m:relu_pre:3@4,4:1.0"
+
+
+def test_onnx_and_old_names_are_imported_when_they_are_used():
+    code = (
+        "import sys, jaxsynth as js, jaxsynth.files.porting as old\n"
+        "late = ('jaxsynth.models.onnx_file', 'jaxsynth.porting.port', 'google.protobuf')\n"
+        "assert not {*late} & {*sys.modules} and 'load_onnx' in dir(js)\n"
+        "from jaxsynth import load_onnx\n"
+        "from jaxsynth.files.weights import load_network\n"
+        "assert load_network is js.load_network and callable(js.load_onnx)\n"
+        "assert old.port is sys.modules['jaxsynth.porting.port'].port"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
 
 
 def test_functions_of_a_file_are_inlined(tmp_path):

@@ -45,17 +45,20 @@ def load_named(name: str, dtype: Any = "float32") -> Classifier:
     """
     path, options = _FILE.fullmatch(name).groups()
     given = dict(part.partition("=")[::2] for part in (options or "").split(",") if part)
-    if unknown := next((key for key in given if key not in _OPTIONS), None):
-        raise ValueError(
-            f"{name}: unknown option {unknown!r}{near(unknown, _OPTIONS)}; expected "
-            f"{', '.join(_OPTIONS)}, as in model.onnx,labels=labels.txt,preprocess=imagenet"
-        )
+    for key, value in given.items():
+        if key not in _OPTIONS:
+            raise ValueError(
+                f"{name}: unknown option {key!r}{near(key, _OPTIONS)}; expected "
+                f"{', '.join(_OPTIONS)}, as in model.onnx,labels=labels.txt,preprocess=imagenet"
+            )
+        if not value or (key == "size" and not value.isdecimal()):
+            raise ValueError(f"{name}: {key}={value}: expected a value, as in size=224")
     changes = {key: _change(name, key, given[key]) for key in _OPTIONS[4:] if key in given}
     model = load_onnx(
         path,
         labels=given.get("labels", ()),
         preprocess=(given.get("preprocess", ""), changes),
-        size=int(given["size"]) if given.get("size", "").isdecimal() else 0,
+        size=int(given.get("size", 0)),
         logits=given.get("logits", ""),
         dtype=dtype,
     )

@@ -6,7 +6,7 @@ before an array is made, and external data must lie beside the file.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,28 +126,45 @@ def read_onnx(path: str | Path) -> OnnxFile:
     )
 
 
-def _node(message: Message, path: Path) -> OnnxNode:
+def dtype_of(number: int) -> np.dtype:
+    """Return the numpy type of a TensorProto.DataType.
+
+    Raises:
+      ValueError: If it is none of floats, integers and bool.
+    """
+    if number not in _TYPES:
+        raise ValueError(
+            f"data type {number} is not one of float32, float16, bfloat16, double, bool and "
+            "integers of 8 bits and more"
+        )
+    return np.dtype(_TYPES[number])
+
+
+def _node(message: Message, path: Path, given: Mapping[str, Any] | None = None) -> OnnxNode:
+    """Read a node; in a function `given` are the attributes that it is called with."""
+    attributes = {}
+    for a in message.attribute:
+        if not a.ref_attr_name:
+            attributes[_text(a.name)] = _attribute(a, path)
+        elif (name := _text(a.ref_attr_name)) in (given or {}):
+            attributes[_text(a.name)] = given[name]
     return OnnxNode(
         _text(message.op_type),
         tuple(map(_text, message.input)),
         tuple(map(_text, message.output)),
-        {_text(a.name): _attribute(a, path) for a in message.attribute},
+        attributes,
         _text(message.name),
         "" if message.domain == b"ai.onnx" else _text(message.domain),
     )
 
 
 def _attribute(a: Message, path: Path) -> Any:
-    if a.ref_attr_name:
-        raise ValueError(
-            f"{path}: a function takes attribute {_text(a.ref_attr_name)!r}: inline it"
-        )
     if a.HasField("t"):
         return _array(a.t, path)
     if a.HasField("g") or a.type in (5, 10):
         return Subgraph()
-    for field, make in (("s", _text), ("f", float), ("i", int)):
-        if a.HasField(field):
+    for field, make, kind in (("s", _text, 3), ("f", float, 1), ("i", int, 2)):
+        if a.HasField(field) or a.type == kind:  # some writers leave zeros out
             return make(getattr(a, field))
     if a.strings:
         return tuple(map(_text, a.strings))
@@ -160,8 +177,10 @@ def _inlined(node: OnnxNode, functions: dict, path: Path, depth: int = 0) -> Ite
     if function is None:
         yield node
         return
-    if depth > 8 or node.attributes:
-        raise ValueError(f"{path}: function {node.op} is too deep or takes attributes: inline it")
+    if depth > 8:
+        raise ValueError(f"{path}: function {node.op} is too deep: inline it")
+    given = {_text(a.name): _attribute(a, path) for a in function.attribute_proto}
+    given |= node.attributes
     names = dict(zip(map(_text, function.input), node.inputs, strict=False))
     names |= dict(zip(map(_text, function.output), node.outputs, strict=False))
     prefix = f"{node.name or node.outputs[0]}/"
@@ -170,7 +189,7 @@ def _inlined(node: OnnxNode, functions: dict, path: Path, depth: int = 0) -> Ite
         return tuple(names.get(n, f"{prefix}{n}") if n else "" for n in inner)
 
     for message in function.node:
-        one = _node(message, path)
+        one = _node(message, path, given)
         renamed = one._replace(inputs=outer(one.inputs), outputs=outer(one.outputs))
         yield from _inlined(renamed._replace(name=prefix + one.name), functions, path, depth + 1)
 
@@ -187,16 +206,14 @@ def _input(value: Message) -> Input:
 def _array(tensor: Message, path: Path) -> np.ndarray:
     where = f"{path}: {_text(tensor.name) or 'a constant'}"
     shape = tuple(tensor.dims)
-    dtype = _TYPES.get(tensor.data_type)
     if tensor.data_type == _STRING:
         return np.zeros(0, "U1")  # no operator on images reads text
-    if dtype is None:
-        raise ValueError(
-            f"{where} has data type {tensor.data_type}, expected one of float32, "
-            "float16, bfloat16, double, bool or integers of 8 bits and more"
-        )
+    try:
+        dtype = dtype_of(tensor.data_type)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     size = math.prod(shape)
-    bytes_needed = size * np.dtype(dtype).itemsize
+    bytes_needed = size * dtype.itemsize
     if len(shape) > _MOST_DIMS or any(d < 0 for d in shape) or bytes_needed > _LARGEST:
         raise ValueError(f"{where} has shape {shape}, which no array can have")
     if tensor.data_location == _EXTERNAL:
@@ -204,10 +221,10 @@ def _array(tensor: Message, path: Path) -> np.ndarray:
     elif tensor.raw_data or not size:
         raw = tensor.raw_data
     else:
-        return _typed(tensor, np.dtype(dtype), where, shape)
+        return _typed(tensor, dtype, where, shape)
     if len(raw) != bytes_needed:
         raise ValueError(f"{where} has shape {shape} but {len(raw)} bytes, expected {bytes_needed}")
-    return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
+    return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
 
 
 def _typed(tensor: Message, dtype: np.dtype, where: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.derived import DERIVED
 from jaxsynth.models.onnx_call import Call, is_float
-from jaxsynth.models.onnx_file import OnnxFile
+from jaxsynth.models.onnx_file import OnnxFile, OnnxNode
 from jaxsynth.models.onnx_layout import (
     Laid,
     Value,
@@ -22,7 +22,7 @@ from jaxsynth.models.onnx_layout import (
     laid,
     ordered,
 )
-from jaxsynth.models.onnx_wiring import Wiring, compute
+from jaxsynth.models.onnx_wiring import Wiring, check_inputs, compute
 
 Params = dict[str, jax.Array]
 
@@ -37,6 +37,7 @@ class OnnxGraph:
       batch: How many images the file takes at once.
       first: Whether channels come first, (N, C, H, W).
       names: Tensor -> blob.
+      relus: Output of a ReLU -> its input, which is the blob BLOB_pre.
       side: Height and width of the image.
       logits: Tensor of the logits.
       flat: Name of the blob that they are.
@@ -47,6 +48,7 @@ class OnnxGraph:
         self.file, self.wiring, self.input = file._replace(nodes=[], arrays={}), wiring, name
         self.batch, self.first, self.side = batch, first, (0, 0)
         self.names = _blob_names([name, *(n for node in wiring.nodes for n in node.outputs if n)])
+        self.relus = {n.outputs[0]: n.inputs[0] for n in wiring.nodes if _is_relu(n, wiring)}
         self.logits, self.flat = "", ""
         self.__name__ = file.path.name
 
@@ -83,6 +85,8 @@ class OnnxGraph:
                 continue
             image = len(value.order) == 4 and tensor in self.wiring.images
             array = ordered(value, channels_last(4)) if image else as_graph(value)
+            if (before := self.names.get(self.relus.get(tensor, ""))) in out:
+                out.setdefault(f"{blob}_pre", out[before])
             out[blob] = array[0] if array.shape[0] in (1, self.batch) and array.ndim > 1 else array
         if self.flat:
             out[self.flat] = as_graph(env[self.logits])[:1].ravel()
@@ -124,11 +128,19 @@ def evaluate(
                 store[key] = make()
             return params.get(key) if store is None else store[key]
 
-        values = [env[n] if n else None for n in node.inputs]
+        values = [env[n] if n else None for n in check_inputs(file, node, env)]
         call = Call(node, file.opset, values, dtype, fixed, derive)
         made = compute(file, node, call)
         env |= {n: v for n, v in zip(node.outputs, made, strict=False) if n}
     return env
+
+
+def _is_relu(node: OnnxNode, wiring: Wiring) -> bool:
+    """Return whether a node is a ReLU, or a ReLU6 as exporters write it."""
+    if node.op != "Clip":
+        return node.op == "Relu"
+    low = wiring.known.get(node.inputs[1]) if node.inputs[1:] else node.attributes.get("min")
+    return low is not None and low == 0
 
 
 def _blob_names(tensors: Iterable[str]) -> dict[str, str]:

@@ -14,12 +14,8 @@ import numpy as np
 
 from jaxsynth.models.layers import relu
 from jaxsynth.models.onnx_call import OPERATORS, Call, Operator, is_float, operator, positive
-from jaxsynth.models.onnx_layout import Laid, Value
-
-_INTEGERS = {2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64"}
-_INTEGERS |= {12: "uint32", 13: "uint64"}
-_FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
-_BOOL = 9
+from jaxsynth.models.onnx_file import dtype_of
+from jaxsynth.models.onnx_layout import Laid, Value, as_graph
 
 
 def _divide(c: Call, a: Any, b: Any) -> Any:
@@ -35,7 +31,7 @@ def _power(c: Call, base: Any, exponent: Any) -> Any:
         if known == int(known):
             return base ** int(known)
         if known == 0.5:
-            return jnp.sqrt(base)
+            return jnp.sqrt(base).astype(base.dtype)
     return (base**exponent).astype(base.dtype)
 
 
@@ -45,6 +41,16 @@ def _modulo(c: Call, a: Any, b: Any) -> Any:
 
 def _gelu(c: Call, x: Any) -> Any:
     return jax.nn.gelu(x, approximate=c.attr("approximate", "none") == "tanh")
+
+
+def _is_infinite(c: Call, x: Any) -> Any:
+    of_sign = jnp.where(x > 0, c.attr("detect_positive", 1), c.attr("detect_negative", 1))
+    return jnp.isinf(x) & (of_sign != 0)
+
+
+def _shrink(c: Call, x: Any) -> Any:
+    limit, bias = c.attr("lambd", 0.5), c.attr("bias", 0.0)
+    return jnp.where(x < -limit, x + bias, jnp.where(x > limit, x - bias, 0))
 
 
 def _hard_sigmoid(c: Call, x: Any) -> Any:
@@ -69,8 +75,11 @@ def between(xp: Any, x: Any, low: Any, high: Any) -> Any:
 # Computed with jax.numpy only: numpy has not all of them, and no shape is computed by them.
 _SMOOTH: dict[str, Callable] = {
     "Acos": lambda c, x: jnp.arccos(x),
+    "Acosh": lambda c, x: jnp.arccosh(x),
     "Asin": lambda c, x: jnp.arcsin(x),
+    "Asinh": lambda c, x: jnp.arcsinh(x),
     "Atan": lambda c, x: jnp.arctan(x),
+    "Atanh": lambda c, x: jnp.arctanh(x),
     "Celu": _celu,
     "Cosh": lambda c, x: jnp.cosh(x),
     "Elu": lambda c, x: jnp.where(x > 0, x, c.attr("alpha", 1.0) * jnp.expm1(jnp.minimum(x, 0))),
@@ -78,12 +87,13 @@ _SMOOTH: dict[str, Callable] = {
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": lambda c, x: x * between(jnp, x / 6 + 0.5, 0, 1),
-    "IsInf": lambda c, x: jnp.isinf(x),
+    "IsInf": _is_infinite,
     "LeakyRelu": lambda c, x: jnp.where(x > 0, x, c.attr("alpha", 0.01) * x),
     "Mish": lambda c, x: x * jnp.tanh(jax.nn.softplus(x)),
     "PRelu": lambda c, x, slope: jnp.where(x > 0, x, slope * x),
     "Relu": lambda c, x: relu(x) if is_float(x) else jnp.maximum(x, 0),
     "Selu": _selu,
+    "Shrink": _shrink,
     "Sigmoid": lambda c, x: jax.nn.sigmoid(x),
     "Sinh": lambda c, x: jnp.sinh(x),
     "Softplus": lambda c, x: jax.nn.softplus(x),
@@ -141,11 +151,15 @@ def _extreme(c: Call, *arrays: Any) -> Any:
 @operator("Clip", folds=True)
 def _clip(c: Call) -> Value:
     x, bounds = c.value(0), []
-    for index, (name, missing) in enumerate((("min", -math.inf), ("max", math.inf)), 1):
-        bounds.append(c.static(index).item() if c.has(index) else c.attr(name, missing))
-    if isinstance(x, np.ndarray):
-        return between(np, x, *bounds)
-    return x._replace(array=between(jnp, x.array, *bounds))
+    array = x if isinstance(x, np.ndarray) else x.array
+    ends = (-math.inf, math.inf)
+    if not is_float(array):
+        ends = np.iinfo(array.dtype).min, np.iinfo(array.dtype).max
+    for index, (name, missing) in enumerate(zip(("min", "max"), ends, strict=True), 1):
+        bound = c.static(index).item() if c.has(index) else c.attr(name, missing)
+        bounds.append(min(max(bound, ends[0]), ends[1]))
+    array = between(c.xp, array, min(bounds), bounds[1])  # at crossed bounds the upper one counts
+    return array if isinstance(x, np.ndarray) else x._replace(array=array)
 
 
 @operator("Cast", "CastLike", folds=True)
@@ -155,11 +169,7 @@ def _cast(c: Call) -> Value:
     if c.node.op == "CastLike":
         like = c.value(1)
         return _as(c, x, (like if isinstance(like, np.ndarray) else like.array).dtype)
-    to = c.required("to")
-    name = _FLOATS.get(to) or _INTEGERS.get(to) or ("bool" if to == _BOOL else None)
-    if name is None:
-        raise ValueError(f"data type {to} is not one of floats, integers and bool")
-    return _as(c, x, jnp.dtype(name))
+    return _as(c, x, dtype_of(c.required("to")))
 
 
 def _as(c: Call, x: Value, dtype: Any) -> Value:
@@ -199,6 +209,7 @@ def _reduce(c: Call) -> Value:
     if isinstance(x, np.ndarray):
         return np.asarray(function(np, x, axis=tuple(axes), keepdims=keep)).astype(x.dtype)
     array = function(jnp, x.array, axis=tuple(x.order[a] for a in axes), keepdims=keep)
+    array = array.astype(x.array.dtype)
     if keep:
         return Laid(array, x.order)
     left = [x.order[a] for a in range(rank) if a not in axes]
@@ -241,7 +252,9 @@ def _softmax(c: Call) -> Value:
     if c.node.op != "Hardmax":
         function = jax.nn.softmax if c.node.op == "Softmax" else jax.nn.log_softmax
         return x._replace(array=function(x.array, axis=tuple(axes)))
-    if len(axes) > 1:
-        raise ValueError("several axes: use opset 13 or later")
-    hot = jax.nn.one_hot(x.array.argmax(axes[0]), x.array.shape[axes[0]], axis=axes[0])
-    return x._replace(array=hot.astype(x.array.dtype))
+    shape = c.shape()
+    matrix = math.prod(shape[:axis]), math.prod(shape[axis:])
+    flat = as_graph(x).reshape(shape if c.opset >= 13 else matrix)
+    along = axis if c.opset >= 13 else 1
+    hot = jax.nn.one_hot(flat.argmax(along), flat.shape[along], axis=along, dtype=flat.dtype)
+    return c.result(hot.reshape(shape))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsynth.images import CAFFE, Preprocess
+from jaxsynth.images import CAFFE, Preprocess, check_resize
 from jaxsynth.inputs import near
 from jaxsynth.models.labels import parse_labels, read_text
 from jaxsynth.models.onnx_file import Input, OnnxFile
@@ -86,9 +86,11 @@ def read_preprocess(
     """Return the units of the pixels, and a note where they are a guess.
 
     Raises:
-      ValueError: For an unknown name, or metadata that are no units.
+      ValueError: For an unknown name, metadata that are no units, or a resize rule that is unknown
+        or gives another size.
     """
     if isinstance(asked, Preprocess):
+        check_resize(asked.resize, side)
         return asked, ""
     name, changes = asked if isinstance(asked, tuple) else (asked, {})
     if name and name not in PREPROCESS:
@@ -103,7 +105,9 @@ def read_preprocess(
             _log.warning("%s: %s; preprocess=0to1 and others say otherwise", file.path, notes)
     if "crop" in found.resize and not found.resize.endswith(f"crop{side}"):
         found = dataclasses.replace(found, resize="simple")
-    return dataclasses.replace(found, **changes), notes
+    found = dataclasses.replace(found, **changes)
+    check_resize(found.resize, side)
+    return found, notes
 
 
 def _told(file: OnnxFile, given: Input) -> Preprocess | None:

@@ -76,7 +76,8 @@ def _conv_transpose(c: Call) -> Value:
     if wanted or auto.startswith("SAME"):
         wanted = wanted or [n * s for n, s in zip(x.shape[1:-1], strides, strict=True)]
         auto = auto if auto == "SAME_UPPER" else "SAME_LOWER"  # as the specification has it
-        pads = [halves(f - w, auto) for f, w in zip(full, wanted[-rank:], strict=True)]
+        every = [(f - w, auto) for f, w in zip(full, wanted[-rank:], strict=True)]
+        pads = [halves(more, auto) if more > 0 else (0, more) for more, auto in every]
     else:
         pads = given_pads(c, rank)
     kernel = derive_now(
@@ -104,8 +105,8 @@ def _turned(w: jax.Array, groups: int) -> jax.Array:
 
 @operator("BatchNormalization", image=True)
 def _batch_norm(c: Call) -> Value:
-    if c.attr("training_mode", 0):
-        raise ValueError("training_mode is on: export the network in evaluation mode")
+    if c.attr("training_mode", 0) or not c.attr("spatial", 1):
+        raise ValueError("statistics are of training or of pixels: export in evaluation mode")
     scale, bias, mean, variance = (c.array(i) for i in range(1, 5))
     gain = scale * lax.rsqrt(jnp.asarray(variance + c.attr("epsilon", 1e-5)))
     return as_images(images(c) * gain + (bias - mean * gain))
@@ -133,8 +134,6 @@ def _group_norm(c: Call) -> Value:
 
 @operator("LayerNormalization", "RMSNormalization")
 def _layer_norm(c: Call) -> Value:
-    if len(c.node.outputs) > 1:
-        raise ValueError("its further outputs, mean and deviation, are not computed")
     x, rank = c.value(0), len(c.shape())
     order = x.order if isinstance(x, Laid) else tuple(range(rank))
     axes = [order[a] for a in range(positive(c.attr("axis", -1), rank), rank)]
@@ -173,9 +172,10 @@ def _normalised(x, axes: tuple[int, ...], epsilon: float, centred: bool = True) 
 def _local_response_norm(c: Call) -> Value:
     """Over neighbouring channels: x / (bias + alpha / size * sum of squares)^beta."""
     x, size = images(c), c.required("size")
-    before, after = (size - 1) // 2, size // 2
-    squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
     channels = x.shape[-1]
-    total = sum(lax.slice_in_dim(squares, i, i + channels, axis=-1) for i in range(size))
+    before, after = (min(n, channels) for n in ((size - 1) // 2, size // 2))
+    squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
+    steps = range(before + after + 1)
+    total = sum(lax.slice_in_dim(squares, i, i + channels, axis=-1) for i in steps)
     base = c.attr("bias", 1.0) + c.attr("alpha", 1e-4) / size * total
     return as_images(x * base ** -c.attr("beta", 0.75))

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxsynth.models.layers import max_pool
-from jaxsynth.models.onnx_call import Call, operator
+from jaxsynth.models.onnx_call import Call, check_size, operator
 from jaxsynth.models.onnx_layout import Laid, Value, channels_last, ordered
 
 
@@ -87,6 +87,7 @@ def _pool(c: Call, padding: float, reduce: Callable[[list[jax.Array]], jax.Array
             out -= (out - 1) * s >= side + before  # no window begins behind the image
         if out < 1:
             raise ValueError(f"windows of {reach} in {side + before + after} places")
+        check_size([out, k, k])  # a damaged window may be of any size
         place = np.arange(out)[:, None] * s + np.arange(k) * d - before
         inside = (place >= 0) & (place < side)
         padded = (place >= -before) & (place < side + after)
@@ -110,8 +111,6 @@ def _first_largest(windows: list[jax.Array]) -> jax.Array:
 
 @operator("MaxPool", image=True)
 def _max_pool(c: Call) -> Value:
-    if len(c.node.outputs) > 1:
-        raise ValueError("its second output, the places of the maxima, is not computed")
     x = images(c)
     lowest = -math.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     steps = c.attr("strides"), c.attr("dilations") or (1, 1), c.attr("ceil_mode", 0)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.models.onnx_call import Call, operator, positive
+from jaxsynth.models.onnx_file import dtype_of
 from jaxsynth.models.onnx_layout import Value, as_graph, transpose
 from jaxsynth.models.onnx_math import between
 
@@ -42,15 +43,16 @@ def _einsum(c: Call) -> Value:
 @operator("Attention")
 def _attention(c: Call) -> Value:
     """Scaled dot product attention (opset 23), without a cache of keys."""
-    if len(c.values) > 4 or len(c.node.outputs) > 1 or c.attr("softcap", 0.0):
-        raise ValueError("caches of keys, a soft cap and further outputs are not computed")
+    if any(map(c.has, range(4, len(c.values)))):
+        raise ValueError("caches of keys are not computed")
     heads = c.attr("q_num_heads", 0), c.attr("kv_num_heads", 0), c.attr("kv_num_heads", 0)
     split = len(c.shape()) == 3
     q, k, v = (_heads(c.array(i), n) if split else c.array(i) for i, n in enumerate(heads))
     repeat = q.shape[1] // k.shape[1]
     k, v = (jnp.repeat(x, repeat, axis=1) if repeat > 1 else x for x in (k, v))
     scale = c.attr("scale", 1 / math.sqrt(q.shape[-1]))
-    scores = scale * (q @ jnp.swapaxes(k, -1, -2))
+    scores, cap = scale * (q @ jnp.swapaxes(k, -1, -2)), c.attr("softcap", 0.0)
+    scores = cap * jnp.tanh(scores / cap) if cap else scores
     if c.has(3):
         mask = c.array(3)
         scores = jnp.where(mask, scores, -jnp.inf) if mask.dtype == bool else scores + mask
@@ -103,7 +105,8 @@ def _quantize(c: Call) -> Value:
     """
     x, shape = c.array(0), c.shape()
     scale = _per_axis(c, c.value(1), shape)
-    zero = c.values[2] if c.has(2) else np.zeros((), np.uint8)
+    wanted = dtype_of(c.attr("output_dtype", 0) or 2)
+    zero = c.values[2] if c.has(2) else np.zeros((), wanted)
     if not isinstance(zero, np.ndarray):
         raise ValueError("its zero point must be known beforehand")
     low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max

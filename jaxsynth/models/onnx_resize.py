@@ -26,10 +26,11 @@ _ROUNDING: dict[str, Callable] = {
 def _upsample(c: Call) -> Value:
     scales = c.static(1, c.attr("scales")).ravel()
     mode = c.attr("mode", "nearest")
-    for axis, scale in enumerate(scales):
+    sizes = check_size([int(side * scale) for side, scale in zip(c.shape(), scales, strict=True)])
+    for axis, (scale, size) in enumerate(zip(scales, sizes, strict=True)):
         if scale != 1:
             side = c.shape()[axis]
-            at = _places(side, int(side * scale), float(scale), "asymmetric")
+            at = _places(side, size, float(scale), "asymmetric")
             c.values[0] = _along(c.values[0], axis, _weights(c, at, side, mode, "floor", scale))
     return c.values[0]
 
@@ -40,12 +41,26 @@ def _resize(c: Call) -> Value:
     rule = c.attr("coordinate_transformation_mode", "asymmetric" if c.opset < 11 else "half_pixel")
     how = "floor" if c.opset < 11 else c.attr("nearest_mode", "round_prefer_floor")
     x, mode = c.value(0), c.attr("mode", "nearest")
+    crop = _crop(c, len(old)) if rule == "tf_crop_and_resize" else None
     for axis, (side, scale, size) in enumerate(zip(old, scales, sizes, strict=True)):
-        if size == side and scale == 1:
-            continue
-        at = _places(side, size, scale, rule)
-        x = _along(x, axis, _weights(c, at, side, mode, how, scale))
+        if crop:
+            begin, end = ((side - 1) * share for share in crop[axis])
+            at = np.linspace(begin, end, size) if size > 1 else np.array([(begin + end) / 2])
+            x = _along(x, axis, _weights(c, at, side, mode, how, scale))
+            x = _filled(x, axis, (at < 0) | (at > side - 1), c.attr("extrapolation_value", 0.0))
+        elif size != side or scale != 1:
+            at = _places(side, size, scale, rule)
+            x = _along(x, axis, _weights(c, at, side, mode, how, scale))
     return x if isinstance(x, Laid) else laid(jnp.asarray(x))
+
+
+def _crop(c: Call, rank: int) -> list[tuple[float, float]]:
+    """Where the region of interest begins and ends on each axis, as shares of it."""
+    axes = [positive(a, rank) for a in c.attr("axes") or range(rank)]
+    roi, spans = c.static(1).ravel(), [(0.0, 1.0)] * rank
+    for axis, begin, end in zip(axes, roi[: len(axes)], roi[len(axes) :], strict=True):
+        spans[axis] = float(begin), float(end)
+    return spans
 
 
 def _wanted(c: Call) -> tuple[tuple[int, ...], list[float], list[int]]:
@@ -122,6 +137,13 @@ def _keys(x: np.ndarray, a: float) -> np.ndarray:
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def _filled(value: Laid, axis: int, where: np.ndarray, with_what: float) -> Laid:
+    """Put a number at some places of an axis of the graph's tensor."""
+    place, x = value.order[axis], value.array
+    where = where.reshape([-1 if i == place else 1 for i in range(x.ndim)])
+    return value._replace(array=jnp.where(where, jnp.asarray(with_what, x.dtype), x))
 
 
 def _along(value: Any, axis: int, weights: np.ndarray) -> Laid:

@@ -58,6 +58,7 @@ MESSAGES = message_classes(
             Field("input", 4, "bytes", True),
             Field("output", 5, "bytes", True),
             Field("node", 7, "Node", True),
+            Field("attribute_proto", 11, "Attribute", True),
             Field("domain", 10, "bytes"),
         ],
         "Model": [

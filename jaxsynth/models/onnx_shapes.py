@@ -7,7 +7,6 @@ them, so that a graph's computations of shapes are done when it is loaded.
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,6 +19,8 @@ _PAD_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 @operator("Identity", "Dropout", folds=True)
 def _identity(c: Call) -> Any:
     x = c.value(0)
+    if c.has(2) and c.static(2).any():
+        raise ValueError("training_mode is on: export the network in evaluation mode")
     if len(c.node.outputs) < 2:
         return x
     return x, c.result(c.xp.ones(c.shape(), bool))  # a mask that drops nothing
@@ -115,7 +116,7 @@ def _concat(c: Call) -> Value:
     return out if c.known else Laid(jnp.asarray(out), tuple(order))
 
 
-def _cut(value: Value, cuts: dict[int, slice]) -> Value:
+def cut(value: Value, cuts: dict[int, slice]) -> Value:
     """Slice axes of the graph's tensor."""
     order = range(value.ndim) if isinstance(value, np.ndarray) else value.order
     index = [slice(None)] * len(order)
@@ -138,7 +139,7 @@ def _split(c: Call) -> Any:
         raise ValueError(f"{shape[axis]} of axis {axis} do not split into {tuple(sizes)}")
     ends = np.cumsum(sizes)
     spans = zip(ends - sizes, ends, strict=True)
-    return tuple(_cut(x, {axis: slice(int(a), int(b))}) for a, b in spans)
+    return tuple(cut(x, {axis: slice(int(a), int(b))}) for a, b in spans)
 
 
 @operator("Slice", folds=True)
@@ -154,63 +155,7 @@ def _slice(c: Call) -> Value:
         start, end = (at + side if at < 0 else at for at in (start, end))
         start, end = min(max(start, 0), high), min(max(end, low), high)
         cuts[positive(axis, len(shape))] = slice(start, None if end < 0 else end, step)
-    return _cut(c.value(0), cuts)
-
-
-@operator("Gather", folds=True)
-def _gather(c: Call) -> Value:
-    axis, index = positive(c.attr("axis", 0), len(c.shape())), c.array(1)
-    index = _inside(c, index, c.shape()[axis])
-    if c.known or index.ndim or isinstance(c.value(0), np.ndarray):
-        return c.result(c.xp.take(c.array(0), index, axis=axis))
-    if not isinstance(index, np.ndarray):
-        return c.result(jnp.take(c.array(0), index, axis=axis))
-    one = _cut(c.value(0), {axis: slice(int(index), int(index) + 1)})
-    return reshape(one, [s for i, s in enumerate(c.shape()) if i != axis])
-
-
-@operator("GatherElements", folds=True)
-def _gather_elements(c: Call) -> Value:
-    axis = positive(c.attr("axis", 0), len(c.shape()))
-    index = _inside(c, c.array(1), c.shape()[axis])
-    within = tuple(slice(None if i == axis else n) for i, n in enumerate(index.shape))
-    return c.result(c.xp.take_along_axis(c.xp.asarray(c.array(0))[within], index, axis=axis))
-
-
-@operator("GatherND", folds=True)
-def _gather_nd(c: Call) -> Value:
-    if c.attr("batch_dims", 0):
-        raise ValueError("batch_dims is not computed")
-    x, index = c.array(0), c.array(1)
-    places = tuple(_inside(c, index[..., i], x.shape[i]) for i in range(index.shape[-1]))
-    return c.result(c.xp.asarray(x)[places])
-
-
-@operator("ScatterND")
-def _scatter_nd(c: Call) -> Value:
-    x, index = jnp.asarray(c.array(0)), c.array(1)
-    at = x.at[tuple(_inside(c, index[..., i], x.shape[i]) for i in range(index.shape[-1]))]
-    how = {"none": at.set, "add": at.add, "mul": at.multiply, "min": at.min, "max": at.max}
-    return c.result(how[c.attr("reduction", "none")](c.array(2)))
-
-
-def _inside(c: Call, index: Any, side: int) -> Any:
-    """Count indices from the front, known ones checked."""
-    if isinstance(index, np.ndarray):
-        if index.size and not (-side <= index.min() and index.max() < side):
-            raise ValueError(f"an index is not within {side}")
-        return index % side
-    return c.xp.where(index < 0, index + side, index)
-
-
-@operator("OneHot", folds=True)
-def _one_hot(c: Call) -> Value:
-    depth = int(c.static(1).item())
-    index, values = c.array(0), c.array(2)
-    axis = positive(c.attr("axis", -1), index.ndim + 1)
-    index = c.xp.expand_dims(c.xp.where(index < 0, index + depth, index), axis)
-    units = np.arange(depth).reshape([-1 if i == axis else 1 for i in range(index.ndim)])
-    return c.result(c.xp.where(index == units, values[1], values[0]))
+    return cut(c.value(0), cuts)
 
 
 @operator("Expand", folds=True)
@@ -232,21 +177,6 @@ def _triangle(c: Call) -> Value:
     return c.result((c.xp.triu if c.attr("upper", 1) else c.xp.tril)(c.array(0), k))
 
 
-@operator("NonZero", folds=True)
-def _non_zero(c: Call) -> Value:
-    return np.stack(np.nonzero(c.static(0))).astype(np.int64)
-
-
-@operator("TopK")
-def _top_k(c: Call) -> Any:
-    k = c.numbers(1, "k")[0]
-    axis = positive(c.attr("axis", -1), len(c.shape()))
-    x = jnp.moveaxis(c.array(0), axis, -1)
-    sign = 1 if c.attr("largest", 1) else -1
-    values, places = jax.lax.top_k(sign * x, k)
-    return tuple(c.result(jnp.moveaxis(out, -1, axis)) for out in (sign * values, places))
-
-
 @operator("Pad", folds=True)
 def _pad(c: Call) -> Value:
     """Pad, or cut where a padding is negative."""
@@ -261,7 +191,7 @@ def _pad(c: Call) -> Value:
         for axis, (before, after) in pairs.items()
         if min(before, after) < 0
     }
-    x = _cut(x, cuts)
+    x = cut(x, cuts)
     order = range(rank) if isinstance(x, np.ndarray) else x.order
     widths = [(0, 0)] * rank
     for axis, pair in pairs.items():

@@ -1,13 +1,14 @@
 """An ONNX graph before any image: its nodes in order, what is known, what is a parameter."""
 
 import graphlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxsynth.inputs import near
 from jaxsynth.models import (
+    onnx_indices,
     onnx_math,
     onnx_nn,
     onnx_pool,
@@ -20,7 +21,7 @@ from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, Subgraph
 from jaxsynth.models.onnx_layout import Value, shape_of
 
 # Imported so that OPERATORS is full.
-_TABLES = (onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_resize, onnx_shapes)
+_TABLES = (onnx_indices, onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_resize, onnx_shapes)
 _STATIC = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (2,), "Clip": (1, 2)}  # float inputs
 _IN_PLACE = ("Concat", "Split", "Pad", "Slice", "Clip", "Cast", "Identity", "Dropout")
 _LOOPS = ("If", "Loop", "Scan", "SequenceMap")
@@ -91,6 +92,17 @@ def compute(file: OnnxFile, node: OnnxNode, call: Call) -> tuple[Value, ...]:
         if np.prod(shape_of(value), dtype=float) > MOST_NUMBERS:
             raise _error(file, node, f"makes a tensor of shape {shape_of(value)}: too large")
     return made
+
+
+def check_inputs(file: OnnxFile, node: OnnxNode, known: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of a node's inputs.
+
+    Raises:
+      ValueError: If one is an optional output, such as MaxPool's second, that is not computed.
+    """
+    if missing := [name for name in node.inputs if name and name not in known]:
+        raise _error(file, node, f"reads {missing[0]!r}, an optional output that is not computed")
+    return node.inputs
 
 
 def _check(file: OnnxFile, node: OnnxNode) -> None:

@@ -1,0 +1,131 @@
+"""ONNX operators that read and write at indices: gathers, scatters, the largest of an axis.
+
+Source: the operators' pages at onnx.ai/onnx/operators.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.models.onnx_call import Call, check_size, operator, positive
+from jaxsynth.models.onnx_file import dtype_of
+from jaxsynth.models.onnx_layout import Value, reshape
+from jaxsynth.models.onnx_shapes import cut
+
+_REDUCTIONS: dict[str, Any] = {  # of scattered numbers: a method of jax's, a function of numpy's
+    "none": ("set", None),
+    "add": ("add", np.add),
+    "mul": ("multiply", np.multiply),
+    "min": ("min", np.minimum),
+    "max": ("max", np.maximum),
+}
+
+
+@operator("Gather", folds=True)
+def _gather(c: Call) -> Value:
+    axis, index = positive(c.attr("axis", 0), len(c.shape())), c.array(1)
+    index = _inside(c, index, c.shape()[axis])
+    if c.known or index.ndim or isinstance(c.value(0), np.ndarray):
+        return c.result(c.xp.take(c.array(0), index, axis=axis))
+    if not isinstance(index, np.ndarray):
+        return c.result(jnp.take(c.array(0), index, axis=axis))
+    one = cut(c.value(0), {axis: slice(int(index), int(index) + 1)})
+    return reshape(one, [s for i, s in enumerate(c.shape()) if i != axis])
+
+
+@operator("GatherElements", folds=True)
+def _gather_elements(c: Call) -> Value:
+    axis = positive(c.attr("axis", 0), len(c.shape()))
+    index = _inside(c, c.array(1), c.shape()[axis])
+    within = tuple(slice(None if i == axis else n) for i, n in enumerate(index.shape))
+    return c.result(c.xp.take_along_axis(c.xp.asarray(c.array(0))[within], index, axis=axis))
+
+
+@operator("GatherND", folds=True)
+def _gather_nd(c: Call) -> Value:
+    x, batch = c.xp.asarray(c.array(0)), c.attr("batch_dims", 0)
+    own = _places(c.shape(1)[:-1], range(batch))
+    return c.result(x[(*own, *_columns(c, batch))])
+
+
+@operator("ScatterND", folds=True)
+def _scatter_nd(c: Call) -> Value:
+    return _scattered(c, tuple(_columns(c, 0)))
+
+
+@operator("Scatter", "ScatterElements", folds=True)
+def _scatter_elements(c: Call) -> Value:
+    shape, axis = c.shape(1), positive(c.attr("axis", 0), len(c.shape()))
+    at = list(_places(shape, range(len(shape))))
+    at[axis] = _inside(c, c.array(1), c.shape()[axis])
+    return _scattered(c, tuple(at))
+
+
+def _scattered(c: Call, at: tuple) -> Value:
+    """Write the third input at places of the first."""
+    x, new, how = c.array(0), c.array(2), c.attr("reduction", "none")
+    method, function = _REDUCTIONS[how]
+    if not c.known:
+        return c.result(getattr(jnp.asarray(x).at[at], method)(new))
+    x = x.copy()
+    if function is None:
+        x[at] = new
+    else:
+        function.at(x, at, new)
+    return x
+
+
+def _columns(c: Call, first: int) -> list[Any]:
+    """The indices along the last axis of the second input, one for each axis from `first` on."""
+    index, shape = c.array(1), c.shape()[first:]
+    return [_inside(c, index[..., i], shape[i]) for i in range(index.shape[-1])]
+
+
+def _places(shape: tuple[int, ...], axes: range) -> tuple[np.ndarray, ...]:
+    """The numbers of the places along some axes of a shape, ready to broadcast."""
+    return tuple(
+        np.arange(shape[i]).reshape([-1 if i == j else 1 for j in range(len(shape))]) for i in axes
+    )
+
+
+def _inside(c: Call, index: Any, side: int) -> Any:
+    """Count indices from the front, known ones checked."""
+    if isinstance(index, np.ndarray):
+        if index.size and not (-side <= index.min() and index.max() < side):
+            raise ValueError(f"an index is not within {side}")
+        return index % side
+    return c.xp.where(index < 0, index + side, index)
+
+
+@operator("OneHot", folds=True)
+def _one_hot(c: Call) -> Value:
+    depth = int(c.static(1).item())
+    index, values = c.array(0), c.array(2)
+    axis = positive(c.attr("axis", -1), index.ndim + 1)
+    check_size((depth, *index.shape))
+    index = c.xp.expand_dims(c.xp.where(index < 0, index + depth, index), axis)
+    units = np.arange(depth).reshape([-1 if i == axis else 1 for i in range(index.ndim)])
+    return c.result(c.xp.where(index == units, values[1], values[0]))
+
+
+@operator("EyeLike")
+def _eye_like(c: Call) -> Value:
+    rows, columns = c.shape()
+    return np.eye(rows, columns, c.attr("k", 0), dtype_of(c.attr("dtype", 1)))
+
+
+@operator("NonZero", folds=True)
+def _non_zero(c: Call) -> Value:
+    return np.stack(np.nonzero(c.static(0))).astype(np.int64)
+
+
+@operator("TopK")
+def _top_k(c: Call) -> Any:
+    k = c.numbers(1, "k")[0]
+    axis = positive(c.attr("axis", -1), len(c.shape()))
+    x = jnp.moveaxis(c.array(0), axis, -1)
+    sign = 1 if c.attr("largest", 1) else -1
+    values, places = jax.lax.top_k(sign * x, k)
+    return tuple(c.result(jnp.moveaxis(out, -1, axis)) for out in (sign * values, places))
