@@ -15,7 +15,7 @@ from jaxsynth.image_files import read_image
 from jaxsynth.images import conversion
 from jaxsynth.maximize import Run, Settings, carry_out, config_of, encode, plan
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.registry import SENSITIVE, load, load_encoder
+from jaxsynth.models.registry import SENSITIVE, load, load_encoder, of_size
 from jaxsynth.optimizer_names import make_optimizer
 from jaxsynth.optimizers import PRIOR
 from jaxsynth.report.film import write_films
@@ -78,7 +78,13 @@ def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
     _ = flags.processes  # before anything touches a device
     devices = chosen_devices(flags.devices)
     keep_compiled(writable_cache())
-    generator = load_for("generator", flags.generator, Generator, flags.precision)
+    name = of_size(flags.generator, flags.size or 0)
+    generator = load_for("generator", name, Generator, flags.precision)
+    if flags.size and flags.size < generator.image_size:
+        raise ValueError(
+            f"--size={flags.size}: {generator.name} makes {generator.image_size} pixels, which "
+            f"--size only enlarges: expected {generator.image_size} or more"
+        )
     classifiers = load_classifiers(flags, flags.precision)
     if missing := [name for name in needs if name not in classifiers]:
         raise ValueError(f"--{missing[0]}={NONE}: {flags.name} needs that classifier")
@@ -197,7 +203,14 @@ def launch(
         start=start,
         encoder=models.encoder,
     )
-    for note in problem.notes.values():
+    notes, size = list(problem.notes.values()), models.generator.image_size
+    enlarged = flags.size if flags.size != size else None
+    if enlarged:
+        notes.append(
+            f"{models.generator.name} makes {size} x {size} pixels; the files in images/ are "
+            f"enlarged to {enlarged} x {enlarged} by Lanczos, which adds no detail."
+        )
+    for note in notes:
         print(note, file=sys.stderr)
     pages: list[Pages] = []
 
@@ -207,7 +220,7 @@ def launch(
             shown = range(min(len(runs), STRIP_ROWS))
             paths = [path_pictures(problem, result.arrays, run, photo) for run in shown]
         options = {
-            "note": " ".join(problem.notes.values()),
+            "note": " ".join(notes),
             "blur_sheet": flags.blur_sheet,
             "parts": Parts(draw_sheet, paths, photographs),
         }
@@ -222,8 +235,8 @@ def launch(
         config |= config_of(problem, models.devices, _inputs(flags), models.encoder)
         if flags.watch and flags.processes.leads:
             print(f"watch          {flags.folder / 'index.html'}", flush=True)
-        how = {"images": flags.images, "show": flags.show, "finish": finish}
-        result = carry_out(problem, keeping, config=config, **how)
+        how = {"images": flags.images, "show": flags.show, "size": enlarged or 0}
+        result = carry_out(problem, keeping, config=config, finish=finish, **how)
     if result is not None:
         return _tell(flags.folder, pages[0])
     if flags.processes.leads:

@@ -15,9 +15,10 @@ from jaxsynth.recipes import Recipe
 from jaxsynth.results import Run
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_config
+from jaxsynth.runs.records import model_record
 
 # Flags that are taken over unless typed; the second set where the objectives stay the same.
-_NETWORKS = ("generator", "nsfw", "places", "model", "encoder", "precision")
+_NETWORKS = ("generator", "nsfw", "places", "model", "encoder", "precision", "size")
 _ALIKE = (*_NETWORKS, "balance", "show", "images", "blur_sheet", "batch")
 
 
@@ -57,12 +58,12 @@ class Earlier(NamedTuple):
         for role, before in self.config["networks"].items():
             if role not in models or not (role == GENERATOR or self.extends):
                 continue
-            now = models[role].info
-            if now.sha256 != before["sha256"]:
+            now = model_record(models[role])
+            if now["sha256"] != before["sha256"]:
                 raise ValueError(
                     f"{self.folder} was made with {role} {before['name']} of sha256 "
-                    f"{before['sha256']}, but --{role}={now.asked} has {now.sha256}: give the file "
-                    "that it was made with"
+                    f"{before['sha256']}, but --{role}={now['name']} has {now['sha256']}: give the "
+                    "file that it was made with"
                 )
 
     def continued(

@@ -22,7 +22,7 @@ from .flags import changes_of, like, repeated
 
 # Flags of the steps, and those that only a run in a folder of its own has: start, pages, processes.
 OF_A_RECIPE = ("recipe", "extend_steps", *(field.name for field in dataclasses.fields(Recipe)))
-OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "images", "blur_sheet")
+OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "size", "images", "blur_sheet")
 OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
 OF_A_KEPT_RUN += ("continue_from", "extend_steps", "watch", "tensorboard", "film")
 NSFW, PLACES, NONE = "nsfw", "places", "none"
@@ -97,6 +97,12 @@ class RunFlags:
         "mean",
         "How pixels become visible: add the mean and clip (truer colours), or DGN-AM's stretch.",
         among=("mean", "dgn_am"),
+    )
+    size: int | None = option(
+        None,
+        "Side of the images in pixels. fourier and maco compute that many (224 by default); images "
+        "of other generators are only enlarged, by Lanczos, in the folder images/.",
+        low=2,
     )
     images: str = option(
         "all",

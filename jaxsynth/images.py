@@ -226,6 +226,19 @@ def to_rgb(image: np.ndarray, how: str = "mean") -> np.ndarray:
     return np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)[..., ::-1]
 
 
+def enlarge(rgb: np.ndarray, size: int) -> np.ndarray:
+    """Enlarge a picture (H, W, 3) uint8 by Lanczos, so that its longer side has `size` pixels.
+
+    Raises:
+      ValueError: If it has more pixels than that.
+    """
+    longer = max(rgb.shape[:2])
+    if size < longer:
+        raise ValueError(f"size is {size}, but the image has {longer} pixels: expected more")
+    height, width = (round(side * size / longer) for side in rgb.shape[:2])
+    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def write_png(
     path: str | os.PathLike[str], rgb: np.ndarray, text: Mapping[str, str] | None = None
 ) -> None:

@@ -42,7 +42,7 @@ from jaxsynth.png_text import text_of
 from jaxsynth.problem import PRECISIONS, Settings, plan
 from jaxsynth.recipes import Recipe, make_recipe
 from jaxsynth.report.tensorboard import check_tensorboard
-from jaxsynth.results import Result, SweepResult, read_results, visible
+from jaxsynth.results import Result, SweepResult, read_results, shown_file
 from jaxsynth.runs.checkpoint import (
     from_arrays,
     join_chunks,
@@ -138,6 +138,7 @@ def carry_out(
     config: Mapping[str, Any],
     images: str = "all",
     show: str = "mean",
+    size: int = 0,
     finish: Callable[[SweepResult], None] = lambda result: None,
 ) -> SweepResult | None:
     """Compute the runs of a problem, and save everything if there is a folder.
@@ -149,6 +150,7 @@ def carry_out(
         config.json is to tell.
       images: image files of every run, a key of `jaxsynth.runs.folder.IMAGES`.
       show: how pixels become visible: `mean` or `dgn_am`.
+      size: side to which Lanczos enlarges image files; 0 for the generator's own.
       finish: called with the result, to write pages; checkpoints are removed after it.
 
     Returns:
@@ -160,6 +162,7 @@ def carry_out(
       Stopped: if it was asked to stop, or another process has stopped.
     """
     keeping, config = keeping or Keeping(), dict(config) | {"images": images, "show": show}
+    config |= {"size": size} if size else {}
     folder = keeping.folder
     if folder is None:
         chunks = [chunk for _, chunk in finished_chunks(problem, keeping)]
@@ -177,7 +180,7 @@ def carry_out(
 
             looking = observers(problem, keeping, opened, held)
             keeping = dataclasses.replace(keeping, observers=looking)
-        pixels = functools.partial(visible, generator=problem.generator, config=config)
+        pixels = functools.partial(shown_file, generator=problem.generator, config=config)
         compute_together(problem, keeping, images, pixels, functools.partial(text_of, opened))
         if not keeping.processes.leads:
             return None

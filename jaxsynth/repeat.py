@@ -15,7 +15,7 @@ from jaxsynth.maximize import sweep
 from jaxsynth.models.registry import load
 from jaxsynth.png_text import KEYWORD, describe, read_text
 from jaxsynth.recipes import Recipe
-from jaxsynth.results import read_objective, visible
+from jaxsynth.results import read_objective, shown_file
 from jaxsynth.runs.folder import first_difference
 from jaxsynth.runs.records import model_record
 
@@ -63,7 +63,7 @@ def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
     how = settings | {"recipe": Recipe(**recipe), "progress": False}
     used = list(models.values())
     found = sweep([objective], generator, seeds=[said["seed"]], classifiers=used, **how)
-    image = visible(found.raw_of(0, said["which"]), generator, said)
+    image = shown_file(found.raw_of(0, said["which"]), generator, said)
     text = describe(
         said, {name: said[name] for name in ("run", "seed", "objective")}, said["which"]
     )

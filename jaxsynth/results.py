@@ -15,7 +15,7 @@ from jaxsynth import notebook, table
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Run
 from jaxsynth.disk import expand
-from jaxsynth.images import to_rgb, write_png
+from jaxsynth.images import enlarge, to_rgb, write_png
 from jaxsynth.inputs import check_name, described
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.objective_text import parse
@@ -259,16 +259,23 @@ class Result:
         """Return `ok`, or what went wrong."""
         return self.row["status"]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, size: int = 0) -> None:
         """Write the image as a PNG, with the settings that made it in its text `jaxsynth`.
 
+        Args:
+          path: the file.
+          size: side in pixels to which Lanczos enlarges it; 0 for its own.
+
         Raises:
-          ValueError: for another kind of file.
+          ValueError: for another kind of file, or fewer pixels than it has.
         """
         path = expand(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: expected a file name that ends with .png")
-        write_png(path, self.image, self.sweep.png_text(0, self.which))
+        config = self.sweep.config | ({"size": size} if size else {})
+        image = shown_file(self.sweep.raw_of(0, self.which), self.sweep.generator, config)
+        text = text_of(config, int(self.sweep.run_numbers[0]), self.which)
+        write_png(path, image, {KEYWORD: text})
 
     def __repr__(self) -> str:
         """Say what it maximised, from which seed, and how that ended."""
@@ -330,6 +337,14 @@ def visible(raw: np.ndarray, generator: Generator | None, config: Mapping[str, A
         return to_rgb(raw, how)
     units = generator.preprocess if generator else Preprocess(**config.get("pixels", {}))
     return (units if generator or "pixels" in config else CAFFE).show(raw)
+
+
+def shown_file(
+    raw: np.ndarray, generator: Generator | None, config: Mapping[str, Any]
+) -> np.ndarray:
+    """Turn an image (H, W, 3) into the pixels of its file: `visible`, enlarged to config's size."""
+    image = visible(raw, generator, config)
+    return enlarge(image, config["size"]) if config.get("size") else image
 
 
 def _read_run(fields: Mapping[str, Any], folder: Path, generator, classifiers) -> Run:

@@ -3,9 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from launching import run
+from PIL import Image
+from tiny import save_tiny_networks
 
 import jaxsynth as js
 from jaxsynth.models.pixels import _COLOURS, _LEVELS, _MEANS, _SLOPES, fourier, maco
+from jaxsynth.repeat import repeat
+from jaxsynth.report.pages import read_sweep
 
 
 def _image(generator, seed=0, scale=1.0):
@@ -63,3 +68,55 @@ def test_a_search_in_pixels_raises_its_objective(name):
 
 def test_both_are_loaded_by_name():
     assert js.load("maco").image_size == 224 and js.load("fourier").code_size == 2 * 3 * 224 * 113
+    for name in ("maco", "fourier"):
+        made = js.load(f"{name},size=20")
+        assert made.image_size == 20 and js.load(made.info.asked).image_size == 20
+    with pytest.raises(ValueError, match=r"size is 99999: .* GB"):
+        js.load("fourier,size=99999")
+
+
+def _flags(folder):
+    return [*save_tiny_networks(folder)[1:], "--term=places:fc8:bar:1", "--seeds=1", "--steps=1"]
+
+
+def test_size_is_what_generators_without_weights_compute(tmp_path):
+    flags = _flags(tmp_path)
+    done = run("synthesize", *flags, "--generator=fourier", "--size=18", f"--out={tmp_path / 'a'}")
+    assert done.returncode == 0 and "Lanczos" not in done.stderr, done.stderr
+    with Image.open(tmp_path / "a" / "images" / "run00000_best.png") as image:
+        assert image.size == (18, 18)
+    made = repeat(image.filename, tmp_path / "again.png")
+    assert made.equal, made.line
+    assert read_sweep(tmp_path / "a").generator.image_size == 18
+    more = [f"--continue_from={tmp_path / 'a'}", "--extend_steps=1", f"--out={tmp_path / 'b'}"]
+    done = run("synthesize", *flags[:2], *more)
+    assert done.returncode == 0, done.stderr
+    before, after = (js.read_results(tmp_path / name) for name in "ab")
+    np.testing.assert_array_equal(after.start_codes, before.codes)
+
+
+def test_size_only_enlarges_what_a_learned_prior_makes(tmp_path):
+    out, flags = tmp_path / "a", [f"--generator={tmp_path}/generator.safetensors"]
+    flags = [*flags, *_flags(tmp_path), "--size=40", f"--out={out}"]
+    done = run("synthesize", *flags)
+    said = "tiny_generator makes 16 x 16 pixels; the files in images/ are enlarged to 40 x 40 by"
+    assert done.returncode == 0 and said in done.stderr, done.stderr
+    assert said in (out / "index.html").read_text()
+    runs = read_sweep(out)
+    assert runs.raw.shape == (1, 16, 16, 3)
+    expected = Image.fromarray(runs[0].best).resize((40, 40), Image.Resampling.LANCZOS)
+    with Image.open(out / "images" / "run00000_best.png") as image:
+        np.testing.assert_array_equal(image, expected)
+    made = repeat(out / "images" / "run00000_best.png", tmp_path / "again.png")
+    assert made.equal, made.line
+    runs[0].save(tmp_path / "large.png", size=50)
+    with Image.open(tmp_path / "large.png") as image:
+        assert image.size == (50, 50)
+    with pytest.raises(ValueError, match="size is 8, but the image has 16 pixels"):
+        runs[0].save(tmp_path / "small.png", size=8)
+    flags[flags.index("--size=40")] = "--size=32"
+    done = run("synthesize", *flags, "--resume")
+    assert done.returncode == 2 and "holds a run with --size 40, not 32" in done.stderr
+    flags[flags.index("--size=32")] = "--size=8"
+    done = run("synthesize", *flags, "--overwrite")
+    assert done.returncode == 2 and "tiny_generator makes 16 pixels" in done.stderr

@@ -11,6 +11,7 @@ Codes are N(0, 1) at the start, phases in half turns. Images are RGB within 0 to
 
 import dataclasses
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ _SIGMA = 0.01  # of lucid's coefficients at the start
 _LEVELS = np.array([0.5573, 0.3893, 0.3599])
 _SLOPES = np.array([1.253, 1.163, 1.060])
 _MEANS = np.array([-0.732, 0.683, -0.388])
+_RUN_BYTES = 100  # of a pixel: its code with Adam's state and a gradient, in float32
 
 
 def fourier(size: int = 224) -> Generator:
@@ -83,6 +85,11 @@ def _cycles(size: int) -> np.ndarray:
     """Cycles an image of each coefficient of a real transform, (S, S // 2 + 1), at least 1."""
     if size < 2:
         raise ValueError(f"size is {size}, expected 2 pixels or more")
+    needed, there = _RUN_BYTES * size**2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise ValueError(
+            f"size is {size}: a run takes {needed / 1e9:.0f} GB or more, here are {there / 1e9:.0f}"
+        )
     cycles = size * np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     return np.maximum(cycles, 1.0)
 
@@ -103,5 +110,5 @@ def _make(name: str, function, params, size: int, length: int) -> Generator:
         name=name,
         recipe=name,
         recipe_from_image=name,
-        info=Info(network=name, notes=f"{size} pixels, no weights"),
+        info=Info(name, f"{name},size={size}", notes=f"{size} pixels, no weights"),
     )

@@ -34,7 +34,9 @@ Model = Classifier | Generator
 SENSITIVE = ("SFW", "NSFW")  # labels of open_nsfw
 _RECIPES = {"pocket_generator": ("pocket", "pocket_image")}  # others: those of Generator
 _NAMED = re.compile(r"([\w.\-]+)=(.+)", re.DOTALL)
-_made: dict[str, Callable[[], Model]] = {"fourier": fourier, "maco": maco}
+_PIXELS = {"fourier": fourier, "maco": maco}  # generators of any size
+_SIZED = re.compile(rf"({'|'.join(_PIXELS)}),size=(\d{{1,5}})")
+_made: dict[str, Callable[[], Model]] = dict(_PIXELS)
 
 
 def register(name: str, make: Callable[[], Model]) -> None:
@@ -63,7 +65,8 @@ def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
     Args:
       name: The name of a registered, shipped or ported model, a weights file (has a folder or ends
         with .safetensors), an ONNX file (perhaps with options: model.onnx,labels=labels.txt), or
-        NAME=one of these, which calls the model NAME.
+        NAME=one of these, which calls the model NAME; `fourier,size=512` and `maco,size=512` make
+        images of that side.
       dtype: Of the parameters of a weights file: float32, float64 or bfloat16.
 
     Raises:
@@ -77,6 +80,8 @@ def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
         return load(named[2], dtype).named(named[1])
     if text not in _made and is_onnx(text):
         return load_named(text, dtype)
+    if sized := _SIZED.fullmatch(text):
+        return _PIXELS[sized[1]](int(sized[2]))
     if text not in _made:
         return to_model(load_network(text, dtype), record=file_record(text))
     model = _made[text]()
@@ -141,6 +146,11 @@ def to_model(network: Network, name: str = "", record: dict[str, str] | None = N
     model = make(network, shared)
     model.__dict__["shapes"] = activation_shapes(config)  # known once for all of this configuration
     return model
+
+
+def of_size(name: str, size: int) -> str:
+    """Return the name of a generator that makes images of this side, if it can; else the name."""
+    return f"{name},size={size}" if size and name in _PIXELS else name
 
 
 def describe(name: str | Path) -> str:

@@ -26,7 +26,7 @@ from jaxsynth.report.sheet import (
 )
 from jaxsynth.report.summary import Rows, settings_of, summarise
 from jaxsynth.report.tables import write_csv
-from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, visible
+from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, shown_file, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
 
 PAGES = ("index.html", "report.html")  # a copy under the name of version 0.1
@@ -150,7 +150,8 @@ def _image_files(sweep: SweepResult, folder: Path) -> tuple[str, ...]:
         for i in range(min(len(sweep), REPORT_RUNS)):
             for look in which:
                 path, text = folder / image_name(i, look), sweep.png_text(i, look)
-                write_png(path, sweep.image_of(i, look), text)
+                image = shown_file(sweep.raw_of(i, look), sweep.generator, sweep.config)
+                write_png(path, image, text)
     return which
 
 

@@ -54,8 +54,8 @@ _OURS += tuple(f"{UNFINISHED}/{name}" for name in _CHECKPOINTS)
 
 # Parts of config.json in which a resumed run must agree, and what messages call them.
 _DECISIVE = ("experiment", "sweep", "networks", "inputs", "show", "images", "chunk_runs", "runs")
-_DECISIVE += ("arithmetic",)
-_CALLED = {"chunk_runs": "runs a chunk (--batch times the devices)"}
+_DECISIVE += ("arithmetic", "size")
+_CALLED = {"chunk_runs": "runs a chunk (--batch times the devices)", "size": "--size"}
 
 
 def image_name(run: int, which: str) -> str:
