@@ -5,6 +5,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import run_alone
+from launching import run, run_alone
+from onnx import helper
+from onnx_models import save
 from PIL import Image
 from tiny import random_params, tiny_networks
 
+import jaxsynth as js
 from jaxsynth.__main__ import _QUESTIONS
 from jaxsynth.models import registry
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
@@ -95,6 +99,37 @@ def test_python_runs(path, shipped):
     names = {"__name__": "__main__"}
     for text in python_blocks(path):
         exec(compile(text, name_of(path), "exec"), names)  # one page is one session
+
+
+def test_the_commands_for_an_onnx_file_run(shipped, tmp_path):
+    """The README's, with a small file whose tensors have the names of torchvision's ResNet-18."""
+    blob, rng = "/layer2/layer2.1/relu_1/Relu_output_0", np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["input", "w"], ["conv"], strides=(4, 4)),
+        helper.make_node("Relu", ["conv"], [blob]),
+        helper.make_node("GlobalAveragePool", [blob], ["pool"]),
+        helper.make_node("Flatten", ["pool"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "fc"], ["output"]),
+    ]
+    weights = {"w": (6, 3, 3, 3), "fc": (6, 1000)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in weights.items()}
+    image = {"input": (np.float32, (1, 3, 32, 32))}
+    save(tmp_path / "resnet18.onnx", nodes, image, ["output"], arrays)
+    readme = (ROOT / "README.md").read_text()
+    [block] = [text for _, text in BLOCK.findall(readme) if "resnet18.onnx" in text]
+    for line in block.splitlines():
+        program, launcher, *flags = shlex.split(line)
+        done = run(launcher, *flags, cwd=tmp_path)
+        assert program == "jaxsynth" and done.returncode == 0, done.stderr
+    labels = [f"unit {i}" for i in range(8)]
+    for folder, count in (("classes", 8), ("layer", 6), ("synthesize", 8)):
+        assert (tmp_path / "out" / folder / "contact_sheet.png").is_file()
+        rows = js.read_results(tmp_path / "out" / folder).table
+        assert len(rows) == count and {row["status"] for row in rows} == {"ok"}
+        if count != 8 or folder == "classes":
+            assert [row["row"] for row in rows] == labels[:count]
+    [objective] = {run.objective for run in js.read_results(tmp_path / "out/synthesize").runs}
+    assert objective == "mine:log_prob:207:1.0 + nsfw:log_odds:NSFW:0.5"
 
 
 def test_every_name_of_the_api_exists():
