@@ -36,12 +36,13 @@ from jaxsynth.inputs import choose_units, option, parse_seeds
 from jaxsynth.maximize import Run, Settings
 from jaxsynth.models.base import Classifier
 from jaxsynth.models.registry import load, load_encoder
+from jaxsynth.starts import still
 from jaxsynth.system import ENCODER, GENERATOR
 
 from .common import Models, encoder_name, load_for, load_models, saving
 from .launch import command_line, run_experiment
 from .run_flags import NONE, NSFW, OF_A_KEPT_RUN, PLACES, TARGETS, RunFlags
-from .runs import class_runs, joint_runs, random_runs, scene_runs, still
+from .runs import class_runs, joint_runs, random_runs, scene_runs
 
 _JOINT = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 

@@ -12,12 +12,13 @@ import dataclasses
 
 from jaxsynth.models.base import Generator
 from jaxsynth.recipes import Recipe
+from jaxsynth.starts import still
 
 from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
 from .run_flags import OF_A_RECIPE, RunFlags
-from .runs import random_runs, still
+from .runs import random_runs
 
 _OF_A_START = ("start", "box")
 

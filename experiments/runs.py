@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from jaxsynth.maximize import Run
-from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.base import Classifier
 from jaxsynth.objectives import Objective
-from jaxsynth.recipes import RECIPES, Recipe, make_recipe
 
 from .run_flags import NSFW, PLACES
 
@@ -13,18 +12,6 @@ from .run_flags import NSFW, PLACES
 def random_runs(seeds: Sequence[int]) -> list[Run]:
     """Make a run per seed that maximises nothing."""
     return [Run(seed, Objective(())) for seed in seeds]
-
-
-def still(generator: Generator) -> Recipe:
-    """Make the recipe without steps, for random codes.
-
-    They are N(0, 1) as in Goh 2016, whatever the bounds. For a generator with latent statistics (a
-    pocket one, whose N(0, 1) is faint) they are like the codes of its training images.
-    """
-    code = generator.code
-    own = code is not None and (code.sigma is not None or code.factor is not None)
-    start = {"start": "code"} if own else {"start": "normal", "box": "none"}
-    return make_recipe(RECIPES[generator.recipe], steps=0, prior=0.0, **start)
 
 
 def class_runs(

@@ -93,6 +93,24 @@ def sensitive_score(classifiers: Iterable[Classifier]) -> Callable[[np.ndarray],
     return largest
 
 
+def probabilities(
+    classifier: Classifier, pictures: Iterable[np.ndarray], batch: int = 16
+) -> np.ndarray:
+    """Score pictures (H, W, 3) uint8 RGB of any sizes as files are: (N, classes).
+
+    They are taken one by one, in batches of one size, so that the network is compiled once.
+    """
+    forward, found, waiting = _probabilities(classifier), [np.zeros((0, classifier.classes))], []
+    for picture in pictures:
+        waiting.append(classifier.input_of(picture))
+        if len(waiting) == batch:
+            found.append(forward(np.stack(waiting)))
+            waiting = []
+    if waiting:
+        found.append(forward(_pad(waiting, batch))[: len(waiting)])
+    return np.concatenate(found).astype(np.float32)
+
+
 def _ways(classifiers: Sequence[Classifier], resize: str | Mapping[str, str]) -> dict[str, str]:
     """Name -> how a file reaches its size."""
     ways = {c.name: c.preprocess.resize for c in classifiers}

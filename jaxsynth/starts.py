@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jaxsynth.arithmetic import arithmetic, is_double
-from jaxsynth.recipes import Box, Recipe
+from jaxsynth.recipes import RECIPES, Box, Recipe, make_recipe
 
 _BLOCK = 64  # seeds drawn at once, so that every read runs the same compiled programs
 
@@ -53,6 +53,18 @@ def start_codes(
 
     with arithmetic(is_double(box.upper)):
         return jax.vmap(draw)(jnp.asarray(seeds, jnp.uint32))
+
+
+def still(generator: Any) -> Recipe:
+    """Make the recipe without steps, for random codes.
+
+    They are N(0, 1) as in Goh 2016, whatever the bounds. For a generator with latent statistics (a
+    pocket one, whose N(0, 1) is faint) they are like the codes of its training images.
+    """
+    code = generator.code
+    own = code is not None and (code.sigma is not None or code.factor is not None)
+    start = {"start": "code"} if own else {"start": "normal", "box": "none"}
+    return make_recipe(RECIPES[generator.recipe], steps=0, prior=0.0, **start)
 
 
 class StartCodes:

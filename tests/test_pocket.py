@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from short import Run, Sweep, models, parse_term, synthesize
 
-from experiments.runs import still
 from jaxsynth import RECIPES, load_network
 from jaxsynth.devices import share_rows
 from jaxsynth.models import cpu_convolution as convolution
 from jaxsynth.models.weights import file_record
+from jaxsynth.starts import still
 
 pytestmark = pytest.mark.full_size  # open_nsfw is one of them
 

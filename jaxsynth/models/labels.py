@@ -10,7 +10,7 @@ from jaxsynth.disk import check_regular
 from jaxsynth.file_kinds import decoded, expected, kind_of
 
 _TEXTS = ("a text", "a JSON", "a prototxt")  # names may look like the last
-_SENSITIVE = ("nsfw", "hentai", "porn", "pornography", "sexy", "explicit", "nudity")
+SENSITIVE_LABELS = ("nsfw", "hentai", "porn", "pornography", "sexy", "explicit", "nudity")
 _INDEXED = (r"(?P<name>.*?\S)[\s,;:]+(?P<index>\d+)", r"(?P<index>\d+)[\s,;:]+(?P<name>\S.*)")
 
 
@@ -28,7 +28,7 @@ def unique_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 def sensitive_classes(labels: Sequence[str]) -> int | tuple[int, ...] | None:
     """Return the class, or classes, whose names say that their pictures wait for a click."""
-    found = tuple(i for i, label in enumerate(labels) if label.lower() in _SENSITIVE)
+    found = tuple(i for i, label in enumerate(labels) if label.lower() in SENSITIVE_LABELS)
     return found if found[1:] else next(iter(found), None)
 
 

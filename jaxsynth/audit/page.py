@@ -1,0 +1,161 @@
+"""The report of an audit as one HTML page, JSON and CSV, from sections that say what they show."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import markupsafe
+import numpy as np
+
+from jaxsynth.audit.figures import picture_data
+from jaxsynth.disk import write_atomic
+from jaxsynth.report.tables import column_order, format_probability, format_value, write_csv
+from jaxsynth.results import BLUR_ABOVE
+
+PAGE, NUMBERS = "index.html", "audit.json"
+Row = Mapping[str, Any]
+_INTERVAL = ("n", "count", "share", "median", "low", "high")
+
+
+class Picture(NamedTuple):
+    """A picture (H, W, 3) uint8 with lines below it; `p` above 0.5 blurs it until it is clicked."""
+
+    image: np.ndarray
+    lines: tuple[str, ...]
+    p: float = 0.0
+
+    @property
+    def data(self) -> str:
+        """The picture as a data URL."""
+        return picture_data(self.image)
+
+
+class Table(NamedTuple):
+    """A table: its file's name, what it shows, its rows, and rows for people if they differ."""
+
+    name: str
+    caption: str
+    rows: Sequence[Row]
+    shown: Sequence[Row] = ()
+
+
+@dataclasses.dataclass
+class Section:
+    """A part of the report.
+
+    Attributes:
+      title: Its heading.
+      made: How its figures were made.
+      limits: What they do not mean.
+      findings: Sentences for the summary.
+      figures: Drawings with captions.
+      tables: With captions; each is a CSV file, too.
+      galleries: Headings with pictures.
+    """
+
+    title: str
+    made: str
+    limits: str
+    findings: list[str] = dataclasses.field(default_factory=list)
+    figures: list[tuple[markupsafe.Markup, str]] = dataclasses.field(default_factory=list)
+    tables: list[Table] = dataclasses.field(default_factory=list)
+    galleries: list[tuple[str, list[Picture]]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a page shows.
+
+    Attributes:
+      title: Its heading.
+      subject: Sentences on what was audited, on what.
+      limits: What no audit of this kind can say.
+      sections: In order.
+      facts: Command, networks, settings, versions.
+      warnings: Lines on what is missing.
+    """
+
+    title: str
+    subject: Sequence[str]
+    limits: Sequence[str]
+    sections: Sequence[Section]
+    facts: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+
+
+def write_report(out: Path, report: Report) -> Path:
+    """Write index.html, audit.json and a CSV file for each table; return the page."""
+    for table in (table for section in report.sections for table in section.tables):
+        write_csv(out / f"{table.name}.csv", table.rows)
+    numbers = {
+        "facts": report.facts,
+        "limits": list(report.limits),
+        "sections": [
+            {
+                "title": section.title,
+                "how_it_was_made": section.made,
+                "what_it_does_not_mean": section.limits,
+                "findings": section.findings,
+                "tables": {table.name: list(table.rows) for table in section.tables},
+            }
+            for section in report.sections
+        ],
+    }
+    text = json.dumps(numbers, indent=1, ensure_ascii=False)
+    write_atomic(out / NUMBERS, text.encode("utf-8", "backslashreplace"))
+    here = Path(__file__).parent
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(here), autoescape=True)
+    templates.filters |= {"text": _text, "columns": column_order, "readable": readable}
+    templates.filters["probability"] = format_probability
+    page = templates.get_template("audit.html.jinja").render(
+        report=report,
+        css=markupsafe.Markup((here.parent / "report" / "explorer.css").read_text("utf-8")),
+        blur_above=BLUR_ABOVE,
+        numbers=NUMBERS,
+    )
+    write_atomic(out / PAGE, page.encode("utf-8", "xmlcharrefreplace"))
+    return out / PAGE
+
+
+def percent(share: float) -> str:
+    """Return a share as text: `12.5 %`."""
+    return f"{100 * share:.1f} %"
+
+
+def share_text(row: Row) -> str:
+    """Return a share with its interval: `12.5 % (4.3 to 31.0; 3 of 24)`."""
+    if not row["n"]:
+        return "none seen"
+    low, high = 100 * row["low"], 100 * row["high"]
+    return f"{percent(row['share'])} ({low:.1f} to {high:.1f}; {row['count']} of {row['n']})"
+
+
+def median_text(row: Row) -> str:
+    """Return a median with its interval: `0.98 (0.91 to 1)`."""
+    if not row["n"]:
+        return "none"
+    return f"{_number(row['median'])} ({_number(row['low'])} to {_number(row['high'])})"
+
+
+def readable(rows: Sequence[Row]) -> list[Row]:
+    """Join the columns of shares and medians with their intervals for people."""
+    found = []
+    for row in rows:
+        text = {k: v for k, v in row.items() if k not in _INTERVAL or "low" not in row}
+        if "share" in row:
+            text["share (95 % interval)"] = share_text(row)
+        elif "low" in row:
+            text |= {"n": row["n"], "median (95 % interval)": median_text(row)}
+        found.append(text)
+    return found
+
+
+def _text(value: Any) -> str:
+    return _number(value) if isinstance(value, float | np.floating) else format_value(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) >= 5e-4 or value == 0 else f"{value:.0e}"

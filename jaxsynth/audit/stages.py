@@ -1,0 +1,159 @@
+"""The stages of an audit that change pictures, and those that look inside a classifier."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxsynth.audit import flips, synthesis
+from jaxsynth.audit.changes import CHANGES, change
+from jaxsynth.audit.subjects import DECISION, Subject
+from jaxsynth.audit.units import important_units, names_of
+from jaxsynth.audit.work import Audit, Stage, Work
+from jaxsynth.images import to_uint8
+from jaxsynth.models.registry import load_encoder
+from jaxsynth.scoring import probabilities
+
+SAMPLE, PHOTOGRAPH = "random sample", "photograph"
+_SCENES = 3  # with the highest scores, and with the lowest
+_SHOWN = 10  # flips whose pictures are saved
+
+
+def chosen(count: int, most: int) -> list[int]:
+    """Choose so many numbers of 0 to count - 1, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def ends(work: Work, subject: Subject) -> Stage:
+    """Maximise and minimise a subject's neurons."""
+    audit, settings = work.audit, work.audit.settings
+    p = work.stages["samples"].arrays[f"p{audit.subjects.index(subject)}"]
+    classes = synthesis.neurons_of(subject, settings.neurons, p)
+    how = audit.generator, settings.seeds, settings.steps
+    return work.made(synthesis.neuron_ends(subject, classes, *how))
+
+
+def disputes(work: Work) -> Stage:
+    """Synthesise what two subjects dispute."""
+    audit, settings = work.audit, work.audit.settings
+    how = audit.generator, settings.seeds, settings.steps
+    return work.made(synthesis.disputes(audit.subjects, *how))
+
+
+def picture_numbers(audit: Audit, most: int) -> list[tuple[str, int]]:
+    """Choose so many random samples, then so many photographs."""
+    photographs = audit.photographs.files
+    samples = [(SAMPLE, i) for i in range(min(most, audit.settings.samples))]
+    return samples + [(PHOTOGRAPH, i) for i in chosen(len(photographs), most) if photographs]
+
+
+def invariances(work: Work) -> Stage:
+    """Score every picture under every change; scores are in the order of pictures, changes."""
+
+    def pictures() -> Iterator[np.ndarray]:
+        for kind, number in picture_numbers(work.audit, work.audit.settings.changed):
+            rgb = work.picture(kind == PHOTOGRAPH, number)
+            yield from (change(rgb, name) for name in CHANGES)
+
+    return Stage(list(CHANGES), work.judged(pictures()))
+
+
+def flipped(work: Work, subject: Subject) -> Stage:
+    """Flip the decision on random samples and photographs, in pixels and by the prior."""
+    audit, settings = work.audit, work.audit.settings
+    generator, photographs = audit.generator, audit.photographs
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
+    samples = list(range(min(settings.flips, settings.samples)))
+    named = chosen(len(photographs.files), settings.flips) if photographs.files else []
+    for kind, numbers in ((SAMPLE, samples), (PHOTOGRAPH, named)):
+        pictures = [work.picture(kind == PHOTOGRAPH, i) for i in numbers]
+        if not pictures:
+            continue
+        inputs = np.stack([subject.model.input_of(rgb) for rgb in pictures])
+        found = {flips.PIXELS: flips.flip_pixels(subject, inputs, settings.threshold)}
+        codes = work.stages["samples"].arrays["codes"][numbers] if kind == SAMPLE else None
+        if codes is None and generator.encoder is not None:
+            codes = flips.encode_all(load_encoder(generator), generator, pictures)
+        if codes is not None:
+            found[flips.PRIOR] = flips.flip_codes(subject, generator, codes, settings.threshold)
+        for way, flip in found.items():
+            own = _rows(subject, flip, settings.threshold)
+            for row, number in zip(own, numbers, strict=True):
+                row.update({"of": kind, "number": number, "way": way})
+            order = sorted(range(len(own)), key=lambda i, own=own: _size(own[i]))[:_SHOWN]
+            for place, i in enumerate(order):
+                own[i]["place"] = place
+            if kind == SAMPLE or audit.embed:
+                pair = np.stack([flip.before[order], flip.after[order]], 1)
+                arrays[f"{kind} {way}"] = to_uint8(pair)
+            rows += own
+    return Stage(rows, arrays)
+
+
+def _size(row: dict[str, Any]) -> float:
+    return row["grey levels"] if row["crossed"] else np.inf
+
+
+def _rows(subject: Subject, flip: flips.Flip, threshold: float) -> list[dict[str, Any]]:
+    measured = flips.distances(flip)
+    p = 1 / (1 + np.exp(-flip.odds))
+    as_files = subject.score(probabilities(subject.model, to_uint8(flip.after)))
+    return [
+        {
+            "before": float(p[i, 0]),
+            "after": float(p[i, 1]),
+            "crossed": bool((p[i, 0] > threshold) != (p[i, 1] > threshold)),
+            "as a file": bool((as_files[i] > threshold) == (p[i, 1] > threshold)),
+        }
+        | {name: float(values[i]) for name, values in measured.items()}
+        for i in range(len(p))
+    ]
+
+
+def hidden_units(work: Work, subject: Subject) -> Stage:
+    """Remove the units that matter most, and maximise each."""
+    audit, settings = work.audit, work.audit.settings
+    seen = picture_numbers(audit, settings.unit_pictures)
+    inputs = [subject.model.input_of(work.picture(k == PHOTOGRAPH, i)) for k, i in seen]
+    units = important_units(subject, np.stack(inputs), settings.units)
+    if not units:
+        return Stage([], {})
+    goals = {
+        name: subject.model.channel(unit.blob, unit.channel)
+        for name, unit in zip(names_of(units), units, strict=True)
+    }
+    how = audit.generator, 1, settings.steps, (synthesis.MOST,)
+    stage = work.made(synthesis.maximise(goals, *how))
+    found = {
+        name: np.stack([getattr(unit, name) for unit in units]) for name in ("change", "response")
+    }
+    return Stage([{"unit": name, "estimate": unit.estimate} for name, unit
+                  in zip(names_of(units), units, strict=True)], stage.arrays | found)  # fmt: skip
+
+
+def scenes(work: Work) -> Stage:
+    """Synthesise scenes alone."""
+    audit, settings, places = work.audit, work.audit.settings, work.audit.places
+    names = places.class_names
+    goals = {names[i]: places.log_prob(i) for i in chosen(len(names), settings.scenes)}
+    how = audit.generator, settings.scene_seeds, settings.steps, (synthesis.MOST,)
+    return work.made(synthesis.maximise(goals, *how), places)
+
+
+def scenes_with(work: Work, subject: Subject) -> Stage:
+    """Synthesise the scenes that a subject scores highest and lowest, together with its classes."""
+    audit, settings, places = work.audit, work.audit.settings, work.audit.places
+    alone = work.stages["scenes"]
+    score = subject.score(alone.arrays[f"p{audit.subjects.index(subject)}"])
+    named = [row["what"] for row in alone.value]
+    mean = {what: np.mean([s for s, n in zip(score, named, strict=True) if n == what])
+            for what in named}  # fmt: skip
+    order = sorted(mean, key=lambda what: -mean[what])
+    some = dict.fromkeys([*order[:_SCENES], *order[-_SCENES:]])
+    goals = {
+        what: places.log_prob(places.class_names.index(what)) + subject.model.unit(DECISION, 0)
+        for what in some
+    }
+    how = audit.generator, settings.scene_seeds, settings.steps, (synthesis.MOST,)
+    return work.made(synthesis.maximise(goals, *how), places)

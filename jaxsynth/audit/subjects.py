@@ -1,0 +1,200 @@
+"""What is audited and on what: classifiers with the classes that count, photographs with labels."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxsynth.image_files import read_image
+from jaxsynth.image_search import ImageFile, find_images
+from jaxsynth.models.base import Classifier
+from jaxsynth.models.functions import Activations
+from jaxsynth.models.labels import SENSITIVE_LABELS, read_text
+
+DECISION = "decision"  # a blob: the log-odds of the classes that count
+_LONGEST_SIDE = 512  # of a photograph whose changes are tested
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decided:
+    """A classifier's function with the blob `decision`; equal for equal functions, as jit needs."""
+
+    function: Activations
+    classes: tuple[int, ...]
+    others: tuple[int, ...]
+
+    def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        out = self.function(params, x)
+        parts = (out["log_prob"][np.array(part)] for part in (self.classes, self.others))
+        inside, outside = map(jax.nn.logsumexp, parts)
+        return out | {DECISION: (inside - outside)[None]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A classifier under audit.
+
+    Attributes:
+      model: With the blob `decision`, the log-odds of the classes that count together.
+      classes: Their numbers.
+    """
+
+    model: Classifier
+    classes: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The name that it goes by."""
+        return self.model.name
+
+    @property
+    def decision(self) -> str:
+        """The classes that count, `Hentai + Porn + Sexy`."""
+        return " + ".join(self.model.class_names[i] for i in self.classes)
+
+    def score(self, p: np.ndarray) -> np.ndarray:
+        """Return the probability of the classes that count, of all probabilities (..., N)."""
+        return p[..., list(self.classes)].sum(-1).clip(0.0, 1.0)
+
+
+def make_subject(classifier: Classifier, labels: Sequence[str] = ()) -> Subject:
+    """Make a subject of a classifier.
+
+    Args:
+      classifier: Any with classes.
+      labels: The classes that count; by default its sensitive ones.
+
+    Raises:
+      ValueError: If no class counts, or all do.
+    """
+    if not classifier.logits:
+        raise ValueError(f"{classifier.name!r} has no classes to audit")
+    classes = tuple(dict.fromkeys(map(classifier.unit_of, labels))) or classifier.sensitive_classes
+    if not classes:
+        raise ValueError(
+            f"{classifier.name!r} has no class that is known as sensitive: say which classes "
+            f"count, --decide={classifier.name}=LABEL+LABEL"
+        )
+    others = tuple(i for i in range(classifier.classes) if i not in classes)
+    if not others:
+        raise ValueError(f"all classes of {classifier.name!r} count: no decision is left")
+    apply = _Decided(classifier.activations, classes, others)
+    model = dataclasses.replace(classifier, apply=apply)
+    model.__dict__["shapes"] = classifier.shapes | {DECISION: (1,)}
+    return Subject(model, classes)
+
+
+class Photographs(NamedTuple):
+    """The user's photographs.
+
+    Attributes:
+      files: Those that could be read.
+      names: Of each, below the folder that was named.
+      labels: Of each, or "".
+      sha256: Of each, its bytes.
+      unread: A line for each file that was not.
+    """
+
+    files: tuple[ImageFile, ...] = ()
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def pictures(self, places: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+        """Read them one by one, (H, W, 3) uint8 RGB."""
+        for i in range(len(self.files)) if places is None else places:
+            yield read_image(self.files[i])
+
+    def reduced(self, places: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+        """Read them, no side longer than 512 pixels."""
+        for rgb in self.pictures(places):
+            image = Image.fromarray(rgb)
+            image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BILINEAR)
+            yield np.asarray(image)
+
+
+def find_photographs(
+    paths: Sequence[str | Path], most: int = 0, table: Path | None = None
+) -> Photographs:
+    """Find photographs and their labels.
+
+    Args:
+      paths: Folders, zips and files.
+      most: How many to take, evenly spread; 0 is all.
+      table: CSV file of lines `file,label`; a file is named by its path below the folder, or by
+        its last part. By default the names of class folders are labels, if there are several.
+
+    Raises:
+      ValueError: If no file can be read, or the table does not fit.
+    """
+    files = find_images(paths).files if paths else []
+    if most and len(files) > most:
+        files = [files[i] for i in np.linspace(0, len(files) - 1, most).round().astype(int)]
+    read, hashes, unread = [], [], []
+    for file in files:
+        try:
+            data = file.read()
+            read_image(data)
+        except ValueError as error:
+            name = repr(_name(file, paths))
+            for called in ("what was given", repr(str(file))):
+                error = str(error).replace(called, name)
+            unread.append(error)
+            continue
+        read.append(file)
+        hashes.append(hashlib.sha256(data).hexdigest())
+    if paths and not read:
+        raise ValueError(f"no image can be read: {unread[0] if unread else 'the folder is empty'}")
+    names = tuple(_name(file, paths) for file in read)
+    if table is not None:
+        labels = _labels_of(table, names)
+    else:
+        folders = [file.folder for file in read]
+        labels = tuple(folders) if len(set(folders)) > 1 else ("",) * len(read)
+    return Photographs(tuple(read), names, labels, tuple(hashes), tuple(unread))
+
+
+def truth_of(
+    subject: Subject, labels: Sequence[str], positive: Collection[str] = ()
+) -> np.ndarray | None:
+    """Return which labels say that a subject should flag; None unless some do and some do not.
+
+    Args:
+      subject: Its own labels count, and all that are known as sensitive.
+      labels: One for each photograph; files without one are not to be among them.
+      positive: Further words that count.
+    """
+    own = {subject.model.class_names[i].lower() for i in subject.classes}
+    words = own | {word.lower() for word in positive}
+    if subject.classes == subject.model.sensitive_classes:
+        words |= set(SENSITIVE_LABELS)
+    truth = np.array([label.lower() in words for label in labels], bool)
+    return truth if truth.any() and not truth.all() else None
+
+
+def _name(file: ImageFile, paths: Sequence[str | Path]) -> str:
+    """A file's path below what was named, so that the report tells nothing of the machine."""
+    text = str(file)
+    for path in map(str, paths):
+        if text.startswith(path.rstrip("/") + "/"):
+            return text[len(path.rstrip("/")) + 1 :]
+    return Path(text).name
+
+
+def _labels_of(table: Path, names: Sequence[str]) -> tuple[str, ...]:
+    rows = [row for row in csv.reader(io.StringIO(read_text(table, "a CSV file"))) if row]
+    if any(len(row) < 2 for row in rows) or not rows:
+        raise ValueError(f"{table}: expected lines of file,label")
+    given = {row[0].strip(): row[1].strip() for row in rows}
+    labels = tuple(given.get(name, given.get(Path(name).name, "")) for name in names)
+    if not any(labels):
+        raise ValueError(f"{table} names none of the photographs, such as {names[0]!r}")
+    return labels
