@@ -51,9 +51,9 @@ def run_audit(
       ValueError: If the folder holds another audit, or cannot be used.
       Stopped: If it was asked to.
     """
-    out = keeping.folder
-    if out is None:
+    if keeping.folder is None:
         raise ValueError("an audit needs a folder")
+    out = Path(keeping.folder)
     work, plan = Work(audit), _stages(audit)
     with lock(out):
         how = {"resume": keeping.resume, "overwrite": keeping.overwrite}
