@@ -40,7 +40,7 @@ def _measure(page: Image.Image, side: int, count: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
         with image_writer(Path(folder), "best", to_rgb) as write:
-            write(0, chunk)
+            write([[i] for i in range(count)], chunk)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         sizes = [path.stat().st_size for path in Path(folder).rglob("*.png")]
     return {
