@@ -15,7 +15,7 @@ from jaxsynth.image_files import read_image
 from jaxsynth.images import conversion
 from jaxsynth.maximize import Run, Settings, carry_out, config_of, encode, plan
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.registry import SENSITIVE, load, load_encoder, of_size
+from jaxsynth.models.registry import SENSITIVE, load, load_encoder, of_size, with_pixels
 from jaxsynth.optimizer_names import make_optimizer
 from jaxsynth.optimizers import PRIOR
 from jaxsynth.report.film import write_films
@@ -115,7 +115,13 @@ def load_classifiers(flags: Any, precision: str = "float32") -> dict[str, Classi
             f"--nsfw={flags.nsfw}: its classes are not SFW and NSFW: expected open_nsfw or a port "
             "of it"
         )
-    for asked in flags.model:
+    named = [with_pixels(asked, flags.preprocess) for asked in flags.model]
+    if flags.preprocess and named == list(flags.model):
+        raise ValueError(
+            f"--preprocess={flags.preprocess} is of ONNX files that do not say how pixels are "
+            "scaled: there is no --model=NAME=FILE.onnx without"
+        )
+    for asked in named:
         model = load_for("model", asked, Classifier, precision)
         if model.name in (*found, "generator", "encoder"):
             raise ValueError(

@@ -19,6 +19,7 @@ from jaxsynth.runs.records import model_record
 
 # Flags that are taken over unless typed; the second set where the objectives stay the same.
 _NETWORKS = ("generator", "nsfw", "places", "model", "encoder", "precision", "size")
+_NETWORKS += ("preprocess",)
 _ALIKE = (*_NETWORKS, "balance", "show", "images", "blur_sheet", "batch")
 
 

@@ -51,7 +51,7 @@ _JOINT = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 class Flags(RunFlags):
     """The flags of this launcher."""
 
-    WITHOUT = ("seeds", "precision", "model", *OF_A_KEPT_RUN)
+    WITHOUT = ("seeds", "precision", "model", "preprocess", *OF_A_KEPT_RUN)
     WHY = "which has sweeps and pages of its own"
 
     figures: tuple[str, ...] = option(("all",), f"all, or some of {', '.join(GROUPS)}.")

@@ -46,6 +46,11 @@ class RunFlags:
     model: tuple[str, ...] = repeated(
         "One more classifier, a name or NAME=FILE, for --term and to judge images; may be repeated."
     )
+    preprocess: str = option(
+        "",
+        "Pixels of ONNX files of --model that say nothing of them: imagenet, 0to1, minus1to1, "
+        "0to255, caffe_bgr, yahoo; or mean=0.5/0.5/0.5,std=0.5/0.5/0.5,order=BGR,range=0/255.",
+    )
     encoder: str | None = option(
         None,
         "The generator's encoder, which reads photographs and pulls towards natural codes: a name "

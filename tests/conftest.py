@@ -3,6 +3,7 @@
 A test may skip for the reasons of MAY_SKIP; any other skip is a failure.
 """
 
+import dataclasses
 import gc
 import os
 from pathlib import Path
@@ -12,10 +13,12 @@ import jax
 import numpy as np
 import pytest
 import quick  # noqa: F401
+from absl import flags as absl_flags
 from PIL import Image
 from reference import alexnet_layers, generator_layers, write_caffemodel
 from tiny import save_tiny_networks
 
+from experiments import flags
 from jaxsynth.environment import keep_compiled
 from jaxsynth.models.alexnet import PLACES205
 from jaxsynth.models.generator import DGN_FC6
@@ -124,6 +127,20 @@ def full_precision():
             patch.setattr("jaxsynth.arithmetic._MATMUL", "highest")
             jax.config.update("jax_default_matmul_precision", "highest")
         yield
+
+
+@dataclasses.dataclass(frozen=True)
+class _Nothing:
+    pass
+
+
+@pytest.fixture
+def no_flags_left():
+    """Flags that a test has defined and typed are not there for the next one."""
+    yield
+    for name in absl_flags.FLAGS:
+        absl_flags.FLAGS[name].unparse()
+    flags.define(_Nothing)
 
 
 @pytest.fixture

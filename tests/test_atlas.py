@@ -9,12 +9,11 @@ import pytest
 from launching import run_alone
 from PIL import Image
 from test_launchers import launch, rows_of
-from tiny import LABELS, tiny_networks
+from tiny import LABELS, tiny_models, tiny_networks
 
 from jaxsynth.chunks import execute, join
 from jaxsynth.images import preprocess, to_rgb
 from jaxsynth.maximize import Run, Settings, plan
-from jaxsynth.models.registry import to_model
 from jaxsynth.objectives import Objective, layer_units
 from jaxsynth.recipes import Recipe
 from jaxsynth.report import sheet
@@ -26,8 +25,8 @@ from jaxsynth.report.sheet import Tile, atlas_pages
 from jaxsynth.runs.checkpoint import read_arrays
 
 NETWORKS = tiny_networks()
-GENERATOR = to_model(NETWORKS["generator"])
-CLASSIFIERS = {role: to_model(NETWORKS[role]).named(role) for role in ("nsfw", "places")}
+GENERATOR, _places, _nsfw = tiny_models().values()
+CLASSIFIERS = {"nsfw": _nsfw, "places": _places}
 SHOWN, PITCH = sheet.MIN_TILE, sheet.MIN_TILE + sheet.GAP  # of the tiny networks' tiles
 
 

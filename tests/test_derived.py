@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import random_params, tiny_networks
+from tiny import random_params, tiny_models, tiny_networks
 
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import (
@@ -16,7 +16,6 @@ from jaxsynth.models.network import (
     logits_blob,
 )
 from jaxsynth.models.prepared import prepared
-from jaxsynth.models.registry import to_model
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import load_network
 from jaxsynth.system import GENERATOR, system_params
@@ -91,9 +90,8 @@ def test_what_is_derived_of_which_layer():
 
 
 def test_a_sweep_is_given_it():
-    networks = tiny_networks()
-    models = [to_model(networks[role], role) for role in (GENERATOR, "places")]
-    given = system_params(models[0], models[1:])
+    networks, models = tiny_networks(), tiny_models()
+    given = system_params(models[GENERATOR], [models["places"]])
     for role, params in given.items():
         assert _derived(networks[role]) < set(params)
     again = networks[GENERATOR]._replace(params=given[GENERATOR])

@@ -36,15 +36,7 @@ class Kinds:
     name: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Nothing:
-    pass
-
-
-@pytest.fixture(autouse=True)
-def no_flags_left():
-    yield
-    flags.define(Nothing)
+pytestmark = pytest.mark.usefixtures("no_flags_left")
 
 
 def _read(*argv: str, **given: Any) -> Kinds:

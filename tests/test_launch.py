@@ -23,17 +23,7 @@ class Flags:
     file: Path | None = option(None, "A file.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Nothing:
-    pass
-
-
-@pytest.fixture(autouse=True)
-def no_flags_left():
-    yield
-    for name in absl_flags.FLAGS:
-        absl_flags.FLAGS[name].unparse()
-    flags.define(Nothing)
+pytestmark = pytest.mark.usefixtures("no_flags_left")
 
 
 def end_of(main, *argv: str) -> int:

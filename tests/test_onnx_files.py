@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections import Counter
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -16,6 +17,7 @@ from onnx_models import ours, save
 from test_damage import MOST_MEMORY, damage
 
 import jaxsynth as js
+from experiments.common import load_classifiers
 from jaxsynth.models.onnx_file import read_onnx
 from jaxsynth.objectives import layer_units
 
@@ -113,6 +115,12 @@ def test_external_data_load_and_must_lie_beside_the_file(path, tmp_path):
         (tmp_path / "big.onnx").write_bytes(model.SerializeToString())
         with pytest.raises(ValueError, match=r"expected a file beside big\.onnx"):
             read_onnx(big)
+    entries = model.graph.initializer[0].external_data
+    entries[0].value, entries[1].value = "big.data", "x"
+    (tmp_path / "big.data").write_bytes(data)
+    big.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"its offset or length in .*big\.data is no number"):
+        read_onnx(big)
 
 
 def test_more_data_are_claimed_than_there_are(path, tmp_path):
@@ -325,6 +333,23 @@ def test_pixels_that_cannot_be_are_one_line(options, said, path):
     with pytest.raises(ValueError, match=said) as caught:
         js.load(f"m={path},{options}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_flag_says_what_files_leave_open(path, tmp_path):
+    other = classifier(tmp_path / "other.onnx")
+    flags = SimpleNamespace(nsfw="none", places="none", preprocess="0to1")
+    flags.model = (f"a={path}", f"b={other},size=8,preprocess=yahoo", f"c={other},size=8")
+    loaded = load_classifiers(flags)
+    ranges = {name: (m.preprocess.range[1], m.preprocess.order) for name, m in loaded.items()}
+    assert ranges == {"a": (1, "RGB"), "b": (255, "BGR"), "c": (1, "RGB")}
+    flags.preprocess, flags.model = "mean=1/2/3,order=BGR", flags.model[:2]
+    assert load_classifiers(flags)["a"].preprocess.mean == (1, 2, 3)
+    flags.preprocess = "imagnet"
+    with pytest.raises(ValueError, match="did you mean imagenet"):
+        load_classifiers(flags)
+    flags.model = flags.model[1:]
+    with pytest.raises(ValueError, match="--preprocess=imagnet is of ONNX files"):
+        load_classifiers(flags)
 
 
 @pytest.mark.parametrize("last", ["Softmax", "Sigmoid", "LogSoftmax"])

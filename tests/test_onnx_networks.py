@@ -13,11 +13,10 @@ import onnx
 import pytest
 from onnx import helper
 from onnx_models import save, theirs
-from tiny import tiny_networks
+from tiny import tiny_models
 
 import jaxsynth as js
 from jaxsynth.models.onnx_layout import as_graph
-from jaxsynth.models.registry import to_model
 
 SIDE, CLASSES = 16, 5
 LARGEST = 2**63 - 1
@@ -298,7 +297,7 @@ def test_blobs_are_channels_last_whatever_lies_between(tmp_path):
 
 
 def test_an_onnx_classifier_takes_part_in_a_run(tmp_path):
-    gen = to_model(tiny_networks()["generator"])
+    gen = tiny_models()["generator"]
     model = js.load(f"mine={write('inverted_residual', tmp_path / 'm.onnx')},preprocess=0to1")
     recipe = js.recipes.goh(steps=2)
     runs = js.sweep({"a": model.log_prob(1), "b": model.channel("t0_0", 3)}, gen, recipe=recipe)

@@ -13,6 +13,10 @@ from onnx_cases import CASES, GROUPS, Case, F
 from onnx_models import ours, reference, run_many, save, slopes, theirs
 
 from jaxsynth.models.onnx_call import OPERATORS
+from jaxsynth.models.onnx_file import read_onnx
+from jaxsynth.models.onnx_graph import evaluate
+from jaxsynth.models.onnx_layout import laid
+from jaxsynth.models.onnx_wiring import wire
 
 
 def build(case: Case, path, wide: bool = False):
@@ -138,6 +142,21 @@ def test_formula_in_float64(op, attributes, formula, tmp_path):
         path, _, outputs = build(case, tmp_path / "m.onnx", wide=True)
         [[made], *_] = run_many([(path, {"x0": x}, outputs)])[0]
     np.testing.assert_allclose(made, formula(x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("op", ["ReduceL2", "LpNormalization", "GlobalLpPool"])
+def test_a_norm_of_zeros_has_a_gradient_of_zero(op, tmp_path):
+    """Behind a ReLU, say: a square root's would be none."""
+    x = np.zeros((1, 2, 3, 4), F)
+    path, _, [output] = build(Case(op, (x,)), tmp_path / "m.onnx")
+    file = read_onnx(path)
+    wiring, params = wire(file, [output])
+
+    def total(x):
+        return evaluate(file, wiring, params, {"x0": laid(x)})[output].array.sum()
+
+    value, gradient = jax.value_and_grad(total)(x)
+    assert value == 0 and np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("group", GROUPS)

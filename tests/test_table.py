@@ -4,19 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny import tiny_networks
+from tiny import tiny_models
 
 from jaxsynth import objectives
 from jaxsynth.ascent import ChunkResult, Evaluation
-from jaxsynth.models.registry import to_model
 from jaxsynth.objectives import Objective
 from jaxsynth.report.tables import format_probability
 from jaxsynth.results import Run
 from jaxsynth.table import captions, row_of, score_lines, scores, sensitive_of, term_value
 
-NETWORKS = tiny_networks()
-PLACES = to_model(NETWORKS["places"], "places")
-NSFW = to_model(NETWORKS["nsfw"], "nsfw")
+_, PLACES, NSFW = tiny_models().values()
 P = np.array([0.1, 0.6, 0.2, 0.1 - 1e-10, 1e-10])
 
 

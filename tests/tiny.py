@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.generator import GeneratorConfig, Up
 from jaxsynth.models.network import (
     CodeStats,
@@ -17,6 +18,7 @@ from jaxsynth.models.network import (
     build_network,
     param_shapes,
 )
+from jaxsynth.models.registry import to_model
 from jaxsynth.models.weights import save_network
 from jaxsynth.programs import look_jit, see_jit, update_jit
 
@@ -64,6 +66,12 @@ def tiny_networks() -> dict[str, Network]:
         "places": build_network(places, random_params(PLACES, 2, 0.3)),
         "nsfw": build_network(nsfw, random_params(NSFW, 3, 0.3)),
     }
+
+
+def tiny_models() -> dict[str, Classifier | Generator]:
+    """Role -> model of these; classifiers go by their roles, the generator by its own name."""
+    networks = tiny_networks().items()
+    return {role: to_model(n, "" if role == "generator" else role) for role, n in networks}
 
 
 def save_tiny_networks(folder: Path) -> list[str]:

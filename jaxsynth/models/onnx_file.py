@@ -253,6 +253,9 @@ def _external(tensor: Message, path: Path, where: str, size: int) -> bytes:
     check_regular(file, str(file), f"the data of {path.name}")
     try:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or size)
+    except ValueError as error:
+        raise ValueError(f"{where}: its offset or length in {file} is no number") from error
+    try:
         have = file.stat().st_size
         if offset < 0 or length != size or offset + length > have:
             raise ValueError(

@@ -184,7 +184,7 @@ def _as(c: Call, x: Value, dtype: Any) -> Value:
 
 _REDUCE: dict[str, Callable] = {
     "ReduceL1": lambda xp, x, **k: abs(x).sum(**k),
-    "ReduceL2": lambda xp, x, **k: xp.sqrt((x * x).sum(**k)),
+    "ReduceL2": lambda xp, x, **k: root((x * x).sum(**k)),
     "ReduceLogSum": lambda xp, x, **k: xp.log(x.sum(**k)),
     "ReduceLogSumExp": lambda xp, x, **k: _log_sum_exp(xp, x, **k),
     "ReduceMax": lambda xp, x, **k: x.max(**k),
@@ -214,6 +214,12 @@ def _reduce(c: Call) -> Value:
         return Laid(array, x.order)
     left = [x.order[a] for a in range(rank) if a not in axes]
     return Laid(array, tuple(sorted(left).index(place) for place in left))
+
+
+def root(x: Any, power: float = 2) -> Any:
+    """Return a root; its gradient at 0 is 0, as that of PyTorch's norms."""
+    xp = np if isinstance(x, np.ndarray | np.generic) else jnp
+    return xp.where(x == 0, 0, xp.where(x == 0, 1, x) ** (1 / power)).astype(x.dtype)
 
 
 def _log_sum_exp(xp: Any, x: Any, axis: Any, keepdims: bool) -> Any:

@@ -16,6 +16,7 @@ from jaxsynth.models.depthwise import depthwise_conv
 from jaxsynth.models.derived import derive_nothing, derive_now
 from jaxsynth.models.onnx_call import Call, operator, positive
 from jaxsynth.models.onnx_layout import Laid, Value, ordered
+from jaxsynth.models.onnx_math import root
 from jaxsynth.models.onnx_pool import as_images, given_pads, halves, images, pads_of, steps_of
 
 _MOST_GROUPS = 64  # convolutions side by side; more take longer to compile than they save
@@ -156,10 +157,9 @@ def _mean_variance_norm(c: Call) -> Value:
 
 @operator("LpNormalization")
 def _lp_norm(c: Call) -> Value:
-    x, axis = c.array(0), c.attr("axis", -1)
-    if c.attr("p", 2) == 1:
-        return c.result(x / abs(x).sum(axis, keepdims=True))
-    return c.result(x / jnp.sqrt((x * x).sum(axis, keepdims=True)))
+    x, axis, p = jnp.asarray(c.array(0)), c.attr("axis", -1), c.attr("p", 2)
+    norm = root((abs(x) ** p).sum(axis, keepdims=True), p)
+    return c.result(x / jnp.where(norm == 0, 1, norm))
 
 
 def _normalised(x, axes: tuple[int, ...], epsilon: float, centred: bool = True) -> jax.Array:

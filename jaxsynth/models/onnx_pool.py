@@ -15,6 +15,7 @@ from jax import lax
 from jaxsynth.models.layers import max_pool
 from jaxsynth.models.onnx_call import Call, check_size, operator
 from jaxsynth.models.onnx_layout import Laid, Value, channels_last, ordered
+from jaxsynth.models.onnx_math import root
 
 
 def images(c: Call, index: int = 0) -> jax.Array:
@@ -137,7 +138,7 @@ def _average_pool(c: Call) -> Value:
 def _lp_pool(c: Call) -> Value:
     p = c.attr("p", 2)
     powers = Call(c.node, c.opset, [as_images(abs(images(c)) ** p)], c.dtype)
-    return as_images(_pool(powers, 0.0, sum)[0] ** (1 / p))
+    return as_images(root(_pool(powers, 0.0, sum)[0], p))
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", image=True)
@@ -149,4 +150,4 @@ def _global_pool(c: Call) -> Value:
     if c.node.op == "GlobalMaxPool":
         return as_images(x.max(**how))
     p = c.attr("p", 2)
-    return as_images((abs(x) ** p).sum(**how) ** (1 / p))
+    return as_images(root((abs(x) ** p).sum(**how), p))

@@ -36,6 +36,7 @@ _RECIPES = {"pocket_generator": ("pocket", "pocket_image")}  # others: those of 
 _NAMED = re.compile(r"([\w.\-]+)=(.+)", re.DOTALL)
 _PIXELS = {"fourier": fourier, "maco": maco}  # generators of any size
 _SIZED = re.compile(rf"({'|'.join(_PIXELS)}),size=(\d{{1,5}})")
+_OF_PIXELS = re.compile(r",(preprocess|mean|std|order|range|resize)=")
 _made: dict[str, Callable[[], Model]] = dict(_PIXELS)
 
 
@@ -151,6 +152,18 @@ def to_model(network: Network, name: str = "", record: dict[str, str] | None = N
 def of_size(name: str, size: int) -> str:
     """Return the name of a generator that makes images of this side, if it can; else the name."""
     return f"{name},size={size}" if size and name in _PIXELS else name
+
+
+def with_pixels(name: str, preprocess: str) -> str:
+    """Return the name of an ONNX file with units of its pixels, where it has none; else the name.
+
+    Args:
+      name: of any model.
+      preprocess: `imagenet` or another name, or options: `mean=0.5/0.5/0.5,order=BGR`.
+    """
+    if not preprocess or ".onnx" not in name.lower() or _OF_PIXELS.search(name):
+        return name
+    return f"{name},{preprocess}" if "=" in preprocess else f"{name},preprocess={preprocess}"
 
 
 def describe(name: str | Path) -> str:
