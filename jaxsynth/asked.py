@@ -1,7 +1,6 @@
 """Runs made from what users ask for: objectives by name, seeds, and start codes."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,18 +9,18 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import numpy as np
 
-from jaxsynth import system
 from jaxsynth.batch import Run
 from jaxsynth.image_files import read_image
 from jaxsynth.inputs import check_name, described, near, parse_seeds
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.objectives import Objective, as_objective
+from jaxsynth.programs import encode_jit
 from jaxsynth.recipes import Recipe
 from jaxsynth.results import Result, SweepResult
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import IMAGES
 from jaxsynth.runs.processes import Processes
+from jaxsynth.system import make_encoder
 
 # What a keyword has to be, and how errors call that.
 _SWITCH = bool, "True or False"
@@ -271,6 +270,5 @@ def encode(encoder: Classifier, generator: Generator, image: np.ndarray) -> np.n
     Raises:
       ValueError: if the encoder has no such blob, or it is not as long as the generator's code.
     """
-    reader = system.make_encoder(generator, encoder)._replace(units=None)
-    read = functools.partial(system.encode, reader)
-    return np.asarray(network_jit(read)(encoder.params, np.asarray(image)))
+    reader = make_encoder(generator, encoder)._replace(units=None)
+    return np.asarray(encode_jit(reader, encoder.params, np.asarray(image)))

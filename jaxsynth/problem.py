@@ -109,7 +109,8 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     start = _given_start(start, len(runs), generator.code_size, dtype)
     seeds = np.array([run.seed for run in runs], np.uint32)
     alone = any(term.how == "diversity" for o in objectives for term in o.terms)
-    transforms = _transforms(settings.recipe)
+    recipe = settings.recipe
+    transforms = Transforms(recipe.jitter, float(recipe.zoom), float(recipe.rotate))
     seeded = start is None or transforms.draws or optimizer.draws
     place, own = places_of(which, seeds if seeded else np.zeros_like(seeds), start, alone)
     shared = Shared(place, factor) if len(own) < len(runs) or (factor != 1).any() else None
@@ -206,10 +207,6 @@ def _resolved(settings: Settings, generator: Generator) -> Settings:
         )
     own = _CPU_BATCH if jax.default_backend() == "cpu" else _BATCH
     return dataclasses.replace(settings, recipe=recipe, batch=settings.batch or own)
-
-
-def _transforms(recipe: Recipe) -> Transforms:
-    return Transforms(recipe.jitter, float(recipe.zoom), float(recipe.rotate))
 
 
 def _needed_encoder(recipe: Recipe, optimizer, generator: Generator, encoder):

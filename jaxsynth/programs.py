@@ -16,7 +16,7 @@ from jaxsynth.devices import over_shares, padded
 from jaxsynth.goals import RUNS, RunData
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.optimizers import Optimizer, Setting
-from jaxsynth.system import Look, System
+from jaxsynth.system import Look, System, encode
 
 NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or transforms
 SETTING_AXES = Setting(start=0, rate=0, key=0, steps=None, box=None)
@@ -100,6 +100,7 @@ spread_jit = jax.jit(spread, static_argnums=(0, 1))
 init_jit = jax.jit(init_rows, static_argnums=(0,))
 draw_jit = network_jit(ascent.draw, static_argnums=(0, 1))
 look_at_jit = network_jit(ascent.look_at, static_argnums=(0, 1))
+encode_jit = network_jit(encode, static_argnums=0)
 start_images_jit = network_jit(start_images, static_argnums=(0, 1))
 
 

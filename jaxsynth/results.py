@@ -83,7 +83,7 @@ class SweepResult:
         index = slice(first, last) if whole else np.array(places, int)
         changed = {
             "runs": [self.runs[i] for i in places],
-            "arrays": _rows_of(self.arrays, index),
+            "arrays": jax.tree.map(lambda leaf: leaf[index], self.arrays),
             "start_codes": self.start_codes[index],
             "numbers": self.run_numbers[index],
         }
@@ -353,10 +353,6 @@ def _read_run(fields: Mapping[str, Any], folder: Path, generator, classifiers) -
         models = {"generator": generator} | {c.name: c for c in classifiers}
         objective = read_objective(objective, folder, models)
     return Run(fields["seed"], objective, *(fields[k] for k in ("row", "column", "origin")))
-
-
-def _rows_of(arrays: ChunkResult, index: slice | np.ndarray) -> ChunkResult:
-    return jax.tree.map(lambda leaf: leaf[index], arrays)
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:

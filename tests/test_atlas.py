@@ -178,22 +178,6 @@ def test_a_strip_with_one_suggestive_picture_waits_for_a_click(tmp_path, blur):
         assert text.count('src="strip.png"') == 1
 
 
-@pytest.mark.parametrize("kind", ["absent", "text", "folder", "cut short"])
-def test_a_bad_photograph_is_one_line_before_anything_compiles(weights, photo, tmp_path, kind):
-    bad = tmp_path / "bad.jpg"
-    if kind == "folder":
-        bad.mkdir()
-    elif kind != "absent":
-        bad.write_bytes(b"no picture" if kind == "text" else photo.read_bytes()[:400])
-    flags = [*weights, "--scenes=bar", f"--init_image={bad}", f"--out={tmp_path / 'run'}"]
-    done = run_alone("scene", *flags, JAX_LOG_COMPILES="1")  # what compiles is a line on stderr
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
-    [line] = [line for line in lines if "Finished tracing" not in line]  # shapes alone may be
-    assert line.startswith("error: ") and "bad.jpg" in line
-    assert not (tmp_path / "run").exists()
-
-
 # ---- the atlas
 
 
@@ -301,19 +285,3 @@ def test_wrong_layers_say_what_is_right(role, blob, units, position, said):
     with pytest.raises(ValueError) as error:
         layer_units(CLASSIFIERS[role], blob, units, position)
     assert said in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--network=place", "--blob=conv1"], "did you mean places"),
-        (["--blob=convl1"], "blob of places 'convl1' does not exist (did you mean conv1"),
-        ([], "no --blob given: one of conv1, conv1_pre, conv2,"),
-    ],
-)
-def test_a_wrong_atlas_is_one_line_and_nothing_written(weights, tmp_path, flags, said):
-    done = launch("atlas", *weights, *flags, f"--out={tmp_path / 'run'}")
-    assert done.returncode == 2, done.stderr
-    [line] = done.stderr.strip().splitlines()
-    assert line.startswith("error: ") and said in line
-    assert not (tmp_path / "run").exists()

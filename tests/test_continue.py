@@ -1,6 +1,5 @@
 """Runs of a finished sweep go on: --continue_from and --extend_steps."""
 
-import csv
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import pytest
 import safetensors.numpy
 from in_process import Outcome, run_cases
 from launching import run, start
+from test_launchers import rows_of
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.models.weights import save_network
@@ -22,11 +22,6 @@ from jaxsynth.runs.folder import UNFINISHED
 def _run(name: str, *flags: object) -> None:
     done = run(name, "--noprogress", *flags)
     assert done.returncode == 0, done.stderr
-
-
-def _rows(out: Path) -> list[dict[str, str]]:
-    with open(out / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +42,7 @@ def test_chosen_runs_go_on_with_another_objective(folder):
     second = safetensors.numpy.load_file(out / "results.safetensors")
     np.testing.assert_array_equal(second["start_codes"], first["codes"][[1, 4, 1, 4]])
     assert second["objective"].shape == (4, 3) and second["sound"].all()
-    rows = _rows(out)
+    rows = rows_of(out)
     assert [row["from"] for row in rows] == [f"{folder / 'first'}:{n}" for n in (1, 4, 1, 4)]
     assert [row["seed"] for row in rows] == ["1"] * 4  # both runs began with this seed
     assert [row["column"] for row in rows] == ["run 1", "run 4"] * 2
@@ -60,7 +55,7 @@ def test_chosen_runs_go_on_with_another_objective(folder):
     assert str(folder / "first" / "results.safetensors") in config["inputs"]
     assert config["networks"]["places"]["name"] == str(folder / "places.safetensors")
     assert "going on from first" in (out / "report.html").read_text()
-    assert "from" not in _rows(folder / "first")[0]
+    assert "from" not in rows_of(folder / "first")[0]
 
 
 def test_more_steps_of_a_constant_schedule_are_those_of_a_longer_run(folder):
@@ -76,7 +71,7 @@ def test_more_steps_of_a_constant_schedule_are_those_of_a_longer_run(folder):
     np.testing.assert_array_equal(more.last.image, long.last.image)
     traces = np.concatenate([first.objective, more.objective], axis=1)
     np.testing.assert_array_equal(traces, long.objective)
-    before, after = _rows(folder / "first"), _rows(folder / "b")
+    before, after = rows_of(folder / "first"), rows_of(folder / "b")
     for name in ("seed", "row", "column", "target_1"):
         assert [row[name] for row in after] == [row[name] for row in before]
     assert [row["from"] for row in after] == [f"{folder / 'first'}:{n}" for n in range(6)]
@@ -107,7 +102,7 @@ def test_an_extension_that_was_killed_resumes_to_the_same_bytes(folder):
     assert (out / UNFINISHED).is_dir()
     _run("scene", *flags)
     assert (out / "results.safetensors").read_bytes() == whole
-    assert [row["from"] for row in _rows(out)] == [f"{folder / 'first'}:{n}" for n in range(6)]
+    assert [row["from"] for row in rows_of(out)] == [f"{folder / 'first'}:{n}" for n in range(6)]
 
 
 WRONG = [
@@ -187,4 +182,4 @@ def test_another_experiment_goes_on_but_does_not_extend(folder):
     _run(
         "synthesize", f"--continue_from={folder / 's'}", "--extend_steps=1", f"--out={folder / 't'}"
     )
-    assert _rows(folder / "t")[0]["target_1"] == "nsfw:prob:NSFW"
+    assert rows_of(folder / "t")[0]["target_1"] == "nsfw:prob:NSFW"

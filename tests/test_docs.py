@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import run, run_alone
+from launching import run
 from onnx import helper
 from onnx_models import save
 from PIL import Image
@@ -163,7 +163,7 @@ def commands() -> dict[str, list[tuple[str, str]]]:
 
 @cache
 def flags_of(experiment: str) -> set[str]:
-    done = run_alone(experiment, "--help")
+    done = run(experiment, "--help")
     assert done.returncode == 0, done.stderr
     names = re.findall(r"^  (?:-\w,)?--(\[no\])?([\w]+)", done.stdout, re.MULTILINE)
     return {name for _, name in names} | {f"no{name}" for no, name in names if no}

@@ -8,6 +8,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -617,7 +618,8 @@ def test_another_onnx_file_in_the_package_is_refused(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------------------- the launcher
 def launch(*flags: str, cache: Path) -> subprocess.CompletedProcess:
-    return run("port", *flags, JAXSYNTH_CACHE=str(cache))
+    with mock.patch.dict(os.environ, JAXSYNTH_CACHE=str(cache)):
+        return run("port", *flags)
 
 
 def test_launcher_ports_into_the_cache(nsfw_original_like, tmp_path):

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from launching import run, run_alone, start
+from in_process import run_cases
+from launching import ROOT, run, start
 from tiny import tiny_networks
 
 from benchmarks.speed.cases import inputs, network_case, random_network, trio_case
@@ -105,11 +105,6 @@ def test_the_table_says_what_was_measured():
     assert [r["seconds"] for r in second_rows([one])] == [0.1, 0.2, 0.4, 0.2, 0.2, 1.2]
 
 
-def _script(name: str, *flags: str) -> subprocess.CompletedProcess:
-    """One of benchmarks/, which are not launchers of the package."""
-    return run_alone(name, *flags)
-
-
 def test_commits_are_compared_by_their_lowest_medians():
     first, second = commit_rows(
         {("trio", "8"): {"a": 0.3, "b": 0.2}, ("pocket", "1"): {"a": 0.05}}, ["a", "b"]
@@ -124,16 +119,21 @@ def test_commits_are_compared_by_their_lowest_medians():
     assert (second["a, ms"], second["b, ms"], second["a / b"]) == ("50.0", "", "")
 
 
+def _refused(name: str, folder: Path, wrong: dict[str, str]) -> None:
+    found = run_cases(name, [flags.split() for flags in wrong], folder)
+    for outcome, (flags, said) in zip(found, wrong.items(), strict=True):
+        assert outcome.code == 2 and said in outcome.err, (flags, outcome)
+        assert outcome.err.count("\n") == 1 and not outcome.wrote, (flags, outcome)
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="commits are git's")
-@pytest.mark.parametrize("flags, said", [
-    (["--commits=no-such-commit"], "'no-such-commit' is no commit of this clone"),
-    (["--commits=HEAD", "--batches=0"], "--batches=0: expected numbers such as 8,1"),
-    (["--commits=HEAD", "--cases=duo"], "duo"),
-    ([], "--commits: expected some of this clone's"),
-])  # fmt: skip
-def test_wrong_commits_are_refused(flags, said):
-    done = _script("commits", *flags)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+def test_wrong_commits_are_refused():
+    _refused("commits", ROOT, {
+        "--commits=no-such-commit": "'no-such-commit' is no commit of this clone",
+        "--commits=HEAD --batches=0": "--batches=0: expected numbers such as 8,1",
+        "--commits=HEAD --cases=duo": "duo",
+        "": "--commits: expected some of this clone's",
+    })  # fmt: skip
 
 
 def test_the_peer_computes_the_same_gradient():
@@ -194,13 +194,10 @@ def test_the_launcher_writes_a_table_and_every_time(tmp_path):
     assert again.returncode == 2 and again.stderr.count("\n") == 1 and "--overwrite" in again.stderr
 
 
-@pytest.mark.parametrize("flag, said", [
-    ("--cases=trio,quartet", "expected some of trio"),
-    ("--batches=0", "--batches=0"),
-    ("--precisions=float16", "expected some of float32"),
-    ("--seconds=nan", "--seconds=nan"),
-])  # fmt: skip
-def test_wrong_values_are_refused(tmp_path, flag, said):
-    done = run("benchmark_speed", flag, f"--out={tmp_path / 'speed'}")
-    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
-    assert not (tmp_path / "speed").exists()
+def test_wrong_values_are_refused(tmp_path):
+    _refused("benchmark_speed", tmp_path, {
+        "--out=run --cases=trio,quartet": "expected some of trio",
+        "--out=run --batches=0": "--batches=0",
+        "--out=run --precisions=float16": "expected some of float32",
+        "--out=run --seconds=nan": "--seconds=nan",
+    })  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsynth.images import CAFFE, Preprocess
+from jaxsynth.images import CAFFE
 from jaxsynth.models.base import (
     Classifier,
     Generator,
@@ -192,7 +192,7 @@ def _classifier(network: Network, shared: dict[str, Any]) -> Classifier:
         **shared,
         size=info.config.size,
         labels=info.labels,
-        preprocess=_units(info.preprocessing or "simple"),
+        preprocess=dataclasses.replace(CAFFE, resize=info.preprocessing or "simple"),
         logits=logits_blob(info.config),
         sensitive=sensitive_classes(info.labels),
     )
@@ -245,7 +245,3 @@ def _load_classifier(name: str | Path, dtype: Any, generator: str) -> Classifier
     if not isinstance(model, Classifier):
         raise ValueError(f"{name} is a generator, expected the encoder of {generator!r}")
     return model
-
-
-def _units(resize: str) -> Preprocess:
-    return dataclasses.replace(CAFFE, resize=resize)
