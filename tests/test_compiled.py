@@ -10,7 +10,8 @@ from tiny import save_tiny_networks
 
 COUNTED = """
 import collections, json, sys
-import jax
+sys.path.append("tests")
+import jax, quick
 from experiments import {name} as launcher
 from experiments.launch import run_experiment
 
