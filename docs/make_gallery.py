@@ -144,7 +144,8 @@ def make(picture: Picture) -> None:
                 for word in command.replace("='", "=").split()
             ]
             out = outs[n - 1] if words[0] == "film" else outs[n]
-            subprocess.run([sys.executable, "-m", "jaxsynth", *words, f"--out={out}"], check=True)
+            command = [sys.executable, "-m", f"experiments.{words[0]}", *words[1:], f"--out={out}"]
+            subprocess.run(command, check=True, cwd=DOCS.parent)
         made, target = out / picture.file, picture.path
         target.parent.mkdir(exist_ok=True)
         if made.suffix == ".webp":

@@ -23,7 +23,6 @@ from jaxsynth.models.cpu_convolution import network_jit
 
 LAYOUTS = ("pca", "umap")
 _BATCH = 16
-_EDGE = 2.0  # percent of the samples at either end of an axis that its outermost cells gather
 _SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 
 
@@ -145,13 +144,12 @@ def map_cells(
     """
     values = samples.values.astype(np.float64)
     finite = np.isfinite(values).all(1)
-    points = np.full((len(values), 2), np.nan)
-    points[finite] = _in_the_plane(values[finite], layout)
-    place = _cells(points, side)
+    place = np.full(len(values), -1)
+    place[finite] = _cells(_in_the_plane(values[finite], layout), side)
     mean, whiten = _whitening(values[finite])
     found = []
     for cell in range(side * side):
-        members = np.flatnonzero(finite & (place == cell))
+        members = np.flatnonzero(place == cell)
         if len(members) < least:
             continue
         own = values[members].mean(0)
@@ -194,12 +192,18 @@ def _in_the_plane(values: np.ndarray, layout: str) -> np.ndarray:
 
 
 def _cells(points: np.ndarray, side: int) -> np.ndarray:
-    """Number the cell of every point (N,), row by row; the second axis goes up."""
-    low, high = np.nanpercentile(points, [_EDGE, 100 - _EDGE], axis=0)
-    spread = np.where(high > low, high - low, 1)
-    grid = np.nan_to_num((points - low) / spread * side, nan=0.0)
-    column, up = np.clip(grid.astype(int), 0, side - 1).T
+    """Number the cell of every point (N,), row by row; the second axis goes up.
+
+    A column and a row hold as many samples as another one, but equal points share a cell.
+    """
+    column, up = (np.minimum(side * _ranks(axis), side - 1).astype(int) for axis in points.T)
     return (side - 1 - up) * side + column
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return for each value (N,) the share of values below it; equal ones take their middle."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return ((np.cumsum(counts) - counts + (counts - 1) / 2) / len(values))[place]
 
 
 def _whitening(values: np.ndarray):

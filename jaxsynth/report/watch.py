@@ -58,7 +58,7 @@ class LivePage:
         self._finished: list[dict[str, Any]] = []
         self._chunks, self._finished_runs, self._begun = 0, 0, None
         self._curves: list[np.ndarray] = []  # of the current chunk, by step
-        self._step, self._best, self._due = 0, -np.inf, 0.0
+        self._step, self._best, self._due, self._compiled = 0, -np.inf, 0.0, False
         self._values = np.zeros(0)
         (keeping.folder / EXPLORER).mkdir(exist_ok=True)
         title = config.get("title") or f"{config.get('experiment', 'sweep')} under way"
@@ -69,15 +69,18 @@ class LivePage:
         """Take a step of the chunk of these runs; write if it is time."""
         clock = monotonic()
         self._step, self._values = done, np.asarray(values, float)
-        self._begun = self._begun or (clock, self._steps_done())
         self._curves.append(self._values)
         known = np.isfinite(self._values)
         self._best = np.max(self._values, initial=self._best, where=known)
-        if clock < self._due:
-            return
-        self._now = self._pictures(first, snapshot().codes[: len(values)])
-        self._write("running")
-        took = monotonic() - clock
+        if clock >= self._due:
+            self._now = self._pictures(first, snapshot().codes[: len(values)])
+            self._write("running")
+            self._plan_next(clock)
+        self._begun = self._begun or (monotonic(), self._steps_done())
+
+    def _plan_next(self, clock: float) -> None:
+        took = monotonic() - clock if self._compiled else 0.0  # the first time compiles
+        self._compiled = True
         self._due = monotonic() + max(_SECONDS, took / _SHARE)
 
     def chunk(self, first: int, chunk: ChunkResult) -> None:

@@ -139,11 +139,14 @@ class _Watch:
     ):
         self._problem, self._keeping, self._bar = problem, keeping, bar
         self.finished, self._chunks, self._before, self._name = finished, chunks, finished, name
-        self._saved, self._best = time.monotonic(), -np.inf
+        self._saved, self._best, self._stepped = time.monotonic(), -np.inf, False
 
     def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
         steps, folder = self._problem.settings.recipe.steps, self._keeping.folder
-        self._bar.update((self.finished - self._before) * steps + done - self._bar.n)
+        now = (self.finished - self._before) * steps + done
+        if not self._stepped:  # the time left is reckoned without what is compiled first
+            self._bar.start_t, self._bar.initial, self._stepped = time.time(), now, True
+        self._bar.update(now - self._bar.n)
         self._best = np.max(values, initial=self._best, where=np.isfinite(values))
         said = f"best {self._best:.4g}, median {np.median(values):.4g}"
         self._bar.set_postfix_str(said, refresh=False)
@@ -183,6 +186,7 @@ class _Lines:
 def _bar(keeping: Keeping, name: str, total: int, begun: int) -> tqdm:
     """All steps, the best objective and the median, on stderr."""
     how: dict[str, Any] = {"unit": "step", "disable": not keeping.progress, "file": sys.stderr}
+    how["smoothing"] = 0  # the mean rate
     if not sys.stderr.isatty():
         how |= {"file": _Lines(), "delay": _LINE_SECONDS, "mininterval": _LINE_SECONDS}
         said = "{desc}{n_fmt} of {total_fmt} steps in {elapsed}, {remaining} left{postfix}"
