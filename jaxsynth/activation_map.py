@@ -5,6 +5,7 @@ photographs are laid out in the plane, those of a cell of a grid are averaged, a
 for each cell's direction.
 """
 
+import importlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -173,7 +174,7 @@ def _in_the_plane(values: np.ndarray, layout: str) -> np.ndarray:
         )
     if layout == "umap":
         try:
-            import umap
+            umap = importlib.import_module("umap")
         except ImportError as missing:
             raise ValueError(
                 "layout umap needs the package umap-learn: pip install umap-learn, or take pca"

@@ -10,6 +10,7 @@ Both, and every launcher, end in `carry_out`.
 import contextlib
 import dataclasses
 import functools
+import importlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,6 @@ from jaxsynth.optimizers import PRIOR
 from jaxsynth.png_text import text_of
 from jaxsynth.problem import PRECISIONS, Settings, plan
 from jaxsynth.recipes import Recipe, make_recipe
-from jaxsynth.report.tensorboard import check_tensorboard
 from jaxsynth.results import Result, SweepResult, read_results, shown_file
 from jaxsynth.runs.checkpoint import (
     from_arrays,
@@ -169,16 +169,16 @@ def carry_out(
         codes = problem.batch.codes[:]
         codes = codes if problem.shared is None else codes[problem.shared.place]
         return _result(problem, every_run(problem, join(chunks)), codes, config, None)
-    if keeping.tensorboard:
-        check_tensorboard()
+    watch = None
+    if keeping.watch or keeping.tensorboard:  # else nothing looks on, and nothing is imported
+        watch = importlib.import_module("jaxsynth.report.watch")
+        watch.check_observers(keeping)
     with contextlib.ExitStack() as held:
         opened = open_together(keeping, config, held)
         if opened is None:
             return None
-        if keeping.watch or keeping.tensorboard:
-            from jaxsynth.report.watch import observers
-
-            looking = observers(problem, keeping, opened, held)
+        if watch:
+            looking = watch.observers(problem, keeping, opened, held)
             keeping = dataclasses.replace(keeping, observers=looking)
         pixels = functools.partial(shown_file, generator=problem.generator, config=config)
         compute_together(problem, keeping, images, pixels, functools.partial(text_of, opened))

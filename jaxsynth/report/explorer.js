@@ -672,7 +672,8 @@ const jaxsynth = (() => {
     const { command, python, python_continue } = D.repeat, again = D.repeat["continue"];
     return h("section", { class: "panel" },
       h("div", { class: "picture-side" }, box, h("div", { class: "controls" }, buttons, save),
-        film ? h("div", { class: "controls film" }, play, slider, saveFilm) : "", said),
+        film ? h("div", { class: "controls film" }, play, slider, saveFilm) : "", said,
+        whole ? photographs(i) : ""),
       h("div", { class: "number-side" }, h("p", { class: "caption" }, D.captions[i]), charts,
         whole ? h("details", { open: window.innerWidth > 700 }, h("summary", {}, "numbers"),
           h("div", { class: "scroll" }, table(["column", "value"], numbers))) : "",
@@ -705,7 +706,7 @@ const jaxsynth = (() => {
       h("h2", { tabindex: -1 }, `Run ${number} · ${place(i)}`),
       h("p", { class: "goals" }, goals.map(([href, target]) =>
         h("a", { href }, targetParts(target).join(" · ")))),
-      panel(i, true), photographs(i), alike(i)];
+      panel(i, true), alike(i)];
   }
 
   function alike(i) {

@@ -43,7 +43,7 @@ class EventFile:
         from tensorboardX import SummaryWriter
 
         self._problem, self._config = problem, config
-        self._writer = SummaryWriter(str(keeping.folder / EVENTS), flush_secs=10)
+        self._writer = SummaryWriter(f"{keeping.folder}/{EVENTS}", flush_secs=10)
         self._writer.add_text("command", str(config.get("command", "")))
 
     def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import io
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from time import monotonic, time
 from types import TracebackType
 from typing import Any
@@ -21,7 +22,7 @@ from jaxsynth.batch import Problem, chunk_sizes
 from jaxsynth.report.explorer import EXPLORER, LIVE, decode, number, write_call
 from jaxsynth.report.page import write_live_page
 from jaxsynth.report.sheet import place_of, scaled
-from jaxsynth.report.tensorboard import EventFile
+from jaxsynth.report.tensorboard import EventFile, check_tensorboard
 from jaxsynth.results import BLUR_ABOVE, visible
 from jaxsynth.runs.keep import Keeping
 from jaxsynth.scoring import sensitive_score
@@ -46,7 +47,7 @@ class LivePage:
           keeping: its folder, which exists, and the processes of which this one shows its own runs.
           config: as config.json has it.
         """
-        self._problem, self._config, self._folder = problem, config, keeping.folder
+        self._problem, self._config, self._folder = problem, config, keeping.folder or Path()
         index, count = keeping.processes
         sizes = list(chunk_sizes(problem, len(keeping.devices) or 1).items())[index::count]
         runs = [problem.runs_of(range(first, first + size)) for first, size in sizes]
@@ -60,9 +61,9 @@ class LivePage:
         self._curves: list[np.ndarray] = []  # of the current chunk, by step
         self._step, self._best, self._due, self._compiled = 0, -np.inf, 0.0, False
         self._values = np.zeros(0)
-        (keeping.folder / EXPLORER).mkdir(exist_ok=True)
+        (self._folder / EXPLORER).mkdir(exist_ok=True)
         title = config.get("title") or f"{config.get('experiment', 'sweep')} under way"
-        write_live_page(keeping.folder / "index.html", str(title), config.get("command", ""))
+        write_live_page(self._folder / "index.html", str(title), config.get("command", ""))
         self._write("running")
 
     def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
@@ -179,6 +180,12 @@ def _data_url(rgb: np.ndarray) -> str:
     file = io.BytesIO()
     scaled(rgb, _SIDE).save(file, "WEBP", quality=85, method=0)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def check_observers(keeping: Keeping) -> None:
+    """Raise ValueError if a package that is asked for is missing."""
+    if keeping.tensorboard:
+        check_tensorboard()
 
 
 def observers(
