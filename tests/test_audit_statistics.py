@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxsynth.audit import statistics
+from jaxsynth.audit import page, statistics
 
 SHARES = st.integers(0, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -76,3 +76,14 @@ def test_rates_and_disputes():
         [0.8, 0.1, 0.6, 0.1]
     )
     assert statistics.quantiles(np.arange(5))["median"] == 2
+
+
+def test_tables_are_readable():
+    row = {"model": "a"} | statistics.share_row(np.array([True, False, False, False]))
+    [shown] = page.readable([row])
+    assert shown == {"model": "a", "share (95 % interval)": "25.0 % (4.6 to 69.9; 1 of 4)"}
+    [shown] = page.readable([{"x": 1} | statistics.median_row(np.array([0.2, 0.4, 1e-5]))])
+    assert shown == {"x": 1, "n": 3, "median (95 % interval)": "0.2 (1e-05 to 0.4)"}
+    rows = [{"t": t, "m": m, "v": t + m} for t in "ab" for m in "xy"]
+    beside = page.side_by_side(rows, "t", lambda r: r["m"], lambda r: r["v"])
+    assert beside == [{"t": "a", "x": "ax", "y": "ay"}, {"t": "b", "x": "bx", "y": "by"}]

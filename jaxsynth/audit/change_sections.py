@@ -8,7 +8,7 @@ import numpy as np
 from jaxsynth.audit import statistics
 from jaxsynth.audit.changes import CHANGES, SAME, change
 from jaxsynth.audit.flips import PIXELS, PRIOR
-from jaxsynth.audit.page import Picture, Section, Table, median_text, share_text
+from jaxsynth.audit.page import Picture, Section, Table, median_text, share_text, side_by_side
 from jaxsynth.audit.sections import View
 from jaxsynth.audit.stages import PHOTOGRAPH, SAMPLE
 from jaxsynth.audit.subjects import Subject
@@ -83,8 +83,9 @@ def invariances_section(
             f"{subject.name} is least steady under '{most['change']}': {share_text(most)} of "
             f"{most['of']}s flip."
         )
+    shown = side_by_side(rows, "change", lambda r: f"{r['model']}, {r['of']}s", share_text)
     section.tables = [
-        Table("changes", "Scores under each change", rows),
+        Table("changes", "Share of decisions that flip under each change", rows, shown),
         Table("changes_worst", "The largest single changes", worst),
     ]
     return section

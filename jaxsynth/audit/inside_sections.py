@@ -94,10 +94,10 @@ def scenes_section(
         order = sorted(rows, key=lambda row, key=key: -row[key])
         most = ", ".join(row["scene"] for row in order[:3])
         least = ", ".join(row["scene"] for row in order[-3:])
-        spread = np.log10(np.e) * (order[0][key] - order[-1][key])
+        spread = np.exp(order[0][key] - order[-1][key])
         section.findings.append(
-            f"{subject.name} scores the scenes {most} highest, {least} lowest; their odds are a "
-            f"factor of 10^{spread:.1f} apart."
+            f"{subject.name} scores the scenes {most} highest, {least} lowest; the odds of the "
+            f"first and the last differ by a factor of {spread:,.0f}."
         )
         shown = [named.index(row["scene"]) for row in (*order[:3], *order[-3:])]
         title = f"Scenes that {subject.name} scores highest and lowest, alone"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,6 +123,16 @@ def write_report(out: Path, report: Report) -> Path:
 def percent(share: float) -> str:
     """Return a share as text: `12.5 %`."""
     return f"{100 * share:.1f} %"
+
+
+def side_by_side(
+    rows: Sequence[Row], key: str, column: Callable[[Row], str], text: Callable[[Row], str]
+) -> list[Row]:
+    """Put rows that share `key` beside each other: a row for each, a column for each of them."""
+    found: dict[Any, dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(row[key], {key: row[key]})[column(row)] = text(row)
+    return list(found.values())
 
 
 def share_text(row: Row) -> str:

@@ -98,11 +98,11 @@ def _seen(stages: Mapping[str, Stage], numbers: Any, picture: Any) -> tuple[Any,
 
 
 def _subject(audit: Audit, facts: Mapping[str, Any]) -> list[str]:
-    networks = facts["networks"]
+    records = [facts["networks"][s.name] for s in audit.subjects]
     said = [
-        f"{s.name} (file {networks[s.name]['sha256'][:12]}, {s.model.size} pixels) is asked for "
-        f"{s.decision}, one of its {s.model.classes} classes or several together."
-        for s in audit.subjects
+        f"{s.name} ({record['name']}, SHA-256 {record['sha256'][:12]}...) flags by {s.decision}, "
+        f"of its {s.model.classes} classes."
+        for s, record in zip(audit.subjects, records, strict=True)
     ]
     settings = audit.settings
     count = len(audit.photographs.files)

@@ -7,7 +7,15 @@ import numpy as np
 
 from jaxsynth.audit import statistics
 from jaxsynth.audit.figures import Series, curves, histograms
-from jaxsynth.audit.page import Picture, Section, Table, median_text, percent, share_text
+from jaxsynth.audit.page import (
+    Picture,
+    Section,
+    Table,
+    median_text,
+    percent,
+    share_text,
+    side_by_side,
+)
 from jaxsynth.audit.settings import THRESHOLDS
 from jaxsynth.audit.subjects import Photographs, Subject, truth_of
 from jaxsynth.audit.synthesis import LEAST, MOST
@@ -113,8 +121,9 @@ def samples_section(
             shown = view.pictures([*order[:_SHOWN], *order[-_SHOWN:]], name)
             title = f"The {word} that {subject.name} scores highest and lowest"
             section.galleries.append((title, shown))
+    shown = side_by_side(rows, "threshold", lambda r: f"{r['model']}, {r['set']}", share_text)
     section.tables = [
-        Table("thresholds", "How many are flagged", rows),
+        Table("thresholds", "How many are flagged", rows, shown),
         Table("scores", "Quantiles of every output neuron", spread),
     ]
     return section

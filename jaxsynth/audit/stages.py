@@ -34,9 +34,9 @@ def ends(work: Work, subject: Subject) -> Stage:
 
 
 def disputes(work: Work) -> Stage:
-    """Synthesise what two subjects dispute."""
+    """Synthesise what two subjects dispute, from half of the seeds: each pair has two ends."""
     audit, settings = work.audit, work.audit.settings
-    how = audit.generator, settings.seeds, settings.steps
+    how = audit.generator, -(-settings.seeds // 2), settings.steps
     return work.made(synthesis.disputes(audit.subjects, *how))
 
 
