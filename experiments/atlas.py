@@ -39,7 +39,7 @@ class Flags(RunFlags):
     units: tuple[str, ...] = option(("all",), "Numbers, ranges (0:64 is 0..63), labels, or all.")
     position: str = option("", "y,x in a spatial blob; by default its centre.")
     seeds: str = like(RunFlags, "seeds", "1")
-    images: tuple[str, ...] = repeated(
+    images: tuple[str, ...] = repeated(  # pyright: ignore[reportIncompatibleVariableOverride]
         "Photographs to show beside each unit: a folder, zip or image file; may be repeated. Or "
         "which image files are written: all (the default), best or none."
     )

@@ -24,8 +24,10 @@ class PhotographFlags(RunFlags):
     """The flags of these launchers; their --model is whose layer, and --images are photographs."""
 
     model: tuple[str, ...] = repeated("Whose layer: places (the default), nsfw, a name, NAME=FILE.")
-    blob: str | None = option(None, "The layer, such as conv5.")
-    images: tuple[str, ...] = repeated("Folder, zip or image file; may be repeated.")
+    blob: str = option("", "The layer, such as conv5.")
+    images: tuple[str, ...] = repeated(  # pyright: ignore[reportIncompatibleVariableOverride]
+        "Folder, zip or image file; may be repeated."
+    )
 
 
 def load_one(flags: _F) -> tuple[_F, Models, Classifier]:

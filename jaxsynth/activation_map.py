@@ -159,7 +159,7 @@ def map_cells(
         length = np.linalg.norm(direction)
         if not length:
             continue
-        common = Counter(samples.classes[members].tolist()).most_common(1)[0][0]
+        common = int(Counter(samples.classes[members].tolist()).most_common(1)[0][0])
         label = labels[common] if 0 <= common < len(labels) else ""
         found.append(Cell(*divmod(cell, side), members[near], direction / length, label))
     return found
