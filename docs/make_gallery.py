@@ -84,9 +84,9 @@ PICTURES = (
     Picture(
         "diversity",
         "Seeds pushed apart",
-        "`diversity` compares what the layer conv4 sees in each seed, and rewards the difference.",
+        "`diversity` compares what block10 sees in each seed, and rewards the difference.",
         (
-            "synthesize --term=places:log_prob:coast:1 --term='places:conv4:*:diversity:3' "
+            "synthesize --term=places:log_prob:coast:1 --term='places:block10:*:diversity:3' "
             "--seeds=8",
         ),
     ),
@@ -103,15 +103,15 @@ PICTURES = (
     Picture(
         "atlas.png",
         "Units of a layer",
-        "Forty channels of conv5, each at the centre of its map.",
-        ("atlas --network=places --blob=conv5 --units=0:40",),
+        "Forty channels of conv_head, each at the centre of its map.",
+        ("atlas --network=places --blob=conv_head --units=0:40",),
     ),
     Picture(
         "map",
         "A map of a layer",
         "An activation atlas: activations of photographs laid out in the plane, and an image for "
         "each cell. The label is the category that most photographs of the cell are given.",
-        ("map --model=places --blob=conv5 --images=photographs/ --side=10",),
+        ("map --model=places --blob=conv_head --images=photographs/ --side=10",),
     ),
     Picture(
         "pixels",

@@ -16,5 +16,5 @@ picture sfw sfw --seeds=8
 picture pareidolia pareidolia --alphas=1,2,4 --betas=0.5,1
 picture joint synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8
 picture synthesize synthesize --term=places:log_prob:corn_field:1 --term=places:log_prob:coast:1 --seeds=8
-picture atlas atlas --network=places --blob=conv5 --units=0:40
+picture atlas atlas --network=places --blob=conv_head --units=0:40
 python docs/make_gallery.py

@@ -88,8 +88,8 @@ js.maximize(both, gen, recipe=recipe, batch=1)
 # Classes are the last layer only. `shapes` lists the others.
 
 # %%
-print(places.shapes["conv5"])
-js.maximize(places.channel("conv5", 3), gen, recipe=recipe, classifiers=[places], batch=1)
+print(places.shapes["conv_head"])
+js.maximize(places.channel("conv_head", 3), gen, recipe=recipe, classifiers=[places], batch=1)
 
 # %% [markdown]
 # ## 8. Seeds pushed apart
@@ -97,7 +97,7 @@ js.maximize(places.channel("conv5", 3), gen, recipe=recipe, classifiers=[places]
 # `diversity` rewards images that differ from those of the other seeds.
 
 # %%
-diverse = places.log_prob("coast") + 3 * js.diversity(places, "conv4")
+diverse = places.log_prob("coast") + 3 * js.diversity(places, "block10")
 js.sweep(diverse, gen, seeds=SEEDS, recipe=recipe)
 
 # %% [markdown]

@@ -1,14 +1,14 @@
 """Draws a labelled page of all units of a layer, in one compiled sweep.
 
-  python -m experiments.atlas --network=places --blob=conv5
+  python -m experiments.atlas --network=places --blob=conv_head
   python -m experiments.atlas --network=nsfw --blob=eltwise_stage2_block3 --units=0:64
-  python -m experiments.atlas --network=places --blob=fc8 --units='b*,mountain'
+  python -m experiments.atlas --network=places --blob=logits --units='b*,mountain'
 
 Networks are `places`, `nsfw`, `generator` and the names of --model; blobs have their original
 names. Every unit is a run that maximises its activation. A unit after a ReLU is maximised before it
-(`conv5` at `conv5_pre`), because a silent unit has no gradient. A spatial blob's units are taken at
-its centre, or at `--position=y,x`. The page is contact_sheet.png; more than 400 units make several,
-atlas_00.png and so on. With `--images=DIR`, each unit stands beside the photographs of that folder
+(`conv_head` at `conv_head_pre`), because a silent unit has no gradient. A spatial blob's units are
+taken at its centre, or at `--position=y,x`. The page is contact_sheet.png; more than 400 units make
+several, atlas_00.png and so on. With `--images=DIR`, each unit stands beside the photographs there
 that raise and lower it most, wherever in the photograph.
 """
 
@@ -35,7 +35,7 @@ class Flags(RunFlags):
     """The flags of this launcher."""
 
     network: str = option(PLACES, "Whose layer: places, nsfw, generator, or one of --model.")
-    blob: str | None = option(None, "The layer, such as conv5.")
+    blob: str | None = option(None, "The layer, such as conv_head.")
     units: tuple[str, ...] = option(("all",), "Numbers, ranges (0:64 is 0..63), labels, or all.")
     position: str = option("", "y,x in a spatial blob; by default its centre.")
     seeds: str = like(RunFlags, "seeds", "1")

@@ -24,7 +24,7 @@ class PhotographFlags(RunFlags):
     """The flags of these launchers; their --model is whose layer, and --images are photographs."""
 
     model: tuple[str, ...] = repeated("Whose layer: places (the default), nsfw, a name, NAME=FILE.")
-    blob: str = option("", "The layer, such as conv5.")
+    blob: str = option("", "The layer, such as conv_head.")
     images: tuple[str, ...] = repeated(  # pyright: ignore[reportIncompatibleVariableOverride]
         "Folder, zip or image file; may be repeated."
     )

@@ -67,7 +67,7 @@ class Flags(RunFlags):
         0, "How many of them, chosen by the hash of their names; 0 is all.", low=0
     )
     scene_target: str = option(
-        "log_prob", "Which function of the neuron scenes maximises.", among=TARGETS
+        "log_odds", "Which function of the neuron scenes maximises.", among=TARGETS
     )
     joint_scenes: tuple[str, ...] = option(_JOINT, "Categories of the joint group.")
     scene_seeds: str = option("4", "Seeds per category of scenes.")

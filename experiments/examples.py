@@ -1,7 +1,7 @@
 """Shows, for each unit of a layer, your photographs that raise and lower it beside its own image.
 
   python -m experiments.examples --model=places --blob=log_odds --units=mountain,abbey --images=DIR
-  python -m experiments.examples --model=places --blob=conv5 --units=0:16 --images=DIR --top=6
+  python -m experiments.examples --model=places --blob=conv_head --units=0:16 --images=DIR --top=6
 
 DIR is a folder, an image or a zip; --images may be repeated. A spatial unit counts where it
 responds most, and the photograph is cut to what that place sees. The pages show the synthetic

@@ -1,7 +1,7 @@
 """Draws an activation atlas of a layer: your photographs as a map, an image for each cell of it.
 
-  python -m experiments.map --model=places --blob=conv5 --images=DIR
-  python -m experiments.map --model=places --blob=fc6 --images=DIR --side=12 --layout=umap
+  python -m experiments.map --model=places --blob=conv_head --images=DIR
+  python -m experiments.map --model=places --blob=pool --images=DIR --side=12 --layout=umap
 
 DIR is a folder, an image or a zip; --images may be repeated. The layer's activations at random
 places of the photographs are laid out in the plane and gathered in the cells of a grid. Each cell's

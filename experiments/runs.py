@@ -23,7 +23,7 @@ def class_runs(
 
 
 def scene_runs(
-    places: Classifier, units: Sequence[int], seeds: Sequence[int], target: str = "log_prob"
+    places: Classifier, units: Sequence[int], seeds: Sequence[int], target: str = "log_odds"
 ) -> list[Run]:
     """Make the runs: a row per scene, a column per seed."""
     goals = {unit: getattr(places, target)(unit) for unit in units}

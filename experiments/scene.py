@@ -26,7 +26,6 @@ class Flags(TargetFlags):
     scenes: tuple[str, ...] = option(
         ("mountain", "desert*", "corn_field", "iceberg"), "Labels, globs, indices, or all."
     )
-    target: str = like(TargetFlags, "target", "log_prob")
     seeds: str = like(RunFlags, "seeds", "4")
 
 

@@ -1,13 +1,13 @@
 """Maximises any weighted sum of neurons of any of the networks.
 
-  python -m experiments.synthesize --term=places:fc8:abbey:1 --term=nsfw:fc_nsfw:SFW:0.5
-  python -m experiments.synthesize --term=places:conv5_pre:12@4,4:1 --term=generator:image_tv:0:-0.1
+  python -m experiments.synthesize --term=places:logits:abbey:1 --term=nsfw:fc_nsfw:SFW:0.5
+  python -m experiments.synthesize --term=places:conv_head:12@2,2:1 --term=generator:image_tv:0:-0.1
 
 A term is MODEL:BLOB:WHICH[:HOW]:WEIGHT. Models are `generator`, `nsfw`, `places` and the names of
 --model; blobs have their original names (`jaxsynth blobs NAME` lists them), and every classifier
-has `log_prob` and `log_odds` beside `prob`. `conv5` is after its ReLU, where a silent unit has no
-gradient; `conv5_pre` is before it, as in DGN-AM. WHICH is a label or number, at its centre unless
-@y,x says where; @FILE.npy for a vector; or * for the whole blob. HOW is `mean` over positions,
+has `log_prob` and `log_odds` beside `prob`. `conv_head` is after its ReLU, where a silent unit has
+no gradient; `conv_head_pre` is before it, as in DGN-AM. WHICH is a label or number, at its centre
+unless @y,x says where; @FILE.npy for a vector; or * for the whole blob. HOW is `mean` over places,
 `match` or `cosine` to a recorded vector, `square` or `diversity`. The generator's blobs can be
 terms, too (`feat` is the code). So can the regularisers `code_l2`, `image_l2`, `image_tv`,
 `start_code_l2` and `start_image_l2`, usually with a negative weight. Under --balance=image a
@@ -38,7 +38,7 @@ def main(flags: Flags) -> int:
     """Maximise a weighted sum of terms."""
     flags, models = load_models(flags)
     if not flags.term:
-        raise ValueError("no --term given: what to maximise, such as --term=places:fc8:abbey:1")
+        raise ValueError("no --term given: what to maximise, such as --term=places:logits:abbey:1")
     named = models.named()
     objective = functools.reduce(operator.add, [parse(text, named) for text in flags.term])
     runs = [Run(seed, objective) for seed in flags.seed_numbers]

@@ -8,6 +8,7 @@ import typing
 __version__ = "0.2.0"
 
 from jaxsynth import recipes
+from jaxsynth.environment import use_two_threads
 from jaxsynth.gradient_free import cma_es, ga, sphere_cma
 from jaxsynth.lpips import lpips
 from jaxsynth.maximize import maximize, sweep
@@ -74,6 +75,8 @@ __all__ = [
     "sweep",
     "total_variation",
 ]
+
+use_two_threads()
 
 
 def __getattr__(name: str) -> typing.Any:

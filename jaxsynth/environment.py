@@ -138,6 +138,17 @@ def check_backend() -> None:
         ) from error
 
 
+def use_two_threads() -> None:
+    """Let XLA compute with two threads where this process may use one processor.
+
+    With a single thread XLA rounds a row of a batch by its place in it. With more, only the last
+    row's rounding depends on its place (`devices.share_rows`). Without an effect once JAX has used
+    the CPU, and where NPROC, XLA's own setting, is given.
+    """
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1:
+        os.environ.setdefault("NPROC", "2")
+
+
 def keep_memory() -> None:
     """Let this process reuse the memory that a step frees, for the next step on CPU.
 

@@ -24,8 +24,8 @@ def parse(text: str, models: Mapping[str, Any]) -> Objective:
     |       | `match`, `cosine`: likeness to the activation in FILE.npy                        |
     |       | `square`, `diversity`: WHICH is `*`                                              |
 
-    Examples: `places:fc8:volcano:1`, `places:conv5:12@4,4:1`, `places:conv5:12:mean:1`,
-    `places:fc6:@vector.npy:1`, `places:fc6:@recorded.npy:match:0.5`,
+    Examples: `places:logits:volcano:1`, `places:conv_head:12@2,2:1`, `places:conv_head:12:mean:1`,
+    `places:pool:@vector.npy:1`, `places:pool:@recorded.npy:match:0.5`,
     `places:conv4:*:diversity:0.3`, `generator:image_tv:0:-0.1`. A number names a unit by its index.
 
     Args:
@@ -69,7 +69,7 @@ def _term(text: str, models: Mapping[str, Any]) -> Objective:
         raise ValueError(f"{what} is a Python function: give it to maximize or sweep itself")
     if len(parts) < 4:
         raise ValueError(
-            f"{what}: expected {SYNTAX}, such as places:fc8:abbey:1 or "
+            f"{what}: expected {SYNTAX}, such as places:logits:abbey:1 or "
             "nsfw:conv_stage2_block3:17@6,6:0.5"
         )
     role, blob, which, weight = parts[0], parts[1], ":".join(parts[2:-1]), _number(parts[-1])

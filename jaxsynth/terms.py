@@ -75,7 +75,7 @@ class Term:
 
     @property
     def name(self) -> str:
-        """The term without its weight, as tables name it: `places:fc8:volcano`."""
+        """The term without its weight, as tables name it: `places:logits:volcano`."""
         if self.how == FUNCTION:
             return f"{FUNCTION}:{self.blob}"
         return f"{self.network}:{self.blob}:{self.label}"

@@ -167,7 +167,7 @@ def test_a_run_does_not_depend_on_its_neighbours_and_curves_only_rise(tiny, name
 
 def test_a_budget_pays_for_steps():
     assert steps_within(make_optimizer("goh"), COSTS, 41.0) == 20
-    assert steps_within(make_optimizer("pocket"), COSTS, 41.0) == 13
+    assert steps_within(make_optimizer("ppgn"), COSTS, 41.0) == 13
     assert steps_within(make_optimizer("ga"), COSTS, 41.0) == 2
     with pytest.raises(ValueError, match="does not pay for one step, which costs 16"):
         steps_within(make_optimizer("ga"), COSTS, 15.0)

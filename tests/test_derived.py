@@ -1,5 +1,7 @@
 """What is derived from kernels once gives the same results, is used, and is not made again."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="on accelerators nothing is derived"
 )
 # all kinds of layers: deconvolutions, doubled maps, groups, strides, residual blocks
-NAMES = ("generator", "places", "nsfw", "resnet", "pocket_generator", "pocket_places")
+NAMES = ("generator", "places", "nsfw", "resnet", "pocket_generator")
 
 
 def _network(name: str) -> Network:
@@ -63,10 +65,8 @@ def test_the_gradient_is_the_same_and_nothing_is_turned_again(name, optimised_pr
     climb, x = _climb(network), _inputs(network)
     more = prepared(network)
     np.testing.assert_array_equal(climb(more, x), climb(network.params, x))
-    again, anew = (
-        climb.jitted().lower(given, x).as_text().count("stablehlo.reverse")
-        for given in (more, network.params)
-    )
+    programs = (climb.jitted().lower(given, x).as_text() for given in (more, network.params))
+    again, anew = (len(re.findall(r"reverse .*dims = \[0, 1\]", text)) for text in programs)
     assert again == 0 < anew
 
 

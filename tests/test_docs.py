@@ -23,7 +23,7 @@ from tiny import random_params, tiny_networks
 import jaxsynth as js
 from jaxsynth.__main__ import _QUESTIONS
 from jaxsynth.models import registry
-from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.weights import read_info
 from jaxsynth.recipes import RECIPES
@@ -68,11 +68,12 @@ def shipped(monkeypatch, tmp_path):
     Blobs and labels are those of the shipped networks.
     """
     tiny = tiny_networks()
-    config = AlexNetConfig(
+    config = EfficientNetConfig(
         size=16,
-        convs=tuple(Conv(f"conv{i}", 16, 3, 2 if i in (1, 3) else 1, 1) for i in range(1, 6)),
-        dense=(("fc6", 12),),
         classes=len(read_info("pocket_places").labels),
+        stem=4,
+        stages=(Stage(1, 3, 2, 1, 4), Stage(10, 3, 1, 1, 4)),
+        head=16,
     )
     info = NetworkInfo("pocket_places", config, read_info("pocket_places").labels)
     places = build_network(info, random_params(config, 5, 0.3))
@@ -80,7 +81,7 @@ def shipped(monkeypatch, tmp_path):
     code = CodeStats(upper, upper / 3, upper / 6)
     info = dataclasses.replace(tiny["generator"].info, network="pocket_generator")
     generator = registry.to_model(tiny["generator"]._replace(info=info, code=code))
-    generator = dataclasses.replace(generator, encoder=registry.to_model(places))
+    generator = dataclasses.replace(generator, encoder=registry.to_model(tiny["places"]))
     made = {
         "pocket_generator": lambda: generator,
         "pocket_places": lambda: registry.to_model(places),

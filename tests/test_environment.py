@@ -71,6 +71,27 @@ def test_a_damaged_compiled_program_is_replaced(tmp_path, caplog):
         keep_compiled(Path(before).parent)
 
 
+@pytest.mark.full_size
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinities here")
+def test_a_row_is_rounded_alike_in_every_place_on_one_processor():
+    code = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax, numpy as np
+import jaxsynth as js
+from jaxsynth.models.cpu_convolution import network_jit
+gen = js.load("pocket_generator")
+code = np.random.default_rng(0).normal(size=(3, gen.code_size)).astype("f")
+code[1] = code[0]  # the third row is spare
+apply = network_jit(lambda p, z: jax.vmap(gen.apply, (None, 0))(p, z)["image"])
+image = np.asarray(apply(gen.params, code))
+assert np.ptp(image) > 50 and (image[0] == image[1]).all()
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_closed_streams_lead_nowhere(tmp_path):
     code = (
         "from jaxsynth.environment import prepare_streams\n"

@@ -224,7 +224,7 @@ def test_optax_transformations_take_the_recipes_box_and_normalisation():
     _, codes = _ascend(optimizer, 60)
     np.testing.assert_array_equal(codes, project(_BOX, codes))
     assert _hill(codes[-1, 0]) > _hill(codes[0, 0])
-    assert make_optimizer(transform, recipes.pocket()).asks == PRIOR
+    assert make_optimizer(transform, recipes.pocket(prior=0.05)).asks == PRIOR
     with pytest.raises(ValueError, match="needs more than gradients"):
         make_optimizer(optax.lbfgs(), recipe)
     for wrong in (3, object()):

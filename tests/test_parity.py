@@ -25,8 +25,10 @@ from reference import (
 )
 
 import jaxsynth
-from jaxsynth.models.alexnet import PLACES205, pocket_places
-from jaxsynth.models.generator import DGN_FC6, pocket_generator
+from jaxsynth.models.alexnet import PLACES205
+from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
+from jaxsynth.models.generator import DGN_FC6
+from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.network import activation_shapes, is_generator, make_apply, param_shapes
 from jaxsynth.models.resnet import OPEN_NSFW
 from jaxsynth.porting.port import port
@@ -131,6 +133,9 @@ def test_every_blob_of_yahoos_caffemodel_equals_opencv(nsfw_caffemodel):
 
 
 # ---------------------------------------------------------------------------- input gradients
+TINY_EFFICIENTNET = EfficientNetConfig(
+    16, 5, stem=4, stages=(Stage(1, 3, 1, 1, 4), Stage(2, 5, 2, 2, 6)), head=8
+)
 GRADIENTS = {
     "generator": (TINY_GENERATOR, ["deconv0", "conv5_1", "defc7"]),
     "alexnet": (TINY_ALEXNET, ["fc8", "log_prob", "prob", "log_odds", "norm1", "conv5", "fc6"]),
@@ -138,8 +143,8 @@ GRADIENTS = {
         TINY_RESNET,
         ["fc_nsfw", "log_prob", "prob", "log_odds", "pool", "eltwise_stage1_block0"],
     ),
-    "pocket_generator": (pocket_generator(16, 10, 4), ["conv0", "upconv3"]),
-    "pocket_places": (pocket_places(32, 12, 5, 4), ["fc8", "log_odds", "fc6"]),
+    "pocket_generator": (GridGeneratorConfig((2, 2, 3), 16, 4), ["image", "up4"]),
+    "pocket_places": (TINY_EFFICIENTNET, ["logits", "log_odds", "conv_head", "block1"]),
 }
 
 

@@ -12,6 +12,7 @@ from jaxsynth.devices import share_rows
 from jaxsynth.models import cpu_convolution as convolution
 from jaxsynth.models.weights import file_record
 from jaxsynth.starts import still
+from jaxsynth.system import view
 
 pytestmark = pytest.mark.full_size  # open_nsfw is one of them
 
@@ -28,39 +29,38 @@ def term(text, networks):
 
 def test_the_pair_fits_together(networks):
     generator, places = networks["generator"], networks["places"]
-    assert generator.info.encoder == places.name == "pocket_places"
+    assert generator.info.encoder == "pocket_encoder" and places.name == "pocket_places"
     assert len(places.labels) == 100 and "iceberg" in places.labels
     assert "non-commercial" in generator.info.licence and "non-commercial" in places.info.licence
     size = generator.input_shape[0]
     code = generator.code
     assert code.upper.shape == code.mean.shape == code.sigma.shape == (size,)
-    np.testing.assert_allclose(code.upper, code.mean + 3 * code.sigma, rtol=1e-4)
-    np.testing.assert_allclose(code.upper.mean(), 11.85, rtol=1e-3)  # of the published fc6 code
+    assert (code.mean == 0).all() and (code.sigma == 1).all()  # whitened: N(0, 1) is natural
+    assert (code.upper == 3).all() and (code.lower == -3).all()
 
 
 def test_the_encoder_is_the_very_file_that_is_shipped(networks):
     wanted = networks["generator"].info.encoder_sha256
-    assert wanted and wanted == file_record("pocket_places")["sha256"]
+    assert wanted and wanted == file_record("pocket_encoder")["sha256"]
 
 
 def test_the_judge_is_another_network_with_the_same_categories(networks):
     judge, places = load_network("pocket_judge"), networks["places"]
     assert type(judge.info.config) is not type(places.info.config)
-    assert judge.labels == places.labels and judge.input_shape == places.input_shape
+    assert judge.labels == places.labels
 
 
 def test_scenes_are_reached_and_the_judge_sees_them(networks):
     scenes = ("desert-sand", "iceberg", "corn_field", "bamboo_forest")
-    runs = [Run(0, (term(f"places:log_prob:{scene}:1", networks),)) for scene in scenes]
+    runs = [Run(0, (term(f"places:log_odds:{scene}:1", networks),)) for scene in scenes]
     pair = {role: networks[role] for role in ("generator", "places")}
-    pair["encoder"] = networks["places"]
     last = synthesize(pair, runs, Sweep(RECIPES["pocket"], batch=4)).last
     labels = networks["places"].labels
     p = [last.watched["places"]["prob"][i, labels.index(s)] for i, s in enumerate(scenes)]
-    assert min(p) >= 0.9
+    assert min(p) >= 0.5 and np.median(p) >= 0.99
     judge = load_network("pocket_judge")
-    logits = np.asarray(jax.jit(jax.vmap(judge.apply, (None, 0)))(judge.params, last.image)["prob"])
-    top5 = np.argsort(-logits, axis=1)[:, :5]
+    seen = jax.jit(jax.vmap(judge.apply, (None, 0)))(judge.params, view(last.image, 64))["prob"]
+    top5 = np.argsort(-np.asarray(seen), axis=1)[:, :5]
     seen = [labels.index(s) in row for s, row in zip(scenes, top5, strict=True)]
     assert sum(seen) >= 3
 
@@ -76,8 +76,7 @@ def test_random_codes_score_low_and_not_zero(networks):
 def test_both_ends_of_the_nsfw_neuron_are_reached(networks):
     up, down = (term(f"nsfw:log_odds:NSFW:{w}", networks) for w in (1, -1))
     runs = [Run(seed, (t,)) for t in (up, down) for seed in range(2)]
-    recipe = dataclasses.replace(RECIPES["pocket"], steps=30)
-    networks = networks | {"encoder": networks["places"]}
+    recipe = RECIPES["pocket"]
     nsfw = synthesize(networks, runs, Sweep(recipe, batch=4)).last.watched["nsfw"]["prob"][:, 1]
     assert (nsfw[:2] >= 0.99).all() and (nsfw[2:] <= 0.001).all()
 
@@ -100,8 +99,8 @@ def test_where_convolutions_are_left_to_ynnpack_a_spare_row_takes_the_last_place
 
 
 def test_nor_does_one_of_nsfw_with_the_prior(networks):
-    networks = networks | {"encoder": networks["places"]}
-    recipe = dataclasses.replace(RECIPES["pocket"], steps=3)
+    networks = networks | {"encoder": load_network("pocket_encoder")}
+    recipe = dataclasses.replace(RECIPES["pocket"], steps=3, prior=0.05)
     runs = [Run(seed, (term("nsfw:log_odds:NSFW:1", networks),)) for seed in range(3)]
     last, alone = (synthesize(networks, some, Sweep(recipe, batch=3)) for some in (runs, runs[2:]))
     np.testing.assert_array_equal(last.codes[2], alone.codes[0])
@@ -112,7 +111,7 @@ def climb_mountain(networks, batch, counts, precision="float32"):
     pair = {
         role: load_network(networks[role].name, dtype=precision) for role in ("generator", "places")
     }
-    mountain = term("places:fc8:mountain:1", networks)
+    mountain = term("places:logits:mountain:1", networks)
     recipe = dataclasses.replace(RECIPES["goh"], steps=4)
     settings = Sweep(recipe, batch=batch, precision=precision)
     runs = [Run(seed, (mountain,)) for seed in (*range(2, 9), 1)]

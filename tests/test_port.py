@@ -29,7 +29,7 @@ from reference import (
 
 import jaxsynth
 from jaxsynth.models import names, weights
-from jaxsynth.models.generator import pocket_generator
+from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.labels import parse_labels, read_labels
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.registry import describe
@@ -278,8 +278,8 @@ def test_networks_without_an_original_are_refused(tmp_path):
     path, _ = tiny_original(tmp_path)
     with pytest.raises(ValueError, match="'alexnet' is unknown: choose from dgn_fc6, dgn_fc7"):
         port("alexnet", path)
-    with pytest.raises(ValueError, match="no Caffe original"):
-        port("dgn_fc6", path, config=pocket_generator(16, 8, 4))
+    with pytest.raises(ValueError, match="have Caffe originals"):
+        port("dgn_fc6", path, config=GridGeneratorConfig((2, 2, 4), 8, 4))
 
 
 # ---------------------------------------------------------------------------- ONNX
@@ -675,7 +675,7 @@ def test_shipped_weights_load(name):
 
 def test_a_description_survives_the_file_whole(tmp_path):
     """Every field of the description, not only those that a port fills in."""
-    config = pocket_generator(16, 8, 4)
+    config = GridGeneratorConfig((2, 2, 4), 8, 4)
     rng = np.random.default_rng(0)
     params = {p: rng.standard_normal(s).astype(np.float32) for p, s in param_shapes(config).items()}
     info = NetworkInfo("g", config, (), "l", "s", "h", "p", "e", 'n "ü"\n')

@@ -1,6 +1,7 @@
 """`python -m experiments.score`, end to end: table, CSV, errors, exit codes."""
 
 import csv
+import dataclasses
 import os
 import signal
 import zipfile
@@ -13,9 +14,9 @@ from launching import run
 from PIL import Image
 from test_arguments import make_files
 from test_image_files import COMPLAINTS
+from tiny import PLACES
 
 from jaxsynth import scoring
-from jaxsynth.models.alexnet import pocket_places
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import save_network
@@ -34,7 +35,7 @@ def _save(path: Path, config, labels: tuple[str, ...], preprocessing: str) -> Pa
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
-    places = pocket_places(size=32, code=16, classes=4, width=4)
+    places = dataclasses.replace(PLACES, size=32, classes=4)
     nsfw = ResNetConfig(size=32, stem=4, stages=((1, 4), (1, 4)), classes=2)
     return {
         "places": _save(folder / "places.safetensors", places, LABELS, "resize32"),

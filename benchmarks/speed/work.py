@@ -7,22 +7,15 @@ pass costs, but for the layer that x enters: there it is counted as well, as it 
 import math
 from collections.abc import Mapping
 
-from jaxsynth.models.alexnet import AlexNetConfig
-from jaxsynth.models.generator import GeneratorConfig
+from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.network import Config, Network, activation_shapes, param_shapes
 
 
 def forward_operations(config: Config) -> int:
     """Operations of one example's forward pass: convolutions and dense layers."""
     blobs, shapes = activation_shapes(config), param_shapes(config)
-    total = 0
-    for path, shape in shapes.items():
-        name = path.removesuffix("/kernel")
-        if name == path:
-            continue
-        pixels = 1 if len(shape) == 2 else _pixels(config, name, blobs)
-        total += 2 * math.prod(shape) * pixels
-    return total
+    kernels = {p.removesuffix("/kernel"): s for p, s in shapes.items() if p.endswith("/kernel")}
+    return sum(2 * math.prod(s) * _pixels(config, name, blobs) for name, s in kernels.items())
 
 
 def step_operations(networks: Mapping[str, Network]) -> int:
@@ -37,14 +30,17 @@ def parameter_bytes(networks: Mapping[str, Network]) -> int:
 
 def _pixels(config: Config, name: str, blobs: Mapping[str, tuple[int, ...]]) -> int:
     """At how many places a kernel is applied: outputs, or inputs of a stride-2 deconvolution."""
-    if isinstance(config, GeneratorConfig):
-        layer = next(row for row in config.layers if row.name == name)
-        height, width, _ = blobs[name]
-        shrink = layer.stride**2 if layer.kind == "deconv" else 1
-        return height * width // shrink
-    if isinstance(config, AlexNetConfig):
-        height, width, _ = blobs[f"{name}_pre"]
-        return height * width
-    blob = f"{name}_pre" if f"{name}_pre" in blobs else name
-    height, width, _ = blobs[blob]
-    return height * width
+    if isinstance(config, GridGeneratorConfig):
+        sides = {"colour": 1, "conv_in": config.grid[0], "paint": config.size, "rgb": config.size}
+        side = sides.get(name) or int(name.lstrip("convup"))
+        return side * side
+    names = (f"{name}_pre", name, name.removesuffix("_project"))
+    shape = blobs[next(blob for blob in names if blob in blobs)]
+    if len(shape) < 3:
+        return 1
+    strides = {
+        layer.name: layer.stride
+        for layer in getattr(config, "layers", ())
+        if layer.kind == "deconv"
+    }
+    return shape[0] * shape[1] // strides.get(name, 1) ** 2

@@ -25,15 +25,15 @@ PLACES, NSFW = "places", "nsfw"  # names of the two classifiers, as terms and fl
 START = RECIPES["goh"]  # every optimizer starts from N(0, 1) clipped to the box
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {
-    "mountain": ("places:fc8:mountain:1",),
-    "aquarium": ("places:fc8:aquarium:1",),
-    "bedroom": ("places:fc8:bedroom:1",),
-    "corn_field": ("places:fc8:corn_field:1",),
-    "volcano": ("places:fc8:volcano:1",),
+    "mountain": ("places:logits:mountain:1",),
+    "aquarium": ("places:logits:aquarium:1",),
+    "bedroom": ("places:logits:bedroom:1",),
+    "corn_field": ("places:logits:corn_field:1",),
+    "volcano": ("places:logits:volcano:1",),
     "iceberg_log_prob": ("places:log_prob:iceberg:1",),
     "bridge_log_prob": ("places:log_prob:bridge:1",),
-    "conv4_unit": ("places:conv4_pre:7:1",),
-    "conv5_unit": ("places:conv5_pre:12:1",),
+    "block_unit": ("places:block10:7:1",),
+    "head_unit": ("places:conv_head_pre:12:1",),
     "nsfw_logit": ("nsfw:fc_nsfw:NSFW:1",),
     "nsfw_prob": ("nsfw:prob:NSFW:1",),
     "iceberg_and_nsfw": ("places:log_prob:iceberg:1", "nsfw:log_prob:NSFW:1"),

@@ -4,8 +4,7 @@
 (Zhou et al. 2014, "Learning deep features for scene recognition"; BVLC reference CaffeNet). Blobs
 are what Caffe holds after the whole forward pass: ReLUs are in place, so `conv1` and `fc6` are
 after their ReLU. `conv1_pre` and `fc6_pre` are before it: DGN-AM maximises hidden units there (its
-backward pass starts at the convolution, so a silent unit has a gradient). The pocket scene network
-is the same module with another configuration.
+backward pass starts at the convolution, so a silent unit has a gradient).
 """
 
 from collections.abc import Callable
@@ -116,25 +115,3 @@ PLACES205 = AlexNetConfig(
     classes=205,
 )
 CAFFENET = AlexNetConfig(PLACES205.size, PLACES205.convs, PLACES205.dense, classes=1000)
-
-
-def pocket_places(
-    size: int = 64, code: int = 512, classes: int = 100, width: int = 24
-) -> AlexNetConfig:
-    """Shapes of the pocket scene network, which is trained here and shipped.
-
-    Five convolutions down to size / 16, then the code `fc6` (D,) and the logits `fc8`. Other
-    arguments need other weights.
-    """
-    return AlexNetConfig(
-        size=size,
-        convs=(
-            Conv("conv1", width, 5, 2, 2),
-            Conv("conv2", 2 * width, 3, 1, 1, pool="pool2"),
-            Conv("conv3", 4 * width, 3, 1, 1, pool="pool3"),
-            Conv("conv4", 6 * width, 3, 1, 1),
-            Conv("conv5", 8 * width, 3, 1, 1, pool="pool5"),
-        ),
-        dense=(("fc6", code),),
-        classes=classes,
-    )

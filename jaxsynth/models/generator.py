@@ -3,9 +3,7 @@
 `DGN_FC6` is the fc6 generator of Dosovitskiy & Brox 2016 ("Generating images with perceptual
 similarity metrics based on deep networks"), as used by Nguyen et al. 2016 (DGN-AM), blob names as
 in its `generator.prototxt`. Its siblings invert CaffeNet's fc7, fc8 (a code of logits) and pool5 (a
-map 6 x 6 x 256, in this order; Caffe and PyTorch have channels first). The pocket generator is the
-same module with another configuration: nearest-neighbour upsampling and 3x3 convolutions, which
-train twenty times faster on a CPU.
+map 6 x 6 x 256, in this order; Caffe and PyTorch have channels first).
 """
 
 from collections.abc import Callable
@@ -16,18 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.models.derived import derived_of, layer_conv
+from jaxsynth.models.derived import layer_conv
 from jaxsynth.models.layers import SLOPE, dense, leaky_relu
-from jaxsynth.models.upsample import upsample_conv
 
 
 class Up(NamedTuple):
-    """One spatial layer.
-
-    Its kind `deconv` is Caffe's Deconvolution, `conv` a convolution. The others convolve 3x3,
-    padding 1, at stride 2 after doubling the map: `upconv` by nearest neighbour, `linconv`
-    bilinearly.
-    """
+    """One spatial layer, of kind `deconv` (Caffe's Deconvolution) or `conv`."""
 
     name: str
     kind: str
@@ -62,10 +54,8 @@ class GeneratorConfig:
         for layer in self.layers:
             if layer.kind == "conv":
                 side += 2 * layer.pad + 1 - layer.kernel
-            elif layer.kind == "deconv":
-                side = (side - 1) * layer.stride + layer.kernel - 2 * layer.pad
             else:
-                side *= layer.stride
+                side = (side - 1) * layer.stride + layer.kernel - 2 * layer.pad
         return side
 
 
@@ -122,21 +112,16 @@ def _spatial(generator: Generator, layer: Up) -> nn.Conv:
             conv_general_dilated=conv_general_dilated,
             name=layer.name,
         )
-    kinds = ("deconv", "conv", "upconv", "linconv")
-    if layer.kind not in kinds:
-        raise ValueError(f"layer {layer.name!r}: kind {layer.kind!r} is none of {', '.join(kinds)}")
-    if layer.stride == 2:
-        smooth, derive = layer.kind == "linconv", derived_of(generator, layer.name)
-
-        def conv(x, kernel, *_, **__):  # flax makes the kernel and adds the bias
-            return upsample_conv(x, kernel, smooth, conv_general_dilated, derive)
-    else:
-        conv = conv_general_dilated
+    if layer.kind != "conv" or layer.stride != 1:
+        raise ValueError(
+            f"layer {layer.name!r}: kind {layer.kind!r}, stride {layer.stride}: expected a deconv, "
+            "or a conv of stride 1"
+        )
     return nn.Conv(
         layer.features,
         (layer.kernel, layer.kernel),
         padding=layer.pad,
-        conv_general_dilated=conv,
+        conv_general_dilated=conv_general_dilated,
         name=layer.name,
     )
 
@@ -165,25 +150,3 @@ DGN = {
     "dgn_fc8": GeneratorConfig(1000, _DENSE, (4, 4, 256), _UPWARDS),
     "dgn_pool5": GeneratorConfig(6 * 6 * 256, (), (6, 6, 256), _TO_4X4 + _UPWARDS),
 }
-
-
-def pocket_generator(size: int = 64, code: int = 512, width: int = 16) -> GeneratorConfig:
-    """Shapes of the pocket generator, which inverts the post-ReLU `fc6` of the pocket scenes.
-
-    Two dense layers to (size / 16)^2, then four times upsampling + 3x3, and 3x3 to the image.
-
-    The last upsampling is bilinear: nearest neighbour there leaves a grid of two pixels.
-    """
-    side = size // 16
-    return GeneratorConfig(
-        code=code,
-        dense=(("defc6", 2 * code), ("defc5", side * side * 12 * width)),
-        seed=(side, side, 12 * width),
-        layers=(
-            Up("upconv4", "upconv", 10 * width, 3, 2),
-            Up("upconv3", "upconv", 6 * width, 3, 2),
-            Up("upconv2", "upconv", 3 * width, 3, 2),
-            Up("upconv1", "linconv", width, 3, 2),
-            Up("conv0", "upconv", 3, 3, 1),
-        ),
-    )

@@ -138,9 +138,6 @@ def expected_blobs(config: Config) -> dict[str, list[Shape]]:
     """
     if not isinstance(config, GeneratorConfig | AlexNetConfig | ResNetConfig):
         raise ValueError("only generators, AlexNets and residual networks have Caffe originals")
-    ups = config.layers if isinstance(config, GeneratorConfig) else ()
-    if any(up.kind not in ("deconv", "conv") for up in ups):
-        raise ValueError("a generator that doubles its maps otherwise has no Caffe original")
     axes = {"dense": (1, 0), "conv": (3, 2, 0, 1), "deconv": (2, 3, 0, 1)}
     shapes = param_shapes(config)
     expected: dict[str, list[Shape]] = {}
