@@ -11,7 +11,6 @@ from jaxsynth.inputs import option, parse_seeds
 from jaxsynth.models.base import Generator
 from jaxsynth.problem import Settings
 from jaxsynth.recipes import RECIPES, Recipe, check_recipe, make_recipe, optax_optimizers
-from jaxsynth.report.film import FILM_STEPS
 from jaxsynth.report.film_strip import path_steps
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import IMAGES
@@ -22,6 +21,7 @@ from .flags import changes_of, like, repeated
 
 # Flags of the steps, and those that only a run in a folder of its own has: start, pages, processes.
 OF_A_RECIPE = ("recipe", "extend_steps", *(field.name for field in dataclasses.fields(Recipe)))
+_FILM_STEPS = 16  # recorded for a film, where nobody says which
 OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "size", "images", "blur_sheet")
 OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
 OF_A_KEPT_RUN += ("continue_from", "extend_steps", "watch", "tensorboard", "film")
@@ -252,7 +252,7 @@ def make_settings(flags: RunFlags, generator: Generator) -> Settings:
     check_recipe(recipe)
     record = flags.record_codes
     if record is None and flags.film:
-        record = path_steps(recipe.steps, FILM_STEPS)
+        record = path_steps(recipe.steps, _FILM_STEPS)
     elif record is None:
         record = path_steps(recipe.steps) if flags.init_image else ()
     if flags.film and not record:

@@ -7,10 +7,9 @@ import numpy as np
 
 from jaxsynth.audit import statistics
 from jaxsynth.audit.changes import CHANGES, SAME, change
-from jaxsynth.audit.flips import PIXELS, PRIOR
 from jaxsynth.audit.page import Picture, Section, Table, median_text, share_text, side_by_side
 from jaxsynth.audit.sections import View
-from jaxsynth.audit.stages import PHOTOGRAPH, SAMPLE
+from jaxsynth.audit.settings import PHOTOGRAPH, PIXELS, PRIOR, SAMPLE
 from jaxsynth.audit.subjects import Subject
 
 Numbers = Sequence[tuple[str, int]]

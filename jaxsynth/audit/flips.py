@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth import system
+from jaxsynth.audit.settings import PIXELS, PRIOR
 from jaxsynth.audit.subjects import DECISION, Subject
 from jaxsynth.devices import batches
 from jaxsynth.images import conversion
@@ -23,7 +24,6 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.system import system_params, view
 
-PIXELS, PRIOR = "pixels", "prior"
 _BATCH = 8
 _BEYOND = 0.02  # share of a step that it goes beyond the linear crossing
 _STEPS = 20

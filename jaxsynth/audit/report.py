@@ -15,9 +15,8 @@ from jaxsynth.audit.sections import (
     samples_section,
     transfer_section,
 )
-from jaxsynth.audit.stages import PHOTOGRAPH, picture_numbers
+from jaxsynth.audit.settings import PHOTOGRAPH, Audit, Stage, picture_numbers
 from jaxsynth.audit.subjects import Subject
-from jaxsynth.audit.work import Audit, Stage
 
 _LIMITS = (
     "It shows what these networks respond to within one prior, a small generator of pictures. "

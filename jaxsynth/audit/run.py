@@ -17,8 +17,9 @@ from typing import Any
 from jaxsynth.audit import stages, synthesis
 from jaxsynth.audit.page import write_report
 from jaxsynth.audit.report import make_report
+from jaxsynth.audit.settings import Audit, Stage
+from jaxsynth.audit.stages import Work
 from jaxsynth.audit.subjects import Subject
-from jaxsynth.audit.work import Audit, Stage, Work
 from jaxsynth.environment import hardware, versions
 from jaxsynth.runs.folder import lock, sha256_of
 from jaxsynth.runs.keep import Keeping, Stopped

@@ -16,9 +16,8 @@ from jaxsynth.audit.page import (
     share_text,
     side_by_side,
 )
-from jaxsynth.audit.settings import THRESHOLDS
+from jaxsynth.audit.settings import LEAST, MOST, THRESHOLDS
 from jaxsynth.audit.subjects import Photographs, Subject, truth_of
-from jaxsynth.audit.synthesis import LEAST, MOST
 from jaxsynth.report.tables import format_probability
 
 Arrays = Mapping[str, np.ndarray]

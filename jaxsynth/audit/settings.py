@@ -1,8 +1,17 @@
-"""How much of everything an audit looks at."""
+"""What an audit looks at, and how much of everything."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from jaxsynth.audit.subjects import Photographs, Subject
 from jaxsynth.inputs import option
+from jaxsynth.models.base import Classifier, Generator
+
+SAMPLE, PHOTOGRAPH = "random sample", "photograph"  # kinds of pictures
+PIXELS, PRIOR = "pixels", "prior"  # ways to a flip
+MOST, LEAST = "most", "least"  # ends of a neuron
 
 THRESHOLDS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -36,3 +45,61 @@ class AuditSettings:
 # What --quick changes.
 QUICK = {"samples": 48, "seeds": 2, "steps": 10, "neurons": 3, "changed": 8, "flips": 4}
 QUICK |= {"units": 3, "unit_pictures": 8, "scenes": 12, "scene_seeds": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What is audited.
+
+    Attributes:
+      subjects: The classifiers; their names differ.
+      generator: The prior.
+      settings: How much of everything.
+      photographs: The user's; none is an audit of synthetic images alone.
+      places: Names the scenes; None leaves them out.
+      positive: Labels of photographs that a classifier should flag, beside its own classes.
+      embed: Show photographs in the report; else it has their names and scores alone.
+    """
+
+    subjects: tuple[Subject, ...]
+    generator: Generator
+    settings: AuditSettings = dataclasses.field(default_factory=AuditSettings)
+    photographs: Photographs = dataclasses.field(default_factory=Photographs)
+    places: Classifier | None = None
+    positive: tuple[str, ...] = ()
+    embed: bool = False
+
+    def __post_init__(self):
+        """Check that names differ.
+
+        Raises:
+          ValueError: If two subjects have one name, or there is none.
+        """
+        names = [subject.name for subject in self.subjects]
+        if not names:
+            raise ValueError("no classifier to audit: name one or more")
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"two classifiers are called {twice!r}: call one other=NAME")
+
+    def picture(self, number: int) -> np.ndarray:
+        """Read a photograph by its number, (H, W, 3) uint8 RGB."""
+        return next(self.photographs.reduced([number]))
+
+
+class Stage(NamedTuple):
+    """A finished stage: JSON, and arrays."""
+
+    value: Any
+    arrays: dict[str, np.ndarray]
+
+
+def chosen(count: int, most: int) -> list[int]:
+    """Choose so many numbers of 0 to count - 1, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def picture_numbers(audit: Audit, most: int) -> list[tuple[str, int]]:
+    """Choose so many random samples, then so many photographs."""
+    photographs = audit.photographs.files
+    samples = [(SAMPLE, i) for i in range(min(most, audit.settings.samples))]
+    return samples + [(PHOTOGRAPH, i) for i in chosen(len(photographs), most) if photographs]

@@ -1,27 +1,63 @@
 """The stages of an audit that change pictures, and those that look inside a classifier."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from jaxsynth.audit import flips, synthesis
 from jaxsynth.audit.changes import CHANGES, change
+from jaxsynth.audit.settings import (
+    MOST,
+    PHOTOGRAPH,
+    PIXELS,
+    PRIOR,
+    SAMPLE,
+    Audit,
+    Stage,
+    chosen,
+    picture_numbers,
+)
 from jaxsynth.audit.subjects import DECISION, Subject
 from jaxsynth.audit.units import important_units, names_of
-from jaxsynth.audit.work import Audit, Stage, Work
 from jaxsynth.images import to_uint8
+from jaxsynth.models.base import Classifier
 from jaxsynth.models.registry import load_encoder
 from jaxsynth.scoring import probabilities
 
-SAMPLE, PHOTOGRAPH = "random sample", "photograph"
 _SCENES = 3  # with the highest scores, and with the lowest
+_AT_ONCE = 64  # pictures in memory, as inputs of a network
 _SHOWN = 10  # flips whose pictures are saved
 
 
-def chosen(count: int, most: int) -> list[int]:
-    """Choose so many numbers of 0 to count - 1, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+class Work:
+    """The audit under way, and its finished stages by name."""
+
+    def __init__(self, audit: Audit):
+        """Begin without any stage."""
+        self.audit, self.stages = audit, dict[str, Stage]()
+
+    def judged(self, pictures: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+        """Score pictures by every subject: arrays `p0`, `p1` ... (N, classes)."""
+        models, waiting = [subject.model for subject in self.audit.subjects], iter(pictures)
+        found: list[list[np.ndarray]] = [[] for _ in models]
+        while some := list(itertools.islice(waiting, _AT_ONCE)):
+            for model, parts in zip(models, found, strict=True):
+                parts.append(probabilities(model, some))
+        return {f"p{i}": np.concatenate(parts) for i, parts in enumerate(found)}
+
+    def made(self, made: synthesis.Made, places: Classifier | None = None) -> Stage:
+        """Score synthesised images, by a scene network too."""
+        arrays = {"images": made.images, "codes": np.asarray(made.codes, np.float32)}
+        arrays |= {"places": probabilities(places, made.images)} if places else {}
+        return Stage(made.rows, arrays | self.judged(made.images))
+
+    def picture(self, photograph: bool, number: int) -> np.ndarray:
+        """Return a photograph, or a random sample, (H, W, 3) uint8 RGB."""
+        if photograph:
+            return self.audit.picture(number)
+        return self.stages["samples"].arrays["images"][number]
 
 
 def ends(work: Work, subject: Subject) -> Stage:
@@ -38,13 +74,6 @@ def disputes(work: Work) -> Stage:
     audit, settings = work.audit, work.audit.settings
     how = audit.generator, -(-settings.seeds // 2), settings.steps
     return work.made(synthesis.disputes(audit.subjects, *how))
-
-
-def picture_numbers(audit: Audit, most: int) -> list[tuple[str, int]]:
-    """Choose so many random samples, then so many photographs."""
-    photographs = audit.photographs.files
-    samples = [(SAMPLE, i) for i in range(min(most, audit.settings.samples))]
-    return samples + [(PHOTOGRAPH, i) for i in chosen(len(photographs), most) if photographs]
 
 
 def invariances(work: Work) -> Stage:
@@ -71,12 +100,12 @@ def flipped(work: Work, subject: Subject) -> Stage:
         if not pictures:
             continue
         inputs = np.stack([subject.model.input_of(rgb) for rgb in pictures])
-        found = {flips.PIXELS: flips.flip_pixels(subject, inputs, settings.threshold)}
+        found = {PIXELS: flips.flip_pixels(subject, inputs, settings.threshold)}
         codes = work.stages["samples"].arrays["codes"][numbers] if kind == SAMPLE else None
         if codes is None and generator.encoder is not None:
             codes = flips.encode_all(load_encoder(generator), generator, pictures)
         if codes is not None:
-            found[flips.PRIOR] = flips.flip_codes(subject, generator, codes, settings.threshold)
+            found[PRIOR] = flips.flip_codes(subject, generator, codes, settings.threshold)
         for way, flip in found.items():
             own = _rows(subject, flip, settings.threshold)
             for row, number in zip(own, numbers, strict=True):
@@ -123,7 +152,7 @@ def hidden_units(work: Work, subject: Subject) -> Stage:
         name: subject.model.channel(unit.blob, unit.channel)
         for name, unit in zip(names_of(units), units, strict=True)
     }
-    how = audit.generator, 1, settings.steps, (synthesis.MOST,)
+    how = audit.generator, 1, settings.steps, (MOST,)
     stage = work.made(synthesis.maximise(goals, *how))
     found = {
         name: np.stack([getattr(unit, name) for unit in units]) for name in ("change", "response")
@@ -137,7 +166,7 @@ def scenes(work: Work) -> Stage:
     audit, settings, places = work.audit, work.audit.settings, work.audit.places
     names = places.class_names
     goals = {names[i]: places.log_prob(i) for i in chosen(len(names), settings.scenes)}
-    how = audit.generator, settings.scene_seeds, settings.steps, (synthesis.MOST,)
+    how = audit.generator, settings.scene_seeds, settings.steps, (MOST,)
     return work.made(synthesis.maximise(goals, *how), places)
 
 
@@ -155,5 +184,5 @@ def scenes_with(work: Work, subject: Subject) -> Stage:
         what: places.log_prob(places.class_names.index(what)) + subject.model.unit(DECISION, 0)
         for what in some
     }
-    how = audit.generator, settings.scene_seeds, settings.steps, (synthesis.MOST,)
+    how = audit.generator, settings.scene_seeds, settings.steps, (MOST,)
     return work.made(synthesis.maximise(goals, *how), places)

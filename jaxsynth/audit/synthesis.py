@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxsynth.audit.settings import LEAST, MOST
 from jaxsynth.audit.subjects import DECISION, Subject
 from jaxsynth.maximize import sweep
 from jaxsynth.models.base import Generator
@@ -12,8 +13,6 @@ from jaxsynth.objectives import Objective
 from jaxsynth.recipes import RECIPES, make_recipe
 from jaxsynth.starts import still
 from jaxsynth.table import is_non_finite
-
-MOST, LEAST = "most", "least"
 
 
 class Made(NamedTuple):

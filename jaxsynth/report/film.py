@@ -17,7 +17,6 @@ from jaxsynth.results import SweepResult, visible
 
 _SIDE, _GAP = 256, 6  # of a picture in pixels, at least; between the pictures of a grid
 _MORPH = 16  # pictures from one run to the next
-FILM_STEPS = 16  # recorded for a film, where nobody says which
 MOST_FILMS = 64  # that are written at once
 
 
