@@ -104,6 +104,6 @@ for _old, _new in _OLD.items():
     _module = types.ModuleType(
         f"jaxsynth.files.{_old}", f"`jaxsynth.{_new}`, imported when it is used."
     )
-    _module.__getattr__ = _renamed(_new)
+    _module.__dict__["__getattr__"] = _renamed(_new)
     sys.modules[_module.__name__] = _module
     setattr(files, _old, _module)

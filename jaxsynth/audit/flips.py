@@ -121,7 +121,7 @@ def flip_codes(subject: Subject, generator: Generator, codes: np.ndarray, thresh
         ]
         seen.append(np.clip(model.preprocess.to_rgb(np.concatenate(parts)), 0, 255))
     distance = np.sqrt(((after - start) ** 2).mean(1))
-    return Flip(*seen, odds, distance)
+    return Flip(seen[0], seen[1], odds, distance)
 
 
 def encode_all(

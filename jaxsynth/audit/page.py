@@ -164,7 +164,7 @@ def readable(rows: Sequence[Row]) -> list[Row]:
 
 
 def _text(value: Any) -> str:
-    return _number(value) if isinstance(value, float | np.floating) else format_value(value)
+    return _number(float(value)) if isinstance(value, float | np.floating) else format_value(value)
 
 
 def _number(value: float) -> str:

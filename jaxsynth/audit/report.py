@@ -60,7 +60,7 @@ def make_report(audit: Audit, stages: Mapping[str, Stage], facts: Mapping[str, A
         named = (photos, photographs.names) if photos else None
         pair = view("disputes"), stages["disputes"].value
         found.append(transfer_section(ends, pair, named, threshold))
-    if "scenes" in stages:
+    if "scenes" in stages and audit.places is not None:
         alone = view("scenes"), stages["scenes"].value
         found.append(scenes_section(alone, of_each("scenes"), audit.places))
     if flips := of_each("flips"):

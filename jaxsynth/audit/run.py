@@ -8,7 +8,6 @@ OUT/stages/            their arrays: images, codes, scores
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,8 +97,12 @@ def _stages(audit: Audit) -> dict[str, Compute]:
     if len(subjects) > 1:
         found["disputes"] = stages.disputes
     for name, compute in of_each.items():
-        found |= {f"{name}+{s.name}": functools.partial(compute, subject=s) for s in subjects}
+        found |= {f"{name}+{s.name}": _for(compute, s) for s in subjects}
     return found
+
+
+def _for(compute: Callable[[Work, Subject], Stage], subject: Subject) -> Compute:
+    return lambda work: compute(work, subject)
 
 
 def _made_of(audit: Audit) -> dict[str, Any]:

@@ -38,6 +38,12 @@ class Work:
         """Begin without any stage."""
         self.audit, self.stages = audit, dict[str, Stage]()
 
+    @property
+    def places(self) -> Classifier:
+        """Return the scene network; without one there are no stages of scenes."""
+        assert self.audit.places is not None
+        return self.audit.places
+
     def judged(self, pictures: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         """Score pictures by every subject: arrays `p0`, `p1` ... (N, classes)."""
         models, waiting = [subject.model for subject in self.audit.subjects], iter(pictures)
@@ -163,7 +169,7 @@ def hidden_units(work: Work, subject: Subject) -> Stage:
 
 def scenes(work: Work) -> Stage:
     """Synthesise scenes alone."""
-    audit, settings, places = work.audit, work.audit.settings, work.audit.places
+    audit, settings, places = work.audit, work.audit.settings, work.places
     names = places.class_names
     goals = {names[i]: places.log_prob(i) for i in chosen(len(names), settings.scenes)}
     how = audit.generator, settings.scene_seeds, settings.steps, (MOST,)
@@ -172,7 +178,7 @@ def scenes(work: Work) -> Stage:
 
 def scenes_with(work: Work, subject: Subject) -> Stage:
     """Synthesise the scenes that a subject scores highest and lowest, together with its classes."""
-    audit, settings, places = work.audit, work.audit.settings, work.audit.places
+    audit, settings, places = work.audit, work.audit.settings, work.places
     alone = work.stages["scenes"]
     score = subject.score(alone.arrays[f"p{audit.subjects.index(subject)}"])
     named = [row["what"] for row in alone.value]

@@ -44,7 +44,7 @@ class Unit(NamedTuple):
 class _Edited:
     """A classifier's function whose blobs can be edited where later layers read them."""
 
-    def __init__(self, activations: Any, params: Any, x: jax.Array):
+    def __init__(self, activations: Any, params: Any, x: jax.Array | jax.ShapeDtypeStruct):
         """Trace it for one input."""
         self._closed, shapes = jax.make_jaxpr(activations, return_shape=True)(params, x)
         names, self._tree = sorted(shapes), jax.tree.structure(shapes)

@@ -123,7 +123,7 @@ def _non_zero(c: Call) -> Value:
 
 @operator("TopK")
 def _top_k(c: Call) -> Any:
-    k = c.numbers(1, "k")[0]
+    k = (c.numbers(1, "k") or [1])[0]
     axis = positive(c.attr("axis", -1), len(c.shape()))
     x = jnp.moveaxis(c.array(0), axis, -1)
     sign = 1 if c.attr("largest", 1) else -1
