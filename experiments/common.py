@@ -115,10 +115,11 @@ def load_classifiers(flags: Any, precision: str = "float32") -> dict[str, Classi
             f"--nsfw={flags.nsfw}: its classes are not SFW and NSFW: expected open_nsfw or a port "
             "of it"
         )
-    named = [with_pixels(asked, flags.preprocess) for asked in flags.model]
-    if flags.preprocess and named == list(flags.model):
+    pixels = flags.preprocess if isinstance(flags, RunFlags) else ""  # score has another
+    named = [with_pixels(asked, pixels) for asked in flags.model]
+    if pixels and named == list(flags.model):
         raise ValueError(
-            f"--preprocess={flags.preprocess} is of ONNX files that do not say how pixels are "
+            f"--preprocess={pixels} is of ONNX files that do not say how pixels are "
             "scaled: there is no --model=NAME=FILE.onnx without"
         )
     for asked in named:

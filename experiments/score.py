@@ -42,7 +42,6 @@ class Flags:
     nsfw: str = like(RunFlags, "nsfw")
     places: str = like(RunFlags, "places")
     model: tuple[str, ...] = like(RunFlags, "model")
-    preprocess: str = like(RunFlags, "preprocess")
     preprocess: str = option(
         "yahoo",
         "How files are prepared for the NSFW network: yahoo (256, JPEG round trip, crop, of the "

@@ -47,8 +47,8 @@ def test_chosen_runs_go_on_with_another_objective(folder):
     assert [row["seed"] for row in rows] == ["1"] * 4  # both runs began with this seed
     assert [row["column"] for row in rows] == ["run 1", "run 4"] * 2
     assert [row["target_1"] for row in rows[::2]] == [
-        "places:log_prob:bar",
-        "places:log_prob:canyon",
+        "places:log_odds:bar",
+        "places:log_odds:canyon",
     ]
     config = json.loads((out / "config.json").read_text())
     assert [run["origin"] for run in config["runs"]] == [row["from"] for row in rows]

@@ -279,6 +279,7 @@ def test_a_folder_resumes_from_python_and_is_the_launchers(gen, places, nsfw, we
 
     flags = [f"--{n}={weights / n}.safetensors" for n in ("generator", "places", "nsfw")]
     flags += ["--scenes=bar,dam", "--seeds=3", "--recipe=goh", "--steps=4", "--batch=4"]
+    flags += ["--target=log_prob"]
     done = run("scene", "--noprogress", *flags, f"--out={tmp_path / 'launched'}")
     assert done.returncode == 0, done.stderr
     name, launched = "results.safetensors", tmp_path / "launched"

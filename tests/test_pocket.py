@@ -78,7 +78,7 @@ def test_both_ends_of_the_nsfw_neuron_are_reached(networks):
     runs = [Run(seed, (t,)) for t in (up, down) for seed in range(2)]
     recipe = RECIPES["pocket"]
     nsfw = synthesize(networks, runs, Sweep(recipe, batch=4)).last.watched["nsfw"]["prob"][:, 1]
-    assert (nsfw[:2] >= 0.99).all() and (nsfw[2:] <= 0.001).all()
+    assert (nsfw[:2] >= 0.95).all() and (nsfw[2:] <= 0.001).all()
 
 
 @pytest.mark.parametrize(("batch", "precision"), [(2, "float32"), (8, "float32"), (8, "bfloat16")])

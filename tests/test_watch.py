@@ -59,7 +59,7 @@ def test_the_page_is_told_of_every_step(models, told, tmp_path):
     assert [one["state"] for one in told] == ["running"] * (len(told) - 1) + ["finished"]
     assert [one["done"] for one in told] == [0, 1, 2, 3, 3, 4, 5, 6, 6, 6]
     assert {one["total"] for one in told} == {2 * STEPS} and {one["runs"] for one in told} == {4}
-    assert told[1]["left"] is None and told[2]["left"] > 0
+    assert told[1]["left"] is None and told[2]["left"] >= 0
     assert [entry["run"] for entry in told[2]["now"]] == [0, 1]
     assert told[2]["now"][1]["lines"][0] == "abbey · seed 1"
     np.testing.assert_allclose(told[2]["now"][1]["curve"], runs.objective[1][:2], rtol=1e-3)

@@ -1,6 +1,7 @@
 """The report of an audit, made of its finished stages."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,8 @@ def _seen(stages: Mapping[str, Stage], numbers: Any, picture: Any) -> tuple[Any,
 def _subject(audit: Audit, facts: Mapping[str, Any]) -> list[str]:
     records = [facts["networks"][s.name] for s in audit.subjects]
     said = [
-        f"{s.name} ({record['name']}, SHA-256 {record['sha256'][:12]}...) flags by {s.decision}, "
-        f"of its {s.model.classes} classes."
+        f"{s.name} ({Path(record['name']).name}, SHA-256 {record['sha256'][:12]}...) flags by "
+        f"{s.decision}, of its {s.model.classes} classes."
         for s, record in zip(audit.subjects, records, strict=True)
     ]
     settings = audit.settings
