@@ -85,7 +85,7 @@ def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
             f"--size={flags.size}: {generator.name} makes {generator.image_size} pixels, which "
             f"--size only enlarges: expected {generator.image_size} or more"
         )
-    classifiers = load_classifiers(flags, flags.precision)
+    classifiers = load_classifiers(flags, flags.precision, flags.preprocess)
     if missing := [name for name in needs if name not in classifiers]:
         raise ValueError(f"--{missing[0]}={NONE}: {flags.name} needs that classifier")
     settings = make_settings(flags, generator)
@@ -99,8 +99,15 @@ def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
     return flags, models
 
 
-def load_classifiers(flags: Any, precision: str = "float32") -> dict[str, Classifier]:
+def load_classifiers(
+    flags: Any, precision: str = "float32", preprocess: str = ""
+) -> dict[str, Classifier]:
     """Load the classifiers of --nsfw, --places and --model, by the names that they go by.
+
+    Args:
+      flags: Which name them.
+      precision: Of their weights.
+      preprocess: For the ONNX files of --model that do not say how pixels are scaled.
 
     Raises:
       ValueError: naming the first flag that cannot work.
@@ -115,12 +122,11 @@ def load_classifiers(flags: Any, precision: str = "float32") -> dict[str, Classi
             f"--nsfw={flags.nsfw}: its classes are not SFW and NSFW: expected open_nsfw or a port "
             "of it"
         )
-    pixels = flags.preprocess if isinstance(flags, RunFlags) else ""  # score has another
-    named = [with_pixels(asked, pixels) for asked in flags.model]
-    if pixels and named == list(flags.model):
+    named = [with_pixels(asked, preprocess) for asked in flags.model]
+    if preprocess and named == list(flags.model):
         raise ValueError(
-            f"--preprocess={pixels} is of ONNX files that do not say how pixels are "
-            "scaled: there is no --model=NAME=FILE.onnx without"
+            f"--preprocess={preprocess} is of ONNX files that do not say how pixels are scaled: "
+            "there is no --model=NAME=FILE.onnx without"
         )
     for asked in named:
         model = load_for("model", asked, Classifier, precision)

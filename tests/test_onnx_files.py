@@ -339,17 +339,17 @@ def test_a_flag_says_what_files_leave_open(path, tmp_path):
     other = classifier(tmp_path / "other.onnx")
     flags = SimpleNamespace(nsfw="none", places="none", preprocess="0to1")
     flags.model = (f"a={path}", f"b={other},size=8,preprocess=yahoo", f"c={other},size=8")
-    loaded = load_classifiers(flags)
+    loaded = load_classifiers(flags, preprocess=flags.preprocess)
     ranges = {name: (m.preprocess.range[1], m.preprocess.order) for name, m in loaded.items()}
     assert ranges == {"a": (1, "RGB"), "b": (255, "BGR"), "c": (1, "RGB")}
     flags.preprocess, flags.model = "mean=1/2/3,order=BGR", flags.model[:2]
-    assert load_classifiers(flags)["a"].preprocess.mean == (1, 2, 3)
+    assert load_classifiers(flags, preprocess=flags.preprocess)["a"].preprocess.mean == (1, 2, 3)
     flags.preprocess = "imagnet"
     with pytest.raises(ValueError, match="did you mean imagenet"):
-        load_classifiers(flags)
+        load_classifiers(flags, preprocess=flags.preprocess)
     flags.model = flags.model[1:]
     with pytest.raises(ValueError, match="--preprocess=imagnet is of ONNX files"):
-        load_classifiers(flags)
+        load_classifiers(flags, preprocess=flags.preprocess)
 
 
 @pytest.mark.parametrize("last", ["Softmax", "Sigmoid", "LogSoftmax"])
