@@ -4,8 +4,7 @@
 
 Nothing is optimised: random codes go through the generator and are scored (Goh 2016, first figure).
 Codes are N(0, 1) as there; for a pocket generator they are distributed like those of its training
-images (--start=normal gives N(0, 1)). Expect abstract pictures of a low P(NSFW): most far below
-0.01, a few of 32 higher. Takes seconds on two cores.
+images. Expect textures and something like landscapes, of a low P(NSFW). Takes seconds on two cores.
 """
 
 import dataclasses

@@ -58,8 +58,8 @@ def start_codes(
 def still(generator: Any) -> Recipe:
     """Make the recipe without steps, for random codes.
 
-    They are N(0, 1) as in Goh 2016, whatever the bounds. For a generator with latent statistics (a
-    pocket one, whose N(0, 1) is faint) they are like the codes of its training images.
+    They are N(0, 1) as in Goh 2016, whatever the bounds; for a generator with latent statistics
+    they are like the codes of its training images.
     """
     code = generator.code
     own = code is not None and (code.sigma is not None or code.factor is not None)

@@ -1,13 +1,13 @@
 """Figures as SVG inside the page, and pictures as data of it: nothing is loaded from elsewhere."""
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import markupsafe
 import numpy as np
 from PIL import Image
+
+from jaxsynth.report.sheet import webp_url
 
 _COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#3a9ca6", "#777b80")
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 420, 250, 46, 10, 40
@@ -65,10 +65,9 @@ def histograms(
 
 def picture_data(rgb: np.ndarray) -> str:
     """Encode a picture (H, W, 3) uint8 as a data URL, no side longer than 320 pixels."""
-    image, buffer = Image.fromarray(np.ascontiguousarray(rgb)), io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(rgb))
     image.thumbnail((_MOST_SIDE, _MOST_SIDE), Image.Resampling.LANCZOS)
-    image.save(buffer, "WEBP", quality=82)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return webp_url(image, quality=82)
 
 
 def _at(x: float, y: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ neural networks"; here with one decision, steps of limited length, and codes bes
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from jaxsynth.audit.subjects import DECISION, Subject
 from jaxsynth.devices import batches
 from jaxsynth.images import conversion
 from jaxsynth.lpips import lpips
-from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.base import Generator
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.system import system_params, view
 
@@ -124,19 +124,6 @@ def flip_codes(subject: Subject, generator: Generator, codes: np.ndarray, thresh
     return Flip(seen[0], seen[1], odds, distance)
 
 
-def encode_all(
-    encoder: Classifier, generator: Generator, pictures: Sequence[np.ndarray]
-) -> np.ndarray:
-    """Return the codes (N, D) of pictures (H, W, 3) uint8 RGB of any sizes."""
-    reader = system.make_encoder(generator, encoder)._replace(units=None)
-    inputs = np.stack([encoder.input_of(rgb) for rgb in pictures])
-    parts = [
-        np.asarray(_encode(reader, encoder.params, part))[:count]
-        for part, count in batches(inputs, _BATCH)
-    ]
-    return np.concatenate(parts)
-
-
 def distances(flip: Flip) -> dict[str, np.ndarray]:
     """Measure changes: root mean square in grey levels, and LPIPS if its network is installed."""
     rms = np.sqrt(((flip.after - flip.before) ** 2).mean((1, 2, 3)))
@@ -182,8 +169,3 @@ def _code_slope(static: tuple, params: Any, sigma: jax.Array, scaled: jax.Array)
         return static[2](params[1], _image_seen(static, params, z * sigma))[DECISION][0]
 
     return jax.vmap(jax.value_and_grad(decision))(scaled)
-
-
-@partial(network_jit, static_argnums=0)
-def _encode(reader: Any, params: Any, images: jax.Array) -> jax.Array:
-    return jax.vmap(partial(system.encode, reader, params))(images)

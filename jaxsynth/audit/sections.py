@@ -17,7 +17,7 @@ from jaxsynth.audit.page import (
     side_by_side,
 )
 from jaxsynth.audit.settings import LEAST, MOST, THRESHOLDS
-from jaxsynth.audit.subjects import Photographs, Subject, truth_of
+from jaxsynth.audit.subjects import Photographs, Subject, probabilities_of, truth_of
 from jaxsynth.report.tables import format_probability
 
 Arrays = Mapping[str, np.ndarray]
@@ -50,13 +50,17 @@ class View:
 
     def scores(self, subject: Subject) -> np.ndarray:
         """Return the probabilities (R,) of the classes that count."""
-        return subject.score(self.arrays[f"p{self.subjects.index(subject)}"])
+        return subject.score(self.probabilities(subject))
+
+    def probabilities(self, subject: Subject) -> np.ndarray:
+        """Return the probabilities (R, classes)."""
+        return probabilities_of(subject, self.subjects, self.arrays)
 
     def blur(self) -> np.ndarray:
         """Return the largest probability (R,) of sensitive classes that a subject gives."""
         found = [
-            s.model.sensitive_probability(self.arrays[f"p{i}"])
-            for i, s in enumerate(self.subjects)
+            s.model.sensitive_probability(self.probabilities(s))
+            for s in self.subjects
             if s.model.sensitive_classes
         ]
         return np.max(found, axis=0) if found else np.zeros(len(self.arrays["p0"]))
@@ -96,7 +100,7 @@ def samples_section(
             rows += [{"model": subject.name, "set": word} | row for row in found]
             columns = {k: [row[k] for row in found] for k in ("threshold", "share", "low", "high")}
             series.append(Series(subject.name, *columns.values()))
-            p = view.arrays[f"p{subjects.index(subject)}"]
+            p = view.probabilities(subject)
             for i, label in enumerate(subject.model.class_names[: 2 * len(THRESHOLDS)]):
                 line = {"model": subject.name, "set": word, "neuron": label}
                 spread.append(line | statistics.quantiles(p[:, i]))
@@ -197,7 +201,7 @@ def neurons_section(ends: Mapping[Subject, tuple[View, Sequence[Mapping[str, Any
     )
     rows = []
     for subject, (view, made) in ends.items():
-        p = view.arrays[f"p{view.subjects.index(subject)}"]
+        p = view.probabilities(subject)
         for what in dict.fromkeys(row["what"] for row in made):
             names = subject.model.class_names
             own = view.scores(subject) if what == subject.decision else p[:, names.index(what)]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsynth.audit.subjects import Photographs, Subject
+from jaxsynth.audit.subjects import Photographs, Subject, chosen
 from jaxsynth.inputs import option
 from jaxsynth.models.base import Classifier, Generator
 
@@ -93,13 +93,7 @@ class Stage(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
-def chosen(count: int, most: int) -> list[int]:
-    """Choose so many numbers of 0 to count - 1, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
-
-
 def picture_numbers(audit: Audit, most: int) -> list[tuple[str, int]]:
     """Choose so many random samples, then so many photographs."""
-    photographs = audit.photographs.files
     samples = [(SAMPLE, i) for i in range(min(most, audit.settings.samples))]
-    return samples + [(PHOTOGRAPH, i) for i in chosen(len(photographs), most) if photographs]
+    return samples + [(PHOTOGRAPH, i) for i in chosen(len(audit.photographs.files), most)]

@@ -1,11 +1,13 @@
 """The stages of an audit that change pictures, and those that look inside a classifier."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from jaxsynth.asked import encode
 from jaxsynth.audit import flips, synthesis
 from jaxsynth.audit.changes import CHANGES, change
 from jaxsynth.audit.settings import (
@@ -16,10 +18,9 @@ from jaxsynth.audit.settings import (
     SAMPLE,
     Audit,
     Stage,
-    chosen,
     picture_numbers,
 )
-from jaxsynth.audit.subjects import DECISION, Subject
+from jaxsynth.audit.subjects import DECISION, Subject, chosen, probabilities_of
 from jaxsynth.audit.units import important_units, names_of
 from jaxsynth.images import to_uint8
 from jaxsynth.models.base import Classifier
@@ -43,6 +44,25 @@ class Work:
         """Return the scene network; without one there are no stages of scenes."""
         assert self.audit.places is not None
         return self.audit.places
+
+    @property
+    def flipped_photographs(self) -> list[int]:
+        """Return the numbers of the photographs whose decision is flipped."""
+        return chosen(len(self.audit.photographs.files), self.audit.settings.flips)
+
+    @functools.cached_property
+    def photograph_codes(self) -> np.ndarray | None:
+        """The codes (N, D) of `flipped_photographs`, the same for every subject.
+
+        None if the generator has no encoder.
+        """
+        generator = self.audit.generator
+        if generator.encoder is None:
+            return None
+        encoder = load_encoder(generator)
+        pictures = map(self.audit.picture, self.flipped_photographs)
+        inputs = [encoder.input_of(rgb) for rgb in pictures]
+        return np.stack([encode(encoder, generator, x) for x in inputs])
 
     def judged(self, pictures: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         """Score pictures by every subject: arrays `p0`, `p1` ... (N, classes)."""
@@ -69,7 +89,7 @@ class Work:
 def ends(work: Work, subject: Subject) -> Stage:
     """Maximise and minimise a subject's neurons."""
     audit, settings = work.audit, work.audit.settings
-    p = work.stages["samples"].arrays[f"p{audit.subjects.index(subject)}"]
+    p = probabilities_of(subject, audit.subjects, work.stages["samples"].arrays)
     classes = synthesis.neurons_of(subject, settings.neurons, p)
     how = audit.generator, settings.seeds, settings.steps
     return work.made(synthesis.neuron_ends(subject, classes, *how))
@@ -96,20 +116,18 @@ def invariances(work: Work) -> Stage:
 def flipped(work: Work, subject: Subject) -> Stage:
     """Flip the decision on random samples and photographs, in pixels and by the prior."""
     audit, settings = work.audit, work.audit.settings
-    generator, photographs = audit.generator, audit.photographs
+    generator = audit.generator
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     samples = list(range(min(settings.flips, settings.samples)))
-    named = chosen(len(photographs.files), settings.flips) if photographs.files else []
-    for kind, numbers in ((SAMPLE, samples), (PHOTOGRAPH, named)):
+    for kind, numbers in ((SAMPLE, samples), (PHOTOGRAPH, work.flipped_photographs)):
         pictures = [work.picture(kind == PHOTOGRAPH, i) for i in numbers]
         if not pictures:
             continue
         inputs = np.stack([subject.model.input_of(rgb) for rgb in pictures])
         found = {PIXELS: flips.flip_pixels(subject, inputs, settings.threshold)}
-        codes = work.stages["samples"].arrays["codes"][numbers] if kind == SAMPLE else None
-        if codes is None and generator.encoder is not None:
-            codes = flips.encode_all(load_encoder(generator), generator, pictures)
+        made = work.stages["samples"].arrays["codes"]
+        codes = made[numbers] if kind == SAMPLE else work.photograph_codes
         if codes is not None:
             found[PRIOR] = flips.flip_codes(subject, generator, codes, settings.threshold)
         for way, flip in found.items():
@@ -180,7 +198,7 @@ def scenes_with(work: Work, subject: Subject) -> Stage:
     """Synthesise the scenes that a subject scores highest and lowest, together with its classes."""
     audit, settings, places = work.audit, work.audit.settings, work.places
     alone = work.stages["scenes"]
-    score = subject.score(alone.arrays[f"p{audit.subjects.index(subject)}"])
+    score = subject.score(probabilities_of(subject, audit.subjects, alone.arrays))
     named = [row["what"] for row in alone.value]
     mean = {what: np.mean([s for s, n in zip(score, named, strict=True) if n == what])
             for what in named}  # fmt: skip

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +121,18 @@ class Photographs(NamedTuple):
             yield np.asarray(image)
 
 
+def chosen(count: int, most: int) -> list[int]:
+    """Choose so many numbers of 0 to count - 1, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def probabilities_of(
+    subject: Subject, subjects: Sequence[Subject], arrays: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return a subject's probabilities (N, classes) of a stage's arrays `p0`, `p1`, ..."""
+    return arrays[f"p{subjects.index(subject)}"]
+
+
 def find_photographs(
     paths: Sequence[str | Path], most: int = 0, table: Path | None = None
 ) -> Photographs:
@@ -137,7 +149,7 @@ def find_photographs(
     """
     files = find_images(paths).files if paths else []
     if most and len(files) > most:
-        files = [files[i] for i in np.linspace(0, len(files) - 1, most).round().astype(int)]
+        files = [files[i] for i in chosen(len(files), most)]
     read, hashes, unread = [], [], []
     for file in files:
         try:

@@ -117,14 +117,15 @@ def important_units(subject: Subject, inputs: np.ndarray, count: int) -> list[Un
     ranked = sorted(
         ((float(effect[b][c]), b, c) for b in blobs for c in range(len(effect[b]))), reverse=True
     )
+    none = {
+        b: (jnp.ones(len(m), jnp.float32), jnp.zeros(len(m), jnp.float32))
+        for b, m in middle.items()
+    }
     found = []
     for estimate, blob, channel in ranked[:count]:
-        edits = {
-            b: (jnp.ones(len(m), jnp.float32), jnp.zeros(len(m), jnp.float32))
-            for b, m in middle.items()
-        }
-        factor, added = edits[blob]
-        edits[blob] = factor.at[channel].set(0), added.at[channel].set(middle[blob][channel])
+        factor, added = none[blob]
+        removed = factor.at[channel].set(0), added.at[channel].set(middle[blob][channel])
+        edits = none | {blob: removed}  # all blobs, so that one program serves
         without = np.concatenate(
             [np.asarray(_removed(static, model.params, edits, x))[:n]
              for x, n in batches(inputs, _BATCH)]

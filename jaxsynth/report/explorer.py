@@ -60,7 +60,7 @@ def write_explorer(
     side = min(_SIDE, max(sweep.arrays.last.image.shape[1:3]))
     thumbs = _sheets(own, "sprite", shown, (min(_COLUMNS, len(rows)), _PER_SHEET, side))
     film, curves = _write_film(sweep, own, side), _curves(sweep)
-    points = _points(sweep.objective.shape[1])
+    points = trace_points(sweep.objective.shape[1])
     for part, start in enumerate(range(0, len(rows), _PER_PART)):
         found = [
             _rounded(curves(i), points) for i in range(start, min(start + _PER_PART, len(rows)))
@@ -146,7 +146,8 @@ def number(value: Any, digits: int = 6) -> int | float | None:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
-def _points(steps: int) -> list[int]:
+def trace_points(steps: int) -> list[int]:
+    """Choose the steps that a drawn trace has, evenly spread."""
     return np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).astype(int)).tolist()
 
 

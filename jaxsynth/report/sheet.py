@@ -1,6 +1,8 @@
 """Contact sheets: pages of captioned images, drawn with Pillow alone."""
 
+import base64
 import functools
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -231,6 +233,13 @@ def scaled(image: np.ndarray, side: int) -> Image.Image:
     scale = side / max(picture.size)
     size = tuple(max(1, round(s * scale)) for s in picture.size)
     return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def webp_url(image: Image.Image, **how: int) -> str:
+    """Encode a picture as a data URL; `how` is of Pillow's WebP writer."""
+    file = io.BytesIO()
+    image.save(file, "WEBP", **how)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 @functools.cache

@@ -4,9 +4,7 @@ The pictures of the current chunk come first, decoded from its codes; finished r
 newest first. The explorer takes the page's place when the report is written.
 """
 
-import base64
 import contextlib
-import io
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +17,16 @@ import numpy as np
 from jaxsynth import table
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Problem, chunk_sizes
-from jaxsynth.report.explorer import EXPLORER, LIVE, decode, number, write_call
+from jaxsynth.report.explorer import (
+    EXPLORER,
+    LIVE,
+    decode,
+    number,
+    trace_points,
+    write_call,
+)
 from jaxsynth.report.page import write_live_page
-from jaxsynth.report.sheet import place_of, scaled
+from jaxsynth.report.sheet import place_of, scaled, webp_url
 from jaxsynth.report.tensorboard import EventFile, check_tensorboard
 from jaxsynth.results import BLUR_ABOVE, visible
 from jaxsynth.runs.keep import Keeping
@@ -29,7 +34,6 @@ from jaxsynth.scoring import sensitive_score
 
 _SIDE = 160  # of a picture in pixels
 _NOW, _FINISHED = 16, 48  # pictures shown at most, of the current chunk and of finished runs
-_POINTS = 120  # of a curve
 _SECONDS, _SHARE = 2.0, 0.05  # between two writings at least; of the time they take at most
 
 
@@ -166,20 +170,13 @@ class LivePage:
 
     def _entry(self, row: int, rgb: np.ndarray, p: float, curve: np.ndarray) -> dict[str, Any]:
         runs = self._problem.runs_of([row])[0]
-        points = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _POINTS)).astype(int))
         return {
             "run": int(runs[0]),
             "lines": [place_of(self._problem.runs[runs[0]]) or f"run {runs[0]}"],
-            "image": _data_url(rgb),
+            "image": webp_url(scaled(rgb, _SIDE), quality=85, method=0),
             "p": number(p, 3),
-            "curve": [number(value, 4) for value in curve[points].tolist()],
+            "curve": [number(value, 4) for value in curve[trace_points(len(curve))].tolist()],
         }
-
-
-def _data_url(rgb: np.ndarray) -> str:
-    file = io.BytesIO()
-    scaled(rgb, _SIDE).save(file, "WEBP", quality=85, method=0)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def check_observers(keeping: Keeping) -> None:

@@ -146,13 +146,10 @@ def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Conf
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
     if run.settings.fitted and not has_checkpoint(run.loop.out):  # else the checkpoint has it
-        params |= _fit_last(run, (trunk, config, params), train, run.settings.fitted, say)
-        say(
-            format_line(
-                "last layer fitted",
-                _accuracy(partial(finetuned_logits, config, params), few, run.size),
-            )
-        )
+        start, how = (trunk, config, params), LinearTraining()
+        params |= _fit_last(run, start, train, run.settings.fitted, how, say)
+        found = _accuracy(partial(finetuned_logits, config, params), few, run.size)
+        say(format_line("last layer fitted", found))
     trained, frozen = split_params(params, run.settings.freeze)
     training = Training(
         partial(finetune_step, config, run.settings, run.activations),
@@ -171,10 +168,13 @@ def _linear(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config,
     """Fit a linear layer on the trunk's pooled features of `loop.images` photographs."""
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
-    return config, params | _fit_last(run, (trunk, config, params), train, run.loop.images, say)
+    start = trunk, config, params
+    return config, params | _fit_last(run, start, train, run.loop.images, run.settings, say)
 
 
-def _fit_last(run: SceneRun, start, train: ImageSet, count: int | None, say) -> Params:
+def _fit_last(
+    run: SceneRun, start, train: ImageSet, count: int | None, how: LinearTraining, say
+) -> Params:
     """The last layer by path, fitted to the pooled features of `count` photographs.
 
     Raises:
@@ -188,7 +188,6 @@ def _fit_last(run: SceneRun, start, train: ImageSet, count: int | None, say) -> 
     features = pooled_features(network, train, run.loop.batch, say, run.loop.report_steps)
     labels = np.tile(train.labels[train.rows], 2)
     flat = features.reshape(len(labels), -1)
-    how = run.settings if isinstance(run.settings, LinearTraining) else LinearTraining()
     fitted = fit_linear(flat, labels, len(train.classes), how)
     return {f"{logits_blob(config)}/{name}": value for name, value in fitted.items()}
 
