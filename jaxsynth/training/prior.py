@@ -43,7 +43,7 @@ class PriorTraining:
     searches: float = option(
         0.25, "Those of them that are codes of searches under way, as a share of a batch.", low=0
     )
-    searches_start: int = option(200_000, "Photographs seen before searches begin.", low=0)
+    searches_start: int = option(50_000, "Photographs seen before searches begin.", low=0)
     noise: float = option(0.1, "Noise on the photographs' codes, in sigmas.", low=0)
     average: float = option(
         0.998, "Weight of the past in the average that is exported.", low=0, high=1
