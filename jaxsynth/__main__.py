@@ -135,14 +135,18 @@ def _answer(question: str, *names: str) -> str:
         table = format_table([{"name": n, "what": _describe(n)} for n in registry.available()])
         others = ", ".join(sorted(set(ORIGINALS) - set(registry.available())))
         return f"{table}\n`jaxsynth port` adds, from a file of yours: {others}"
-    model = registry.load(names[0])
+    name = names[0]
+    if name in ("generator", "places", "nsfw"):  # what launchers call them by default
+        flags = importlib.import_module(f"{_experiments()[0]}.run_flags").RunFlags
+        name = getattr(flags, name)
+    model = registry.load(name)
     if question == "blobs":
         shapes = {blob: " x ".join(map(str, shape)) for blob, shape in model.shapes.items()}
         if getattr(model, "logits", None):
             shapes[model.logits] += "  logits"
         return format_table([{"blob": blob, "shape": shape} for blob, shape in shapes.items()])
     if not isinstance(model, Classifier):
-        raise ValueError(f"{names[0]} is a generator: only classifiers have labels")
+        raise ValueError(f"{name} is a generator: only classifiers have labels")
     return "\n".join(map(printable, model.class_names))
 
 

@@ -1,10 +1,10 @@
 """The tour: its cells run, and the notebook is the script's."""
 
 import ast
+import re
 import runpy
 from pathlib import Path
 
-import pytest
 from test_docs import shipped  # noqa: F401
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -12,6 +12,9 @@ LENGTH = "STEPS, SEEDS = 30, 4"
 TEXT = (EXAMPLES / "tour.py").read_text("utf-8")
 made = runpy.run_path(str(EXAMPLES / "make_notebook.py"))
 CODE = [source for kind, source in made["cells"](TEXT) if kind == "code"]
+
+_SAYS = ast.Call | ast.DictComp
+_NAMES = re.compile(r"({name: )?(places|nsfw|js\.diversity)\b(?!\.\w+\(name\)$)")
 
 
 def _carry_out() -> list[str]:
@@ -27,14 +30,20 @@ def _carry_out() -> list[str]:
     return shown
 
 
-@pytest.mark.parametrize("networks", ["tiny", pytest.param("real", marks=pytest.mark.full_size)])
-def test_the_cells_run(networks, request, tmp_path, monkeypatch):
-    if networks == "tiny":
-        request.getfixturevalue("shipped")
+def test_the_cells_run(shipped, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     shown = _carry_out()
     assert len(shown) == 10 and all("data:image/png" in page for page in shown)
     assert (tmp_path / "out" / "tour" / "index.html").is_file()
+
+
+def test_the_shipped_networks_have_the_classes_and_blobs_that_it_names():
+    names = {"__name__": "__main__"}
+    exec(CODE[0], names)
+    assert names["gen"].name == "pocket_generator" and names["nsfw"].name == "nsfw"
+    nodes = [n for n in ast.walk(ast.parse("\n".join(CODE))) if isinstance(n, _SAYS)]
+    found = [eval(text, names) for text in map(ast.unparse, nodes) if _NAMES.match(text)]
+    assert len(found) >= 12
 
 
 def test_the_tour_has_fifteen_steps_and_names_its_length():
