@@ -89,7 +89,7 @@ BINARY = [
     Case("Pow", (normal(3, 4, low=0.1),), (ints(2),)),
     Case("Max", (X4, Y4, normal(2, 4, 6, 5))),
     Case("Min", (X4,)),
-    Case("Sum", (X4, Y4, normal(5))),
+    Case("Sum", (X4, Y4, normal(5))), Case("Sum", (X4, Y4), (), {}, 7),
     Case("Mean", (X4, Y4, normal(5))),
     Case("Where", (X4 > 0, X4, Y4)),
     Case("Where", (X4 > 0,), (F(1.0), F(-1.0))),
@@ -103,7 +103,8 @@ REDUCE = [
     *(Case(f"Reduce{op}", (normal(2, 4, 6, 5, low=0.2),), (), {"axes": (2, 3), "keepdims": keep})
       for op in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
       for keep in (0, 1)),
-    *(Case(f"Reduce{op}", (X4,), (ints(-1, 1),), {"keepdims": 0}, 18) for op in ("Mean", "Max", "L2")),
+    *(Case(f"Reduce{op}", (normal(2, 4, 6, 5, low=0.2),), (ints(-1, 1),), {"keepdims": 0}, 18)
+      for op in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")),
     Case("ReduceSum", (X4,), (ints(1),), {"keepdims": 0}),
     Case("ReduceSum", (X4,), (ints(3),)),
     Case("ReduceSum", (X4,), (), {"axes": (-1,)}, 11),
@@ -190,6 +191,7 @@ SHAPES = [
     Case("Pad", (X4,), (ints(1, 2, 3, 1), F(0.0), ints(2, -1)), {}, 18),
     Case("Pad", (X4,), (), {"pads": (0, 0, 1, 1, 0, 0, 2, 2), "value": 0.3}, 10),
     *(Case("DepthToSpace", (normal(2, 8, 3, 5),), (), {"blocksize": 2, "mode": m}) for m in ("DCR", "CRD")),
+    Case("DepthToSpace", (normal(2, 8, 3, 5),), (), {"blocksize": 2}, 7),
     Case("SpaceToDepth", (normal(2, 3, 4, 6),), (), {"blocksize": 2}),
     Case("Shape", (X4,)), Case("Shape", (X4,), (), {"start": 1, "end": -1}), Case("Size", (X4,)),
     Case("Range", (), (ints(1)[0], ints(9)[0], ints(3)[0])),
@@ -292,6 +294,37 @@ QUANTISED = [
     Case("DequantizeLinear", (), (Q8.view(np.uint8), normal(3, low=0.1)), {"axis": 0}),
     Case("DequantizeLinear", (), (Q8, normal(3, 3, low=0.1)), {"axis": 1, "block_size": 2}, 21),
 ]
+U8, MS = RNG.integers(0, 256, (2, 4, 6, 5)).astype(np.uint8), {"domain": "com.microsoft"}
+V8, W8 = (
+    U8[::-1].copy(),
+    RNG.integers(-60, 60, (6, 4, 3, 3)).astype(np.int8),
+)  # larger ones overflow in theirs
+ZERO, OUT = np.uint8(120), (F(0.3), np.uint8(128))
+TWO = (F(0.02), ZERO, V8, F(0.043), np.uint8(9))
+ROWS, COLUMNS = U8[0, 0], RNG.integers(-9, 9, (5, 3)).astype(np.int8)
+QUANTISED += [  # of uint8 levels, some may be rounded the other way
+    Case("QLinearConv", (U8,), (F(0.02), ZERO, W8, F(0.01), np.int8(0), *OUT), {"pads": (1, 1, 1, 1)}),
+    Case("QLinearConv", (U8,), (F(0.02), ZERO, W8, normal(6, low=0.5) / 50, np.zeros(6, np.int8), *OUT, np.arange(6, dtype=np.int32) * 500), {"strides": (2, 2)}),
+    Case("QLinearMatMul", (ROWS,), (F(0.02), ZERO, COLUMNS, F(0.05), np.int8(2), *OUT)),
+    Case("QLinearMatMul", (ROWS,), (F(0.02), ZERO, COLUMNS, normal(3, low=0.05), np.zeros(3, np.int8), *OUT)),
+    Case("ConvInteger", (U8,), (W8.view(np.uint8), ZERO, np.uint8(100)), {"pads": (1, 0, 1, 0)}),
+    Case("ConvInteger", (U8,), (W8.view(np.uint8),)),
+    Case("MatMulInteger", (ROWS,), (COLUMNS, ZERO, np.arange(3, dtype=np.int8))),
+    Case("MatMulInteger", (ROWS,), (COLUMNS,)),
+    *(Case("DynamicQuantizeLinear", (x,), (), {}, 17, 3, wide=False) for x in (X4, np.abs(X4))),
+    *(Case(op, (U8,), (*TWO, *OUT), MS) for op in ("QLinearAdd", "QLinearMul")),
+    Case("QLinearGlobalAveragePool", (U8,), (F(0.02), ZERO, F(0.01), ZERO), MS),
+    Case("QLinearAveragePool", (U8,), (F(0.02), ZERO, F(0.015), ZERO), {"kernel_shape": (2, 3), "strides": (2, 1), **MS}),
+    Case("QLinearLeakyRelu", (U8,), (F(0.02), ZERO, F(0.015), ZERO), {"alpha": 0.3, **MS}),
+    Case("QLinearSigmoid", (U8,), (F(0.02), ZERO, F(1 / 256), np.uint8(0)), MS),
+    Case("QLinearSoftmax", (ROWS,), (F(0.02), ZERO, F(1 / 256), np.uint8(0)), {"axis": -1, "opset": 13, **MS}),
+    Case("QLinearConcat", (), (*OUT, U8, *TWO), {"axis": 1, **MS}),
+    Case("QGemm", (ROWS,), (F(0.02), ZERO, COLUMNS, F(0.05), np.int8(2), ints(9, -20, 3).astype(np.int32), *OUT), MS),
+    Case("QGemm", (ROWS,), (F(0.02), ZERO, COLUMNS.T.copy(), F(0.05), np.int8(2)), {"transB": 1, "alpha": 0.5, **MS}),
+    Case("DequantizeLinear", (U8,), (F(0.02), ZERO), MS), Case("QuantizeLinear", (X4,), (F(0.02), ZERO), MS),
+    Case("QuantizeLinear", (X4,), (normal(4, low=0.01), np.zeros(4, np.int8)), {"axis": 1}),
+    Case("QuantizeLinear", (X4,), (F(0.05),)),
+]  # fmt: skip
 MODERN = [
     Case("CastLike", (np.array([[1, 2, 3]]),), (F([1]),)),
     Case("CastLike", (X4, np.array([[1, 2, 3]]))),
@@ -406,7 +439,30 @@ FORMS = [  # attributes and types that are rare
     Case("Pad", (np.arange(6).reshape(2, 3),), (ints(1, 0, 0, 1), ints(7)[0]), {}, 13),
     Case("Gelu", (X4,), (), {"approximate": "none"}, 20), Case("Identity", (np.arange(3),)), Case("Mean", (X4,)),
 ]  # fmt: skip
-EDGES = {"empty": EMPTY, "axes": AXES, "forms": FORMS}
+GRID, THETA = np.clip(normal(2, 3, 4, 2), -1.37, 1.43), normal(2, 2, 3)
+FLAT = np.arange(6)
+SAMPLES = [  # places that are read and written
+    *(Case("GridSample", (X4, GRID), (), {"mode": m, "padding_mode": p, "align_corners": (i + j) % 2}, 16)
+      for i, m in enumerate(("bilinear", "nearest", "bicubic")) for j, p in enumerate(("zeros", "border", "reflection"))),
+    *(Case("GridSample", (X4, GRID), (), {"mode": m, "align_corners": 1}, 20) for m in ("linear", "cubic")),
+    Case("GridSample", (normal(1, 2, 3, 4, 5), np.clip(normal(1, 2, 3, 4, 3), -1.17, 1.23)), (), {}, 20),
+    *(Case("AffineGrid", (THETA,), (ints(2, 4, 3, 5),), {"align_corners": a}, 20) for a in (0, 1)),
+    Case("AffineGrid", (normal(1, 3, 4),), (ints(1, 2, 3, 4, 5),), {}, 20),
+    Case("MaxPool", (X4,), (), {"kernel_shape": (3, 2), "strides": (2, 1), "pads": (1, 0, 1, 1)}, 17, 2),
+    Case("MaxPool", (F(np.round(X4)),), (), {"kernel_shape": (2, 2)}, 17, 2, wide=False),
+    Case("MaxPool", (X4,), (), {"kernel_shape": (2, 2), "storage_order": 1, "ceil_mode": 1, "strides": (2, 2)}, 12, 2),
+    Case("MaxPool", (normal(2, 4, 9),), (), {"kernel_shape": (3,), "dilations": (2,)}, 12, 2),
+    Case("MaxUnpool", (normal(1, 1, 2, 2),), (np.array([[[[5, 7], [13, 15]]]]),), {"kernel_shape": (2, 2), "strides": (2, 2)}),
+    Case("MaxUnpool", (normal(1, 1, 2, 2),), (np.array([[[[6, 8], [16, 18]]]]), ints(1, 1, 5, 5)), {"kernel_shape": (2, 2), "strides": (2, 2)}),
+    Case("Col2Im", (normal(2, 12, 20),), (ints(6, 5), ints(2, 2)), {"pads": (0, 0, 0, 0)}, 18),
+    Case("Col2Im", (normal(1, 18, 12),), (ints(7, 6), ints(3, 2)), {"strides": (2, 2), "pads": (1, 1, 0, 1), "dilations": (1, 1)}, 18),
+    *(Case("CenterCropPad", (X4,), (ints(*to),), {"axes": (-2, 3)}, 18) for to in ((3, 4), (9, 8), (8, 2), (5, 5))),
+    *(Case("Compress", (X2,), (np.array([False, True, True]),), how) for how in ({"axis": 0}, {"axis": -1}, {})),
+    *(Case(op, (FLAT.astype(np.int32),), (np.int32(3),), {}, 18) for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor")),
+    Case("BitwiseNot", (FLAT.astype(np.int32),), (), {}, 18),
+    *(Case("BitShift", (FLAT.astype(np.uint8),), (np.uint8(1),), {"direction": d}) for d in ("LEFT", "RIGHT")),
+]  # fmt: skip
+EDGES = {"samples": SAMPLES, "empty": EMPTY, "axes": AXES, "forms": FORMS}
 CASES = [
     *UNARY,
     *BINARY,
@@ -418,6 +474,7 @@ CASES = [
     *RESIZES,
     *QUANTISED,
     *MODERN,
+    *SAMPLES,
     *EMPTY,
     *AXES,
     *FORMS,

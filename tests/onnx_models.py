@@ -40,7 +40,10 @@ def save(
         [helper.make_empty_tensor_value_info(name) for name in outputs],
         [numpy_helper.from_array(np.asarray(a), name) for name, a in (arrays or {}).items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    opsets = {"": opset} | {node.domain: 1 for node in nodes if node.domain}
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid(*o) for o in opsets.items()]
+    )
     model.ir_version = 8 if opset < 21 else 10
     onnx.save(model, path)
     return path

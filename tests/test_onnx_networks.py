@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx_models import save, theirs
 from tiny import tiny_models
 
@@ -200,8 +200,18 @@ def quantised(n):
     return n.head(x, 8)
 
 
+def integers(n):
+    """As onnxruntime's quantiser writes it: integers from layer to layer."""
+    level, contrib = (np.float32(0.03), np.uint8(128)), "com.microsoft"
+    w = np.round(n.weights(8, 3, 3, 3) * 60).astype(np.int8), np.float32(1 / 61), np.int8(0)
+    x = n("QuantizeLinear", "x", *level)
+    x = n("QLinearConv", x, *level, *w, *level, strides=(2, 2))
+    x = n("QLinearGlobalAveragePool", x, *level, *level, domain=contrib)
+    return n.dense(n("Flatten", n("DequantizeLinear", x, *level)), 8, CLASSES)
+
+
 NETWORKS = {f.__name__: f for f in (resnet, inverted_residual, densenet, shufflenet, vit, swin,
-                                    convnext, keras, quantised)}  # fmt: skip
+                                    convnext, keras, quantised, integers)}  # fmt: skip
 
 
 def write(name, path, batch=1, opset=17):
@@ -263,10 +273,31 @@ def test_gradients_and_prepared_parameters(name, tmp_path):
 
         prepared = model.prepare(model.params)
         slope, plain, again = jax.jit(all_of_it)(model.params, prepared, x)
-        if name != "quantised":  # whose gradient passes through a rounding
+        if name not in ("quantised", "integers"):  # whose gradients pass through a rounding
             assert float((plain * way).sum()) == pytest.approx(float(slope), rel=1e-5, abs=1e-7)
         np.testing.assert_allclose(again, plain, rtol=1e-12, atol=1e-15)
         assert np.abs(plain).max() > 0 and len(prepared) > len(model.params)
+
+
+def test_gradients_pass_straight_through_integers(tmp_path):
+    """As though nothing were rounded: the network is linear otherwise."""
+    path = write("integers", tmp_path / "m.onnx")
+    model = js.load_onnx(path, preprocess="0to1")
+    arrays = {a.name: numpy_helper.to_array(a) for a in onnx.load(path).graph.initializer}
+    kernel = next(a for a in arrays.values() if a.ndim == 4).transpose(2, 3, 1, 0) / np.float32(61)
+    dense = next(a for a in arrays.values() if a.ndim == 2)
+
+    def linear(x):
+        how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return dense @ jax.lax.conv_general_dilated(x[None], kernel, (2, 2), "VALID", **how).mean(
+            (0, 1, 2)
+        )
+
+    x = np.random.default_rng(0).uniform(-1, 1, (SIDE, SIDE, 3)).astype(np.float32)
+    made = jax.jacrev(lambda x: model.apply(model.params, x)["logits"])(x)
+    np.testing.assert_allclose(made, jax.jacrev(linear)(x), rtol=1e-4, atol=1e-7)
+    shapes = model.shapes  # integers, what they stand for, and what is rounded to them
+    assert shapes["t1_0"] == shapes["t1_0/real"] == shapes["t1_0/exact"] == (7, 7, 8)
 
 
 def test_a_batch_of_any_size_is_one_example(tmp_path):

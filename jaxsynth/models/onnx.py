@@ -25,6 +25,7 @@ from jaxsynth.models.weights import check_dtype
 
 _ENDS = ("Softmax", "LogSoftmax", "Sigmoid", "Hardmax", "ArgMax", "TopK")  # logits come before
 _PLAIN = ("Identity", "Cast", "Flatten", "Squeeze", "Reshape", "Unsqueeze", "Dropout")
+_PLAIN += ("QuantizeLinear", "DequantizeLinear")
 _OPTIONS = ("labels", "preprocess", "size", "logits", "mean", "std", "order", "range", "resize")
 _FILE = re.compile(r"(.+?\.onnx)(?:,(.*))?", re.DOTALL | re.IGNORECASE)
 

@@ -129,3 +129,12 @@ def _top_k(c: Call) -> Any:
     sign = 1 if c.attr("largest", 1) else -1
     values, places = jax.lax.top_k(sign * x, k)
     return tuple(c.result(jnp.moveaxis(out, -1, axis)) for out in (sign * values, places))
+
+
+@operator("Compress", folds=True)
+def _compress(c: Call) -> Value:
+    """Take what a condition, known beforehand, is true for."""
+    places, x = np.nonzero(c.static(1).ravel())[0], c.array(0)
+    if c.node.attributes.get("axis") is None:
+        return c.result(c.xp.take(x.ravel(), places))
+    return c.result(c.xp.take(x, places, axis=positive(c.required("axis"), x.ndim)))

@@ -6,6 +6,7 @@ Sources: the operators' pages at onnx.ai/onnx/operators, and onnxruntime where t
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,21 +65,27 @@ def halves(total: int, auto: str) -> tuple[int, int]:
     return (more, less) if auto == "SAME_LOWER" else (less, more)
 
 
-def _pool(c: Call, padding: float, reduce: Callable[[list[jax.Array]], jax.Array]) -> tuple:
+def _pool(c: Call, x: Any, padding: Any, reduce: Callable[[list], Any]) -> tuple:
     """Pool axis by axis: the windows' values from first to last, as slices of the whole map.
+
+    Args:
+      c: The call.
+      x: (N, ..., C), or a tuple of such arrays.
+      padding: What is outside, likewise.
+      reduce: The values of windows -> their result.
 
     Returns:
       (N, ..., C), and of every axis how many places of the image, and of image and padding, each
       window sees.
     """
-    x, kernel = images(c), c.required("kernel_shape")
-    rank = x.ndim - 2
+    kernel, shape = c.required("kernel_shape"), jax.tree.leaves(x)[0].shape
+    rank = len(shape) - 2
     if len(kernel) != rank:
         raise ValueError(f"kernel_shape is {kernel} for images of shape {c.shape()}")
     strides, dilations = steps_of(c, "strides", rank), steps_of(c, "dilations", rank)
-    pads, seen = pads_of(c, x.shape[1:-1], kernel, strides, dilations), []
+    pads, seen = pads_of(c, shape[1:-1], kernel, strides, dilations), []
     for i in reversed(range(rank)):
-        side, (before, after) = x.shape[i + 1], pads[i]
+        side, (before, after) = shape[i + 1], pads[i]
         k, s, d = kernel[i], strides[i], dilations[i]
         reach = (k - 1) * d + 1
         room = side + before + after - reach
@@ -94,11 +101,12 @@ def _pool(c: Call, padding: float, reduce: Callable[[list[jax.Array]], jax.Array
         padded = (place >= -before) & (place < side + after)
         seen.append((inside.sum(1), padded.sum(1)))
         over = max(0, (out - 1) * s + reach - side - before)
-        widths = [(0, 0)] * x.ndim
+        widths = [(0, 0)] * len(shape)
         widths[i + 1] = (before, over)
-        x = jnp.pad(x, widths, constant_values=padding) if before or over else x
-        starts = [j * d for j in range(k)]
-        x = reduce([lax.slice_in_dim(x, a, a + (out - 1) * s + 1, s, axis=i + 1) for a in starts])
+        if before or over:
+            x = jax.tree.map(lambda a, p, w=widths: jnp.pad(a, w, constant_values=p), x, padding)
+        spans = [(j * d, j * d + (out - 1) * s + 1, s, i + 1) for j in range(k)]
+        x = reduce([jax.tree.map(lambda a, s=s: lax.slice_in_dim(a, *s), x) for s in spans])
     return x, seen[::-1]
 
 
@@ -110,10 +118,25 @@ def _first_largest(windows: list[jax.Array]) -> jax.Array:
     return best
 
 
+def _first_largest_place(windows: list[tuple]) -> tuple:
+    """The maximum and where it is."""
+    best, at = windows[0]
+    for x, place in windows[1:]:
+        at, best = jnp.where(best >= x, at, place), jnp.where(best >= x, best, x)
+    return best, at
+
+
 @operator("MaxPool", image=True)
-def _max_pool(c: Call) -> Value:
+def _max_pool(c: Call) -> Any:
     x = images(c)
     lowest = -math.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    if any(c.node.outputs[1:]):
+        order = "F" if c.attr("storage_order", 0) else "C"  # of an image's places
+        image = np.arange(math.prod(x.shape[1:-1])).reshape(x.shape[1:-1], order=order)
+        planes = np.arange(len(x) * x.shape[-1]).reshape(len(x), *(1,) * image.ndim, x.shape[-1])
+        pair = x, jnp.asarray(planes * image.size + image[None, ..., None])
+        made = _pool(c, pair, (lowest, 0), _first_largest_place)[0]
+        return tuple(map(as_images, made))
     steps = c.attr("strides"), c.attr("dilations") or (1, 1), c.attr("ceil_mode", 0)
     if tuple(c.required("kernel_shape")) == (3, 3) and steps == ((2, 2), (1, 1), 0):
         pads = pads_of(c, x.shape[1:3], (3, 3), (2, 2), (1, 1))
@@ -122,12 +145,12 @@ def _max_pool(c: Call) -> Value:
         ends = [(a, b - (n + a + b + 1) % 2, 0) for n, (a, b) in sides]
         widths = [(0, 0, 0), *ends, (0, 0, 0)]
         return as_images(max_pool(lax.pad(x, jnp.asarray(lowest, x.dtype), widths)))
-    return as_images(_pool(c, lowest, _first_largest)[0])
+    return as_images(_pool(c, x, lowest, _first_largest)[0])
 
 
 @operator("AveragePool", image=True)
 def _average_pool(c: Call) -> Value:
-    total, seen = _pool(c, 0.0, sum)
+    total, seen = _pool(c, images(c), 0.0, sum)
     count = np.ones((), np.float64)
     for inside, padded in seen:
         count = count[..., None] * (padded if c.attr("count_include_pad", 0) else inside)
@@ -137,8 +160,20 @@ def _average_pool(c: Call) -> Value:
 @operator("LpPool", image=True)
 def _lp_pool(c: Call) -> Value:
     p = c.attr("p", 2)
-    powers = Call(c.node, c.opset, [as_images(abs(images(c)) ** p)], c.dtype)
-    return as_images(root(_pool(powers, 0.0, sum)[0], p))
+    return as_images(root(_pool(c, abs(images(c)) ** p, 0.0, sum)[0], p))
+
+
+@operator("MaxUnpool", image=True)
+def _max_unpool(c: Call) -> Value:
+    """Put maxima where MaxPool found them, zeros elsewhere."""
+    x, kernel = jnp.asarray(c.array(0)), c.required("kernel_shape")
+    rank = len(kernel)
+    sides, pads = zip(x.shape[2:], steps_of(c, "strides", rank), strict=True), given_pads(c, rank)
+    every = zip(sides, kernel, pads, strict=True)
+    shape = x.shape[:2] + tuple((n - 1) * s + k - a - b for (n, s), k, (a, b) in every)
+    shape = check_size(c.static(2, shape))
+    flat = jnp.zeros(math.prod(shape), x.dtype).at[c.array(1).ravel()].set(x.ravel())
+    return c.result(flat.reshape(shape))
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", image=True)

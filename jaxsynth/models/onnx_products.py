@@ -1,4 +1,4 @@
-"""ONNX operators of matrices, attention, and quantised numbers.
+"""ONNX operators of matrices, and attention.
 
 Source: the operators' pages at onnx.ai/onnx/operators.
 """
@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.models.onnx_call import Call, operator, positive
-from jaxsynth.models.onnx_file import dtype_of
+from jaxsynth.models.onnx_call import Call, operator
 from jaxsynth.models.onnx_layout import Value, as_graph, transpose
-from jaxsynth.models.onnx_math import between
 
 
 @operator("MatMul", folds=True)
@@ -68,48 +66,3 @@ def _attention(c: Call) -> Value:
 def _heads(x: Any, heads: int) -> Any:
     """(N, T, heads D) -> (N, heads, T, D)."""
     return jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2)
-
-
-# --- quantised weights ----------------------------------------------------------------------------
-
-
-def _per_axis(c: Call, value: Value, shape: tuple[int, ...]) -> Any:
-    """A scale or zero point of one axis, or of blocks along it, as the tensor has its axes."""
-    array = as_graph(value)
-    if array.ndim == 0 or array.size == 1:
-        return array.reshape(())
-    axis = positive(c.attr("axis", 1), len(shape))
-    if array.ndim == 1:
-        return array.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    block = c.attr("block_size", 0)
-    if not block:
-        raise ValueError(f"a scale of shape {array.shape} without block_size")
-    return c.xp.take(c.xp.repeat(array, block, axis=axis), np.arange(shape[axis]), axis=axis)
-
-
-@operator("DequantizeLinear", folds=True)
-def _dequantize(c: Call) -> Value:
-    x, shape = c.array(0), c.shape()
-    scale = _per_axis(c, c.value(1), shape)
-    if c.has(2):
-        zero = _per_axis(c, c.value(2), shape)
-        x = x.astype(scale.dtype) - zero.astype(scale.dtype)
-    return c.result(x.astype(scale.dtype) * scale)
-
-
-@operator("QuantizeLinear")
-def _quantize(c: Call) -> Value:
-    """Quantise; the gradient passes straight through, 0 where the number is out of range.
-
-    The result stays a float, so that a DequantizeLinear behind it has a gradient.
-    """
-    x, shape = c.array(0), c.shape()
-    scale = _per_axis(c, c.value(1), shape)
-    wanted = dtype_of(c.attr("output_dtype", 0) or 2)
-    zero = c.values[2] if c.has(2) else np.zeros((), wanted)
-    if not isinstance(zero, np.ndarray):
-        raise ValueError("its zero point must be known beforehand")
-    low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max
-    y = x / scale
-    y = y + jax.lax.stop_gradient(jnp.round(y) - y)
-    return c.result(between(jnp, y + _per_axis(c, zero.astype(c.dtype), shape), low, high))

@@ -177,6 +177,19 @@ def _triangle(c: Call) -> Value:
     return c.result((c.xp.triu if c.attr("upper", 1) else c.xp.tril)(c.array(0), k))
 
 
+@operator("CenterCropPad", folds=True)
+def _centre(c: Call) -> Value:
+    """Cut axes that are too long and pad the others with zeros, at both ends alike."""
+    x, order = c.array(0), range(len(c.shape()))
+    wanted = [int(n) for n in c.static(1)]
+    widths, cuts = [(0, 0)] * len(order), {}
+    for axis, size in zip(c.numbers(9, "axes", order), check_size(wanted), strict=True):
+        axis, more = positive(axis, len(order)), size - x.shape[axis]
+        widths[axis] = (max(more, 0) // 2, max(more, 0) - max(more, 0) // 2)
+        cuts[axis] = slice(max(-more, 0) // 2, max(-more, 0) // 2 + size)
+    return c.result(c.xp.pad(x, widths)[tuple(cuts.get(i, slice(None)) for i in order)])
+
+
 @operator("Pad", folds=True)
 def _pad(c: Call) -> Value:
     """Pad, or cut where a padding is negative."""

@@ -14,16 +14,20 @@ from jaxsynth.models import (
     onnx_pool,
     onnx_products,
     onnx_resize,
+    onnx_sample,
     onnx_shapes,
 )
 from jaxsynth.models.onnx_call import MOST_NUMBERS, OPERATORS, Call, is_float
 from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, Subgraph
 from jaxsynth.models.onnx_layout import Value, shape_of
+from jaxsynth.models.onnx_quantised import plain
 
 # Imported so that OPERATORS is full.
-_TABLES = (onnx_indices, onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_resize, onnx_shapes)
+_TABLES = (onnx_indices, onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_resize)
+_TABLES += (onnx_sample, onnx_shapes)
 _STATIC = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (2,), "Clip": (1, 2)}  # float inputs
 _IN_PLACE = ("Concat", "Split", "Pad", "Slice", "Clip", "Cast", "Identity", "Dropout")
+_IN_PLACE += ("DequantizeLinear", "QuantizeLinear")
 _LOOPS = ("If", "Loop", "Scan", "SequenceMap")
 OPSETS = (7, 25)
 
@@ -58,6 +62,7 @@ def wire(file: OnnxFile, outputs: Iterable[str]) -> tuple[Wiring, dict[str, np.n
             f"{file.path} has opset {file.opset}, expected {OPSETS[0]} to {OPSETS[1]}: convert it "
             "with onnx.version_converter"
         )
+    file = file._replace(nodes=plain(file.nodes))
     nodes, arrays, left = _sorted(file, outputs), dict(file.arrays), []
     for node in nodes:
         _check(file, node)
@@ -120,7 +125,7 @@ def _check(file: OnnxFile, node: OnnxNode) -> None:
             file,
             node,
             f"{where} is not known{hint}: export with another opset, in evaluation mode, without "
-            "quantised or fused operators, or cut the graph before it (onnx.utils.extract_model)",
+            "fused operators, or cut the graph before it (onnx.utils.extract_model)",
         )
 
 
