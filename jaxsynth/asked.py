@@ -39,6 +39,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "title": (str, "text"),
     "watch": _SWITCH,
     "tensorboard": _SWITCH,
+    "observers": (list | tuple, "a list of jaxsynth.runs.keep.Observer"),
 }
 
 
@@ -65,6 +66,7 @@ class Options(TypedDict, total=False):
       title: of the report.
       watch: whether index.html in the folder shows the runs under way.
       tensorboard: whether events are written into the folder.
+      observers: told of every step and finished chunk, see `jaxsynth.runs.keep.Observer`.
     """
 
     recipe: Recipe | str
@@ -85,6 +87,7 @@ class Options(TypedDict, total=False):
     title: str
     watch: bool
     tensorboard: bool
+    observers: Sequence[Any]
 
 
 def check_options(caller: str, options: Options) -> None:

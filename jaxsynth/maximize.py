@@ -178,7 +178,7 @@ def carry_out(
         if opened is None:
             return None
         if watch:
-            looking = watch.observers(problem, keeping, opened, held)
+            looking = (*keeping.observers, *watch.observers(problem, keeping, opened, held))
             keeping = dataclasses.replace(keeping, observers=looking)
         pixels = functools.partial(shown_file, generator=problem.generator, config=config)
         compute_together(problem, keeping, images, pixels, functools.partial(text_of, opened))
@@ -268,6 +268,7 @@ def _keeping(task: _Task, options: Options) -> Keeping:
         processes=several,
         watch=bool(options.get("watch")),
         tensorboard=bool(options.get("tensorboard")),
+        observers=tuple(options.get("observers", ())),
     )
 
 

@@ -76,10 +76,11 @@ class Page:
             self.requests.append(params["request"]["url"])
         return message
 
-    def open(self, path: Path, fragment: str = "", script: bool = True) -> None:
-        """Opens a file and waits until it has loaded."""
+    def open(self, path: Path | str, fragment: str = "", script: bool = True) -> None:
+        """Opens a file, or an address of this machine, and waits until it has loaded."""
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
-        for url in ("about:blank", path.resolve().as_uri() + fragment):
+        address = path if isinstance(path, str) else path.resolve().as_uri()
+        for url in ("about:blank", address + fragment):
             self._loaded = False
             self.call("Page.navigate", url=url)
             while not self._loaded:
@@ -161,7 +162,10 @@ def browser() -> Iterator[Page]:
     with tempfile.TemporaryDirectory(prefix="browser", ignore_cleanup_errors=True) as home:
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
         flags += [f"--user-data-dir={home}", "--no-first-run", "--disable-extensions"]
-        flags += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-dev-shm-usage"]
+        flags += [
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--disable-dev-shm-usage",
+        ]
         wired = f'exec "$@" 3<&{to_read} 4>&{from_write}'
         command = ["bash", "-c", wired, "bash", CHROMIUM, *flags]
         process = subprocess.Popen(
