@@ -39,16 +39,16 @@ from benchmarks.study.run import benchmark
 from benchmarks.study.setting import Study, check_budgets, choose_optimizers
 from experiments.flags import changes_of
 from experiments.launch import command_line, resumable, run_experiment
+from jaxsynth.ask_tell import PRIOR
 from jaxsynth.environment import cache_dir, keep_compiled
 from jaxsynth.inputs import option, parse_numbers, parse_seeds
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import load, load_encoder
 from jaxsynth.objectives import GENERATOR
 from jaxsynth.optimizer_names import OPTIMIZERS, make_optimizer
-from jaxsynth.optimizers import PRIOR
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.folder import lock
-from jaxsynth.runs.keep import Stopped
+from jaxsynth.runs.saving import Stopped
 from jaxsynth.system import ENCODER
 
 _LARGEST_FACTOR = 1e6  # of a rate

@@ -7,7 +7,7 @@ OUT/STEM.csv, .md     the rows so far, in their order
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.common import Models, saving
+from experiments.common import Models, saved_run
 from experiments.launch import command_line
 from experiments.run_flags import RunFlags
 from jaxsynth.ascent import ChunkResult
@@ -16,8 +16,8 @@ from jaxsynth.disk import write_atomic
 from jaxsynth.maximize import config_of
 from jaxsynth.report.tables import format_markdown, write_csv
 from jaxsynth.runs.folder import lock, sha256_of
-from jaxsynth.runs.keep import Keeping, Stopped, close_sweep, finished_sweep
 from jaxsynth.runs.parts import Parts
+from jaxsynth.runs.saving import Saving, Stopped, close_sweep, finished_sweep
 
 Row = dict[str, Any]
 BALANCE_SCENES = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
@@ -63,30 +63,30 @@ def launch_table(flags: RunFlags, parts: Sequence[Part], stem: str, head: str = 
       SystemExit: if it was stopped (`resumable`).
     """
     out, command = flags.folder, command_line(flags.name)
-    with saving(flags) as keeping, lock(out):
+    with saved_run(flags) as saving, lock(out):
         how = {"resume": flags.resume, "overwrite": flags.overwrite, "stem": stem}
-        table = _compute(keeping, Parts(out, command, **how), parts, (stem, head, command))
+        table = _compute(saving, Parts(out, command, **how), parts, (stem, head, command))
     print(f"{table}\nwrote {out / stem}.md")
     return 0
 
 
 def _compute(
-    keeping: Keeping, saved: Parts, parts: Sequence[Part], said: tuple[str, str, str]
+    saving: Saving, saved: Parts, parts: Sequence[Part], said: tuple[str, str, str]
 ) -> str:
     stem, head, command = said
     left = [part for part in parts if not saved.done(part.name, part.made_of)]
     for name in [name for part in parts if part not in left for name in part.problems]:
-        close_sweep(keeping.folder, name)  # a kill may have come before this
+        close_sweep(saving.folder, name)  # a kill may have come before this
     for i, part in enumerate(left):
         found = {
-            name: finished_sweep(keeping, name, problem, {"command": command} | part.configs[name])
+            name: finished_sweep(saving, name, problem, {"command": command} | part.configs[name])
             for name, problem in part.problems.items()
         }
         saved.save(part.name, part.made_of, part.rows(found))
         for name in part.problems:
-            close_sweep(keeping.folder, name)
+            close_sweep(saving.folder, name)
         _write_table(saved, parts, stem, head)
-        if left[i + 1 :] and keeping.asked_to_stop():
+        if left[i + 1 :] and saving.asked_to_stop():
             raise Stopped(f"{len(saved.names())} of {len(parts)} parts of the table finished")
     return _write_table(saved, parts, stem, head)
 

@@ -23,10 +23,10 @@ from jaxsynth.report.photographs import example_pages
 from jaxsynth.report.sheet import atlas_pages
 from jaxsynth.runs.folder import IMAGES
 
-from .beside import find_extremes
 from .common import launch, load_models
 from .flags import like, repeated
 from .launch import run_experiment
+from .photographs import find_extremes
 from .run_flags import NSFW, PLACES, RunFlags
 
 

@@ -22,7 +22,7 @@ from jaxsynth.audit.subjects import Subject, find_photographs, make_subject
 from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.inputs import check_name, option, printable
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.runs.keep import Keeping
+from jaxsynth.runs.saving import Saving
 
 from .common import load_for
 from .flags import like, repeated
@@ -85,11 +85,11 @@ def main(flags: Flags) -> int:
         embed=flags.embed_photographs,
     )
     with resumable(flags.out) as stop:
-        keeping = Keeping(
+        saving = Saving(
             flags.out, resume=flags.resume, overwrite=flags.overwrite, asked_to_stop=stop.asked
         )
         say = functools.partial(print, flush=True)
-        page = run_audit(audit, keeping, command_line("audit"), say)
+        page = run_audit(audit, saving, command_line("audit"), say)
     print(f"report         {page}")
     return 0
 

@@ -1,4 +1,4 @@
-"""What the launchers share: flags -> models -> one library call -> report."""
+"""Code that launchers share: flags -> models -> one library call -> report."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from jaxsynth.ask_tell import PRIOR
 from jaxsynth.disk import file_sha256
 from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.image_files import read_image
@@ -17,7 +18,6 @@ from jaxsynth.maximize import Run, Settings, carry_out, config_of, encode, plan
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import SENSITIVE, load, load_encoder, of_size, with_pixels
 from jaxsynth.optimizer_names import make_optimizer
-from jaxsynth.optimizers import PRIOR
 from jaxsynth.report.film import write_films
 from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
 from jaxsynth.report.pages import DrawSheet, Pages, Parts, report
@@ -25,8 +25,8 @@ from jaxsynth.report.photographs import Photograph
 from jaxsynth.report.tables import format_table
 from jaxsynth.results import SweepResult
 from jaxsynth.runs.folder import RESULTS
-from jaxsynth.runs.keep import Keeping
 from jaxsynth.runs.processes import chosen_devices
+from jaxsynth.runs.saving import Saving
 from jaxsynth.table import is_non_finite
 
 from . import flags as typed_flags
@@ -37,7 +37,7 @@ _M = TypeVar("_M", Classifier, Generator)
 
 
 class Models(NamedTuple):
-    """What a launcher works with.
+    """The models and settings of a launcher.
 
     Attributes:
       generator: makes the images.
@@ -64,7 +64,7 @@ class Models(NamedTuple):
 
 
 def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
-    """Load what the flags name, and the classifiers that a launcher needs.
+    """Load the models that flags name, and the classifiers that a launcher needs.
 
     Returns:
       The flags, which a continued run partly takes over from the earlier one, and the models.
@@ -163,10 +163,10 @@ def encoder_name(
 
 
 @contextmanager
-def saving(flags: RunFlags, devices: tuple[jax.Device, ...] = ()) -> Iterator[Keeping]:
+def saved_run(flags: RunFlags, devices: tuple[jax.Device, ...] = ()) -> Iterator[Saving]:
     """Wrap work that is saved in the output folder as the flags say (see `resumable`)."""
     with resumable(flags.folder) as stop:
-        yield Keeping(
+        yield Saving(
             flags.folder,
             resume=flags.resume,
             overwrite=flags.overwrite,
@@ -202,11 +202,11 @@ def launch(
       The exit code: 0 done, 3 if no run stayed finite.
 
     Raises:
-      ValueError: for what cannot work, and when the disk fails; what is finished is saved.
+      ValueError: for flags that cannot work, and when the disk fails; finished chunks are saved.
       SystemExit: if it was stopped (`resumable`).
     """
     if flags.earlier:
-        title = f"{title}, going on from {flags.earlier.folder.resolve().name}"
+        title = f"{title}, continued from {flags.earlier.folder.resolve().name}"
     photo, runs, start = _start(flags, models, runs)
     problem = plan(
         runs,
@@ -242,14 +242,14 @@ def launch(
             print(f"films          {films[0]} to {films[-1].name}")
         pages.append(report(result, flags.folder, title=title, **options))
 
-    with saving(flags, models.devices) as keeping:
+    with saved_run(flags, models.devices) as saving:
         said = {"experiment": flags.name, "command": command_line(flags.name), "title": title}
         config = said | {"flags": typed_flags.values_of(flags)}
         config |= config_of(problem, models.devices, _inputs(flags), models.encoder)
         if flags.watch and flags.processes.leads:
             print(f"watch          {flags.folder / 'index.html'}", flush=True)
         how = {"images": flags.images, "show": flags.show, "size": enlarged or 0}
-        result = carry_out(problem, keeping, config=config, finish=finish, **how)
+        result = carry_out(problem, saving, config=config, finish=finish, **how)
     if result is not None:
         return _tell(flags.folder, pages[0])
     if flags.processes.leads:

@@ -140,7 +140,7 @@ def take_over(flags: Any, shared: type) -> Any:
 
     Args:
       flags: a dataclass with `earlier` and `typed`.
-      shared: its base, whose fields say how; all others say what is maximised.
+      shared: its base, whose fields say how; all others define the objective.
 
     Raises:
       ValueError: if an extension is told to maximise something else.

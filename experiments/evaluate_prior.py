@@ -39,7 +39,7 @@ from jaxsynth.models.registry import load, load_encoder
 from jaxsynth.starts import still
 from jaxsynth.system import ENCODER, GENERATOR
 
-from .common import Models, encoder_name, load_for, load_models, saving
+from .common import Models, encoder_name, load_for, load_models, saved_run
 from .launch import command_line, run_experiment
 from .run_flags import NONE, NSFW, OF_A_KEPT_RUN, PLACES, TARGETS, RunFlags
 from .runs import class_runs, joint_runs, random_runs, scene_runs
@@ -93,8 +93,8 @@ def main(flags: Flags) -> int:
     )
     sweeps = _sweeps(flags, groups, found, models.settings)
     say = functools.partial(print, flush=True)
-    with saving(flags) as keeping:
-        say("\n" + evaluate_prior(run, found, sweeps, keeping, say))
+    with saved_run(flags) as saving:
+        say("\n" + evaluate_prior(run, found, sweeps, saving, say))
     print(f"wrote {flags.folder / 'table.md'}")
     return 0
 

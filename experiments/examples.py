@@ -18,10 +18,10 @@ from jaxsynth.objectives import layer_units
 from jaxsynth.report.photographs import example_pages
 from jaxsynth.report.tables import write_csv
 
-from .beside import PhotographFlags, find_extremes, load_one
 from .common import launch
 from .flags import like
 from .launch import run_experiment
+from .photographs import PhotographFlags, find_extremes, load_one
 from .run_flags import RunFlags
 
 TABLE = "examples.csv"

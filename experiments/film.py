@@ -18,9 +18,9 @@ from jaxsynth.environment import keep_compiled, writable_cache
 from jaxsynth.inputs import option
 from jaxsynth.report.film import (
     MOST_FILMS,
-    beside,
     morph_film,
     run_film,
+    side_by_side,
     write_film,
     write_films,
 )
@@ -59,7 +59,7 @@ def main(flags: Flags, words: Sequence[str]) -> int:
     if flags.morph:
         paths = write_film(out / "film_morph.webp", list(morph_film(sweep, runs)), flags.seconds)
     elif flags.grid:
-        pictures = list(beside([list(run_film(sweep, run)) for run in runs]))
+        pictures = list(side_by_side([list(run_film(sweep, run)) for run in runs]))
         paths = write_film(out / "film_grid.webp", pictures, flags.seconds)
     else:
         paths = write_films(sweep, out, runs, flags.seconds)

@@ -24,7 +24,7 @@ from jaxsynth.disk import expand
 from jaxsynth.inputs import refusal
 
 FLAGS = flags.FLAGS
-# Flags of version 0.1, and what is typed today; a value here replaces the typed one.
+# Flags of version 0.1, and today's; a value here replaces the typed one.
 RENAMED = {
     "export_only": "max_steps=0",
     "adversary_loss": "adversary",
@@ -98,7 +98,7 @@ def read(kind: type, **given: Any) -> Any:
 
 
 def values_of(settings: Any) -> dict[str, Any]:
-    """Return a read dataclass as flag name -> value; None for what was left open."""
+    """Return a read dataclass as flag name -> value; None for those left open."""
     found: dict[str, Any] = {}
     for field, hint in _fields(type(settings)):
         value = getattr(settings, field.name)

@@ -17,16 +17,16 @@ from absl import flags as absl_flags
 from jaxsynth.environment import is_out_of_memory, keep_memory, prepare_streams
 from jaxsynth.inputs import printable
 from jaxsynth.runs.folder import UNFINISHED
-from jaxsynth.runs.keep import Stopped
+from jaxsynth.runs.saving import Stopped
 
 from . import flags
 
-_RESUME = "the same command with --resume goes on"
+_RESUME = "the same command with --resume continues"
 _DEBUG = "On an error, show where it arose and what caused it."
 
 
 def run_experiment(main: Callable[..., int | None], kind: type, argv: Any = None) -> NoReturn:
-    """Call `main` with the flags that a dataclass has, and exit with what it returns.
+    """Call `main` with the flags that a dataclass has, and exit with its return value.
 
     Args:
       main: takes the flags; with `kind.TAKES_WORDS` also the words that are no flags.
@@ -60,7 +60,7 @@ def run_experiment(main: Callable[..., int | None], kind: type, argv: Any = None
 def run_main(
     main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None
 ) -> NoReturn:
-    """Parse the flags, call `main(argv)` with what is left, and exit with what it returns.
+    """Parse the flags, call `main(argv)` with the rest, and exit with its return value.
 
     The process reuses its memory (`keep_memory`). A closed output pipe does not end the work.
 
@@ -133,7 +133,7 @@ def resumable(out: Path) -> Iterator[Stop]:
             sys.exit(128 + (stop.signal or signal.SIGTERM))
         except OSError as error:
             saved = any(out.glob(f"{UNFINISHED}/**/*.safetensors"))
-            kept = f"; what is finished is kept in {out}: fix that, then {_RESUME}"
+            kept = f"; finished chunks are saved in {out}: fix that, then {_RESUME}"
             why = f"{error.filename or out}: {error.strerror or error}"
             raise ValueError(why + kept * saved) from error
 

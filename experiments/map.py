@@ -21,10 +21,10 @@ from jaxsynth.report.photographs import cell_photographs, map_page
 from jaxsynth.report.tables import write_csv
 from jaxsynth.scoring import sensitive_score
 
-from .beside import PhotographFlags, load_one
 from .common import launch
 from .flags import like
 from .launch import run_experiment
+from .photographs import PhotographFlags, load_one
 from .run_flags import RunFlags
 
 TABLE = "map.csv"

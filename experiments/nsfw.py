@@ -1,4 +1,4 @@
-"""Maximises P(NSFW): what the moderation network thinks of when it thinks of NSFW.
+"""Maximises P(NSFW): images that the moderation network answers NSFW to most.
 
   python -m experiments.nsfw --seeds=8
 

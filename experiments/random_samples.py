@@ -1,4 +1,4 @@
-"""Shows what the prior makes of random codes, and how the classifiers score it.
+"""Shows images of random codes, and their scores: the baseline of every other experiment.
 
   python -m experiments.random_samples --seeds=32
 

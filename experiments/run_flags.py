@@ -1,4 +1,4 @@
-"""The flags of every experiment, and what they say of how runs are computed."""
+"""The flags of every experiment that computes runs."""
 
 import dataclasses
 import functools

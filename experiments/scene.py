@@ -1,4 +1,4 @@
-"""Maximises scene categories: what the scene network thinks of when it thinks of X.
+"""Maximises scene categories: images that the scene network names with most certainty.
 
   python -m experiments.scene --scenes='mountain,b*,17' --seeds=4
   python -m experiments.scene --scenes=all --seeds=1

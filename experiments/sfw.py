@@ -1,4 +1,4 @@
-"""Minimises P(NSFW): what the moderation network finds safest.
+"""Minimises P(NSFW): images that the moderation network finds safest.
 
   python -m experiments.sfw --seeds=8
 

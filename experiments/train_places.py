@@ -30,7 +30,7 @@ say = partial(print, flush=True)
 
 @dataclasses.dataclass(frozen=True)
 class Flags(SceneRun):
-    """A run; of `settings` only what is typed, since each kind of network has its own defaults."""
+    """A run; of `settings` only typed flags, since each kind of network has its own defaults."""
 
     settings: dict[str, Any] = changes_of(FineTuning)
 

@@ -1,4 +1,4 @@
-"""What does a classifier think of? Activation maximisation on learned priors, in JAX."""
+"""Activation maximisation over the codes of a generator, in JAX."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ import typing
 __version__ = "0.2.0"
 
 from jaxsynth import recipes
+from jaxsynth.ask_tell import Optimizer
 from jaxsynth.environment import use_two_threads
 from jaxsynth.gradient_free import cma_es, ga, sphere_cma
 from jaxsynth.lpips import lpips
@@ -26,7 +27,7 @@ from jaxsynth.objectives import (
     image_l2,
     total_variation,
 )
-from jaxsynth.optimizers import Optimizer, langevin
+from jaxsynth.optimizers import langevin
 from jaxsynth.quasi_newton import lbfgs
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.report.pages import report

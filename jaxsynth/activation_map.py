@@ -1,4 +1,4 @@
-"""An activation atlas: what a layer tells apart in a folder of photographs, laid out as a map.
+"""An activation atlas: a map of a layer's responses to photographs.
 
 After Carter et al. 2019 ("Exploring Neural Networks with Activation Atlases"): activations of
 photographs are laid out in the plane, those of a cell of a grid are averaged, and an image is made

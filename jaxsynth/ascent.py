@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsynth.ask_tell import PRIOR, VALUE, Optimizer, Seen, Setting, all_finite, choose
 from jaxsynth.balance import objective, value_and_gradient
 from jaxsynth.goals import Acts, RunData, Values, weigh_part
-from jaxsynth.optimizers import PRIOR, VALUE, Optimizer, Seen, Setting, all_finite, choose
 from jaxsynth.system import (
     ENCODER,
     GENERATOR,
@@ -25,14 +25,13 @@ from jaxsynth.system import (
     generator_activations,
     view,
 )
-from jaxsynth.transforms import transform
 
 Record = tuple[tuple[str, str], ...]  # (network, blob) that are recorded in full
 Watched = dict[str, dict[str, jax.Array]]  # {network: {blob: (K,)}}
 
 
 class Glance(NamedTuple):
-    """What a step sees of one code; of all codes of a run with a leading axis P.
+    """A step's view of one code; of all codes of a run with a leading axis P.
 
     Attributes:
       value: objective, ().
@@ -76,7 +75,7 @@ class State(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What one step records, at the code *before* its update, of the image as it was seen then."""
+    """The record of one step, at the code *before* its update, of the image as it was seen then."""
 
     objective: jax.Array  # ()
     watched: Watched
@@ -134,7 +133,7 @@ def see(
     """Evaluate one code (D,), as far as the optimizer needs it."""
     system, gradient, pull = look.system, None, None
     if look.asks == VALUE:
-        move = transform(look.transforms, run.seed, step)
+        move = look.transforms.view(run.seed, step)
         value, activations, values = objective(system, params, run, code, move)
     else:
         value, activations, values, gradient = value_and_gradient(look, params, run, code, step)
@@ -271,9 +270,9 @@ def look_at(
 
 
 def watch(record: Record, image: jax.Array, activations: AllActivations, values: Values) -> Watched:
-    """Return what is recorded: blobs of `record` in full, of other blobs the terms' values.
+    """Return the recorded values: blobs of `record` in full, of other blobs the terms' values.
 
-    All NaN where the image is not finite: what a classifier makes of that means nothing.
+    All NaN where the image is not finite, as no classifier's answer to that means anything.
     """
     finite = jnp.isfinite(image).all()
 

@@ -22,7 +22,7 @@ from jaxsynth.runs.folder import IMAGES
 from jaxsynth.runs.processes import Processes
 from jaxsynth.system import make_encoder
 
-# What a keyword has to be, and how errors call that.
+# Types of the keywords, and their names in errors.
 _SWITCH = bool, "True or False"
 _KINDS: dict[str, tuple[Any, str]] = {
     "batch": (int | np.integer, "a whole number"),
@@ -39,7 +39,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "title": (str, "text"),
     "watch": _SWITCH,
     "tensorboard": _SWITCH,
-    "observers": (list | tuple, "a list of jaxsynth.runs.keep.Observer"),
+    "observers": (list | tuple, "a list of jaxsynth.runs.saving.Observer"),
 }
 
 
@@ -66,7 +66,7 @@ class Options(TypedDict, total=False):
       title: of the report.
       watch: whether index.html in the folder shows the runs under way.
       tensorboard: whether events are written into the folder.
-      observers: told of every step and finished chunk, see `jaxsynth.runs.keep.Observer`.
+      observers: told of every step and finished chunk, see `jaxsynth.runs.saving.Observer`.
     """
 
     recipe: Recipe | str
@@ -148,7 +148,7 @@ def seeds_of(caller: str, given: Any, begun: Start, default: Sequence[int]) -> S
 
     Args:
       caller: the word that errors begin with.
-      given: what is asked for. None: those of the runs that continue, one per start code, or
+      given: the request. None: those of the runs that continue, one per start code, or
         `default`.
       begun: where the runs begin.
       default: without any of these.

@@ -33,7 +33,6 @@ from jaxsynth.system import (
     pixels_seen,
     view,
 )
-from jaxsynth.transforms import transform
 
 BALANCES = ("image", "code", "sum", "alternate")
 
@@ -86,7 +85,7 @@ def value_and_gradient(
       ValueError: For a balance that is not one of `BALANCES`.
     """
     check_name("balance", look.balance, BALANCES)
-    system, goal, move = look.system, run.goal, transform(look.transforms, run.seed, step)
+    system, goal, move = look.system, run.goal, look.transforms.view(run.seed, step)
 
     def draw(z):
         out = generator_activations(system, params[GENERATOR], z, run)

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.ascent import ChunkResult, Progress, State, Trace
+from jaxsynth.ask_tell import PRIOR, Box, Optimizer
 from jaxsynth.goals import Goal, RunData
 from jaxsynth.inputs import described
-from jaxsynth.optimizers import PRIOR, Optimizer
-from jaxsynth.recipes import Box
 from jaxsynth.sharing import Shared
 from jaxsynth.starts import StartCodes
 from jaxsynth.system import Look, Params, System
@@ -30,10 +29,10 @@ class Run:
     """One run: a seed of one objective.
 
     Attributes:
-      seed: decides its start code and what is random of its steps.
+      seed: decides its start code and everything random in its steps.
       objective: what it maximises; its text where a folder was read without the models.
       row, column: its place on the contact sheet.
-      origin: what its start code was the final code of, FOLDER:RUN, if it continues another run.
+      origin: FOLDER:RUN of the run that it continues, if any.
     """
 
     seed: int
@@ -43,7 +42,7 @@ class Run:
     origin: str = ""
 
     def __post_init__(self):
-        """Check the seed, and make an objective of what is given for one.
+        """Check the seed, and turn the given value into an objective.
 
         Raises:
           ValueError: If either is none.
@@ -70,7 +69,7 @@ class Structure(NamedTuple):
     """Objectives that one compiled program serves.
 
     Attributes:
-      look: what the optimizer asks for.
+      look: the evaluations that the optimizer needs.
       judge: the system that judges finished images; it may hold more classifiers.
       goals: objectives as host arrays, leaves (O, ...).
     """
@@ -97,7 +96,7 @@ class Problem(NamedTuple):
       settings: `maximize.Settings`; its recipe, batch and record are read here.
       runs, generator, classifiers: what all this was made of; every classifier judges.
       shared: which runs share a row of the batch; None where every run has its own.
-      notes: what was made of objectives, a sentence for the name of each term.
+      notes: a sentence on each term that was changed, by its name.
     """
 
     structures: tuple[Structure, ...]
@@ -180,7 +179,7 @@ def join(chunks: Sequence[ChunkResult]) -> ChunkResult:
 
 
 def check_problem(problem: Problem, devices: Sequence[jax.Device]) -> None:
-    """Raise ValueError for what cannot be computed on these devices."""
+    """Raise ValueError for settings that these devices cannot compute."""
     settings = problem.settings
     if settings.batch < 1:
         raise ValueError(f"batch is {settings.batch}, expected at least 1")

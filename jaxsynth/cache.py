@@ -1,11 +1,11 @@
-"""What the cache folder holds, how large it is, and how it is emptied."""
+"""The content and size of the cache folder, and how it is emptied."""
 
 import shutil
 from pathlib import Path
 
 from jaxsynth.environment import cache_dir
 
-# Pattern of a name in the folder -> what it is. Nothing else there is counted or deleted.
+# Pattern of a name in the folder -> its content. Nothing else there is counted or deleted.
 _PARTS = {
     "compiled": "compiled programs",
     "images-*": "decoded photographs of the trainers",
@@ -19,7 +19,7 @@ HOW_TO_CLEAR = (
 
 
 def content() -> list[dict[str, str | int]]:
-    """Return a row for each part of the cache: what it is, its files, its size; and their sum."""
+    """Return a row for each part of the cache: its content, its files, its size; and their sum."""
     rows, total = [], [0, 0]
     for pattern, what in _PARTS.items():
         files = [f for path in cache_dir().glob(pattern) for f in _files(path)]

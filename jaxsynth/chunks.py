@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxsynth import programs
 from jaxsynth.arithmetic import arithmetic
 from jaxsynth.ascent import ChunkResult, Evaluation, Progress, State, Trace
+from jaxsynth.ask_tell import Setting
 from jaxsynth.batch import (
     Batch,
     OnStep,
@@ -36,7 +37,6 @@ from jaxsynth.batch import (
 from jaxsynth.devices import Parts, on_all, runs_mesh, share_rows, split
 from jaxsynth.environment import is_out_of_memory
 from jaxsynth.goals import RunData
-from jaxsynth.optimizers import Setting
 from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
 
 __all__ = [
@@ -60,11 +60,11 @@ def execute(
     Args:
       problem: The runs.
       on_step: Called with (first run of the chunk, steps done, objective values (R,), snapshot);
-        snapshot() is the chunk's `Progress`. What it raises ends the sweep there.
+        snapshot() is the chunk's `Progress`. An exception ends the sweep there.
       chunks: The first runs of the chunks to compute, some of `chunk_starts`; by default all.
       under_way: The first chunk's progress, to resume instead of its start codes. What follows is
         bit-equal to an uninterrupted sweep.
-      devices: What a chunk's runs are split over; by default one, JAX's own choice.
+      devices: The devices that share a chunk's runs; by default one, JAX's own choice.
       on_halved: Called with the codes that each device takes at once from now on, where its memory
         did not hold the chunk: parts of the chunk then take each step in turn, and each run is
         bit-equal to one of a sweep of that smaller batch.
@@ -114,7 +114,7 @@ class _Chunk:
     Attributes:
       problem, structure: of its runs.
       first, count: its runs; more rows repeat the last one.
-      factor: of what is told of their objectives, see `Shared`.
+      factor: of the objectives as they are reported, see `Shared`.
       parts: how it is cut.
       rows: codes a device that the networks see at once.
       runs: per part, a run's data for every row.

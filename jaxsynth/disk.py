@@ -60,8 +60,8 @@ def check_regular(path: str | os.PathLike[str], name: str, what: str) -> None:
 
     Args:
       path: The path.
-      name: What the message calls it.
-      what: What was expected there.
+      name: Its name in the message.
+      what: The expected kind of file.
 
     Raises:
       ValueError: one line that begins with the name.

@@ -163,7 +163,7 @@ def keep_memory() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, Python, and what decides the numbers."""
+    """Return the versions of this package, Python, and the libraries that decide the numbers."""
     found = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {"jaxsynth": __version__, "python": platform.python_version()} | found
 

@@ -112,7 +112,7 @@ def _look(static: tuple, params: Any, x: jax.Array, units: jax.Array):
 
 
 def seen_part(classifier: Classifier, blob: str, place: tuple[int, int]) -> tuple[int, ...]:
-    """Find what a place of a map sees: the pixels that have a gradient there.
+    """Find the field of view of a place in a map: the pixels that have a gradient there.
 
     Args:
       classifier: Whose map.

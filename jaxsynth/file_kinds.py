@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes, so that an error can name its real kind."""
+"""Kinds of files by their first bytes, so that an error can name the real one."""
 
 import re
 from pathlib import Path
@@ -53,7 +53,7 @@ _TEXTS = {
 
 
 def kind_of(head: bytes) -> str:
-    """Name what a file is.
+    """Name the kind of a file.
 
     Args:
       head: Its first bytes, `HEAD` or fewer; more do no harm.
@@ -76,7 +76,7 @@ def kind_of(head: bytes) -> str:
 
 
 def file_kind(path: str | Path) -> str:
-    """Name what the file at a path is; "" also where it cannot be read."""
+    """Name the kind of the file at a path; "" also where it cannot be read."""
     try:
         with open(path, "rb") as file:
             return kind_of(file.read(HEAD))

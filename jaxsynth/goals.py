@@ -30,7 +30,7 @@ class Picked(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """An objective as arrays; what its structure depends on is static.
+    """An objective as arrays; everything that decides its structure is static.
 
     Attributes:
       linear: network -> blob -> its linear terms.
@@ -47,7 +47,7 @@ class Goal(NamedTuple):
 
 
 class RunData(NamedTuple):
-    """What a step needs of one run; optional fields are None where nothing asks for them.
+    """The data of one run in a step; optional fields are None where no objective needs them.
 
     Attributes:
       goal: its objective.
@@ -69,7 +69,7 @@ class Function(NamedTuple):
 
     Attributes:
       how: `match`, `cosine`, `square`, `diversity` or `function`.
-      network, blob: what it is of; `generator` and its name for a Python function.
+      network, blob: its network and blob; `generator` and its name for a Python function.
       function: the Python function, of `Acts`.
       part: the part of the gradient that it belongs to: a network, or its own where it reads
         several classifiers.
@@ -102,7 +102,7 @@ class Acts(Mapping):
 
     @property
     def image(self) -> jax.Array:
-        """What the classifiers see, (H, W, 3)."""
+        """The image as classifiers see it, (H, W, 3)."""
         self.used.add(IMAGE)
         return self._image
 

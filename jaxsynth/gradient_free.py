@@ -21,16 +21,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsynth.optimizers import (
-    POPULATION,
-    VALUE,
-    Optimizer,
-    Seen,
-    Setting,
-    choose,
-    project,
-    rate_of,
-)
+from jaxsynth.ask_tell import VALUE, Optimizer, Seen, Setting, choose, project, rate_of
+from jaxsynth.optimizers import POPULATION
 
 _NATURAL = 0.3  # norm of a natural code, as a share of the norm of the box's upper corner
 _LAST_ANGLE = 0.15  # of the first

@@ -1,6 +1,6 @@
-"""Bytes of image files before and beside the decoder: what is known, damaged, or only metadata.
+"""Bytes of image files around the decoder: known kinds, damage, metadata.
 
-Pillow decodes. What it does not tell is told here: which known format cannot be read, of what kind
+Pillow decodes. This module adds: which known format cannot be read, of what kind
 a TIFF is, and whether a JPEG decodes as its encoder meant it.
 """
 
@@ -40,7 +40,7 @@ def unread_kind(head: bytes) -> str:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """Leave out what decides neither pixels nor orientation: text, profiles, thumbnails.
+    """Leave out everything that decides neither pixels nor orientation: text, profiles, thumbnails.
 
     Whatever is wrong with these costs no pixels then.
 

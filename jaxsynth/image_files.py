@@ -52,7 +52,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class Picture(NamedTuple):
-    """A decoded file: (H, W, 3) uint8 RGB, and what its decoder complains of."""
+    """A decoded file: (H, W, 3) uint8 RGB, and the complaints of its decoder."""
 
     rgb: np.ndarray
     complaint: str = ""
@@ -81,7 +81,7 @@ def read_picture(
 ) -> Picture:
     """Read an image as `read_image` does, and return its decoder's complaint, too."""
     if isinstance(source, bytes | bytearray | memoryview):
-        data, name = bytes(source), "what was given"
+        data, name = bytes(source), "the given bytes"
         _check_kind(name, data)
     else:
         file = source if isinstance(source, ImageFile) else ImageFile(expand(source))
@@ -104,7 +104,7 @@ class _Unknown(ValueError):
 
 
 class _Quiet:
-    """Holds back Pillow's warnings, in many threads at once: what they tell is decided here."""
+    """Holds back Pillow's warnings, in many threads at once, until the caller decides."""
 
     def __init__(self) -> None:
         self._lock, self._inside, self._held = threading.Lock(), 0, contextlib.ExitStack()

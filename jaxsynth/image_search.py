@@ -99,7 +99,7 @@ class Found(NamedTuple):
     """What `find_images` has found.
 
     Attributes:
-      files: Each once, sorted within what was named.
+      files: Each once, sorted within each named file or folder.
       left_out: A line for every reason to leave files out: how many, and the first.
     """
 
@@ -111,7 +111,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> Found:
     """Find the files in folders and zips; a file that is named is always included.
 
     Every file is listed whatever its suffix, except hidden ones (`.name`, `__MACOSX`). Links are
-    followed, a folder is searched once. What cannot be listed is in the list with its problem.
+    followed, a folder is searched once. An unreadable folder is listed with its problem.
     """
     finder = _Finder()
     for path in map(expand, paths):
@@ -129,7 +129,7 @@ class _Finder:
         self._searched: set[tuple[int, int]] = set()
 
     def add(self, path: Path) -> None:
-        """Add a file, or what is in a folder or zip."""
+        """Add a file, or the content of a folder or zip."""
         before, asked = len(self.files), len(self._searched)
         if os.path.isdir(path):  # False also where that cannot be asked
             self._search(path)
@@ -150,7 +150,7 @@ class _Finder:
         self.left_out.setdefault(why, []).append(str(name))
 
     def _search(self, top: Path) -> None:
-        """Search a folder: first what is in it, then what its links lead to."""
+        """Search a folder: first its own content, then that of its links."""
         folders, links, found = [top], [], []
         while folders or links:
             folder = folders.pop() if folders else links.pop(0)

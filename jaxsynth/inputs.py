@@ -18,7 +18,7 @@ _NO_RULES = {"among": None, "low": None, "above": None, "high": None, "expected"
 
 
 def described(value: Any) -> str:
-    """Return what a wrong value is, in a few words: models and arrays hold too many numbers."""
+    """Describe a wrong value in a few words: models and arrays hold too many numbers."""
     name = getattr(value, "name", None) or getattr(value, "__name__", None)
     if isinstance(name, str):
         return f"{'function' if callable(value) else type(value).__name__} {name!r}"
@@ -53,7 +53,7 @@ def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "sc
     """Find units by label, glob, index, range (3:7 is 3..6) or `all`.
 
     Args:
-      patterns: What is asked for.
+      patterns: Labels, globs and indices, as typed.
       labels: The label of every unit.
       what: Name of a unit in errors.
 
@@ -159,12 +159,12 @@ def option(
 
     Args:
       default: Its value if nothing is given.
-      help: What it does, in one or two sentences.
+      help: Its effect, in one or two sentences.
       among: The names that it may have.
       low: The least number that it may be.
       above: A number that it must exceed.
       high: The largest number that it may be.
-      expected: What an error says of a good value, instead of what the bounds say.
+      expected: An error's description of a good value, instead of the bounds.
     """
     rules = {"among": among, "low": low, "above": above, "high": high, "expected": expected}
     return dataclasses.field(default=default, metadata={"help": help} | rules)
@@ -176,7 +176,7 @@ def check_options(settings: Any, what: str) -> None:
     Callables pass wherever a name is expected: a schedule may be given as a function.
 
     Raises:
-      ValueError: Naming the first field that cannot work and what is expected of it.
+      ValueError: Naming the first field that cannot work and the expected values.
     """
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -189,7 +189,7 @@ def check_options(settings: Any, what: str) -> None:
 
 
 def refusal(field: dataclasses.Field, value: Any) -> str:
-    """Return what is expected of a field instead of a value; nothing if the value is good."""
+    """Return the values that a field expects; nothing if the value is good."""
     if _is_good(field, value):
         return ""
     return field.metadata.get("expected") or _expected(field)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import numpy as np
 
+from jaxsynth.ask_tell import PRIOR
 from jaxsynth.asked import (
     Options,
     Start,
@@ -38,7 +39,6 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import load
 from jaxsynth.objectives import as_objective
 from jaxsynth.optimizer_names import make_optimizer
-from jaxsynth.optimizers import PRIOR
 from jaxsynth.png_text import text_of
 from jaxsynth.problem import PRECISIONS, Settings, plan
 from jaxsynth.recipes import Recipe, make_recipe
@@ -50,9 +50,9 @@ from jaxsynth.runs.checkpoint import (
     remove_unfinished,
 )
 from jaxsynth.runs.folder import METRICS, RESULTS
-from jaxsynth.runs.keep import Keeping, compute_together, finished_chunks, open_together
 from jaxsynth.runs.processes import ALONE, any_of
 from jaxsynth.runs.records import config_of, hash_of, write_inputs
+from jaxsynth.runs.saving import Saving, compute_together, finished_chunks, open_together
 from jaxsynth.sharing import every_run
 
 __all__ = [
@@ -133,7 +133,7 @@ def sweep(
 
 def carry_out(
     problem: Problem,
-    keeping: Keeping | None = None,
+    saving: Saving | None = None,
     *,
     config: Mapping[str, Any],
     images: str = "all",
@@ -145,9 +145,9 @@ def carry_out(
 
     Args:
       problem: made by `plan`.
-      keeping: the folder, and how it is saved; without a folder all stays in memory.
-      config: what decides the runs (`config_of`), `experiment`, `command` and whatever else
-        config.json is to tell.
+      saving: the folder, and how it is saved; without a folder all stays in memory.
+      config: the record of `config_of`, `experiment`, `command`, and more entries for
+        config.json.
       images: image files of every run, a key of `jaxsynth.runs.folder.IMAGES`.
       show: how pixels become visible: `mean` or `dgn_am`.
       size: side to which Lanczos enlarges image files; 0 for the generator's own.
@@ -161,28 +161,28 @@ def carry_out(
       ValueError: if the folder cannot be used or holds another run.
       Stopped: if it was asked to stop, or another process has stopped.
     """
-    keeping, config = keeping or Keeping(), dict(config) | {"images": images, "show": show}
+    saving, config = saving or Saving(), dict(config) | {"images": images, "show": show}
     config |= {"size": size} if size else {}
-    folder = keeping.folder
+    folder = saving.folder
     if folder is None:
-        chunks = [chunk for _, chunk in finished_chunks(problem, keeping)]
+        chunks = [chunk for _, chunk in finished_chunks(problem, saving)]
         codes = problem.batch.codes[:]
         codes = codes if problem.shared is None else codes[problem.shared.place]
         return _result(problem, every_run(problem, join(chunks)), codes, config, None)
     watch = None
-    if keeping.watch or keeping.tensorboard:  # else nothing looks on, and nothing is imported
+    if saving.watch or saving.tensorboard:  # else there are no observers to import
         watch = importlib.import_module("jaxsynth.report.watch")
-        watch.check_observers(keeping)
+        watch.check_observers(saving)
     with contextlib.ExitStack() as held:
-        opened = open_together(keeping, config, held)
+        opened = open_together(saving, config, held)
         if opened is None:
             return None
         if watch:
-            looking = (*keeping.observers, *watch.observers(problem, keeping, opened, held))
-            keeping = dataclasses.replace(keeping, observers=looking)
+            looking = (*saving.observers, *watch.observers(problem, saving, opened, held))
+            saving = dataclasses.replace(saving, observers=looking)
         pixels = functools.partial(shown_file, generator=problem.generator, config=config)
-        compute_together(problem, keeping, images, pixels, functools.partial(text_of, opened))
-        if not keeping.processes.leads:
+        compute_together(problem, saving, images, pixels, functools.partial(text_of, opened))
+        if not saving.processes.leads:
             return None
         write_inputs(folder, problem)
         join_chunks(folder, problem.shared)
@@ -199,7 +199,7 @@ def _result(problem: Problem, arrays, start_codes, config, folder) -> SweepResul
     return SweepResult(problem.runs, arrays, start_codes, *models, problem.settings, config, folder)
 
 
-# --- what is asked for ----------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 class _Task(NamedTuple):
@@ -236,19 +236,19 @@ def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> 
     problem = plan(runs, generator, classifiers, settings, start=start, encoder=encoder)
     for note in problem.notes.values():
         _log.warning("%s", note)
-    keeping = _keeping(task, options)
+    saving = _saving(task, options)
     config = {"experiment": "sweep", "command": _CALL, "title": options.get("title", "")}
     inputs = {} if start is None else {"start codes": hash_of(start)}
-    config |= config_of(problem, keeping.devices, inputs, encoder)
-    found = carry_out(problem, keeping, config=config, images=options.get("images", "all"))
-    any_of(keeping.processes, False)  # the one that leads has written everything
+    config |= config_of(problem, saving.devices, inputs, encoder)
+    found = carry_out(problem, saving, config=config, images=options.get("images", "all"))
+    any_of(saving.processes, False)  # the one that leads has written everything
     if found is None:
-        saved = read_results(keeping.folder, generator, problem.classifiers)
+        saved = read_results(saving.folder, generator, problem.classifiers)
         found = dataclasses.replace(saved, runs=problem.runs, settings=problem.settings)
     return found
 
 
-def _keeping(task: _Task, options: Options) -> Keeping:
+def _saving(task: _Task, options: Options) -> Saving:
     folder, several = options.get("folder"), options.get("processes", ALONE)
     if folder is None:
         for name in ("resume", "overwrite", "watch", "tensorboard"):
@@ -258,7 +258,7 @@ def _keeping(task: _Task, options: Options) -> Keeping:
             raise ValueError(f"{task.name}: processes share a folder: give one")
     elif options.get("resume") and options.get("overwrite"):
         raise ValueError(f"{task.name}: resume continues a run, overwrite deletes it: give one")
-    return Keeping(
+    return Saving(
         None if folder is None else expand(folder),
         resume=bool(options.get("resume")),
         overwrite=bool(options.get("overwrite")),

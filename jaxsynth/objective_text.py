@@ -33,7 +33,7 @@ def parse(text: str, models: Mapping[str, Any]) -> Objective:
       models: Classifiers by name; the generator as `generator`.
 
     Raises:
-      ValueError: Naming what is wrong and what would be right, in one line.
+      ValueError: Naming the mistake and the way out, in one line.
     """
     if not isinstance(text, str) or not isinstance(models, Mapping):
         raise ValueError(
@@ -83,12 +83,12 @@ def _term(text: str, models: Mapping[str, Any]) -> Objective:
 
 
 def _target(role: str, model: Any, blob: str, which: str) -> Objective:
-    """What a term is of, from the text of its unit."""
+    """The target of a term, from the text of its unit."""
     if role == GENERATOR and (model is None or blob in MEASURES):
         shape_of(None, blob)
         unit_number(f"{role}:{blob}", which, 1, ())
         return linear(None, blob, "0", [0], [1.0])
-    shape_of(model, blob)  # its name comes before what is wrong with the unit
+    shape_of(model, blob)  # its name is checked before the unit
     labels = labels_of(model, blob)
     rest, _, how = which.rpartition(":")
     if which in labels or how not in HOWS or not rest:

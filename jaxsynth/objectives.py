@@ -187,7 +187,7 @@ def layer_units(
       position: `y,x` in a spatial blob, or nothing for its centre.
 
     Raises:
-      ValueError: Naming what is wrong and what would be right.
+      ValueError: Naming the mistake and the way out.
     """
     shape = shape_of(model, blob)
     at = place_of(f"{model.role}:{blob}", position, shape)

@@ -15,16 +15,10 @@ from typing import Any
 
 import optax
 
+from jaxsynth.ask_tell import Optimizer
 from jaxsynth.gradient_free import ROWS as FREE
 from jaxsynth.inputs import check_name, described
-from jaxsynth.optimizers import (
-    POPULATION,
-    STEP,
-    Optimizer,
-    from_recipe,
-    from_transform,
-    langevin,
-)
+from jaxsynth.optimizers import POPULATION, STEP, from_recipe, from_transform, langevin
 from jaxsynth.quasi_newton import lbfgs, spectral
 from jaxsynth.recipes import RECIPES, SCHEDULES, Recipe, check_recipe, optax_optimizers
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsynth import recipes
 from jaxsynth.arithmetic import arithmetic, root_key
+from jaxsynth.ask_tell import PRIOR, Box
 from jaxsynth.balance import BALANCES
 from jaxsynth.batch import Batch, Problem, Run, Structure, check_record
 from jaxsynth.goal_arrays import make_function, make_goals, make_layout
@@ -18,8 +19,7 @@ from jaxsynth.goals import Function
 from jaxsynth.inputs import check_options, described, option
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.optimizer_names import make_optimizer
-from jaxsynth.optimizers import PRIOR
-from jaxsynth.recipes import Box, Recipe, make_recipe
+from jaxsynth.recipes import Recipe, make_recipe
 from jaxsynth.sharing import Shared, distinct, places_of
 from jaxsynth.starts import StartCodes, start_codes
 from jaxsynth.system import ENCODER, GENERATOR, Look, make_system, system_params
@@ -129,8 +129,8 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     ]
     layout = make_layout(objectives)
     kinds = list(dict.fromkeys(functions))
-    climbed = {*layout, *(name for kind in kinds for f in kind for name in f.reads)}
-    system = make_system(generator, [c for c in models if c.name in climbed], encoder)
+    evaluated = {*layout, *(name for kind in kinds for f in kind for name in f.reads)}
+    system = make_system(generator, [c for c in models if c.name in evaluated], encoder)
     judge = make_system(generator, models)
     look = Look(
         system,
@@ -156,7 +156,7 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
 
 
 def _checked(runs: Any) -> tuple[Sequence[Run], dict[str, str]]:
-    """The runs, of units before their ReLU (`before_relu`), and what was moved."""
+    """The runs, of units before their ReLU (`before_relu`), and the units that were moved."""
     if not isinstance(runs, Sequence) or not runs:
         raise ValueError(f"runs: expected a list of at least one Run, not {described(runs)}")
     moved: dict[int, Objective] = {}  # by identity: many seeds share one object
@@ -189,7 +189,7 @@ def _check_models(generator: Any, classifiers: Any, encoder: Any) -> None:
 
 
 def _resolved(settings: Settings, generator: Generator) -> Settings:
-    """The settings checked, with what they leave to the machine and the generator."""
+    """The settings, checked, with the values that the machine and the generator decide."""
     if not isinstance(settings, Settings):
         recipe = ": give Settings(recipe)" if isinstance(settings, Recipe) else ""
         raise ValueError(f"settings: {described(settings)} is no Settings{recipe}")
@@ -286,7 +286,7 @@ def _drawn(recipe: Recipe, box: Box, generator: Generator, seeds: np.ndarray) ->
         return start_codes(recipe, box, root, some, generator.code)
 
     codes = StartCodes(draw, seeds, generator.code_size, box.upper.dtype)
-    codes[0]  # a recipe that needs what the generator lacks is refused here
+    codes[0]  # refuses a recipe that needs more than the generator has
     return codes
 
 

@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 from jaxsynth import ascent
 from jaxsynth.arithmetic import root_key
 from jaxsynth.ascent import Evaluation, Glance, Record, State, Trace
+from jaxsynth.ask_tell import Optimizer, Setting
 from jaxsynth.devices import over_shares, padded
 from jaxsynth.goals import RUNS, RunData
 from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.optimizers import Optimizer, Setting
 from jaxsynth.system import Look, System, encode
 
 NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or transforms

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsynth.optimizers import (
+from jaxsynth.ask_tell import (
     GRADIENT,
+    Box,
     Optimizer,
     Seen,
     Setting,
@@ -22,7 +23,6 @@ from jaxsynth.optimizers import (
     project,
     rate_of,
 )
-from jaxsynth.recipes import Box
 
 _ARMIJO = 1e-4
 _SHRINK = 0.3

@@ -14,13 +14,14 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxsynth.ask_tell import Box
 from jaxsynth.inputs import check_name, check_options, described, near, option
 
 STARTS = ("normal", "clipped_normal", "positive10", "code")
@@ -186,13 +187,6 @@ def make_recipe(base: str | Recipe, **changes: Any) -> Recipe:
 goh, pocket, dgn_am, dgn_am_image, pocket_image, cnnpref, adam, fourier, maco = (
     functools.partial(make_recipe, name) for name in RECIPES
 )
-
-
-class Box(NamedTuple):
-    """Bounds of the code, each (D,); infinite where there is none."""
-
-    lower: jax.Array
-    upper: jax.Array
 
 
 def make_box(

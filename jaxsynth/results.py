@@ -256,7 +256,7 @@ class Result:
 
     @property
     def status(self) -> str:
-        """Return `ok`, or what went wrong."""
+        """Return `ok`, or the failure."""
         return self.row["status"]
 
     def save(self, path: str | Path, size: int = 0) -> None:

@@ -31,7 +31,7 @@ class Score(NamedTuple):
       values: Name of a classifier -> its likeliest classes with their probabilities, the likeliest
         first; the `sensitive` ones are always among them. Empty if `error` says why.
       error: Why it could not be read, in one line.
-      warning: What is doubtful of the pixels that were scored: a damaged JPEG, half of it grey.
+      warning: A doubt about the pixels that were scored: a damaged JPEG, half of it grey.
       probabilities: Name of a classifier -> those of all its classes.
     """
 

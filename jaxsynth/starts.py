@@ -9,7 +9,8 @@ import numpy as np
 import optax
 
 from jaxsynth.arithmetic import arithmetic, is_double
-from jaxsynth.recipes import RECIPES, Box, Recipe, make_recipe
+from jaxsynth.ask_tell import Box
+from jaxsynth.recipes import RECIPES, Recipe, make_recipe
 
 _BLOCK = 64  # seeds drawn at once, so that every read runs the same compiled programs
 

@@ -70,14 +70,14 @@ class System(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What one step evaluates of a code; static.
+    """The evaluations of a code in one step; static.
 
     Attributes:
       system: the networks that the objective needs.
       asks: `value`, `gradient` or `gradient and prior`, as an optimizer says.
       balance: how several classifiers' gradients are joined.
-      transforms: what is random in how classifiers see the image.
-      record: blobs, as (network, blob), that are recorded whole.
+      transforms: random transformations of the classifiers' view of the image.
+      record: blobs, as (network, blob), that are recorded in full.
     """
 
     system: System

@@ -11,8 +11,8 @@ Columns of a row (`metrics.csv` has one per run):
   shown, best_step                                 which image is shown, the better of `last` and
                                                    `best`; updates before the best one
   equals                                           the run that it is a copy of, if it is one
-  note                                             what was made of its objective, if anything
-  status                                           `ok`, or what went wrong
+  note                                             a change of its objective, if any
+  status                                           `ok`, or the failure
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def row_of(
     """Make the row of a run.
 
     Args:
-      run: what it was.
+      run: its seed and objective.
       number: of the run in its sweep.
       place: of the run in `arrays`.
       arrays: of finished runs.
@@ -94,7 +94,7 @@ def scores(
 
 
 def status_of(objective: Objective, place: int, arrays: "ChunkResult") -> str:
-    """Return `ok`, or what went wrong with the run at this place of the arrays."""
+    """Return `ok`, or the failure of the run at this place of the arrays."""
     if not np.isfinite(arrays.last.objective[place]):
         return f"{_NON_FINITE} from its start"
     if not arrays.sound[place]:
@@ -180,7 +180,7 @@ def _may_be_sensitive(column: str, which: str) -> bool:
 def captions(
     run: "Run", row: Mapping[str, Any], classifiers: "Sequence[Classifier]", which: str = "last"
 ) -> tuple[str, ...]:
-    """Caption a run's `last` or `best` image: seed or origin, then what the judges say of it."""
+    """Caption a run's `last` or `best` image: seed or origin, then the judges' answers."""
     name = f"run {run.origin.rpartition(':')[2]}" if run.origin else f"seed {run.seed}"
     place = f"{run.row} {run.column}"
     named = name in place or f"seed {run.seed}" in place
@@ -197,7 +197,7 @@ def score_lines(
     classifiers: "Sequence[Classifier]",
     which: str = "last",
 ) -> tuple[str, ...]:
-    """Say what the judges see in a picture, a line each: terms, sensitive classes, the likeliest.
+    """Put the judges' answers to a picture into words: terms, sensitive classes, the likeliest.
 
     `row` has the columns of `scores`.
     """

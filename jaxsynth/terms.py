@@ -1,4 +1,4 @@
-"""Terms and their sums: what a run maximises, as data. Pure numpy.
+"""Terms and their sums: objectives as data. Pure numpy.
 
 `jaxsynth.objectives` makes them; `jaxsynth.goals` evaluates them. The algebra is after Lucid's
 `objectives.py`.
@@ -36,7 +36,7 @@ class Term:
       how: `linear`, `match`, `cosine`, `square`, `diversity` or `function`.
       index: (k,) int32, flat into the blob (C order, HWC); linear terms only, each place once.
       value: (k,) float64 coefficients of a linear term, or the recorded activation (N,).
-      vector: What a direction or likeness was given, where that was no file.
+      vector: The array of a direction or likeness, where it was no file.
       function: The Python function, of a mapping from classifier to activations.
       reads: Classifiers that the function reads.
     """

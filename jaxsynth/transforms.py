@@ -1,4 +1,4 @@
-"""Random transformations of what the classifiers see at each step.
+"""Random transformations of the classifiers' view at each step.
 
 They keep a search from patterns that only one alignment of pixels shows (Olah et al. 2017, "Feature
 visualization"): moves, enlarged crops (Fel et al. 2023), turns.
@@ -34,31 +34,28 @@ class Transforms(NamedTuple):
         """Whether anything is random."""
         return self != Transforms()
 
+    def view(self, seed: jax.Array | None, step: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        """Return how classifiers see the image (H, W, 3) at a step of a run's seed."""
+        if seed is None or not self.draws:
+            return lambda image: image
+        key = jax.random.fold_in(root_key(_ROOT), seed)
+        key = jax.random.fold_in(key, step)
+        reach = self.jitter
+        offset = jax.random.randint(key, (2,), -reach, reach + 1, jnp.int32)
 
-def transform(
-    transforms: Transforms, seed: jax.Array | None, step: jax.Array
-) -> Callable[[jax.Array], jax.Array]:
-    """Return how classifiers see the image (H, W, 3) at a step of a run's seed."""
-    if seed is None or not transforms.draws:
-        return lambda image: image
-    key = jax.random.fold_in(root_key(_ROOT), seed)
-    key = jax.random.fold_in(key, step)
-    reach = transforms.jitter
-    offset = jax.random.randint(key, (2,), -reach, reach + 1, jnp.int32)
+        def seen(image: jax.Array) -> jax.Array:
+            moved = shift(image, offset, reach) if reach else image
+            if self.zoom == 1 and not self.rotate:
+                return moved
+            return _resampled(self, jax.random.fold_in(key, 1), moved)
 
-    def seen(image: jax.Array) -> jax.Array:
-        moved = shift(image, offset, reach) if reach else image
-        if transforms.zoom == 1 and not transforms.rotate:
-            return moved
-        return _resampled(transforms, jax.random.fold_in(key, 1), moved)
-
-    return seen
+        return seen
 
 
 def shift(image: jax.Array, offset: jax.Array, reach: int) -> jax.Array:
     """Move an image (H, W, 3) down and right by offset (2,), int32 in [-reach, reach].
 
-    What comes in at a border repeats the border's pixels.
+    New pixels at a border repeat the border's.
     """
     padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     start = (*(reach - offset), jnp.zeros((), offset.dtype))

@@ -44,7 +44,7 @@ from experiments import launch
 
 ROOT = Path(__file__).parents[1]
 _SHARED = (
-    *("jaxsynth.maximize", "jaxsynth.scoring", "jaxsynth.runs.keep", "jaxsynth.report.pages"),
+    *("jaxsynth.maximize", "jaxsynth.scoring", "jaxsynth.runs.saving", "jaxsynth.report.pages"),
     *("absl.app", "tqdm", "matplotlib.figure", "matplotlib.backends.backend_agg"),
 )
 

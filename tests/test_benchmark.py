@@ -21,10 +21,10 @@ from benchmarks.study.cells import Found, optimise, steps_within
 from benchmarks.study.problems import OBJECTIVES, choose_objectives, make_groups
 from benchmarks.study.run import benchmark
 from benchmarks.study.setting import Study, choose_optimizers
+from jaxsynth.ask_tell import GRADIENT, PRIOR, VALUE
 from jaxsynth.chunks import Batch
 from jaxsynth.models.weights import save_network
 from jaxsynth.optimizer_names import OPTIMIZERS, by_name, make_optimizer
-from jaxsynth.optimizers import GRADIENT, PRIOR, VALUE
 from jaxsynth.recipes import RECIPES, make_box
 from jaxsynth.runs.parts import Parts
 from jaxsynth.starts import start_codes
@@ -322,7 +322,7 @@ def test_killed_it_resumes_with_the_same_numbers(finished, tiny_flags, tmp_path)
     process.communicate()
     assert not (out / "results.csv").exists()
     refused = run(*_command(out, *tiny_flags))
-    assert refused.returncode == 2 and "--resume goes on" in refused.stderr
+    assert refused.returncode == 2 and "--resume continues" in refused.stderr
     other = run(*_command(out, *tiny_flags, "--resume", "--rates=0.5,2"))
     assert other.returncode == 2 and "resume it with its own command" in other.stderr
     done = run(*_command(out, *tiny_flags, "--resume"))

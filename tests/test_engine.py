@@ -11,9 +11,10 @@ from short import Run, Sweep, Term, plan, problem_of, steps_of, synthesize
 from tiny import compiles_once, in_float64, tiny_networks
 
 from jaxsynth import ascent, recipes
+from jaxsynth.ask_tell import Setting
 from jaxsynth.balance import BALANCES, objective, value_and_gradient
 from jaxsynth.models.layers import log_odds, softmax
-from jaxsynth.optimizers import Setting, from_recipe
+from jaxsynth.optimizers import from_recipe
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.starts import start_codes
 from jaxsynth.system import view

@@ -8,7 +8,6 @@ from PIL import Image
 from test_launchers import launch
 from tiny import LABELS, random_params, tiny_networks
 
-from jaxsynth.evaluation.looks import inversion_metrics, ranks
 from jaxsynth.evaluation.measures import (
     LUMA,
     compare_spectra,
@@ -22,6 +21,7 @@ from jaxsynth.evaluation.measures import (
     radial_power,
     saturated_share,
 )
+from jaxsynth.evaluation.pictures import inversion_metrics, ranks
 from jaxsynth.images import CAFFE
 from jaxsynth.models.conv_features import ConvFeaturesConfig, Layer
 from jaxsynth.models.network import NetworkInfo, build_network

@@ -47,7 +47,7 @@ def test_a_morph_goes_from_run_to_run(runs):
 
 def test_films_stand_side_by_side():
     films = [np.full((2, 4, 4, 3), 10 * i, np.uint8) for i in range(3)]
-    first, _ = film.beside(films)
+    first, _ = film.side_by_side(films)
     assert first.shape == (14, 14, 3)
     assert [first[0, 0, 0], first[0, -1, 0], first[-1, 0, 0], first[-1, -1, 0]] == [0, 10, 20, 251]
 

@@ -13,7 +13,7 @@ from jaxsynth.objectives import Objective
 from jaxsynth.objectives import Term as ModelTerm
 from jaxsynth.recipes import Recipe, make_box
 from jaxsynth.report import plots
-from jaxsynth.runs.keep import Keeping
+from jaxsynth.runs.saving import Saving
 from jaxsynth.starts import StartCodes, start_codes
 
 TERMS = (Term("places", "log_prob", (3,), 1.0), Term("nsfw", "log_odds", (1,), 0.5))
@@ -21,8 +21,8 @@ TERMS = (Term("places", "log_prob", (3,), 1.0), Term("nsfw", "log_odds", (1,), 0
 
 def test_a_sweep_maps_its_arrays_and_keeps_only_curves(tmp_path):
     todo = plan(tiny_networks(), [Run(seed, TERMS) for seed in range(5)], Sweep(Recipe(steps=4)))
-    keeping = Keeping(tmp_path / "run", progress=False)
-    found = carry_out(todo, keeping, config=config_of(todo), images="none")
+    saving = Saving(tmp_path / "run", progress=False)
+    found = carry_out(todo, saving, config=config_of(todo), images="none")
     curves = [curve for of_run in found.curves for curve in of_run]
     assert len(curves) == 10
     for array in jax.tree.leaves(found.arrays):

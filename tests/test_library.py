@@ -14,9 +14,9 @@ from PIL import Image
 from tiny import LABELS, save_tiny_networks
 
 import jaxsynth as js
+from jaxsynth.ask_tell import Seen, Setting
 from jaxsynth.image_files import read_image
 from jaxsynth.maximize import Run, Settings, plan
-from jaxsynth.optimizers import Seen, Setting
 
 SMALL = {"recipe": js.recipes.goh(steps=4), "batch": 4, "progress": False}
 

@@ -8,10 +8,11 @@ import pytest
 
 from benchmarks.study.setting import choose_optimizers
 from jaxsynth import gradient_free, optimizers, recipes
+from jaxsynth.ask_tell import GRADIENT, PRIOR, VALUE, Box, Seen, Setting, project
 from jaxsynth.models.base import Code
 from jaxsynth.optimizer_names import FREE, OPTIMIZERS, make_optimizer
-from jaxsynth.optimizers import PRIOR, VALUE, Seen, Setting, from_recipe, project
-from jaxsynth.recipes import RECIPES, Box, make_box, make_recipe
+from jaxsynth.optimizers import from_recipe
+from jaxsynth.recipes import RECIPES, make_box, make_recipe
 from jaxsynth.starts import start_codes
 
 _BOX = Box(jnp.zeros(6), jnp.full(6, 4.0))
@@ -220,7 +221,7 @@ def test_rows_say_their_name_and_whether_they_freeze():
 def test_optax_transformations_take_the_recipes_box_and_normalisation():
     transform, recipe = optax.adamw(0.05), recipes.goh(steps=5)
     optimizer = make_optimizer(transform, recipe)
-    assert optimizer is make_optimizer(transform, recipe) and optimizer.asks == optimizers.GRADIENT
+    assert optimizer is make_optimizer(transform, recipe) and optimizer.asks == GRADIENT
     _, codes = _ascend(optimizer, 60)
     np.testing.assert_array_equal(codes, project(_BOX, codes))
     assert _hill(codes[-1, 0]) > _hill(codes[0, 0])

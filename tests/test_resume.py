@@ -121,7 +121,7 @@ def test_a_signal_stops_after_the_step_and_says_how_to_resume(weights, tmp_path,
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert err.strip().count("\n") == 1 and "stopping after this step" in err
-    assert "of 4 chunks finished" in err and "--resume goes on" in err
+    assert "of 4 chunks finished" in err and "--resume continues" in err
     refused = run(*_command(weights, out))
     assert refused.returncode == 2 and "--resume continues it" in refused.stderr
     assert run(*_command(weights, out, "--resume")).returncode == 0
@@ -212,7 +212,7 @@ def test_a_full_disk_costs_no_finished_chunk(weights, whole, small_disk):
     full = run(*_command(weights, out))
     assert full.returncode == 2, full.stderr
     assert full.stderr.count("\n") == 1 and "No space left" in full.stderr
-    assert "is kept" in full.stderr and "--resume goes on" in full.stderr
+    assert "are saved" in full.stderr and "--resume continues" in full.stderr
     chunks = sorted((out / UNFINISHED).glob("run*.safetensors"))
     assert chunks and load_chunk(out, 0).codes.shape == (3, 12)
     again = run(*_command(weights, out, "--resume"))

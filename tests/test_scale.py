@@ -110,7 +110,7 @@ def test_one_of_two_that_stops_stops_both_and_one_alone_goes_on(weights, tmp_pat
     both[1].send_signal(signal.SIGINT)
     ends = [_end(process) for process in both]
     assert [code for code, _, _ in ends] == [128 + signal.SIGTERM, 128 + signal.SIGINT], ends
-    assert all("--resume goes on" in err for _, _, err in ends)
+    assert all("--resume continues" in err for _, _, err in ends)
     code, _, err = _end(_start(weights, out, "--resume"))
     assert code == 0, err
     assert _left_behind(out) == one

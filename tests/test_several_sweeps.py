@@ -15,9 +15,9 @@ from tiny import save_tiny_networks, tiny_networks
 from jaxsynth.chunks import join
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.folder import UNFINISHED
-from jaxsynth.runs.keep import Keeping, Stopped, close_sweep, finished_sweep, open_sweep
 from jaxsynth.runs.parts import Parts
 from jaxsynth.runs.records import config_of
+from jaxsynth.runs.saving import Saving, Stopped, close_sweep, finished_sweep, open_sweep
 
 SMALL = ("--steps=12", "--batch=3", "--noprogress")
 COMMANDS = {
@@ -50,13 +50,13 @@ def test_a_sweep_resumes_at_the_step_where_it_was_stopped(tmp_path):
     asked = []
 
     def compute(last: int):
-        keeping = Keeping(
+        saving = Saving(
             tmp_path,
             save_seconds=99.0,
             asked_to_stop=lambda: asked.append(0) or len(asked) >= last,
             progress=False,
         )
-        return finished_sweep(keeping, "one", todo, config)
+        return finished_sweep(saving, "one", todo, config)
 
     with pytest.raises(Stopped, match=r"one: runs 2 to 3 of 5 at step 3 of 4, 1 of 3 chunks"):
         compute(8)  # 4 steps, the end of the chunk, 3 steps
@@ -69,9 +69,9 @@ def test_a_sweep_resumes_at_the_step_where_it_was_stopped(tmp_path):
     assert not asked  # nothing was left
 
     other = config_of(plan(tiny_networks(), runs, Sweep(Recipe(steps=5), batch=2)))
-    keeping = Keeping(tmp_path)
+    saving = Saving(tmp_path)
     with pytest.raises(ValueError, match=r"recipe steps 4, not 5.*\(a command\)"):
-        open_sweep(keeping, "one", other)
+        open_sweep(saving, "one", other)
     close_sweep(tmp_path, "one")
     assert not list(tmp_path.iterdir())
 
@@ -131,7 +131,7 @@ def test_stopped_and_killed_it_resumes_to_the_same_figures(name, tmp_path):
     process = begin(name, *weights, f"--out={out}", "--save_seconds=0")
     err = stop_in_the_second(name, process, out, signal.SIGTERM)
     assert process.returncode == 143, err
-    assert f"stopped: {SECOND[name]}: runs" in err and "--resume goes on" in err
+    assert f"stopped: {SECOND[name]}: runs" in err and "--resume continues" in err
     [finished] = json.loads((out / FINISHED[name]).read_text())
 
     code, _, err = finish(name, *weights, f"--out={out}")

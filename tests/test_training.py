@@ -15,8 +15,8 @@ from jax import lax
 from launching import environment
 from PIL import Image
 
+from jaxsynth.models.grid_generator import upsample_conv
 from jaxsynth.models.resnet import ResNetConfig
-from jaxsynth.models.upsample import upsample_conv
 from jaxsynth.models.weights import load_network
 from jaxsynth.training import scene_run
 from jaxsynth.training.augment import random_crop_flip, to_input

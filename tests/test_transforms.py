@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsynth.transforms import Transforms, transform
+from jaxsynth.transforms import Transforms
 
 IMAGE = np.random.default_rng(0).normal(size=(12, 12, 3)).astype(np.float32)
 
 
 def _seen(transforms, image=IMAGE, seed=0, step=0):
-    return np.asarray(transform(transforms, jnp.uint32(seed), jnp.int32(step))(jnp.asarray(image)))
+    return np.asarray(transforms.view(jnp.uint32(seed), jnp.int32(step))(jnp.asarray(image)))
 
 
 def test_nothing_is_changed_by_default():
@@ -55,7 +55,7 @@ def test_seed_and_step_decide_and_gradients_flow():
     np.testing.assert_array_equal(_seen(transforms), first)
     assert not np.array_equal(_seen(transforms, step=1), first)
     assert not np.array_equal(_seen(transforms, seed=1), first)
-    move = transform(transforms, jnp.uint32(0), jnp.int32(0))
+    move = transforms.view(jnp.uint32(0), jnp.int32(0))
     gradient = jax.grad(lambda x: (move(x) ** 2).sum())(jnp.asarray(IMAGE))
     assert np.isfinite(gradient).all() and np.abs(gradient).sum() > 1
 

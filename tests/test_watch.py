@@ -85,11 +85,11 @@ def test_the_pictures_take_a_small_share_of_the_time(models, told, monkeypatch, 
 
 def test_a_stop_is_told_and_resumed_runs_are_the_same(models, told, tmp_path, monkeypatch):
     whole = _sweep(models, tmp_path / "whole")
-    asked, made = iter([False] * 4 + [True] * 9), keep.Keeping
+    asked, made = iter([False] * 4 + [True] * 9), keep.Saving
     with monkeypatch.context() as patch:
         patch.setattr(
             sys.modules["jaxsynth.maximize"],
-            "Keeping",
+            "Saving",
             lambda *a, **k: made(*a, **k | {"asked_to_stop": lambda: next(asked)}),
         )
         with pytest.raises(keep.Stopped):

@@ -15,11 +15,10 @@ import numpy as np
 
 from benchmarks.study.problems import START, Group, asking, part_of, problem_for
 from jaxsynth import programs
+from jaxsynth.ask_tell import VALUE, Box, Optimizer
 from jaxsynth.chunks import Batch, Problem, execute
 from jaxsynth.devices import padded, share_rows
 from jaxsynth.goals import RunData
-from jaxsynth.optimizers import VALUE, Optimizer
-from jaxsynth.recipes import Box
 from jaxsynth.starts import start_codes
 from jaxsynth.system import GENERATOR, START_CODE, params_of
 

@@ -9,8 +9,8 @@ from benchmarks.speed.timing import time_in_turn
 from benchmarks.study.cells import Costs, evaluation
 from benchmarks.study.problems import Group
 from jaxsynth import programs
+from jaxsynth.ask_tell import ASKS, VALUE
 from jaxsynth.devices import share_rows
-from jaxsynth.optimizers import ASKS, VALUE
 
 
 def measured_costs(group: Group, asks: Sequence[str], starts: np.ndarray, batch: int) -> Costs:

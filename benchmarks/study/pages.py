@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.study.summary import SOLVED, TOP, Compared, Names, Outcome
-from jaxsynth.optimizers import VALUE
+from jaxsynth.ask_tell import VALUE
 from jaxsynth.report.plots import save_figure
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.results import BLUR_ABOVE

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxsynth.ask_tell import PRIOR, Optimizer
 from jaxsynth.chunks import Problem
 from jaxsynth.inputs import check_name
 from jaxsynth.maximize import Run, Settings, plan
@@ -17,7 +18,6 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.objective_text import parse
 from jaxsynth.objectives import GENERATOR, Objective
 from jaxsynth.optimizer_names import by_name
-from jaxsynth.optimizers import PRIOR, Optimizer
 from jaxsynth.recipes import RECIPES
 from jaxsynth.system import START_IMAGE
 

@@ -32,10 +32,10 @@ from benchmarks.study.setting import (
     given_costs,
 )
 from benchmarks.study.summary import Names, Outcome
+from jaxsynth.ask_tell import VALUE, Optimizer
 from jaxsynth.models.base import Classifier
 from jaxsynth.objectives import GENERATOR
 from jaxsynth.optimizer_names import make_optimizer
-from jaxsynth.optimizers import VALUE, Optimizer
 from jaxsynth.recipes import make_box
 from jaxsynth.runs.folder import LOCK, write_config
 from jaxsynth.runs.parts import Parts

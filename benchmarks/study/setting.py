@@ -8,10 +8,10 @@ from typing import Any
 
 from benchmarks.study.cells import Costs, check_batch, steps_within
 from benchmarks.study.problems import Group
+from jaxsynth.ask_tell import GRADIENT, PRIOR, VALUE
 from jaxsynth.environment import this_device
 from jaxsynth.objectives import GENERATOR
 from jaxsynth.optimizer_names import OPTIMIZERS, check_optimizer_name, make_optimizer
-from jaxsynth.optimizers import GRADIENT, PRIOR, VALUE
 from jaxsynth.system import ENCODER
 
 

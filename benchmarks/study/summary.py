@@ -21,7 +21,7 @@ from benchmarks.study.statistics import (
     profile,
     rank_agreement,
 )
-from jaxsynth.optimizers import VALUE
+from jaxsynth.ask_tell import VALUE
 
 SOLVED = (0.1, 0.01)  # missing shares of the best known gain at which a problem counts as solved
 SHARE = 0.9  # of the best known gain: steps to threshold

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.study.cells import Costs, Work, optimise_all
 from benchmarks.study.problems import Group, part_of
-from jaxsynth.optimizers import Optimizer
+from jaxsynth.ask_tell import Optimizer
 
 
 class Tuned(NamedTuple):

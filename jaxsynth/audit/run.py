@@ -21,9 +21,9 @@ from jaxsynth.audit.stages import Work
 from jaxsynth.audit.subjects import Subject
 from jaxsynth.environment import hardware, versions
 from jaxsynth.runs.folder import lock, sha256_of
-from jaxsynth.runs.keep import Keeping, Stopped
 from jaxsynth.runs.parts import Parts
 from jaxsynth.runs.records import model_record
+from jaxsynth.runs.saving import Saving, Stopped
 from jaxsynth.system import GENERATOR
 
 STEM = "stages"
@@ -34,13 +34,13 @@ Compute = Callable[[Work], Stage]
 
 
 def run_audit(
-    audit: Audit, keeping: Keeping, command: str = "", say: Callable[[str], None] = print
+    audit: Audit, saving: Saving, command: str = "", say: Callable[[str], None] = print
 ) -> Path:
     """Compute what is missing of an audit, and write its report.
 
     Args:
       audit: What is audited.
-      keeping: The folder, and whether to resume or overwrite; it is asked to stop after a stage.
+      saving: The folder, and whether to resume or overwrite; it is asked to stop after a stage.
       command: How to repeat it.
       say: Called with a line for each finished stage.
 
@@ -51,12 +51,12 @@ def run_audit(
       ValueError: If the folder holds another audit, or cannot be used.
       Stopped: If it was asked to.
     """
-    if keeping.folder is None:
+    if saving.folder is None:
         raise ValueError("an audit needs a folder")
-    out = Path(keeping.folder)
+    out = Path(saving.folder)
     work, plan = Work(audit), _stages(audit)
     with lock(out):
-        how = {"resume": keeping.resume, "overwrite": keeping.overwrite}
+        how = {"resume": saving.resume, "overwrite": saving.overwrite}
         parts = Parts(out, command, **how, stem=STEM, files=_OURS)
         made_of = _made_of(audit)
         done = [name for name in plan if parts.done(name, made_of)]
@@ -68,7 +68,7 @@ def run_audit(
                 value = {"value": stage.value, "seconds": round(seconds, 1)}
                 parts.save(name, made_of, value, stage.arrays)
                 say(f"{name.replace('+', ' of ')} ({seconds:.0f} s)")
-                if number + 1 < len(plan) and keeping.asked_to_stop():
+                if number + 1 < len(plan) and saving.asked_to_stop():
                     raise Stopped(f"{number + 1} of {len(plan)} stages finished")
             work.stages[name] = Stage(parts.value(name)["value"], parts.arrays(name))
         seconds = {name: parts.value(name)["seconds"] for name in plan}

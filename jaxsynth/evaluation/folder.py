@@ -3,7 +3,7 @@
 OUT/figures.json         group -> its metrics, and what they were made of (`jaxsynth.runs.parts`)
 OUT/table.md             all metrics, rewritten after every group
 OUT/scenes_00.png, ...   pages of `scenes`; reconstructions, nsfw, sfw, joint, random, spectra
-OUT/unfinished/          sweeps under way, see `jaxsynth.runs.keep`
+OUT/unfinished/          sweeps under way, see `jaxsynth.runs.saving`
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,26 +18,26 @@ from jaxsynth.images import write_png
 from jaxsynth.report.plots import plot_spectra
 from jaxsynth.report.tables import format_markdown
 from jaxsynth.runs.folder import UNFINISHED
-from jaxsynth.runs.keep import Keeping
 from jaxsynth.runs.parts import Parts
 from jaxsynth.runs.records import model_record
+from jaxsynth.runs.saving import Saving
 
 STEM, TABLE, SPECTRA = "figures", "table.md", "spectra.png"
 _PAGES = ("scenes_*", "reconstructions", "nsfw", "sfw", "joint", "random", "spectra")
 _OURS = (TABLE, *(f"{name}.png" for name in _PAGES))
 
 
-def open_parts(command: str, keeping: Keeping, models: Mapping[str, Any]) -> Parts:
+def open_parts(command: str, saving: Saving, models: Mapping[str, Any]) -> Parts:
     """Make the folder ready; an evaluation of the same weights that is finished is added to.
 
     Raises:
       ValueError: If it holds other files, a stopped evaluation, or metrics of other weights, and
-        `keeping` does not say what to do.
+        `saving` does not say what to do.
     """
-    out = keeping.folder
+    out = saving.folder
     finished = (out / f"{STEM}.json").is_file() and not (out / UNFINISHED).is_dir()
-    resume = keeping.resume or (finished and not keeping.overwrite)
-    parts = Parts(out, command, resume=resume, overwrite=keeping.overwrite, stem=STEM, files=_OURS)
+    resume = saving.resume or (finished and not saving.overwrite)
+    parts = Parts(out, command, resume=resume, overwrite=saving.overwrite, stem=STEM, files=_OURS)
     for name in parts.names():
         for role, record in parts.made_of(name)["networks"].items():
             own = model_record(models[role]) if role in models else record

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jaxsynth.ascent import ChunkResult, Evaluation
 from jaxsynth.evaluation import measures
-from jaxsynth.evaluation.looks import (
+from jaxsynth.evaluation.pictures import (
     FEATURES,
     Pair,
     inversion_metrics,

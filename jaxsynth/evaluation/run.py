@@ -26,14 +26,14 @@ from jaxsynth.evaluation.folder import (
     write_table,
 )
 from jaxsynth.evaluation.groups import JUDGE, LPIPS, NSFW, PLACES, Group, Work, features
-from jaxsynth.evaluation.looks import Pair, check_judge, label_units, reconstruct
+from jaxsynth.evaluation.pictures import Pair, check_judge, label_units, reconstruct
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.names import shipped_files
 from jaxsynth.problem import Settings, plan
 from jaxsynth.results import Run
 from jaxsynth.runs.folder import lock, sha256_of
-from jaxsynth.runs.keep import Keeping, Stopped, close_sweep, finished_sweep, open_sweep
 from jaxsynth.runs.records import config_of, model_record
+from jaxsynth.runs.saving import Saving, Stopped, close_sweep, finished_sweep, open_sweep
 from jaxsynth.system import ENCODER, GENERATOR, make_encoder
 from jaxsynth.training.data import ImageSet, load_images
 
@@ -106,7 +106,7 @@ def evaluate_prior(
     run: EvaluationRun,
     models: Models,
     sweeps: Sweeps,
-    keeping: Keeping,
+    saving: Saving,
     say: Callable[[str], None] = print,
 ) -> str:
     """Compute groups of metrics one after another, write everything, and return the table.
@@ -115,7 +115,7 @@ def evaluate_prior(
       run: The groups.
       models: By role; those of `roles_needed`, and the encoder if a recipe's prior needs it.
       sweeps: Name in `SWEEPS` -> its runs and how they are computed; those of the chosen groups.
-      keeping: The output folder, and how to save; it is asked to stop after every step of a sweep
+      saving: The output folder, and how to save; it is asked to stop after every step of a sweep
         and after every group.
       say: Called with a line for every finished group.
 
@@ -123,7 +123,7 @@ def evaluate_prior(
       ValueError: For anything that cannot work, before any long work.
       Stopped: If it was asked to; what is computed is saved.
     """
-    pair, out = _check(run, models), keeping.folder
+    pair, out = _check(run, models), saving.folder
     plans = {name: _plan(models, name, *of) for name, of in sweeps.items()}
     configs = {name: _config(run, models, problem) for name, problem in plans.items()}
     made_of = {name: _made_of(run, name, models, configs) for name in run.groups}
@@ -145,7 +145,7 @@ def evaluate_prior(
     real_features = functools.cache(lambda: features(models[JUDGE], pixels()))
 
     def results(name: str) -> ChunkResult:
-        return finished_sweep(keeping, name, plans[name], configs[name])
+        return finished_sweep(saving, name, plans[name], configs[name])
 
     runs = {name: of for name, (of, _) in sweeps.items()}
     work = Work(
@@ -160,11 +160,11 @@ def evaluate_prior(
         real_features,
     )
     with lock(out):
-        parts = open_parts(run.command, keeping, models)
+        parts = open_parts(run.command, saving, models)
         left = [name for name in run.groups if not parts.done(name, made_of[name])]
         _check_categories(run, left, photographs, models)
         for name in [s for group in left for s in SWEEPS.get(group, ())]:
-            open_sweep(keeping, name, configs[name])
+            open_sweep(saving, name, configs[name])
         for name in set(run.groups) - set(left):
             _close(out, name)
         for i, name in enumerate(left):
@@ -176,7 +176,7 @@ def evaluate_prior(
             write_table(parts, GROUPS)
             _close(out, name)
             say(f"{summary_line(name, group.metrics)} ({time.perf_counter() - start:.0f} s)")
-            if left[i + 1 :] and keeping.asked_to_stop():
+            if left[i + 1 :] and saving.asked_to_stop():
                 raise Stopped(f"{i + 1} of {len(left)} groups finished")
         if problem := draw_spectra(parts, run.groups):
             say(problem)

@@ -94,7 +94,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     return (length * mixed).astype(a.dtype)
 
 
-def beside(films: Sequence[Sequence[np.ndarray]]) -> Iterator[np.ndarray]:
+def side_by_side(films: Sequence[Sequence[np.ndarray]]) -> Iterator[np.ndarray]:
     """Yield films of equal length as one, their pictures in a grid."""
     columns = math.ceil(math.sqrt(len(films)))
     for pictures in zip(*films, strict=True):

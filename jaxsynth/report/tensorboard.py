@@ -13,7 +13,7 @@ from jaxsynth.batch import Problem
 from jaxsynth.report.sheet import place_of
 from jaxsynth.results import visible
 from jaxsynth.runs.folder import EVENTS
-from jaxsynth.runs.keep import Keeping
+from jaxsynth.runs.saving import Saving
 
 _MOST = 64  # runs with a curve and an image of their own
 
@@ -27,23 +27,23 @@ def check_tensorboard() -> None:
 
 
 class EventFile:
-    """Writes an event for every step and image: an observer of `jaxsynth.runs.keep.Keeping`.
+    """Writes an event for every step and image: an observer of `jaxsynth.runs.saving.Saving`.
 
     A context that closes the file.
     """
 
-    def __init__(self, problem: Problem, keeping: Keeping, config: Mapping[str, Any]):
+    def __init__(self, problem: Problem, saving: Saving, config: Mapping[str, Any]):
         """Open the file.
 
         Args:
           problem: the runs.
-          keeping: its folder, which exists.
+          saving: its folder, which exists.
           config: as config.json has it.
         """
         from tensorboardX import SummaryWriter
 
         self._problem, self._config = problem, config
-        self._writer = SummaryWriter(f"{keeping.folder}/{EVENTS}", flush_secs=10)
+        self._writer = SummaryWriter(f"{saving.folder}/{EVENTS}", flush_secs=10)
         self._writer.add_text("command", str(config.get("command", "")))
 
     def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:

@@ -29,7 +29,7 @@ from jaxsynth.report.page import write_live_page
 from jaxsynth.report.sheet import place_of, scaled, webp_url
 from jaxsynth.report.tensorboard import EventFile, check_tensorboard
 from jaxsynth.results import BLUR_ABOVE, visible
-from jaxsynth.runs.keep import Keeping
+from jaxsynth.runs.saving import Saving
 from jaxsynth.scoring import sensitive_score
 
 _SIDE = 160  # of a picture in pixels
@@ -38,22 +38,22 @@ _SECONDS, _SHARE = 2.0, 0.05  # between two writings at least; of the time they 
 
 
 class LivePage:
-    """Rewrites the page's data after a step: an observer of `jaxsynth.runs.keep.Keeping`.
+    """Rewrites the page's data after a step: an observer of `jaxsynth.runs.saving.Saving`.
 
     A context: when the block ends, the page says whether the sweep is finished or has stopped.
     """
 
-    def __init__(self, problem: Problem, keeping: Keeping, config: Mapping[str, Any]):
+    def __init__(self, problem: Problem, saving: Saving, config: Mapping[str, Any]):
         """Write the page.
 
         Args:
           problem: the runs.
-          keeping: its folder, which exists, and the processes of which this one shows its own runs.
+          saving: its folder, which exists, and the processes of which this one shows its own runs.
           config: as config.json has it.
         """
-        self._problem, self._config, self._folder = problem, config, keeping.folder or Path()
-        index, count = keeping.processes
-        sizes = list(chunk_sizes(problem, len(keeping.devices) or 1).items())[index::count]
+        self._problem, self._config, self._folder = problem, config, saving.folder or Path()
+        index, count = saving.processes
+        sizes = list(chunk_sizes(problem, len(saving.devices) or 1).items())[index::count]
         runs = [problem.runs_of(range(first, first + size)) for first, size in sizes]
         self._runs = sum(len(same) for chunk in runs for same in chunk)
         self._steps, self._total = max(1, problem.settings.recipe.steps), len(sizes)
@@ -179,17 +179,17 @@ class LivePage:
         }
 
 
-def check_observers(keeping: Keeping) -> None:
+def check_observers(saving: Saving) -> None:
     """Raise ValueError if a package that is asked for is missing."""
-    if keeping.tensorboard:
+    if saving.tensorboard:
         check_tensorboard()
 
 
 def observers(
-    problem: Problem, keeping: Keeping, config: Mapping[str, Any], held: contextlib.ExitStack
+    problem: Problem, saving: Saving, config: Mapping[str, Any], held: contextlib.ExitStack
 ) -> Sequence[Any]:
     """Return what looks on while a sweep computes; `held` ends it."""
-    if not keeping.processes.leads:
+    if not saving.processes.leads:
         return ()
-    kinds = [LivePage] * keeping.watch + [EventFile] * keeping.tensorboard
-    return [held.enter_context(kind(problem, keeping, config)) for kind in kinds]
+    kinds = [LivePage] * saving.watch + [EventFile] * saving.tensorboard
+    return [held.enter_context(kind(problem, saving, config)) for kind in kinds]

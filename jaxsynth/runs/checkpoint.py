@@ -62,7 +62,7 @@ def is_finished(folder: Path, first: int) -> bool:
 def save_chunk(folder: Path, first: int, chunk: ChunkResult, start_codes: np.ndarray) -> None:
     """Save a finished chunk, whose first run is `first`; its checkpoint under way goes.
 
-    `start_codes` (R, D) are what its runs started from.
+    `start_codes` (R, D) are those of its runs.
     """
     write_arrays(_chunk(folder, first), _to_arrays(chunk, start_codes))
     _under_way(folder, first).unlink(missing_ok=True)
@@ -136,7 +136,7 @@ def remove_unfinished(folder: Path) -> None:
     shutil.rmtree(folder / GONE, ignore_errors=True)
 
 
-# --- what a folder holds --------------------------------------------------------------------------
+# --- the content of a folder ----------------------------------------------------------------------
 
 
 def read_arrays(folder: str | Path) -> ChunkResult:

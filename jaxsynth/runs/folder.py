@@ -33,7 +33,7 @@ LOCK = ".lock"
 STOP = "stop"  # in UNFINISHED, where a process of several has stopped
 GONE = ".unfinished.part"  # UNFINISHED on its way out
 IMAGES = {"none": (), "best": ("best",), "all": ("last", "best")}  # choice -> a run's image files
-_PART = ".*.part"  # what a killed process was writing
+_PART = ".*.part"  # files that a killed process was writing
 _PAGES = (
     "index.html",
     "report.html",
@@ -173,7 +173,7 @@ def _occupied(folder: Path) -> str:
 
 
 def clear(folder: Path, more: Sequence[str] = ()) -> None:
-    """Delete what a run has written there, and the folder if nothing else is in it."""
+    """Delete a run's files there, and the folder if nothing else is in it."""
     for sweep in [path for path in folder.glob(f"{UNFINISHED}/*") if path.is_dir()]:
         clear(sweep)  # one of several sweeps of a job
     shutil.rmtree(folder / GONE, ignore_errors=True)
@@ -190,7 +190,7 @@ def clear(folder: Path, more: Sequence[str] = ()) -> None:
 def open_run(
     folder: Path, config: Mapping[str, Any], resume: bool = False, overwrite: bool = False
 ) -> dict[str, Any] | None:
-    """Make the folder ready for a run of this config, or for what is left of it.
+    """Make the folder ready for a run of this config, or for its rest.
 
     Returns:
       The folder's config: an unfinished run's own. None if `resume` is set and the run is finished.
@@ -260,7 +260,7 @@ def first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | No
 
 
 def fingerprint(config: Mapping[str, Any]) -> int:
-    """Return a number below 2^28 that two configs share if they agree in what decides a run."""
+    """Return a number below 2^28, equal for configs that decide equal runs."""
     return int(sha256_of({part: config.get(part) for part in _DECISIVE})[:7], 16)
 
 

@@ -1,8 +1,8 @@
-"""Finished parts of a longer job, each known by what it was made of.
+"""Finished parts of a longer job, each known by its inputs.
 
   OUT/STEM.json              {name: {"command", "made_of", "value"}}, rewritten after every part
   OUT/STEM/NAME.safetensors  a part's arrays, if it has any
-  OUT/unfinished/SWEEP       sweeps under way, see `jaxsynth.runs.keep`
+  OUT/unfinished/SWEEP       sweeps under way, see `jaxsynth.runs.saving`
 
 A resumed job computes no part twice, and reuses no part that was made of something else.
 """
@@ -40,13 +40,13 @@ class Parts:
         stem: str = "parts",
         files: Sequence[str] = (),
     ):
-        """Make the folder ready, or read what is there.
+        """Make the folder ready, or read its finished parts.
 
         Args:
           folder: the job's.
           command: of the job; it is named where another one's parts are found.
-          resume: continue what is there.
-          overwrite: replace what is there.
+          resume: continue the job there.
+          overwrite: replace the job there.
           stem: names the file and the folder of the parts.
           files: patterns of the job's further files, which `overwrite` deletes.
 

@@ -26,7 +26,7 @@ def config_of(
 
     Args:
       problem: the runs.
-      devices: what a chunk is split over.
+      devices: those that share a chunk.
       inputs: hashes of what else decides the runs, by name.
       encoder: of the generator, if it is used.
     """

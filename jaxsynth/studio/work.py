@@ -28,7 +28,7 @@ from jaxsynth.report.pages import report
 from jaxsynth.report.sheet import scaled, webp_url
 from jaxsynth.results import BLUR_ABOVE, SweepResult, visible
 from jaxsynth.runs.folder import image_name
-from jaxsynth.runs.keep import Stopped
+from jaxsynth.runs.saving import Stopped
 from jaxsynth.scoring import sensitive_score
 
 MOST_SEEDS = 8

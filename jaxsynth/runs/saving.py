@@ -44,17 +44,17 @@ class Stopped(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Keeping:
+class Saving:
     """Where and how a sweep is saved.
 
     Attributes:
       folder: the output folder; None saves nothing.
-      resume: continue what is there.
+      resume: continue the run there.
       overwrite: replace an earlier run in it.
       save_seconds: seconds between two checkpoints of the chunk under way.
       progress: whether a bar is drawn on stderr.
       asked_to_stop: called after every step.
-      devices: what a chunk's runs are split over; by default JAX's own choice.
+      devices: those that share a chunk's runs; by default JAX's own choice.
       processes: who shares the run.
       watch: whether a page shows the runs under way, see `jaxsynth.report.watch`.
       tensorboard: whether events are written, see `jaxsynth.report.tensorboard`.
@@ -75,7 +75,7 @@ class Keeping:
 
 
 class Observer(Protocol):
-    """Looks on while a sweep computes."""
+    """Called while a sweep computes."""
 
     def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
         """Take a step: the chunk's first run, its steps done, objectives (R,), its `Progress`."""
@@ -85,25 +85,25 @@ class Observer(Protocol):
 
 
 def finished_chunks(
-    problem: Problem, keeping: Keeping, name: str = ""
+    problem: Problem, saving: Saving, name: str = ""
 ) -> Iterator[tuple[int, ChunkResult]]:
     """Yield this process's chunks, each with its first run: saved ones, then computed ones.
 
     Args:
       problem: the runs.
-      keeping: its folder holds the same runs (`open_run`), stopped or new.
+      saving: its folder holds the same runs (`open_run`), stopped or new.
       name: stands before the bar, and before what `Stopped` says.
 
     Raises:
       Stopped: if it was asked to.
       ValueError: if a checkpoint is damaged or of another run.
     """
-    (index, count), folder = keeping.processes, keeping.folder
-    chunks = chunk_starts(problem, len(keeping.devices) or 1)[index::count]
+    (index, count), folder = saving.processes, saving.folder
+    chunks = chunk_starts(problem, len(saving.devices) or 1)[index::count]
     left = [first for first in chunks if folder is None or not is_finished(folder, first)]
     for first in sorted(set(chunks) - set(left)):
         chunk = load_chunk(folder, first)
-        for observer in keeping.observers:
+        for observer in saving.observers:
             observer.chunk(first, chunk)
         yield first, chunk
     if not left:
@@ -111,20 +111,20 @@ def finished_chunks(
     under_way = None if folder is None else load_progress(folder, left[0])
     steps = max(1, problem.settings.recipe.steps)
     begun, total = under_way.done if under_way else 0, steps * len(left)
-    with _bar(keeping, name, total, begun) as bar:
-        watch = _Watch(problem, keeping, bar, len(chunks), len(chunks) - len(left), name)
-        how = {"devices": keeping.devices, "on_step": watch.step, "on_halved": watch.halved}
+    with _bar(saving, name, total, begun) as bar:
+        watch = _Watch(problem, saving, bar, len(chunks), len(chunks) - len(left), name)
+        how = {"devices": saving.devices, "on_step": watch.step, "on_halved": watch.halved}
         computed = execute(problem, chunks=left, under_way=under_way, **how)
         for first, chunk in zip(left, computed, strict=True):
             if folder is not None:
                 codes = problem.batch.codes[first : first + len(chunk.codes)]
                 save_chunk(folder, first, chunk, codes)
             watch.finished += 1
-            for observer in keeping.observers:
+            for observer in saving.observers:
                 observer.chunk(first, chunk)
             bar.update(total - steps * (len(chunks) - watch.finished) - bar.n)
             yield first, chunk
-            if first != left[-1] and keeping.asked_to_stop():  # a chunk without steps asks here
+            if first != left[-1] and saving.asked_to_stop():  # a chunk without steps asks here
                 raise watch.stopped()
 
 
@@ -135,25 +135,25 @@ class _Watch:
     """
 
     def __init__(
-        self, problem: Problem, keeping: Keeping, bar: tqdm, chunks: int, finished: int, name: str
+        self, problem: Problem, saving: Saving, bar: tqdm, chunks: int, finished: int, name: str
     ):
-        self._problem, self._keeping, self._bar = problem, keeping, bar
+        self._problem, self._saving, self._bar = problem, saving, bar
         self.finished, self._chunks, self._before, self._name = finished, chunks, finished, name
         self._saved, self._best, self._stepped = time.monotonic(), -np.inf, False
 
     def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
-        steps, folder = self._problem.settings.recipe.steps, self._keeping.folder
+        steps, folder = self._problem.settings.recipe.steps, self._saving.folder
         now = (self.finished - self._before) * steps + done
-        if not self._stepped:  # the time left is reckoned without what is compiled first
+        if not self._stepped:  # the time left is reckoned without compilation
             self._bar.start_t, self._bar.initial, self._stepped = time.time(), now, True
         self._bar.update(now - self._bar.n)
         self._best = np.max(values, initial=self._best, where=np.isfinite(values))
         said = f"best {self._best:.4g}, median {np.median(values):.4g}"
         self._bar.set_postfix_str(said, refresh=False)
-        for observer in self._keeping.observers:
+        for observer in self._saving.observers:
             observer.step(first, done, values, snapshot)
-        stop = self._keeping.asked_to_stop()
-        due = stop or time.monotonic() - self._saved >= self._keeping.save_seconds
+        stop = self._saving.asked_to_stop()
+        due = stop or time.monotonic() - self._saved >= self._saving.save_seconds
         if due and folder is not None:
             save_progress(folder, first, snapshot())
             self._saved = time.monotonic()
@@ -183,9 +183,9 @@ class _Lines:
         pass
 
 
-def _bar(keeping: Keeping, name: str, total: int, begun: int) -> tqdm:
+def _bar(saving: Saving, name: str, total: int, begun: int) -> tqdm:
     """All steps, the best objective and the median, on stderr."""
-    how: dict[str, Any] = {"unit": "step", "disable": not keeping.progress, "file": sys.stderr}
+    how: dict[str, Any] = {"unit": "step", "disable": not saving.progress, "file": sys.stderr}
     how["smoothing"] = 0  # the mean rate
     if not sys.stderr.isatty():
         how |= {"file": _Lines(), "delay": _LINE_SECONDS, "mininterval": _LINE_SECONDS}
@@ -198,7 +198,7 @@ def _bar(keeping: Keeping, name: str, total: int, begun: int) -> tqdm:
 
 
 def open_together(
-    keeping: Keeping, config: Mapping[str, Any], held: ExitStack
+    saving: Saving, config: Mapping[str, Any], held: ExitStack
 ) -> dict[str, Any] | None:
     """Lock the folder and make it ready, in process 0; `held` keeps the lock.
 
@@ -209,7 +209,7 @@ def open_together(
       ValueError: in every process, if the folder cannot be used or holds another run, or the
         processes do not compute the same in one folder.
     """
-    processes, folder = keeping.processes, keeping.folder
+    processes, folder = saving.processes, saving.folder
     opened, refusal = dict(config), None
     if processes.count > 1:  # else: a config may hold a million runs
         own = fingerprint(config)
@@ -221,7 +221,7 @@ def open_together(
     if processes.leads:
         try:
             held.enter_context(lock(folder))
-            opened = open_run(folder, config, keeping.resume, keeping.overwrite)
+            opened = open_run(folder, config, saving.resume, saving.overwrite)
         except (ValueError, OSError) as error:
             refusal = error
     word = "refused" if refusal else "finished" if opened is None else "open"
@@ -238,21 +238,19 @@ def open_together(
     return opened
 
 
-def compute_together(
-    problem: Problem, keeping: Keeping, images: str, show: Show, text: Text
-) -> None:
+def compute_together(problem: Problem, saving: Saving, images: str, show: Show, text: Text) -> None:
     """Compute all chunks and write their images; others hear of a process that stops or fails.
 
     Raises:
       Stopped: if this process or another one has stopped.
     """
-    processes, folder = keeping.processes, keeping.folder
+    processes, folder = saving.processes, saving.folder
     shared, failure = processes.count > 1, None
 
     def asked_to_stop() -> bool:
-        return keeping.asked_to_stop() or (shared and all_asked_to_stop(folder))
+        return saving.asked_to_stop() or (shared and all_asked_to_stop(folder))
 
-    own = dataclasses.replace(keeping, asked_to_stop=asked_to_stop)
+    own = dataclasses.replace(saving, asked_to_stop=asked_to_stop)
     try:
         with image_writer(folder, images, show, text) as write:
             for first, chunk in finished_chunks(problem, own):
@@ -269,7 +267,7 @@ def compute_together(
 
 
 def finished_sweep(
-    keeping: Keeping, name: str, problem: Problem, config: Mapping[str, Any]
+    saving: Saving, name: str, problem: Problem, config: Mapping[str, Any]
 ) -> ChunkResult:
     """Return all runs of one of several sweeps: saved ones, then computed ones.
 
@@ -277,15 +275,15 @@ def finished_sweep(
       Stopped: if it was asked to.
       ValueError: if its folder holds a sweep of other settings, or a checkpoint is damaged.
     """
-    open_sweep(keeping, name, config)
-    own = dataclasses.replace(keeping, folder=sweep_folder(keeping.folder, name))
+    open_sweep(saving, name, config)
+    own = dataclasses.replace(saving, folder=sweep_folder(saving.folder, name))
     chunks = finished_chunks(problem, own, name)
     return every_run(problem, join([chunk for _, chunk in sorted(chunks, key=lambda p: p[0])]))
 
 
-def open_sweep(keeping: Keeping, name: str, config: Mapping[str, Any]) -> None:
+def open_sweep(saving: Saving, name: str, config: Mapping[str, Any]) -> None:
     """Make the folder of a sweep ready; ValueError if it holds one of other settings."""
-    open_run(sweep_folder(keeping.folder, name), config, resume=True)
+    open_run(sweep_folder(saving.folder, name), config, resume=True)
 
 
 def sweep_folder(out: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What the launchers share that show photographs of the user: flags, a layer, its extremes."""
+"""Flags and loading of launchers that show photographs of the user."""
 
 import dataclasses
 from collections.abc import Sequence
