@@ -12,7 +12,7 @@ from launching import run
 from experiments import flags
 from experiments.launch import run_experiment
 from jaxsynth.inputs import option
-from jaxsynth.runs import keep
+from jaxsynth.runs import saving
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +97,8 @@ def test_work_goes_on_when_nobody_reads(monkeypatch, tmp_path):
 
 
 def test_progress_is_lines_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(keep, "_LINE_SECONDS", 0.0)
-    with keep._bar(keep.Saving(), "one", total=3, begun=1) as bar:
+    monkeypatch.setattr(saving, "_LINE_SECONDS", 0.0)
+    with saving._bar(saving.Saving(), "one", total=3, begun=1) as bar:
         for value in (0.5, 0.75):
             bar.set_postfix_str(f"best {value}", refresh=False)
             bar.update(1)
@@ -108,7 +108,7 @@ def test_progress_is_lines_where_there_is_no_terminal(monkeypatch, capsys):
 
 
 def test_short_work_is_quiet_where_there_is_no_terminal(capsys):
-    with keep._bar(keep.Saving(), "one", total=3, begun=0) as bar:
+    with saving._bar(saving.Saving(), "one", total=3, begun=0) as bar:
         bar.update(3)
     assert capsys.readouterr().err == ""
 

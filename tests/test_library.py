@@ -299,12 +299,12 @@ def test_a_folder_resumes_from_python_and_is_the_launchers(gen, places, nsfw, we
 
 def test_a_killed_sweep_resumes_to_the_same_bits(gen, places, tmp_path, monkeypatch):
     how = {"seeds": 6, "save_seconds": 0.0, **SMALL}
-    from jaxsynth.runs import keep
+    from jaxsynth.runs import saving
 
     class Killed(BaseException):
         pass
 
-    real, saved = keep.save_progress, []
+    real, saved = saving.save_progress, []
 
     def save_progress(folder, first, progress):
         real(folder, first, progress)
@@ -312,7 +312,7 @@ def test_a_killed_sweep_resumes_to_the_same_bits(gen, places, tmp_path, monkeypa
         if len(saved) == 6:
             raise Killed
 
-    monkeypatch.setattr(keep, "save_progress", save_progress)
+    monkeypatch.setattr(saving, "save_progress", save_progress)
     with pytest.raises(Killed):
         js.sweep(places.logit(0), gen, folder=tmp_path / "run", **how)
     assert saved[-1] == 4 and (tmp_path / "run" / "unfinished").is_dir()

@@ -17,7 +17,7 @@ import jaxsynth as js
 from jaxsynth.report import watch
 from jaxsynth.report.explorer import write_call
 from jaxsynth.report.page import write_live_page
-from jaxsynth.runs import keep
+from jaxsynth.runs import saving
 
 STEPS = 3
 EVIL = "</script></title></noscript><img src=x onerror='alert(1)'>"
@@ -85,14 +85,14 @@ def test_the_pictures_take_a_small_share_of_the_time(models, told, monkeypatch, 
 
 def test_a_stop_is_told_and_resumed_runs_are_the_same(models, told, tmp_path, monkeypatch):
     whole = _sweep(models, tmp_path / "whole")
-    asked, made = iter([False] * 4 + [True] * 9), keep.Saving
+    asked, made = iter([False] * 4 + [True] * 9), saving.Saving
     with monkeypatch.context() as patch:
         patch.setattr(
             sys.modules["jaxsynth.maximize"],
             "Saving",
             lambda *a, **k: made(*a, **k | {"asked_to_stop": lambda: next(asked)}),
         )
-        with pytest.raises(keep.Stopped):
+        with pytest.raises(saving.Stopped):
             _sweep(models, tmp_path / "run")
     assert told[-1]["state"] == "stopped" and told[-1]["finished_runs"] == 2
     again = _sweep(models, tmp_path / "run", resume=True)
