@@ -75,15 +75,17 @@ def test_random_codes_score_low_and_not_zero(networks):
 
 def test_both_ends_of_the_nsfw_neuron_are_reached(networks):
     up, down = (term(f"nsfw:log_odds:NSFW:{w}", networks) for w in (1, -1))
-    runs = [Run(seed, (t,)) for t in (up, down) for seed in range(2)]
+    runs = [Run(0, (t,)) for t in (up, down)]
     recipe = RECIPES["pocket"]
-    nsfw = synthesize(networks, runs, Sweep(recipe, batch=4)).last.watched["nsfw"]["prob"][:, 1]
-    assert (nsfw[:2] >= 0.95).all() and (nsfw[2:] <= 0.001).all()
+    high, low = synthesize(networks, runs, Sweep(recipe, batch=2)).last.watched["nsfw"]["prob"][
+        :, 1
+    ]
+    assert high >= 0.95 and low <= 0.001
 
 
-@pytest.mark.parametrize(("batch", "precision"), [(2, "float32"), (8, "float32"), (8, "bfloat16")])
+@pytest.mark.parametrize(("batch", "precision"), [(2, "float32"), (8, "float32"), (4, "bfloat16")])
 def test_a_run_does_not_depend_on_its_place_in_the_chunk(networks, batch, precision):
-    last, alone = climb_mountain(networks, batch, (batch, 1), precision)
+    last, alone = maximise_mountain(networks, batch, (batch, 1), precision)
     np.testing.assert_array_equal(last.codes[-1], alone.codes[0])
     np.testing.assert_array_equal(last.last.image[-1], alone.last.image[0])
 
@@ -94,25 +96,25 @@ def test_where_convolutions_are_left_to_ynnpack_a_spare_row_takes_the_last_place
     """It rounds the last row of a batch differently; runs must not show it."""
     monkeypatch.setattr(convolution, "_known_options", lambda: None)
     assert (share_rows(8), share_rows(1)) == (9, 1)
-    last, alone = climb_mountain(networks, 8, (8, 1))
+    last, alone = maximise_mountain(networks, 8, (8, 1))
     np.testing.assert_array_equal(last.codes[-1], alone.codes[0])
 
 
 def test_nor_does_one_of_nsfw_with_the_prior(networks):
     networks = networks | {"encoder": load_network("pocket_encoder")}
-    recipe = dataclasses.replace(RECIPES["pocket"], steps=3, prior=0.05)
+    recipe = dataclasses.replace(RECIPES["pocket"], steps=2, prior=0.05)
     runs = [Run(seed, (term("nsfw:log_odds:NSFW:1", networks),)) for seed in range(3)]
     last, alone = (synthesize(networks, some, Sweep(recipe, batch=3)) for some in (runs, runs[2:]))
     np.testing.assert_array_equal(last.codes[2], alone.codes[0])
 
 
-def climb_mountain(networks, batch, counts, precision="float32"):
+def maximise_mountain(networks, batch, counts, precision="float32"):
     """Sweeps of the last `counts` seeds of 1 to 8, seed 1 the last of all."""
     pair = {
         role: load_network(networks[role].name, dtype=precision) for role in ("generator", "places")
     }
     mountain = term("places:logits:mountain:1", networks)
-    recipe = dataclasses.replace(RECIPES["goh"], steps=4)
+    recipe = dataclasses.replace(RECIPES["goh"], steps=2)
     settings = Sweep(recipe, batch=batch, precision=precision)
     runs = [Run(seed, (mountain,)) for seed in (*range(2, 9), 1)]
     return [synthesize(pair, runs[-count:], settings) for count in counts]

@@ -36,7 +36,7 @@ def trajectories():
         return dict(arrays)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)  # before the networks, which take a while
 def bounds():
     default = Path(__file__).parents[2] / "shared" / "golden" / "fc6_3x.txt"
     path = Path(os.environ.get("JAXSYNTH_FC6_BOUNDS", default))
@@ -45,7 +45,7 @@ def bounds():
     return np.array(path.read_text().split(), np.float64)
 
 
-def climb(networks, runs, codes, bounds, recipe, balance, dtype, record=RECORDED):
+def maximise(networks, runs, codes, bounds, recipe, balance, dtype, record=RECORDED):
     """The engine's own path from start codes (R, D) to results."""
     networks = {
         role: n._replace(params={k: jnp.asarray(v, dtype) for k, v in n.params.items()})
@@ -71,7 +71,7 @@ def test_dgn_am_in_float64(big_generator, big_places, trajectories, bounds):
     recipe = dataclasses.replace(RECIPES["dgn_am"], steps=30)
     networks = {"generator": big_generator.network, "places": big_places.network}
     with jax.enable_x64(True):
-        result = climb(
+        result = maximise(
             networks,
             [terms((FC8, 1.0))],
             trajectories["dgn_am/f64/codes"][:1],
@@ -95,7 +95,7 @@ def test_goh_in_float64(big_generator, nsfw_caffemodel, trajectories, bounds):
     codes = np.stack([trajectories[f"{name}/f64/codes"][0] for name in runs])
     with jax.enable_x64(True):
         goals, record = list(runs.values()), RECORDED[:-1]
-        result = climb(networks, goals, codes, bounds, GOH, "image", np.float64, record)
+        result = maximise(networks, goals, codes, bounds, GOH, "image", np.float64, record)
     for i, name in enumerate(runs):
         check(result, i, trajectories, name, 1e-8)
 
@@ -107,7 +107,7 @@ def test_joint_in_float64(big_generator, big_places, nsfw_caffemodel, trajectori
         "nsfw": port("open_nsfw", nsfw_caffemodel)[0],
     }
     with jax.enable_x64(True):
-        result = climb(
+        result = maximise(
             networks,
             [terms((FC8, 1.0), (JOINT, 1.0))],
             trajectories["joint/f64/codes"][:1],
@@ -127,7 +127,7 @@ def test_single_steps_in_float32(big_generator, big_places, trajectories, bounds
     rate = 8 + (1e-10 - 8) * step / 30
     recipe = dataclasses.replace(RECIPES["dgn_am"], steps=1, schedule="constant", lr_start=rate)
     networks = {"generator": big_generator.network, "places": big_places.network}
-    result = climb(
+    result = maximise(
         networks,
         [terms((FC8, 1.0))],
         codes[[steps.index(step)]],
