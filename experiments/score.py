@@ -84,7 +84,7 @@ def main(flags: Flags, paths: Sequence[str]) -> int:
     limits = [(_class_of(f"--min_p={name}", name, classifiers), p) for name, p in flags.limits]
     key = _class_of(f"--sort={flags.sort}", flags.sort, classifiers) if flags.sort else None
     columns = {"names": list(classifiers), "top": flags.top}
-    done = scored_files(flags.out, **columns) if flags.resume else set()
+    done = scored_files(flags.out, **columns) if flags.resume and flags.out else set()
     found = find_images(paths)
     for line in found.left_out:
         print(f"left out: {printable(line)}", file=sys.stderr)

@@ -159,13 +159,14 @@ def seeds_of(caller: str, given: Any, begun: Start, default: Sequence[int]) -> S
     if given is None:
         if begun.runs:
             return [run.seed for run in begun.runs]
-        several = begun.codes is not None and len(begun.codes) > 1
-        return range(len(begun.codes)) if several else default
+        count = 1 if begun.codes is None else len(begun.codes)
+        return range(count) if count > 1 else default
     if isinstance(given, str):
         try:
             return parse_seeds(given)
         except ValueError as error:
             raise ValueError(f"{caller}: {str(error).removeprefix('--')}") from None
+    seeds = []
     try:
         asked = range(given) if isinstance(given, int | np.integer) else list(given)
         seeds = [int(seed) for seed in asked if int(seed) == seed]

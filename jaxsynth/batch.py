@@ -120,8 +120,9 @@ class Problem(NamedTuple):
         if self.shared is None:
             return [(row,) for row in rows]
         order = np.argsort(self.shared.place, kind="stable")
-        ends = np.searchsorted(self.shared.place, (rows, np.add(rows, 1)), sorter=order)
-        return [order[begin:end].tolist() for begin, end in ends.T]
+        first = np.asarray(rows)
+        ends = [np.searchsorted(self.shared.place, v, sorter=order) for v in (first, first + 1)]
+        return [order[begin:end].tolist() for begin, end in zip(*ends, strict=True)]
 
     @property
     def judge(self) -> System:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import functools
 import importlib.metadata
+import io
 import logging
 import os
 import platform
@@ -117,7 +118,7 @@ def prepare_streams() -> None:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name may not fit the terminal's encoding
+        if isinstance(stream, io.TextIOWrapper):  # a name may not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -183,7 +184,9 @@ def hardware() -> str:
 
 def machine_line(more: Mapping[str, str] | None = None) -> str:
     """Return a Markdown item: the hardware, and the versions with those of `more` packages."""
-    packages = ", ".join(f"{name} {number}" for name, number in (versions() | (more or {})).items())
+    packages = ", ".join(
+        f"{name} {number}" for name, number in (versions() | dict(more or {})).items()
+    )
     return f"* {hardware()}; {packages}"
 
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from jaxsynth.disk import check_regular, expand
 
@@ -86,7 +86,7 @@ class ImageFile(NamedTuple):
             raise ValueError(f"{name} cannot be unpacked: {error}") from error
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[BinaryIO, int]]:
+    def _open(self) -> Iterator[tuple[IO[bytes], int]]:
         if self.member is None:
             with open(self.path, "rb") as file:
                 yield file, os.fstat(file.fileno()).st_size

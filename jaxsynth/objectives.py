@@ -55,6 +55,9 @@ class Targets:
     `labels` and `logits` (the name of that blob, or None).
     """
 
+    role: Any
+    shapes: Any
+
     def logit(self, label: str | int) -> Objective:
         """The logit of a class, by its label or number."""
         return self.unit(logits_blob(self), label)

@@ -292,8 +292,8 @@ def _drawn(recipe: Recipe, box: Box, generator: Generator, seeds: np.ndarray) ->
 
 def _shapes(generator: Generator, models: Sequence[Classifier]) -> dict[str, Mapping[str, tuple]]:
     """{network: {blob: shape}} of everything that a term can weigh."""
-    own = {**generator.shapes, **dict.fromkeys(MEASURES, (1,))}
-    return {GENERATOR: own} | {model.name: model.shapes for model in models}
+    shapes: dict[str, Mapping[str, tuple]] = {model.name: model.shapes for model in models}
+    return shapes | {GENERATOR: {**generator.shapes, **dict.fromkeys(MEASURES, (1,))}}
 
 
 def _record(

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ class SweepResult:
 
     def __iter__(self) -> "Iterator[Result]":
         """Yield the runs one by one."""
-        return map(self.__getitem__, range(len(self)))
+        return (Result(self._some([place])) for place in range(len(self)))
 
     def __getitem__(self, which: int | str | slice) -> "Result | SweepResult":
         """Return a run by its place, or the runs of a row by its name, or a slice of them.
@@ -74,8 +75,10 @@ class SweepResult:
             names = [run.row for run in self.runs]
             check_name("row", which, list(dict.fromkeys(names)))
             return self._some([i for i, name in enumerate(names) if name == which])
-        places = range(len(self))[which]
-        return self._some(places) if isinstance(which, slice) else Result(self._some([places]))
+        places = range(len(self))
+        if isinstance(which, slice):
+            return self._some(places[which])
+        return Result(self._some([places[which]]))
 
     def _some(self, places: Sequence[int]) -> "SweepResult":
         first, last = (places[0], places[-1] + 1) if len(places) else (0, 0)
@@ -190,7 +193,7 @@ class SweepResult:
         return f"<SweepResult of {len(self)} runs{where}>"
 
     def _repr_html_(self) -> str:
-        figures = [_figure(result) for result in self[:_SHOWN]]
+        figures = [_figure(result) for result in itertools.islice(self, _SHOWN)]
         return notebook.page(figures, len(self) - _SHOWN)
 
 
@@ -272,7 +275,7 @@ class Result:
         path = expand(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: expected a file name that ends with .png")
-        config = self.sweep.config | ({"size": size} if size else {})
+        config = dict(self.sweep.config) | ({"size": size} if size else {})
         image = shown_file(self.sweep.raw_of(0, self.which), self.sweep.generator, config)
         text = text_of(config, int(self.sweep.run_numbers[0]), self.which)
         write_png(path, image, {KEYWORD: text})

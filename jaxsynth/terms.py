@@ -265,6 +265,7 @@ def place_of(what: str, at: Sequence[int] | str | None, shape: tuple[int, ...]) 
         return tuple(side // 2 for side in sides)
     if not sides:
         raise ValueError(f"{what} is a vector, it has no position {text}")
+    place: tuple[int, ...] = ()
     try:
         place = tuple(int(v) for v in text.split(","))
         inside = all(0 <= p < side for p, side in zip(place, sides, strict=True))

@@ -266,7 +266,7 @@ def check_logits(classifier: Classifier, shapes: Shapes) -> None:
     """Raise ValueError if a classifier has no such logits, or not one for each label."""
     name, logits, labels = classifier.name, classifier.logits, classifier.labels
     if logits not in shapes:
-        hint = near(logits, shapes)
+        hint = near(logits or "", shapes)
         raise ValueError(f"classifier {name!r} has no blob {logits!r} of logits{hint}")
     if len(shape := shapes[logits]) != 1 or (labels and len(labels) != shape[0]):
         raise ValueError(

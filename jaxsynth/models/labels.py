@@ -65,7 +65,7 @@ def parse_labels(text: str) -> tuple[str, ...]:
         if lines and len(indices) == len(lines):
             if sorted(indices) != list(range(len(lines))):
                 raise ValueError(f"indices are not 0 to {len(lines) - 1}, each once")
-            by_index = {int(m["index"]): _clean(m["name"]) for m in found}
+            by_index = {int(m["index"]): _clean(m["name"]) for m in found if m}
             if len(set(by_index.values())) > 1 or len(lines) == 1:  # not "class 0", "class 1", ...
                 return tuple(by_index[i] for i in range(len(lines)))
         if len(lines) < 2 * len(indices) and set(indices) < set(range(len(lines))):

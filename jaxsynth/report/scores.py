@@ -73,8 +73,8 @@ def csv_file(
     if out is None:
         yield lambda row: None
         return
-    how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-    with open(out, "a" if add else "w", **how) as file:
+    mode = "a" if add else "w"
+    with open(out, mode, newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         if not add:
             writer.writerow(csv_row(Score(Path(), {}), names, top))

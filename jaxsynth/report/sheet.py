@@ -231,7 +231,8 @@ def scaled(image: np.ndarray, side: int) -> Image.Image:
     """Resize a picture (H, W, 3) uint8 so that its longer side is `side` pixels."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     scale = side / max(picture.size)
-    size = tuple(max(1, round(s * scale)) for s in picture.size)
+    width, height = (max(1, round(s * scale)) for s in picture.size)
+    size = width, height
     return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
 
 

@@ -54,7 +54,7 @@ def join_processes(
     if missing and not distributed:
         absent, together = (", ".join(f"--{n}" for n in names) for names in (missing, given))
         raise ValueError(f"{absent} missing: {together} go together")
-    if not missing and index >= count:
+    if not missing and (index or 0) >= (count or 0):
         raise ValueError(
             f"--process_id={index}: expected 0 to {count - 1}, as --num_processes={count}"
         )
