@@ -25,8 +25,8 @@ from jaxsynth.png_text import KEYWORD, text_of
 from jaxsynth.report.tables import write_csv
 from jaxsynth.runs.checkpoint import from_arrays, map_arrays
 from jaxsynth.runs.folder import METRICS, RESULTS, read_config
+from jaxsynth.table import BLUR_ABOVE
 
-BLUR_ABOVE = 0.5  # P of a sensitive class above which a picture waits for a click
 _SHOWN = 24  # pictures of a sweep in a notebook
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jaxsynth.results import Run
 
 LOOKS = ("last", "best")
+BLUR_ABOVE = 0.5  # P of a sensitive class above which a picture waits for a click
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
 _NON_FINITE = "non-finite"
 

@@ -10,7 +10,7 @@ from benchmarks.study.summary import SOLVED, TOP, Compared, Names, Outcome
 from jaxsynth.ask_tell import VALUE
 from jaxsynth.report.plots import save_figure
 from jaxsynth.report.sheet import Tile, contact_sheet
-from jaxsynth.results import BLUR_ABOVE
+from jaxsynth.table import BLUR_ABOVE
 
 _SIDE = 96
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxsynth.audit.figures import picture_data
 from jaxsynth.disk import write_atomic
 from jaxsynth.report.tables import column_order, format_probability, format_value, write_csv
-from jaxsynth.results import BLUR_ABOVE
+from jaxsynth.table import BLUR_ABOVE
 
 PAGE, NUMBERS = "index.html", "audit.json"
 Row = Mapping[str, Any]

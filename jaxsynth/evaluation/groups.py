@@ -25,8 +25,9 @@ from jaxsynth.evaluation.pictures import (
 from jaxsynth.lpips import mean_pairwise_lpips
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.report.sheet import Tile, contact_sheet
-from jaxsynth.results import BLUR_ABOVE, Run
+from jaxsynth.results import Run
 from jaxsynth.system import GENERATOR
+from jaxsynth.table import BLUR_ABOVE
 from jaxsynth.training.data import ImageSet, batches
 from jaxsynth.training.measure import top_k_accuracy
 

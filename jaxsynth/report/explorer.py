@@ -21,7 +21,8 @@ from jaxsynth.models.base import Activations
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.report.repeat import lines_that_repeat
 from jaxsynth.report.sheet import place_of, scaled
-from jaxsynth.results import BLUR_ABOVE, SweepResult, visible
+from jaxsynth.results import SweepResult, visible
+from jaxsynth.table import BLUR_ABOVE
 
 EXPLORER, LIVE = "explorer", "live.js"  # its folder; data of a sweep under way in it
 _SIDE = 128  # of a thumbnail in pixels, at most

@@ -13,8 +13,8 @@ from jaxsynth.disk import write_atomic
 from jaxsynth.report.sheet import CONTACT_SHEET
 from jaxsynth.report.summary import Rows
 from jaxsynth.report.tables import column_order, format_probability, format_value
-from jaxsynth.results import BLUR_ABOVE
 from jaxsynth.runs.folder import CONFIG, METRICS, RESULTS
+from jaxsynth.table import BLUR_ABOVE
 
 CONTENT_NOTE = (
     "These images were generated, not photographed: they show what a classifier responds to, and "

@@ -26,8 +26,9 @@ from jaxsynth.report.sheet import (
 )
 from jaxsynth.report.summary import Rows, settings_of, summarise
 from jaxsynth.report.tables import write_csv
-from jaxsynth.results import BLUR_ABOVE, Run, SweepResult, read_results, shown_file, visible
+from jaxsynth.results import Run, SweepResult, read_results, shown_file, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
+from jaxsynth.table import BLUR_ABOVE
 
 PAGES = ("index.html", "report.html")  # a copy under the name of version 0.1
 REPORT_RUNS = 1000  # shown without JavaScript, where a browser holds every picture scrolled to

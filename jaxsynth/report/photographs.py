@@ -2,17 +2,19 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from jaxsynth.activation_map import Cell, Samples
 from jaxsynth.examples import Responses, crop, seen_part
 from jaxsynth.image_search import ImageFile
 from jaxsynth.models.base import Classifier
 from jaxsynth.report.sheet import CONTACT_SHEET, DrawTile, Tile, contact_sheet, scaled
-from jaxsynth.results import BLUR_ABOVE
+from jaxsynth.table import BLUR_ABOVE
+
+if TYPE_CHECKING:
+    from jaxsynth.activation_map import Cell, Samples
 
 _PAGE_ROWS = 20
 _BINS, _SIDE, _CELL = 24, 120, 104
@@ -65,8 +67,8 @@ def extreme_photographs(
 
 
 def cell_photographs(
-    found: Samples,
-    cells: Sequence[Cell],
+    found: "Samples",
+    cells: "Sequence[Cell]",
     classifier: Classifier,
     blob: str,
     count: int,
@@ -126,7 +128,7 @@ def example_pages(found: Responses, shown: Sequence[Sequence[Photograph]]) -> Dr
     return draw
 
 
-def map_page(cells: Sequence[Cell], side: int) -> Draw:
+def map_page(cells: "Sequence[Cell]", side: int) -> Draw:
     """Make the function that draws a map: the image of each cell in its place.
 
     Args:

@@ -28,9 +28,10 @@ from jaxsynth.report.explorer import (
 from jaxsynth.report.page import write_live_page
 from jaxsynth.report.sheet import place_of, scaled, webp_url
 from jaxsynth.report.tensorboard import EventFile, check_tensorboard
-from jaxsynth.results import BLUR_ABOVE, visible
+from jaxsynth.results import visible
 from jaxsynth.runs.saving import Saving
 from jaxsynth.scoring import sensitive_score
+from jaxsynth.table import BLUR_ABOVE
 
 _SIDE = 160  # of a picture in pixels
 _NOW, _FINISHED = 16, 48  # pictures shown at most, of the current chunk and of finished runs

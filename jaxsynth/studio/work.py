@@ -26,10 +26,11 @@ from jaxsynth.recipes import make_recipe
 from jaxsynth.report.explorer import decode
 from jaxsynth.report.pages import report
 from jaxsynth.report.sheet import scaled, webp_url
-from jaxsynth.results import BLUR_ABOVE, SweepResult, visible
+from jaxsynth.results import SweepResult, visible
 from jaxsynth.runs.folder import image_name
 from jaxsynth.runs.saving import Stopped
 from jaxsynth.scoring import sensitive_score
+from jaxsynth.table import BLUR_ABOVE
 
 MOST_SEEDS = 8
 _SIDE = 320  # of a picture in pixels, at most
