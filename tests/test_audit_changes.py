@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import jaxsynth as js
 from jaxsynth.audit import flips, units
 from jaxsynth.audit.changes import CHANGES, change
+from jaxsynth.audit.networks import Network, Prior
 from jaxsynth.audit.subjects import make_subject
 
 
@@ -55,7 +56,7 @@ def linear():
     model = js.Classifier(
         *(_linear, jnp.asarray(WEIGHTS), 4, ("no", "yes"), units), logits="logits", name="linear"
     )
-    return make_subject(model, ("yes",))
+    return Network(make_subject(model, ("yes",)).model)
 
 
 def _decision(x):
@@ -80,7 +81,7 @@ def test_codes_flip_by_way_of_the_generator(linear):
         lambda params, z: (z @ params).reshape(4, 4, 3), basis, 6, preprocess=units
     )
     codes = np.random.default_rng(4).normal(0, 1, (3, 6)).astype(np.float32)
-    flip = flips.flip_codes(linear, generator, codes, 0.5)
+    flip = flips.flip_codes(linear, Prior(generator), codes, 0.5)
     slope = basis @ (2 * WEIGHTS).ravel()
     away = np.abs(codes @ slope - 3) / np.linalg.norm(slope) / np.sqrt(6)
     np.testing.assert_allclose(flip.code, away, rtol=0.05)
@@ -104,10 +105,10 @@ def _two_maps(params, x):
 
 def test_the_unit_that_decides_is_found_and_removed_in_earnest():
     model = js.Classifier(_two_maps, {}, 6, ("no", "yes"), logits="logits", name="m")
-    subject = make_subject(model, ("yes",))
+    network = Network(make_subject(model, ("yes",)).model)
     x = np.random.default_rng(5).uniform(0, 1, (9, 6, 6, 3)).astype(np.float32)
-    assert units.chosen_blobs(subject) == ["maps"]
-    first, second, third = units.important_units(subject, x, 3)
+    assert network.blobs == ("maps",)
+    first, second, third = units.important_units(network, x, 3)
     assert (first.channel, second.channel, third.channel) == (0, 1, 2)
     means = x.mean((1, 2))
     np.testing.assert_allclose(first.change, 4 * (means[:, 0].mean() - means[:, 0]), atol=1e-3)
@@ -119,4 +120,5 @@ def test_the_unit_that_decides_is_found_and_removed_in_earnest():
 def test_maps_that_nothing_reads_cannot_be_removed():
     inner = jax.jit(_two_maps)  # its maps are outputs alone
     model = js.Classifier(inner, {}, 6, ("no", "yes"), logits="logits", name="m")
-    assert units.important_units(make_subject(model, ("yes",)), np.zeros((1, 6, 6, 3)), 1) == []
+    network = Network(make_subject(model, ("yes",)).model)
+    assert network.blobs == () and units.important_units(network, np.zeros((1, 6, 6, 3)), 1) == []

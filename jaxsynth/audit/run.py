@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxsynth.audit import stages, synthesis
+from jaxsynth.audit import stages
 from jaxsynth.audit.page import write_report
 from jaxsynth.audit.report import make_report
 from jaxsynth.audit.settings import Audit, Stage
@@ -78,10 +78,8 @@ def run_audit(
 
 def _stages(audit: Audit) -> dict[str, Compute]:
     """Name -> how it is computed, in order."""
-    settings, subjects, generator = audit.settings, audit.subjects, audit.generator
-    found: dict[str, Compute] = {
-        "samples": lambda work: work.made(synthesis.random_samples(generator, settings.samples))
-    }
+    settings, subjects = audit.settings, audit.subjects
+    found: dict[str, Compute] = {"samples": stages.samples}
     if audit.photographs.files:
         found["photographs"] = lambda work: Stage(None, work.judged(audit.photographs.pictures()))
     of_each: dict[str, Callable[[Work, Subject], Stage]] = {"neurons": stages.ends}
@@ -89,11 +87,11 @@ def _stages(audit: Audit) -> dict[str, Compute]:
         of_each["flips"] = stages.flipped
     if settings.units:
         of_each["units"] = stages.hidden_units
+    if settings.changed:
+        found["changes"] = stages.invariances
     if audit.places is not None and settings.scenes:
         found["scenes"] = stages.scenes
         of_each["scenes"] = stages.scenes_with
-    if settings.changed:
-        found["changes"] = stages.invariances
     if len(subjects) > 1:
         found["disputes"] = stages.disputes
     for name, compute in of_each.items():

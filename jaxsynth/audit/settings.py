@@ -22,7 +22,7 @@ class AuditSettings:
 
     samples: int = option(256, "Random samples of the prior.", low=8)
     seeds: int = option(8, "Seeds of either end of a neuron, and of a dispute.", low=1)
-    steps: int = option(20, "Steps of a synthesised image.", low=1)
+    steps: int = option(16, "Steps of a synthesised image.", low=1)
     neurons: int = option(8, "Classes of a classifier whose two ends are shown, at most.", low=1)
     threshold: float = option(
         0.5, "Probability of the classes that count from which a picture is flagged.", above=0,
@@ -38,12 +38,12 @@ class AuditSettings:
     unit_pictures: int = option(
         24, "Random samples, and photographs, on which units are removed.", low=1
     )
-    scenes: int = option(100, "Scenes that are synthesised, evenly spread; 0 for none.", low=0)
+    scenes: int = option(50, "Scenes that are synthesised, evenly spread; 0 for none.", low=0)
     scene_seeds: int = option(2, "Seeds of each scene.", low=1)
 
 
 # What --quick changes.
-QUICK = {"samples": 48, "seeds": 2, "steps": 10, "neurons": 3, "changed": 8, "flips": 4}
+QUICK = {"samples": 48, "seeds": 2, "steps": 8, "neurons": 3, "changed": 4, "flips": 4}
 QUICK |= {"units": 3, "unit_pictures": 8, "scenes": 12, "scene_seeds": 1}
 
 

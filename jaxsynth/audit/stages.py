@@ -10,6 +10,7 @@ import numpy as np
 from jaxsynth.asked import encode
 from jaxsynth.audit import flips, synthesis
 from jaxsynth.audit.changes import CHANGES, change
+from jaxsynth.audit.networks import BATCH, LOG_PROB, Network, Prior, added
 from jaxsynth.audit.settings import (
     MOST,
     PHOTOGRAPH,
@@ -25,10 +26,8 @@ from jaxsynth.audit.units import important_units, names_of
 from jaxsynth.images import to_uint8
 from jaxsynth.models.base import Classifier
 from jaxsynth.models.registry import load_encoder
-from jaxsynth.scoring import probabilities
 
-_SCENES = 3  # with the highest scores, and with the lowest
-_AT_ONCE = 64  # pictures in memory, as inputs of a network
+_AT_ONCE = 16 * BATCH  # pictures in memory, as inputs of a network
 _SHOWN = 10  # flips whose pictures are saved
 
 
@@ -38,6 +37,18 @@ class Work:
     def __init__(self, audit: Audit):
         """Begin without any stage."""
         self.audit, self.stages = audit, dict[str, Stage]()
+
+    @functools.cached_property
+    def prior(self) -> Prior:
+        """The generator with its programs."""
+        return Prior(self.audit.generator)
+
+    @functools.cached_property
+    def networks(self) -> dict[str, Network]:
+        """The subjects and the scene network by name, with their programs."""
+        models = [subject.model for subject in self.audit.subjects]
+        models += [self.audit.places] if self.audit.places is not None else []
+        return {model.name: Network(model) for model in models}
 
     @property
     def places(self) -> Classifier:
@@ -66,18 +77,24 @@ class Work:
 
     def judged(self, pictures: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         """Score pictures by every subject: arrays `p0`, `p1` ... (N, classes)."""
-        models, waiting = [subject.model for subject in self.audit.subjects], iter(pictures)
-        found: list[list[np.ndarray]] = [[] for _ in models]
+        networks = [self.networks[subject.name] for subject in self.audit.subjects]
+        found: list[list[np.ndarray]] = [[] for _ in networks]
+        waiting = iter(pictures)
         while some := list(itertools.islice(waiting, _AT_ONCE)):
-            for model, parts in zip(models, found, strict=True):
-                parts.append(probabilities(model, some))
+            for network, parts in zip(networks, found, strict=True):
+                parts.append(network.probabilities(some))
         return {f"p{i}": np.concatenate(parts) for i, parts in enumerate(found)}
 
-    def made(self, made: synthesis.Made, places: Classifier | None = None) -> Stage:
-        """Score synthesised images, by a scene network too."""
+    def made(self, made: synthesis.Made, scenes: bool = False) -> Stage:
+        """Score synthesised images, by the scene network too."""
         arrays = {"images": made.images, "codes": np.asarray(made.codes, np.float32)}
-        arrays |= {"places": probabilities(places, made.images)} if places else {}
+        if scenes:
+            arrays["places"] = self.networks[self.places.name].probabilities(made.images)
         return Stage(made.rows, arrays | self.judged(made.images))
+
+    def maximised(self, *goals: Any, scenes: bool = False, **how: Any) -> Stage:
+        """Maximise goals, see `synthesis.maximise`, and score the images."""
+        return self.made(synthesis.maximise(self.prior, self.networks, *goals, **how), scenes)
 
     def picture(self, photograph: bool, number: int) -> np.ndarray:
         """Return a photograph, or a random sample, (H, W, 3) uint8 RGB."""
@@ -86,20 +103,28 @@ class Work:
         return self.stages["samples"].arrays["images"][number]
 
 
+def samples(work: Work) -> Stage:
+    """Draw random samples of the prior."""
+    return work.made(synthesis.random_samples(work.prior, work.audit.settings.samples))
+
+
 def ends(work: Work, subject: Subject) -> Stage:
     """Maximise and minimise a subject's neurons."""
     audit, settings = work.audit, work.audit.settings
     p = probabilities_of(subject, audit.subjects, work.stages["samples"].arrays)
     classes = synthesis.neurons_of(subject, settings.neurons, p)
-    how = audit.generator, settings.seeds, settings.steps
-    return work.made(synthesis.neuron_ends(subject, classes, *how))
+    goals = synthesis.neuron_goals(work.networks, subject, classes)
+    return work.maximised(goals, range(settings.seeds), settings.steps)
 
 
 def disputes(work: Work) -> Stage:
     """Synthesise what two subjects dispute, from half of the seeds: each pair has two ends."""
     audit, settings = work.audit, work.audit.settings
-    how = audit.generator, -(-settings.seeds // 2), settings.steps
-    return work.made(synthesis.disputes(audit.subjects, *how))
+    goals = synthesis.dispute_goals(work.networks, audit.subjects)
+    stage = work.maximised(goals, range(-(-settings.seeds // 2)), settings.steps, ends=(MOST,))
+    for row in stage.value:
+        row["sure"], row["denies"] = row.pop("what")
+    return stage
 
 
 def invariances(work: Work) -> Stage:
@@ -115,31 +140,34 @@ def invariances(work: Work) -> Stage:
 
 def flipped(work: Work, subject: Subject) -> Stage:
     """Flip the decision on random samples and photographs, in pixels and by the prior."""
-    audit, settings = work.audit, work.audit.settings
-    generator = audit.generator
+    settings, network = work.audit.settings, work.networks[subject.name]
+    samples = list(range(min(settings.flips, settings.samples)))
+    kinds = {SAMPLE: samples, PHOTOGRAPH: work.flipped_photographs}
+    inputs = [
+        subject.model.input_of(work.picture(kind == PHOTOGRAPH, i))
+        for kind, numbers in kinds.items()
+        for i in numbers
+    ]
+    codes = work.stages["samples"].arrays["codes"][samples]
+    if kinds[PHOTOGRAPH] and work.photograph_codes is not None:
+        codes = np.concatenate([codes, work.photograph_codes])
+    found = {PIXELS: flips.flip_pixels(network, np.stack(inputs), settings.threshold)}
+    found[PRIOR] = flips.flip_codes(network, work.prior, codes, settings.threshold)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
-    samples = list(range(min(settings.flips, settings.samples)))
-    for kind, numbers in ((SAMPLE, samples), (PHOTOGRAPH, work.flipped_photographs)):
-        pictures = [work.picture(kind == PHOTOGRAPH, i) for i in numbers]
-        if not pictures:
-            continue
-        inputs = np.stack([subject.model.input_of(rgb) for rgb in pictures])
-        found = {PIXELS: flips.flip_pixels(subject, inputs, settings.threshold)}
-        made = work.stages["samples"].arrays["codes"]
-        codes = made[numbers] if kind == SAMPLE else work.photograph_codes
-        if codes is not None:
-            found[PRIOR] = flips.flip_codes(subject, generator, codes, settings.threshold)
-        for way, flip in found.items():
-            own = _rows(subject, flip, settings.threshold)
-            for row, number in zip(own, numbers, strict=True):
+    for way, flip in found.items():
+        all_rows = _rows(subject, network, flip, settings.threshold)
+        for kind, numbers in kinds.items():
+            first = 0 if kind == SAMPLE else len(samples)
+            own = all_rows[first : first + len(numbers)]
+            for row, number in zip(own, numbers, strict=False):
                 row.update({"of": kind, "number": number, "way": way})
             order = sorted(range(len(own)), key=lambda i, own=own: _size(own[i]))[:_SHOWN]
             for place, i in enumerate(order):
                 own[i]["place"] = place
-            if kind == SAMPLE or audit.embed:
-                pair = np.stack([flip.before[order], flip.after[order]], 1)
-                arrays[f"{kind} {way}"] = to_uint8(pair)
+            if order and (kind == SAMPLE or work.audit.embed):
+                shown = flip.part(np.add(order, first))
+                arrays[f"{kind} {way}"] = to_uint8(np.stack([shown.before, shown.after], 1))
             rows += own
     return Stage(rows, arrays)
 
@@ -148,10 +176,12 @@ def _size(row: dict[str, Any]) -> float:
     return row["grey levels"] if row["crossed"] else np.inf
 
 
-def _rows(subject: Subject, flip: flips.Flip, threshold: float) -> list[dict[str, Any]]:
+def _rows(
+    subject: Subject, network: Network, flip: flips.Flip, threshold: float
+) -> list[dict[str, Any]]:
     measured = flips.distances(flip)
     p = 1 / (1 + np.exp(-flip.odds))
-    as_files = subject.score(probabilities(subject.model, to_uint8(flip.after)))
+    as_files = subject.score(network.probabilities(to_uint8(flip.after)))
     return [
         {
             "before": float(p[i, 0]),
@@ -169,44 +199,35 @@ def hidden_units(work: Work, subject: Subject) -> Stage:
     audit, settings = work.audit, work.audit.settings
     seen = picture_numbers(audit, settings.unit_pictures)
     inputs = [subject.model.input_of(work.picture(k == PHOTOGRAPH, i)) for k, i in seen]
-    units = important_units(subject, np.stack(inputs), settings.units)
+    network = work.networks[subject.name]
+    units = important_units(network, np.stack(inputs), settings.units)
     if not units:
         return Stage([], {})
-    goals = {
-        name: subject.model.channel(unit.blob, unit.channel)
-        for name, unit in zip(names_of(units), units, strict=True)
-    }
-    how = audit.generator, 1, settings.steps, (MOST,)
-    stage = work.made(synthesis.maximise(goals, *how))
-    found = {
-        name: np.stack([getattr(unit, name) for unit in units]) for name in ("change", "response")
-    }
-    return Stage([{"unit": name, "estimate": unit.estimate} for name, unit
-                  in zip(names_of(units), units, strict=True)], stage.arrays | found)  # fmt: skip
+    names = names_of(units)
+    goals = {n: network.goal(u.blob, u.channel) for n, u in zip(names, units, strict=True)}
+    stage = work.maximised(goals, [0], settings.steps, ends=(MOST,))
+    found = {what: np.stack([getattr(u, what) for u in units]) for what in ("change", "response")}
+    rows = [{"unit": n, "estimate": u.estimate} for n, u in zip(names, units, strict=True)]
+    return Stage(rows, stage.arrays | found)
 
 
 def scenes(work: Work) -> Stage:
     """Synthesise scenes alone."""
-    audit, settings, places = work.audit, work.audit.settings, work.places
-    names = places.class_names
-    goals = {names[i]: places.log_prob(i) for i in chosen(len(names), settings.scenes)}
-    how = audit.generator, settings.scene_seeds, settings.steps, (MOST,)
-    return work.made(synthesis.maximise(goals, *how), places)
+    settings, names = work.audit.settings, work.places.class_names
+    network = work.networks[work.places.name]
+    some = chosen(len(names), settings.scenes)
+    goals = {names[i]: network.goal(LOG_PROB, i) for i in some}
+    seeds = range(settings.scene_seeds)
+    return work.maximised(goals, seeds, settings.steps, ends=(MOST,), scenes=True)
 
 
 def scenes_with(work: Work, subject: Subject) -> Stage:
-    """Synthesise the scenes that a subject scores highest and lowest, together with its classes."""
-    audit, settings, places = work.audit, work.audit.settings, work.places
-    alone = work.stages["scenes"]
-    score = subject.score(probabilities_of(subject, audit.subjects, alone.arrays))
-    named = [row["what"] for row in alone.value]
-    mean = {what: np.mean([s for s, n in zip(score, named, strict=True) if n == what])
-            for what in named}  # fmt: skip
-    order = sorted(mean, key=lambda what: -mean[what])
-    some = dict.fromkeys([*order[:_SCENES], *order[-_SCENES:]])
-    goals = {
-        what: places.log_prob(places.class_names.index(what)) + subject.model.unit(DECISION, 0)
-        for what in some
-    }
-    how = audit.generator, settings.scene_seeds, settings.steps, (MOST,)
-    return work.made(synthesis.maximise(goals, *how), places)
+    """Change the scenes of the first seed towards a subject's classes, in half of the steps."""
+    settings, alone = work.audit.settings, work.stages["scenes"]
+    own = [i for i, row in enumerate(alone.value) if row["seed"] == 0]
+    network, names = work.networks[work.places.name], work.places.class_names
+    decision = work.networks[subject.name].goal(DECISION)
+    scenes = [alone.value[i]["what"] for i in own]
+    goals = {n: added(network.goal(LOG_PROB, names.index(n)), decision) for n in scenes}
+    steps, start = -(-settings.steps // 2), alone.arrays["codes"][own]
+    return work.maximised(goals, [0], steps, ends=(MOST,), start=start, scenes=True)

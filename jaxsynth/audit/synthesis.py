@@ -5,14 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxsynth.audit.networks import LOG_ODDS, Goal, Prior, added, negative
+from jaxsynth.audit.search import Networks, search, start_codes
 from jaxsynth.audit.settings import LEAST, MOST
 from jaxsynth.audit.subjects import DECISION, Subject
-from jaxsynth.maximize import sweep
-from jaxsynth.models.base import Generator
-from jaxsynth.objectives import Objective
 from jaxsynth.recipes import RECIPES, make_recipe
 from jaxsynth.starts import still
-from jaxsynth.table import is_non_finite
 
 
 class Made(NamedTuple):
@@ -29,11 +27,11 @@ class Made(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def random_samples(generator: Generator, count: int) -> Made:
+def random_samples(prior: Prior, count: int) -> Made:
     """Draw the images of random codes, by seed."""
-    seeds = range(count)
-    runs = sweep(Objective(()), generator, seeds=seeds, recipe=still(generator), batch=16)
-    return Made(runs.images, np.array(runs.codes), [{"seed": seed} for seed in seeds])
+    codes = start_codes(prior, still(prior.generator), range(count))
+    images = prior.generator.preprocess.show(prior.draw(codes))
+    return Made(images, codes, [{"seed": seed} for seed in range(count)])
 
 
 def neurons_of(subject: Subject, most: int, p: np.ndarray) -> list[int]:
@@ -55,48 +53,53 @@ def neurons_of(subject: Subject, most: int, p: np.ndarray) -> list[int]:
     return sorted(chosen)
 
 
-def neuron_ends(
-    subject: Subject, classes: Sequence[int], generator: Generator, seeds: int, steps: int
-) -> Made:
-    """Maximise and minimise the log-odds of classes, and of all that count together."""
-    model = subject.model
-    goals = {model.class_names[i]: model.log_odds(i) for i in classes}
+def neuron_goals(networks: Networks, subject: Subject, classes: Sequence[int]) -> dict[str, Goal]:
+    """Return the log-odds of classes, and of all that count together, as goals."""
+    network, names = networks[subject.name], subject.model.class_names
+    goals = {names[i]: network.goal(LOG_ODDS, i) for i in classes}
     if len(subject.classes) > 1:
-        goals[subject.decision] = model.unit(DECISION, 0)
-    return maximise(goals, generator, seeds, steps)
+        goals[subject.decision] = network.goal(DECISION)
+    return goals
 
 
-def disputes(subjects: Sequence[Subject], generator: Generator, seeds: int, steps: int) -> Made:
-    """Maximise, for each ordered pair, what the first is sure of and the second denies."""
-    pairs = [(a, b) for a in subjects for b in subjects if a is not b]
-    goals = {
-        (a.name, b.name): a.model.unit(DECISION, 0) - b.model.unit(DECISION, 0) for a, b in pairs
+def dispute_goals(networks: Networks, subjects: Sequence[Subject]) -> dict[tuple[str, str], Goal]:
+    """Return, for each ordered pair, what the first is sure of and the second denies.
+
+    Both orders of a pair follow each other, so that few batches need more than two networks.
+    """
+    pairs = [(a, b) for i, a in enumerate(subjects) for b in subjects[i + 1 :]]
+    goals = {subject.name: networks[subject.name].goal(DECISION) for subject in subjects}
+    return {
+        (a.name, b.name): added(goals[a.name], negative(goals[b.name]))
+        for pair in pairs
+        for a, b in (pair, pair[::-1])
     }
-    made = maximise(goals, generator, seeds, steps, ends=(MOST,))
-    for row in made.rows:
-        row["sure"], row["denies"] = row.pop("what")
-    return made
 
 
 def maximise(
-    goals: Mapping[Any, Objective],
-    generator: Generator,
-    seeds: int,
+    prior: Prior,
+    networks: Networks,
+    goals: Mapping[Any, Goal],
+    seeds: Sequence[int],
     steps: int,
     ends: Sequence[str] = (MOST, LEAST),
+    start: np.ndarray | None = None,
 ) -> Made:
-    """Maximise objectives, and minimise them, by the generator's own recipe in so many steps."""
-    keys = [(key, end) for key in goals for end in ends]
-    named = {
-        str(i): goals[key] if end == MOST else -goals[key] for i, (key, end) in enumerate(keys)
-    }
-    recipe = make_recipe(RECIPES[generator.recipe], steps=steps)
-    runs = sweep(named, generator, seeds=seeds, recipe=recipe)
-    rows = []
-    for run, told in zip(runs.runs, runs.table, strict=True):
-        key, end = keys[int(run.row)]
-        row = {"what": key, "end": end, "seed": run.seed}
-        rows.append(row | ({"frozen": told["status"]} if is_non_finite(told) else {}))
-    codes = [runs.codes if which == "last" else runs.best_codes for which in runs.which]
-    codes = np.stack([code[i] for i, code in enumerate(codes)])
-    return Made(runs.images, codes, rows)
+    """Maximise goals, and minimise them, by the generator's own recipe.
+
+    Args:
+      prior: Makes the images.
+      networks: The classifiers.
+      goals: By what they are.
+      seeds: Of every goal and end.
+      steps: How many.
+      ends: Whether to maximise, minimise, or both.
+      start: Codes (R, D) instead of those of the seeds, in the order of goals, ends, seeds.
+    """
+    rows = [{"what": key, "end": end, "seed": s} for key in goals for end in ends for s in seeds]
+    wanted = [goals[r["what"]] if r["end"] == MOST else negative(goals[r["what"]]) for r in rows]
+    recipe = make_recipe(RECIPES[prior.generator.recipe], steps=steps)
+    found = search(prior, networks, wanted, [row["seed"] for row in rows], recipe, start)
+    for row, sound in zip(rows, found.sound, strict=True):
+        row |= {} if sound else {"frozen": "not finite"}
+    return Made(found.images, found.codes, rows)
