@@ -6,9 +6,11 @@ are edits of channels: neurons, pairs, scenes, channels, flips and removals shar
 each network is compiled once forward and once with its gradient.
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,7 +26,7 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.functions import Activations
 from jaxsynth.system import pixels_seen, view
-from jaxsynth.transforms import Transforms, transform
+from jaxsynth.transforms import Transforms
 
 BATCH = 4  # as fast on CPU as more, and little is computed for nothing
 LOG_ODDS, LOG_PROB = "log_odds", "log_prob"
@@ -186,6 +188,25 @@ class Prior:
         return model.size, conversion(self.generator.preprocess, model.preprocess)
 
 
+@contextlib.contextmanager
+def compiled_ahead(prior: Prior, networks: Iterable[Network]) -> Iterator[None]:
+    """Compile all programs in another thread, while this one begins to compute."""
+    for function in (_read, _slopes, _draw, _draw_back):
+        function.jitted()  # made here, so that two threads do not make it twice
+    codes = np.zeros((BATCH, prior.generator.code_size), np.float32)
+    last_first = list(networks)[::-1]  # this thread begins with the first
+    tasks: list[Callable[[], Any]] = [partial(n.read, n.nothing) for n in last_first]
+    tasks += [lambda: prior.draw_back(codes, prior.draw(codes))]
+    tasks += [partial(n.slopes, n.nothing, n.weights(LOG_ODDS)) for n in last_first]
+    beside = concurrent.futures.ThreadPoolExecutor(1)
+    for task in tasks:
+        beside.submit(task)
+    try:
+        yield
+    finally:
+        beside.shutdown(cancel_futures=True)
+
+
 def moved(transforms: Transforms, seeds: np.ndarray, step: int, images: np.ndarray) -> np.ndarray:
     """Move images (BATCH, H, H, 3) as a step of their seeds does."""
     return (
@@ -262,12 +283,12 @@ def _view_back(how: tuple, side: int, gradient: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnums=0)
 def _move(transforms: Transforms, seeds: jax.Array, step: jax.Array, images: jax.Array):
-    return jax.vmap(lambda seed, image: transform(transforms, seed, step)(image))(seeds, images)
+    return jax.vmap(lambda seed, image: transforms.view(seed, step)(image))(seeds, images)
 
 
 @partial(jax.jit, static_argnums=0)
 def _move_back(transforms: Transforms, seeds: jax.Array, step: jax.Array, gradient: jax.Array):
     def one(seed: jax.Array, g: jax.Array) -> jax.Array:
-        return jax.vjp(transform(transforms, seed, step), jnp.zeros_like(g))[1](g)[0]
+        return jax.vjp(transforms.view(seed, step), jnp.zeros_like(g))[1](g)[0]
 
     return jax.vmap(one)(seeds, gradient)

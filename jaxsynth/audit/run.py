@@ -7,6 +7,7 @@ OUT/stages.json        finished stages and what they were made of (`jaxsynth.run
 OUT/stages/            their arrays: images, codes, scores
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsynth.audit import stages
+from jaxsynth.audit.networks import compiled_ahead
 from jaxsynth.audit.page import write_report
 from jaxsynth.audit.report import make_report
 from jaxsynth.audit.settings import Audit, Stage
@@ -55,11 +57,13 @@ def run_audit(
         raise ValueError("an audit needs a folder")
     out = Path(saving.folder)
     work, plan = Work(audit), _stages(audit)
-    with lock(out):
+    with lock(out), contextlib.ExitStack() as held:
         how = {"resume": saving.resume, "overwrite": saving.overwrite}
         parts = Parts(out, command, **how, stem=STEM, files=_OURS)
         made_of = _made_of(audit)
         done = [name for name in plan if parts.done(name, made_of)]
+        if len(done) < len(plan):
+            held.enter_context(compiled_ahead(work.prior, work.networks.values()))
         for number, (name, compute) in enumerate(plan.items()):
             if name not in done:
                 begun = time.perf_counter()

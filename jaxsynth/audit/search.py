@@ -10,12 +10,12 @@ import numpy as np
 from jaxsynth import programs
 from jaxsynth.arithmetic import arithmetic
 from jaxsynth.ascent import Glance
+from jaxsynth.ask_tell import Setting
 from jaxsynth.audit.networks import BATCH, Goal, Network, Prior, moved, moved_back
 from jaxsynth.batch import Problem, Run
 from jaxsynth.devices import batches
 from jaxsynth.models.registry import load_encoder
 from jaxsynth.objectives import Objective
-from jaxsynth.optimizers import Setting
 from jaxsynth.problem import Settings, plan
 from jaxsynth.recipes import Recipe
 from jaxsynth.system import make_encoder
