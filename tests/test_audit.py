@@ -76,7 +76,7 @@ def test_a_run_writes_a_page_and_all_numbers(done):
     page = (out / "index.html").read_text("utf-8")
     assert len(hashes) == 3 and all(value in page for value in hashes)
     tables = {k: v for section in numbers["sections"] for k, v in section["tables"].items()}
-    assert len(tables["thresholds"]) == 2 * 2 * 13
+    assert len(tables["thresholds"]) == 2 * (2 + 6) * 13  # of every neuron, and of two together
     assert {row["neuron"] for row in tables["neurons"] if row["model"] == "first"} == {"NSFW"}
     most, least = (
         next(r for r in tables["neurons"] if (r["neuron"], r["end"]) == ("abbey + dam", end))
@@ -87,7 +87,7 @@ def test_a_run_writes_a_page_and_all_numbers(done):
     assert {row["by"] for row in tables["flips"]} == {"pixels", "prior"}
     assert {row["of"] for row in tables["flips"]} == {"random sample", "photograph"}
     assert len(tables["changes"]) == 2 * 2 * (len(CHANGES) - 1) and len(tables["units"]) == 4
-    assert len(tables["scenes"]) == 3 and len(tables["scenes_with"]) == 6
+    assert len(tables["scenes"]) == 3 and len(tables["scenes_neurons"]) == 3 * 2 * (2 + 5)
     [summary] = [r for r in tables["calibration_summary"] if r["model"] == "first"]
     assert (summary["positives"], summary["negatives"]) == (3, 3)
     assert not [r for r in tables["calibration_summary"] if r["model"] == "second"]

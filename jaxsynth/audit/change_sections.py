@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxsynth.audit import statistics
 from jaxsynth.audit.changes import CHANGES, SAME, change
+from jaxsynth.audit.figures import Series, curves
 from jaxsynth.audit.page import Picture, Section, Table, median_text, share_text, side_by_side
 from jaxsynth.audit.sections import View
 from jaxsynth.audit.settings import PHOTOGRAPH, PIXELS, PRIOR, SAMPLE
@@ -16,6 +17,8 @@ Numbers = Sequence[tuple[str, int]]
 _WORST = 6
 _LOUDEST = 127.0  # grey levels of a difference map
 _MEASURES = ("grey levels", "LPIPS", "code")
+_BY = {PIXELS: "in pixels", PRIOR: "along the prior"}
+_LEVELS = {i / 4: f"{10.0 ** (i - 2):g}" for i in range(5)}  # 0.01 to 100, as places of an axis
 
 
 def invariances_section(
@@ -79,8 +82,8 @@ def invariances_section(
         mine = [row for row in rows if row["model"] == subject.name]
         most = max(mine, key=lambda row: (row["share"], row["95 % below"]))
         section.findings.append(
-            f"{subject.name} is least steady under '{most['change']}': {share_text(most)} of "
-            f"{most['of']}s flip."
+            f"{subject.name} is least steady under the change '{most['change']}': its decision "
+            f"flips on {share_text(most)} of {most['of']}s."
         )
     shown = side_by_side(rows, "change", lambda r: f"{r['model']}, {r['of']}s", share_text)
     section.tables = [
@@ -110,8 +113,9 @@ def flips_section(
     rows: list[dict[str, Any]] = []
     single: list[dict[str, Any]] = []
     for subject, (flips, arrays) in found.items():
-        flips_at: list[str] = []
+        series = []
         for kind in (SAMPLE, PHOTOGRAPH):
+            sizes: dict[str, str] = {}
             for way in (PIXELS, PRIOR):
                 own = [r for r in flips if (r["of"], r["way"]) == (kind, way)]
                 if not own:
@@ -120,16 +124,21 @@ def flips_section(
                 rows.append(line)
                 single += [{"model": subject.name, "picture": name(kind, r["number"])} | dict(r)
                            for r in own]  # fmt: skip
+                series.append(_distribution(f"{kind}s, {_BY[way]}", own))
                 if f"{kind} {way}" in arrays:
-                    title = f"{subject.name}: smallest flips of {kind}s, by {way}"
+                    title = f"{subject.name}: smallest flips of {kind}s, {_BY[way]}"
                     shown = _before_after(subject, own, arrays[f"{kind} {way}"], name)
                     section.galleries.append((title, shown))
                 if line["crossed"]["count"]:
-                    size = f"{median_text(line['grey levels'])} grey levels of 255"
-                    flips_at.append(f"{size} on {kind}s, by {way}")
-        if flips_at:
-            said = "; ".join(flips_at)
-            section.findings.append(f"Half of {subject.name}'s flips need no more than {said}.")
+                    sizes[way] = f"{median_text(line['grey levels'])} {_BY[way]}"
+            if sizes:
+                section.findings.append(
+                    f"To flip {subject.name}'s decision on half of the {kind}s that flip, the root "
+                    f"mean square change need not exceed {' and '.join(sizes.values())}, in grey "
+                    "levels of 255."
+                )
+        chart = curves(series, "grey levels, root mean square", "share flipped", ticks=_LEVELS)
+        section.figures.append((chart, f"{subject.name}: how many flip by changes of that size."))
     shown = [{k: _said(k, v) if isinstance(v, dict) else v for k, v in row.items()} for row in rows]
     flat = [_flat(row) for row in rows]
     section.tables = [
@@ -137,6 +146,14 @@ def flips_section(
         Table("flips_all", "Every one of them", single),
     ]
     return section
+
+
+def _distribution(title: str, own: Sequence[Mapping[str, Any]]) -> Series:
+    """The share of pictures that flip by a change of at most so many grey levels."""
+    sizes = np.sort([row["grey levels"] for row in own if row["crossed"]])
+    x = np.clip((np.log10(np.maximum(sizes, 1e-9)) + 2) / 4, 0, 1)
+    x, y = np.repeat(x, 2), np.repeat(np.arange(len(sizes) + 1) / len(own), 2)[1:-1]
+    return Series(title, [*x, 1.0], [*y, len(sizes) / len(own)])
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

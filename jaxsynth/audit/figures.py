@@ -1,6 +1,6 @@
 """Figures as SVG inside the page, and pictures as data of it: nothing is loaded from elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import markupsafe
@@ -12,6 +12,7 @@ from jaxsynth.report.sheet import webp_url
 _COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#3a9ca6", "#777b80")
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 420, 250, 46, 10, 40
 _MOST_SIDE = 320  # of an embedded picture
+_TICKS = {value: f"{value:g}" for value in (0, 0.25, 0.5, 0.75, 1)}
 
 
 class Series(NamedTuple):
@@ -25,10 +26,14 @@ class Series(NamedTuple):
 
 
 def curves(
-    series: Sequence[Series], x_label: str, y_label: str, diagonal: bool = False
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    diagonal: bool = False,
+    ticks: Mapping[float, str] = _TICKS,
 ) -> markupsafe.Markup:
-    """Draw lines with their intervals; both axes go from 0 to 1."""
-    parts = _axes(x_label, y_label)
+    """Draw lines with their intervals; both axes go from 0 to 1, `ticks` name places of x."""
+    parts = _axes(x_label, y_label, ticks)
     if diagonal:
         (x0, y0), (x1, y1) = _at(0, 0), _at(1, 1)
         parts.append(f'<path d="M{x0} {y0}L{x1} {y1}" stroke="currentColor" opacity=".3"/>')
@@ -79,13 +84,15 @@ def _points(places: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x},{y}" for x, y in places)
 
 
-def _axes(x_label: str, y_label: str) -> list[str]:
+def _axes(x_label: str, y_label: str, ticks: Mapping[float, str] = _TICKS) -> list[str]:
     parts, said = [], markupsafe.escape
-    for value in (0, 0.25, 0.5, 0.75, 1):
-        (x, bottom), (left, y), (right, _) = _at(value, 0), _at(0, value), _at(1, 0)
+    for value, text in _TICKS.items():
+        (left, y), (right, _) = _at(0, value), _at(1, 0)
         parts.append(f'<path d="M{left} {y}H{right}" stroke="currentColor" opacity=".15"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{value:g}</text>')
-        parts.append(f'<text x="{x}" y="{bottom + 15}" text-anchor="middle">{value:g}</text>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{text}</text>')
+    for value, text in ticks.items():
+        x, bottom = _at(value, 0)
+        parts.append(f'<text x="{x}" y="{bottom + 15}" text-anchor="middle">{said(text)}</text>')
     middle = _at(0.5, 0)[0]
     parts.append(
         f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{said(x_label)}</text>'

@@ -6,7 +6,7 @@ neural networks"; here with one decision, steps of limited length, and codes bes
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,16 +119,20 @@ def flip_codes(network: Network, prior: Prior, codes: np.ndarray, threshold: flo
     return Flip(before, changed, odds, np.sqrt(((after - start) ** 2).mean(1)))
 
 
-def distances(flip: Flip) -> dict[str, np.ndarray]:
-    """Measure changes: root mean square in grey levels, and LPIPS if its network is installed."""
+def distances(flip: Flip, perceived: np.ndarray | tuple = ()) -> dict[str, np.ndarray]:
+    """Measure changes: root mean square in grey levels, of codes, and LPIPS if it is known."""
     rms = np.sqrt(((flip.after - flip.before) ** 2).mean((1, 2, 3)))
     found = {"grey levels": rms} | ({} if flip.code is None else {"code": flip.code})
-    if flip.before.shape[1] < _LEAST_LPIPS:
-        return found
+    return found | ({"LPIPS": np.asarray(perceived)} if len(perceived) else {})
+
+
+def perceived(found: Sequence[Flip]) -> np.ndarray:
+    """Return the LPIPS (N,) of all changes; (0,) of tiny pictures, or if it is not installed."""
+    before, after = (np.concatenate([getattr(f, k) for f in found]) for k in ("before", "after"))
     try:
-        return found | {"LPIPS": lpips(flip.before, flip.after)}
+        return lpips(before, after) if before.shape[1] >= _LEAST_LPIPS else np.zeros(0)
     except ValueError:  # the package is not installed
-        return found
+        return np.zeros(0)
 
 
 def _level(threshold: float) -> float:

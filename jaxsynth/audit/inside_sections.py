@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.audit import statistics
-from jaxsynth.audit.page import Section, Table, median_text
+from jaxsynth.audit.page import Section, Table, share_text
 from jaxsynth.audit.sections import WITHIN, View
 from jaxsynth.audit.subjects import Subject
 from jaxsynth.models.base import Classifier
@@ -14,6 +14,7 @@ from jaxsynth.models.base import Classifier
 Numbers = Sequence[tuple[str, int]]
 Found = Mapping[Subject, tuple[View, Sequence[Mapping[str, Any]]]]
 _TOP = 5  # pictures that raise a unit most
+_SURE = 0.5  # probability of a scene, and of the classes that count
 
 
 def units_section(
@@ -57,9 +58,10 @@ def units_section(
             shown += seen.pictures(order, lambda k: name(*numbers[k]))
             section.galleries.append((title, shown))
         first = rows[-len(units)]
+        factor = float(np.exp(first["mean size of change"]))
         section.findings.append(
-            f"Of {subject.name}'s channels {first['unit']} matters most: without it the log-odds "
-            f"change by {first['mean size of change']:.2f} on average."
+            f"Of {subject.name}'s hidden channels {first['unit']} matters most: without it the "
+            f"odds of being flagged change by a factor of {factor:.2f} on average."
         )
     section.tables = [Table("units", "Removed channels, change of the log-odds", rows)]
     return section
@@ -72,50 +74,65 @@ def scenes_section(
     section = Section(
         "Which scenes raise a decision",
         "Each scene is synthesised alone, by its log-probability under the scene network, and "
-        "scored by all. Then the scenes that score highest and lowest are synthesised together "
-        "with the classes that count. 'Against mean' is the difference of a scene's mean log-odds "
+        "scored by all. Then each image of the first seed is changed towards the classes that "
+        "count as well, in half as many steps: 'with' are the scores after that, 'stays' is the "
+        "probability of the scene. 'Against mean' is the difference of a scene's mean log-odds "
         "from that of all scenes.",
         f"{WITHIN} A scene that scores high says which context the network holds against a picture "
-        "of this prior; with one or two seeds a scene, single rows are chance to a large part.",
+        "of this prior; with one or two seeds a scene, single rows are chance to a large part. "
+        "That a scene can be made to be flagged says nothing about photographs of it.",
     )
     view, made = alone
-    named = [row["what"] for row in made]
-    scenes = list(dict.fromkeys(named))
-    rows: list[dict[str, Any]] = [{"scene": scene} for scene in scenes]
+    named = np.array([row["what"] for row in made])
+    scenes = list(dict.fromkeys(named.tolist()))
+    first = [i for i, row in enumerate(made) if row["seed"] == 0]
+    rows: dict[str, dict[str, Any]] = {scene: {"scene": scene} for scene in scenes}
+    neurons: list[dict[str, Any]] = []
     for subject in view.subjects:
         score = np.clip(view.scores(subject).astype(float), 1e-7, 1 - 1e-7)
         odds = np.log(score / (1 - score))
-        middle = odds.mean()
-        for row in rows:
-            own = np.array([n == row["scene"] for n in named])
-            row[f"{subject.name} P"] = float(score[own].mean())
-            row[f"{subject.name} against mean"] = float(odds[own].mean() - middle)
         key = f"{subject.name} against mean"
-        order = sorted(rows, key=lambda row, key=key: -row[key])
-        most = ", ".join(row["scene"] for row in order[:3])
-        least = ", ".join(row["scene"] for row in order[-3:])
-        spread = np.exp(order[0][key] - order[-1][key])
+        for scene, row in rows.items():
+            row[f"{subject.name} alone"] = float(score[named == scene].mean())
+            row[key] = float(odds[named == scene].mean() - odds.mean())
+        order = sorted(scenes, key=lambda scene, key=key: -rows[scene][key])
+        spread = np.exp(rows[order[0]][key] - rows[order[-1]][key])
         section.findings.append(
-            f"{subject.name} scores the scenes {most} highest, {least} lowest; the odds of the "
-            f"first and the last differ by a factor of {spread:,.0f}."
+            f"{subject.name} scores the scenes {', '.join(order[:3])} highest, "
+            f"{', '.join(order[-3:])} lowest; the odds of the first and the last differ by a "
+            f"factor of {spread:,.0f}."
         )
-        shown = [named.index(row["scene"]) for row in (*order[:3], *order[-3:])]
-        title = f"Scenes that {subject.name} scores highest and lowest, alone"
-        section.galleries.append((title, view.pictures(shown, named.__getitem__)))
-    both = []
-    for subject, (own, pairs) in together.items():
-        words = [row["what"] for row in pairs]
-        for scene in dict.fromkeys(words):
-            places_p = own.arrays["places"][:, places.class_names.index(scene)]
-            here = np.array([word == scene for word in words])
-            line = {"scene": scene, "model": subject.name}
-            line |= {"P of the scene": median_text(statistics.median_row(places_p[here]))}
-            both.append(line | statistics.median_row(own.scores(subject)[here]))
-        first = [words.index(scene) for scene in dict.fromkeys(words)]
-        title = f"Scenes together with {subject.name}: {subject.decision}"
-        section.galleries.append((title, own.pictures(first, words.__getitem__)))
+        own, _ = together[subject]
+        scene_p = own.arrays["places"][np.arange(len(first)), _places(named[first], places)]
+        with_p = own.scores(subject)
+        for i, scene in enumerate(named[first]):
+            rows[scene] |= {f"{subject.name} with": float(with_p[i]),
+                            f"stays with {subject.name}": float(scene_p[i])}  # fmt: skip
+        both = statistics.share_row((with_p >= _SURE) & (scene_p >= _SURE))
+        section.findings.append(
+            f"{subject.name}: {share_text(both)} of the scenes can be changed so that both the "
+            "scene and the classes that count have a probability of at least 0.5."
+        )
+        for state, seen, which in (("alone", view, first), ("with", own, range(len(first)))):
+            p = seen.probabilities(subject)
+            for i, scene in zip(which, named[first], strict=True):
+                line = {"scene": scene, "model": subject.name, "image": state}
+                neurons += [line | {"neuron": label, "P": float(p[i, k])}
+                            for k, label in enumerate(subject.model.class_names)]  # fmt: skip
+        shown = []
+        for scene in (*order[:3], *order[-3:]):
+            i = named[first].tolist().index(scene)
+            shown += view.pictures([first[i]], lambda _, scene=scene: f"{scene}, alone")
+            said = f"{scene}, with {subject.decision}"
+            shown += own.pictures([i], lambda _, said=said: said)
+        title = f"The scenes that {subject.name} scores highest and lowest"
+        section.galleries.append((title, shown))
     section.tables = [
-        Table("scenes", "Scenes alone: what the classifiers say", rows),
-        Table("scenes_with", "Scenes together with the classes that count", both),
+        Table("scenes", "Scenes: what the classifiers say", [*rows.values()]),
+        Table("scenes_neurons", "Scene by neuron, first seed", neurons),
     ]
     return section
+
+
+def _places(scenes: Sequence[str], places: Classifier) -> list[int]:
+    return [places.class_names.index(scene) for scene in scenes]

@@ -56,7 +56,7 @@ def make_report(audit: Audit, stages: Mapping[str, Stage], facts: Mapping[str, A
     found = [samples_section(view("samples"), photos, photographs.names, threshold)]
     calibrated = photos and calibration_section(photos, photographs, audit.positive)
     found += [calibrated] if calibrated else []
-    found.append(neurons_section(ends))
+    found.append(neurons_section(ends, view("samples")))
     if "disputes" in stages:
         named = (photos, photographs.names) if photos else None
         pair = view("disputes"), stages["disputes"].value

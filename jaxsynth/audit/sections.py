@@ -27,6 +27,7 @@ WITHIN = (
 )
 _EIGHT_BIT = "Pictures are scored as 8-bit RGB files are, by each network's own resizing."
 _SHOWN = 4  # pictures of a kind
+_CLASSES = 26  # of a classifier, at most, whose scores are listed one by one
 
 
 class View:
@@ -92,18 +93,21 @@ def samples_section(
         "A flagged random sample is no proof of a fault, as nothing says what it shows; a rate "
         "among random samples or among these photographs is not the rate among your users'.",
     )
-    rows, spread = [], []
+    rows, each, spread = [], [], []
     for word, view in sets.items():
         series = []
         for subject in subjects:
             found = statistics.flagged(view.scores(subject), THRESHOLDS)
-            rows += [{"model": subject.name, "set": word} | row for row in found]
+            own = {"model": subject.name, "set": word, "neuron": subject.decision}
+            rows += [own | row for row in found]
             columns = {k: [row[k] for row in found] for k in ("threshold", "share", "low", "high")}
             series.append(Series(subject.name, *columns.values()))
             p = view.probabilities(subject)
-            for i, label in enumerate(subject.model.class_names[: 2 * len(THRESHOLDS)]):
+            for i, label in enumerate(subject.model.class_names[:_CLASSES]):
                 line = {"model": subject.name, "set": word, "neuron": label}
                 spread.append(line | statistics.quantiles(p[:, i]))
+                if label != subject.decision:
+                    each += [line | row for row in statistics.flagged(p[:, i], THRESHOLDS)]
         chart = curves(series, "threshold", "share flagged")
         section.figures.append((chart, f"Threshold curves of {word}."))
         scored = [(subject.name, view.scores(subject)) for subject in subjects]
@@ -115,8 +119,7 @@ def samples_section(
             for word, view in sets.items()
         ]
         section.findings.append(
-            f"{subject.name} flags {' and '.join(said)} at threshold {threshold:g} "
-            f"({subject.decision})."
+            f"At threshold {threshold:g} {subject.name} flags {' and '.join(said)}."
         )
         for word, view in sets.items():
             order = np.argsort(-view.scores(subject), kind="stable")
@@ -126,7 +129,7 @@ def samples_section(
             section.galleries.append((title, shown))
     shown = side_by_side(rows, "threshold", lambda r: f"{r['model']}, {r['set']}", share_text)
     section.tables = [
-        Table("thresholds", "How many are flagged", rows, shown),
+        Table("thresholds", "How many are flagged", [*rows, *each], shown),
         Table("scores", "Quantiles of every output neuron", spread),
     ]
     return section
@@ -190,13 +193,17 @@ def calibration_section(
     return section
 
 
-def neurons_section(ends: Mapping[Subject, tuple[View, Sequence[Mapping[str, Any]]]]) -> Section:
-    """Show the images that maximise and minimise each output neuron."""
+def neurons_section(
+    ends: Mapping[Subject, tuple[View, Sequence[Mapping[str, Any]]]], samples: View
+) -> Section:
+    """Show the images that maximise and minimise each output neuron, and what samples score."""
     section = Section(
         "Both ends of each output neuron",
-        "The log-odds of a class are maximised, and minimised, over the codes of the prior, from "
-        "several seeds. Medians are over seeds, of the probability of that class; their intervals "
-        "are order statistics, of few seeds their range. " + _EIGHT_BIT,
+        "Images are changed step by step until a class scores as high as they can make it, or as "
+        "low: the log-odds of the class are maximised, and minimised, over the codes of the prior, "
+        "from several seeds. Of two classes one is shown, as the other is its opposite. Medians "
+        "are over seeds, of the probability of that class; their intervals are order statistics, "
+        "of few seeds their range. Histograms show what random samples score. " + _EIGHT_BIT,
         f"{WITHIN} A high score of such an image shows that it can be reached, not that it occurs.",
     )
     rows = []
@@ -216,10 +223,15 @@ def neurons_section(ends: Mapping[Subject, tuple[View, Sequence[Mapping[str, Any
                 named = {i: f"{said}, seed {made[i]['seed']}" for i in places[:_SHOWN]}
                 shown += view.pictures(named, named.__getitem__)
             section.galleries.append((f"{subject.name}: {what}", shown))
+        names = subject.model.class_names
+        seen = [w for w in dict.fromkeys(row["what"] for row in made) if w in names]
+        scored = samples.probabilities(subject)
+        chart = histograms([(w, scored[:, names.index(w)]) for w in seen], "probability")
+        section.figures.append((chart, f"{subject.name}: random samples, class by class."))
         mine = [r for r in rows if r["model"] == subject.name and r["neuron"] == subject.decision]
         section.findings.append(
-            f"Images made for {subject.name} ({subject.decision}) reach a median probability of "
-            f"{median_text(mine[0])}; those made against it {median_text(mine[1])}."
+            f"Images made to be flagged by {subject.name} reach a score of {median_text(mine[0])} "
+            f"in the median, images made not to be {median_text(mine[1])}."
         )
     section.tables = [Table("neurons", "Probability of each neuron's own images", rows)]
     return section

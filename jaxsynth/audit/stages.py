@@ -155,8 +155,8 @@ def flipped(work: Work, subject: Subject) -> Stage:
     found[PRIOR] = flips.flip_codes(network, work.prior, codes, settings.threshold)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
-    for way, flip in found.items():
-        all_rows = _rows(subject, network, flip, settings.threshold)
+    measured = _rows(subject, network, list(found.values()), settings.threshold)
+    for (way, flip), all_rows in zip(found.items(), measured, strict=True):
         for kind, numbers in kinds.items():
             first = 0 if kind == SAMPLE else len(samples)
             own = all_rows[first : first + len(numbers)]
@@ -177,21 +177,24 @@ def _size(row: dict[str, Any]) -> float:
 
 
 def _rows(
-    subject: Subject, network: Network, flip: flips.Flip, threshold: float
-) -> list[dict[str, Any]]:
-    measured = flips.distances(flip)
-    p = 1 / (1 + np.exp(-flip.odds))
-    as_files = subject.score(network.probabilities(to_uint8(flip.after)))
-    return [
-        {
-            "before": float(p[i, 0]),
-            "after": float(p[i, 1]),
-            "crossed": bool((p[i, 0] > threshold) != (p[i, 1] > threshold)),
-            "as a file": bool((as_files[i] > threshold) == (p[i, 1] > threshold)),
-        }
-        | {name: float(values[i]) for name, values in measured.items()}
-        for i in range(len(p))
-    ]
+    subject: Subject, network: Network, found: list[flips.Flip], threshold: float
+) -> list[list[dict[str, Any]]]:
+    perceived = iter(np.split(flips.perceived(found), np.cumsum([len(f.odds) for f in found])))
+    rows = []
+    for flip in found:
+        p, measured = 1 / (1 + np.exp(-flip.odds)), flips.distances(flip, next(perceived))
+        as_files = subject.score(network.probabilities(to_uint8(flip.after)))
+        rows.append([
+            {
+                "before": float(p[i, 0]),
+                "after": float(p[i, 1]),
+                "crossed": bool((p[i, 0] > threshold) != (p[i, 1] > threshold)),
+                "as a file": bool((as_files[i] > threshold) == (p[i, 1] > threshold)),
+            }
+            | {name: float(values[i]) for name, values in measured.items()}
+            for i in range(len(p))
+        ])  # fmt: skip
+    return rows
 
 
 def hidden_units(work: Work, subject: Subject) -> Stage:
