@@ -38,7 +38,7 @@ class AuditSettings:
     unit_pictures: int = option(
         24, "Random samples, and photographs, on which units are removed.", low=1
     )
-    scenes: int = option(50, "Scenes that are synthesised, evenly spread; 0 for none.", low=0)
+    scenes: int = option(40, "Scenes that are synthesised, evenly spread; 0 for none.", low=0)
     scene_seeds: int = option(2, "Seeds of each scene.", low=1)
 
 
