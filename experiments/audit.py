@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxsynth.audit.run import run_audit
-from jaxsynth.audit.settings import QUICK, Audit, AuditSettings
+from jaxsynth.audit.settings import QUICK, QUICK_PHOTOGRAPHS, Audit, AuditSettings
 from jaxsynth.audit.subjects import Subject, find_photographs, make_subject
 from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.inputs import check_name, option, printable
@@ -59,11 +59,12 @@ def main(flags: Flags) -> int:
     asked = (*flags.models, *flags.model)
     if not asked:
         raise ValueError("no classifier named: --models=NAME=MODEL,... (`jaxsynth models`)")
-    settings = flags.settings
+    settings, count = flags.settings, flags.photographs
     if flags.quick:
+        count = count if "photographs" in flags.typed else QUICK_PHOTOGRAPHS
         less = {name: value for name, value in QUICK.items() if name not in flags.typed}
         settings = dataclasses.replace(settings, **less)
-    found = find_photographs(flags.images, flags.photographs, flags.labels)
+    found = find_photographs(flags.images, count, flags.labels)
     for line in found.unread:
         print(f"left out: {printable(line)}")
     check_backend()

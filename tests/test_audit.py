@@ -100,7 +100,9 @@ def test_hostile_names_are_text_and_nothing_is_loaded(done):
     assert not page.tags & {"script", "iframe", "link", "object"}
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     links = [value for name, value in page.attributes if name in ("src", "href")]
-    assert all(v.startswith(("data:image/webp;", "#s")) or (out / v).is_file() for v in links)
+    ids = {"#" + value for name, value in page.attributes if name == "id"}
+    assert all(v.startswith("data:image/webp;") or v in ids or (out / v).is_file() for v in links)
+    assert sum(v in ids for v in links) == len(ids)  # each section has findings
     text, _, command = page.text.partition("--models")
     assert HOSTILE in text and str(out.parent) not in text and str(out.parent) in command
 

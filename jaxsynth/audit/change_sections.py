@@ -130,12 +130,15 @@ def flips_section(
                     shown = _before_after(subject, own, arrays[f"{kind} {way}"], name)
                     section.galleries.append((title, shown))
                 if line["crossed"]["count"]:
-                    sizes[way] = f"{median_text(line['grey levels'])} {_BY[way]}"
+                    kept = line["as a file"]
+                    sizes[way] = (
+                        f"{median_text(line['grey levels'])} {_BY[way]}, where {kept['count']} of "
+                        f"{kept['n']} flips outlive saving as a file of 8 bits"
+                    )
             if sizes:
                 section.findings.append(
-                    f"To flip {subject.name}'s decision on half of the {kind}s that flip, the root "
-                    f"mean square change need not exceed {' and '.join(sizes.values())}, in grey "
-                    "levels of 255."
+                    f"On {kind}s, half of {subject.name}'s flips need changes of at most "
+                    f"{'; '.join(sizes.values())} (grey levels of 255, root mean square)."
                 )
         chart = curves(series, "grey levels, root mean square", "share flipped", ticks=_LEVELS)
         section.figures.append((chart, f"{subject.name}: how many flip by changes of that size."))
@@ -193,11 +196,11 @@ def _before_after(
         before, after = pairs[row["place"]]
         change = after.astype(np.float32) - before
         gain = _LOUDEST / max(1.0, float(np.abs(change).max()))
-        p = max(row["before"], row["after"]) if subject.model.sensitive_classes else 0.0
+        blurs = bool(subject.model.sensitive_classes)
         called = name(row["of"], row["number"])
         shown += [
-            Picture(before, (called, f"before: {row['before']:.3f}"), p),
-            Picture(after, (called, f"after: {row['after']:.3f}"), p),
+            Picture(before, (called, f"before: {row['before']:.3f}"), blurs * row["before"]),
+            Picture(after, (called, f"after: {row['after']:.3f}"), blurs * row["after"]),
             Picture(
                 np.clip(128 + gain * change, 0, 255).astype(np.uint8),
                 (f"difference x {gain:.3g}", f"{row['grey levels']:.2f} grey levels"),

@@ -57,6 +57,7 @@ class Edited:
         return jax.tree.unflatten(self._tree, map(read, jaxpr.outvars))
 
     def deepest(self, most: int = 4) -> tuple[str, ...]:
-        """Name the last map of each resolution, of the lowest ones; the deepest comes last."""
-        last = {shape[0]: n for n, shape in self.maps.items() if not n.endswith("_pre")}
+        """Name the last map of each resolution, of the lowest above 1; the deepest comes last."""
+        places = {n: shape[0] for n, shape in self.maps.items() if shape[0] > 1}  # no averages
+        last = {side: n for n, side in places.items() if not n.endswith("_pre")}
         return tuple(last[side] for side in sorted(last)[:most][::-1])

@@ -72,7 +72,7 @@ def scenes_section(
 ) -> Section:
     """Show which scenes raise a decision, alone and together with the classes that count."""
     section = Section(
-        "Which scenes raise a decision",
+        "Which scenes raise a score",
         "Each scene is synthesised alone, by its log-probability under the scene network, and "
         "scored by all. Then each image of the first seed is changed towards the classes that "
         "count as well, in half as many steps: 'with' are the scores after that, 'stays' is the "
@@ -128,7 +128,12 @@ def scenes_section(
         title = f"The scenes that {subject.name} scores highest and lowest"
         section.galleries.append((title, shown))
     section.tables = [
-        Table("scenes", "Scenes: what the classifiers say", [*rows.values()]),
+        Table(
+            "scenes",
+            "Scores of scenes, alone and with the classes that count",
+            [*rows.values()],
+            [{k: v for k, v in row.items() if "against" not in k} for row in rows.values()],
+        ),
         Table("scenes_neurons", "Scene by neuron, first seed", neurons),
     ]
     return section

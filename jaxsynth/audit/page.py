@@ -109,7 +109,7 @@ def write_report(out: Path, report: Report) -> Path:
     here = Path(__file__).parent
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(here), autoescape=True)
     templates.filters |= {"text": _text, "columns": column_order, "readable": readable}
-    templates.filters["probability"] = format_probability
+    templates.filters |= {"probability": format_probability, "anchor": _anchor}
     page = templates.get_template("audit.html.jinja").render(
         report=report,
         css=markupsafe.Markup((here.parent / "report" / "explorer.css").read_text("utf-8")),
@@ -147,6 +147,8 @@ def median_text(row: Row) -> str:
     """Return a median with its interval: `0.98 (0.91 to 1)`."""
     if not row["n"]:
         return "none"
+    if row["n"] == 1:
+        return _number(row["median"])
     return f"{_number(row['median'])} ({_number(row['low'])} to {_number(row['high'])})"
 
 
@@ -161,6 +163,10 @@ def readable(rows: Sequence[Row]) -> list[Row]:
             text |= {"n": row["n"], "median (95 % interval)": median_text(row)}
         found.append(text)
     return found
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
 
 
 def _text(value: Any) -> str:

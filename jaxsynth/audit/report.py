@@ -24,6 +24,8 @@ _LIMITS = (
     "It does not show what they were trained on, nor how they do on pictures of your users.",
     "Synthesised and random pictures are far from the photographs that the networks learned from. "
     "A score of such a picture is an answer of the network, no evidence of what the picture shows.",
+    "Steps are few: images that maximise a score are the best that were found, not the best there "
+    "are, and the smallest change that was found is not the smallest there is.",
     "Intervals of 95 % cover chance among pictures and seeds alone, not the choice of prior, of "
     "photographs, or of settings.",
     "No network here says what is right; only labelled photographs do.",
@@ -100,18 +102,20 @@ def _seen(stages: Mapping[str, Stage], numbers: Any, picture: Any) -> tuple[Any,
 def _subject(audit: Audit, facts: Mapping[str, Any]) -> list[str]:
     records = [facts["networks"][s.name] for s in audit.subjects]
     said = [
-        f"{s.name} ({Path(record['name']).name}, SHA-256 {record['sha256'][:12]}...) flags by "
-        f"{s.decision}, of its {s.model.classes} classes."
+        f"{s.name} is {Path(record['name']).name} (SHA-256 {record['sha256'][:12]}...); of its "
+        f"{s.model.classes} classes {s.decision} {'count' if len(s.classes) > 1 else 'counts'}."
         for s, record in zip(audit.subjects, records, strict=True)
     ]
     settings = audit.settings
     count = len(audit.photographs.files)
     photographs = f"{count} photographs" if count else "no photographs"
     return [
-        " ".join(said),
+        " ".join(said)
+        + " The score of a picture is the probability of these classes together. A picture is "
+        f"flagged if its score is at least {audit.settings.threshold:g}, the threshold.",
         f"Looked at: {settings.samples} random samples of the prior {audit.generator.name}, "
         f"{photographs}, and images synthesised from {settings.seeds} seeds in {settings.steps} "
-        "steps.",
+        "steps. Brackets hold 95 % intervals, and counts.",
     ]
 
 

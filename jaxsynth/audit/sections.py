@@ -86,7 +86,7 @@ def samples_section(
     subjects, sets = samples.subjects, {"random samples": samples}
     sets |= {"photographs": photographs} if photographs else {}
     section = Section(
-        "Random samples and thresholds",
+        "How many pictures are flagged",
         f"Codes are drawn by seed from the prior's own distribution. {_EIGHT_BIT} A picture is "
         "flagged if the probability of the classes that count is at or above the threshold. Bands "
         "and brackets are Wilson's 95 % intervals.",
@@ -148,7 +148,7 @@ def calibration_section(
     named = np.array([bool(label) for label in photographs.labels], bool)
     labels = [label for label in photographs.labels if label]
     section = Section(
-        "Calibration and error rates on labelled photographs",
+        "How right the scores are on labelled photographs",
         "Labels are class folders or the table that was given. A label counts as positive if it is "
         "one of the classes that count, or was named so. Shares have Wilson's 95 % intervals; the "
         "calibration error is the mean distance of score and share over ten bins (Guo et al. 2017)."
@@ -198,7 +198,7 @@ def neurons_section(
 ) -> Section:
     """Show the images that maximise and minimise each output neuron, and what samples score."""
     section = Section(
-        "Both ends of each output neuron",
+        "What raises and lowers each score",
         "Images are changed step by step until a class scores as high as they can make it, or as "
         "low: the log-odds of the class are maximised, and minimised, over the codes of the prior, "
         "from several seeds. Of two classes one is shown, as the other is its opposite. Medians "
@@ -246,7 +246,7 @@ def transfer_section(
     """Show what each subject says of the images made for the others, and what they dispute."""
     view, made = disputes
     section = Section(
-        "Transfer and disputes",
+        "Where the classifiers disagree",
         "The images that maximise the classes that count of one classifier are scored by all. "
         "Disputed images maximise the difference of two log-odds. Each is rated by the smaller of "
         "P of the first and 1 - P of the second. " + _EIGHT_BIT,
@@ -264,7 +264,8 @@ def transfer_section(
             middle, share = statistics.median_row(p), statistics.share_row(p >= threshold)
             spread = {f"{key}_p": middle.get(key) for key in ("median", "low", "high")}
             long.append(row | share | spread)
-            line[judge.name] = f"median {median_text(middle)}; flagged {share_text(share)}"
+            line[f"{judge.name} scores"] = median_text(middle)
+            line[f"{judge.name} flags"] = share_text(share)
             if judge is not maker:
                 others.append(f"{judge.name} flags {share_text(share)}")
         said = " and ".join(others)

@@ -43,8 +43,9 @@ class AuditSettings:
 
 
 # What --quick changes.
-QUICK = {"samples": 48, "seeds": 2, "steps": 8, "neurons": 3, "changed": 4, "flips": 4}
-QUICK |= {"units": 3, "unit_pictures": 8, "scenes": 12, "scene_seeds": 1}
+QUICK = {"samples": 32, "seeds": 1, "steps": 8, "neurons": 3, "changed": 2, "flips": 2}
+QUICK |= {"units": 2, "unit_pictures": 6, "scenes": 8, "scene_seeds": 1}
+QUICK_PHOTOGRAPHS = 40
 
 
 @dataclasses.dataclass(frozen=True)
