@@ -7,6 +7,7 @@ so one compilation of them serves every optimizer, rate and population.
 import functools
 
 import jax
+import jax.export
 from jax.sharding import Mesh
 
 from jaxsynth import ascent
@@ -14,8 +15,9 @@ from jaxsynth.arithmetic import root_key
 from jaxsynth.ascent import Evaluation, Glance, Record, State, Trace
 from jaxsynth.ask_tell import Optimizer, Setting
 from jaxsynth.devices import over_shares, padded
-from jaxsynth.goals import RUNS, RunData
+from jaxsynth.goals import RUNS, Goal, Picked, RunData
 from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.traced import saved_jit
 from jaxsynth.system import Look, System, encode
 
 NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or transforms
@@ -92,16 +94,20 @@ def start_images(system: System, mesh: Mesh | None, params, codes: jax.Array) ->
 
 
 # Module-level, so that every sweep of a process shares their caches.
-see_jit = network_jit(see_rows, static_argnums=(0, 1))
+see_jit = saved_jit(see_rows, statics=2)
 update_jit = jax.jit(update_rows, static_argnums=(0, 1), donate_argnums=(3,))
 scan_jit = network_jit(scan_steps, static_argnums=(0, 1), donate_argnums=(5,))
-look_jit = network_jit(look_rows, static_argnums=(0, 1, 2))
+look_jit = saved_jit(look_rows, statics=3)
 spread_jit = jax.jit(spread, static_argnums=(0, 1))
 init_jit = jax.jit(init_rows, static_argnums=(0,))
 draw_jit = network_jit(ascent.draw, static_argnums=(0, 1))
 look_at_jit = network_jit(ascent.look_at, static_argnums=(0, 1))
 encode_jit = network_jit(encode, static_argnums=0)
 start_images_jit = network_jit(start_images, static_argnums=(0, 1))
+
+
+for _kind in (Goal, Picked, RunData, Glance, Evaluation):
+    jax.export.register_namedtuple_serialization(_kind, serialized_name=_kind.__name__)
 
 
 @jax.jit

@@ -34,6 +34,7 @@ from jaxsynth.models.generator import DGN, Generator, GeneratorConfig, Up
 from jaxsynth.models.graph import Graph, GraphConfig, Node
 from jaxsynth.models.grid_generator import GridGenerator, GridGeneratorConfig
 from jaxsynth.models.resnet import OPEN_NSFW, ResNet, ResNetConfig
+from jaxsynth.models.traced import saved_json
 
 # What a damaged description makes layers raise.
 _DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
@@ -224,6 +225,7 @@ def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
         x = x.astype(next(iter(params.values())).dtype)  # the weights' precision is the network's
         return module.apply(variables(params), x)
 
+    apply.text = f"{architecture_name(config)}: {config!r}"  # see `jaxsynth.models.traced`
     return apply
 
 
@@ -251,28 +253,34 @@ _fixed.defvjp(lambda params: (params, None), _no_gradient)
 
 def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Return path -> shape of every parameter, without computing any."""
-    flat = traverse_util.flatten_dict(_shapes(config)[1]["params"], sep="/")
-    return {path: leaf.shape for path, leaf in flat.items()}
+    return _shapes(config)[1]
 
 
 def activation_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Return name -> shape of every activation of one example, without computing any."""
-    return {name: leaf.shape for name, leaf in _shapes(config)[0].items()}
+    return _shapes(config)[0]
 
 
 @functools.cache
-def _shapes(config: Config) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Find the shapes of the activations of one example, and of the variables.
+def _shapes(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Find the shapes of the activations of one example, and of the parameters.
 
     Raises:
       ValueError: if the description's sizes do not go together.
     """
+    found = saved_json(f"shapes of {config!r}", lambda: _find_shapes(config))
+    return tuple({name: tuple(shape) for name, shape in shapes.items()} for shapes in found)
+
+
+def _find_shapes(config: Config) -> list[dict[str, tuple[int, ...]]]:
     try:
         x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
-        return jax.eval_shape(make_module(config).init_with_output, jax.random.key(0), x)
+        made = jax.eval_shape(make_module(config).init_with_output, jax.random.key(0), x)
     except _DAMAGE as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"its description is of no network that can be built: {why}") from error
+    trees = made[0], traverse_util.flatten_dict(made[1]["params"], sep="/")
+    return [{name: leaf.shape for name, leaf in tree.items()} for tree in trees]
 
 
 def build_network(

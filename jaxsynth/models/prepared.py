@@ -1,12 +1,11 @@
 """Parameters with the arrays that CPU steps derive from them, computed once (`derived`)."""
 
 import functools
-from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import traverse_util
 
-from jaxsynth.models.cpu_convolution import network_conv, network_jit
+from jaxsynth.models.cpu_convolution import network_conv
 from jaxsynth.models.derived import DERIVED
 from jaxsynth.models.network import (
     Config,
@@ -16,6 +15,7 @@ from jaxsynth.models.network import (
     make_module,
     variables,
 )
+from jaxsynth.models.traced import saved_jit
 
 
 def prepared(network: Network) -> Params:
@@ -31,18 +31,12 @@ def prepare_params(config: Config, params: Params) -> Params:
     """
     if any(path.startswith(f"{DERIVED}/") for path in params):
         return params
-    return params | _deriver(config)(params)
+    return params | (_derive(config, params) if network_conv() else {})
 
 
-@functools.cache
-def _deriver(config: Config) -> Callable[[Params], Params]:
-    if (conv := network_conv()) is None:
-        return lambda params: {}
-    module = make_module(config, conv=conv)
-
-    def derive(params: Params) -> Params:
-        x = jnp.zeros(input_shape(config), next(iter(params.values())).dtype)
-        _, made = module.apply(variables(params), x, mutable=[DERIVED])
-        return traverse_util.flatten_dict(made, sep="/")
-
-    return network_jit(derive)
+@functools.partial(saved_jit, statics=1)
+def _derive(config: Config, params: Params) -> Params:
+    x = jnp.zeros(input_shape(config), next(iter(params.values())).dtype)
+    module = make_module(config, conv=network_conv())
+    _, made = module.apply(variables(params), x, mutable=[DERIVED])
+    return traverse_util.flatten_dict(made, sep="/")
