@@ -96,13 +96,13 @@ def whole(weights, tmp_path_factory) -> tuple[dict[str, bytes], float]:
 
 @pytest.mark.parametrize("group", range(4))
 def test_killed_at_any_moment_it_resumes_bit_equal(weights, tmp_path, whole, group):
-    """12 moments in all, spread over the whole run: start-up, compiling, steps, images, pages."""
+    """8 moments in all, spread over the whole run: start-up, compiling, steps, images, pages."""
     left, seconds = whole
     rng = np.random.default_rng(group)
-    for i in range(group, 12, 4):
+    for i in range(group, 8, 4):
         out = tmp_path / f"run{i}"
         process = start(*_command(weights, out))
-        time.sleep((i + rng.uniform()) / 12 * seconds)
+        time.sleep((i + rng.uniform()) / 8 * seconds)
         process.kill()
         process.communicate()
         resumed = run(*_command(weights, out, "--resume"))
