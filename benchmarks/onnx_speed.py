@@ -4,8 +4,8 @@
 
 A step is the forward pass and the input gradient of the sum of the logits. Networks are
 torchvision's at 224 pixels with random weights (the ViT with 6 layers of width 384), exported by
-PyTorch here. Both compute in turn, at least three times and at most 30, for so many seconds a
-network; gradients are compared first. It needs PyTorch:
+PyTorch here. Neither computes gradients of weights. Both compute in turn, at least three times and
+at most 30, for so many seconds a network; gradients are compared first. It needs PyTorch:
 pip install 'jaxsynth[peer]'. Run it on a machine that does nothing else.
 """
 
@@ -85,8 +85,10 @@ def _network(name: str):
     torch, models = _torch()
     torch.manual_seed(0)
     if name == "vit":
-        return models.VisionTransformer(_SIDE, 16, 6, 6, 384, 1536).eval()
-    return models.get_model(name, weights=None).eval()
+        net = models.VisionTransformer(_SIDE, 16, 6, 6, 384, 1536)
+    else:
+        net = models.get_model(name, weights=None)
+    return net.eval().requires_grad_(False)  # as here: of the input alone
 
 
 def _torch():
