@@ -51,7 +51,7 @@ def _measure(name: str, batch: int, seconds: float) -> dict[str, str]:
         torch.onnx.export(net, (x[:1],), str(path), dynamo=False, opset_version=17)
         model = load_onnx(path, preprocess="imagenet")
     ours = _our_step(model, np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy()))
-    net = net.to(memory_format=torch.channels_last)
+    net = net.to(memory_format=torch.channels_last).requires_grad_(False)
 
     def theirs() -> np.ndarray:
         given = x.detach().requires_grad_()
@@ -86,9 +86,10 @@ def _network(name: str):
     torch.manual_seed(0)
     if name == "vit":
         net = models.VisionTransformer(_SIDE, 16, 6, 6, 384, 1536)
+        torch.nn.init.normal_(net.heads.head.weight, std=0.05)  # zeros by default
     else:
         net = models.get_model(name, weights=None)
-    return net.eval().requires_grad_(False)  # as here: of the input alone
+    return net.eval()
 
 
 def _torch():

@@ -130,6 +130,14 @@ def test_more_data_are_claimed_than_there_are(path, tmp_path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="which no array can have"):
         js.load_onnx(path)
+    model.graph.initializer[0].dims[0] = 2**29 // 27  # 2 GB of floats
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"432 bytes, expected 2147483556"):
+        js.load_onnx(path)
+    with open(path, "ab") as file:
+        file.truncate(2**31)
+    with pytest.raises(ValueError, match="has 2147483648 bytes: too large for an ONNX file"):
+        js.load_onnx(path)
     model.graph.initializer[0].dims[0] = 5
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match=r"shape \(5, 3, 3, 3\) but 432 bytes, expected 540"):
