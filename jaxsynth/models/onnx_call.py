@@ -173,3 +173,9 @@ def check_size(shape: Sequence[int]) -> tuple[int, ...]:
     if min(shape, default=0) < 0 or math.prod(shape) > MOST_NUMBERS:
         raise ValueError(f"a tensor of shape {shape} is too large or impossible")
     return shape
+
+
+def root(x: Any, power: float = 2) -> Any:
+    """Return a root; its gradient at 0 is 0, as that of PyTorch's norms."""
+    xp = np if isinstance(x, np.ndarray | np.generic) else jnp
+    return xp.where(x == 0, 0, xp.where(x == 0, 1, x) ** (1 / power)).astype(x.dtype)

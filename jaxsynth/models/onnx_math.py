@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.models.layers import relu
-from jaxsynth.models.onnx_call import OPERATORS, Call, Operator, is_float, operator, positive
+from jaxsynth.models.onnx_call import (
+    OPERATORS,
+    Call,
+    Operator,
+    is_float,
+    operator,
+    positive,
+    root,
+)
 from jaxsynth.models.onnx_file import dtype_of
 from jaxsynth.models.onnx_layout import Laid, Value, as_graph
 
@@ -219,12 +227,6 @@ def _reduce(c: Call) -> Value:
         return Laid(array, x.order)
     left = [x.order[a] for a in range(rank) if a not in axes]
     return Laid(array, tuple(sorted(left).index(place) for place in left))
-
-
-def root(x: Any, power: float = 2) -> Any:
-    """Return a root; its gradient at 0 is 0, as that of PyTorch's norms."""
-    xp = np if isinstance(x, np.ndarray | np.generic) else jnp
-    return xp.where(x == 0, 0, xp.where(x == 0, 1, x) ** (1 / power)).astype(x.dtype)
 
 
 def _log_sum_exp(xp: Any, x: Any, axis: Any, keepdims: bool) -> Any:

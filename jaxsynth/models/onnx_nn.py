@@ -14,9 +14,8 @@ from jax import lax
 from jaxsynth.models.cpu_convolution import cpu_conv, network_conv
 from jaxsynth.models.depthwise import depthwise_conv
 from jaxsynth.models.derived import derive_nothing, derive_now
-from jaxsynth.models.onnx_call import Call, operator, positive
+from jaxsynth.models.onnx_call import Call, operator, positive, root
 from jaxsynth.models.onnx_layout import Laid, Value, ordered
-from jaxsynth.models.onnx_math import root
 from jaxsynth.models.onnx_pool import as_images, given_pads, halves, images, pads_of, steps_of
 
 _MOST_GROUPS = 64  # convolutions side by side; more take longer to compile than they save

@@ -14,9 +14,8 @@ import numpy as np
 from jax import lax
 
 from jaxsynth.models.layers import max_pool
-from jaxsynth.models.onnx_call import Call, check_size, operator
+from jaxsynth.models.onnx_call import Call, check_size, operator, root
 from jaxsynth.models.onnx_layout import Laid, Value, channels_last, ordered
-from jaxsynth.models.onnx_math import root
 
 
 def images(c: Call, index: int = 0) -> jax.Array:
