@@ -110,6 +110,12 @@ class Flags:
         "(by default one more), instead of measured ones: for exact repeats.",
         expected="one or two numbers from 1 up",
     )
+    noise: float = option(
+        0.0,
+        "Optimizers are told objective * (1 + noise * N(0, 1)); gradients and what is reported are "
+        "exact. 0.2 and 0.5 are Wang and Ponce's.",
+        low=0,
+    )
     batch: int | None = option(
         None, "Codes per evaluation: 32 on CPU, 512 on accelerators, at least a population.", low=1
     )
@@ -162,6 +168,7 @@ def main(flags: Flags) -> int:
         gradient_cost=cost,
         out=flags.out,
         command=command_line("benchmark_optimizers"),
+        noise=flags.noise,
         records=loaded.records,
         resume=flags.resume,
         overwrite=flags.overwrite,

@@ -59,7 +59,7 @@ def main(flags: Flags) -> int:
     other = flags.other_batch or (2 if batch == 1 else 1)
     if other == batch:
         raise ValueError(f"--other_batch={other} is that of --batch: give another one")
-    _, coarse = load_models(dataclasses.replace(flags, precision="bfloat16"))
+    _, coarse = load_models(dataclasses.replace(flags, precision="bfloat16"), emulate=True)
     sweeps = [
         (exact, dataclasses.replace(exact.settings, batch=batch)),
         (exact, dataclasses.replace(exact.settings, batch=other)),

@@ -1,5 +1,6 @@
 """Code that launchers share: flags -> models -> one library call -> report."""
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from jaxsynth.arithmetic import usable_precision
 from jaxsynth.ask_tell import PRIOR
 from jaxsynth.disk import file_sha256
 from jaxsynth.environment import check_backend, keep_compiled, writable_cache
@@ -63,11 +65,17 @@ class Models(NamedTuple):
         return self._replace(classifiers=kept)
 
 
-def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
+def load_models(flags: F, needs: Sequence[str] = (), emulate: bool = False) -> tuple[F, Models]:
     """Load the models that flags name, and the classifiers that a launcher needs.
 
+    Args:
+      flags: of the launcher.
+      needs: classifiers that it cannot do without.
+      emulate: compute in bfloat16 also where the processor has none.
+
     Returns:
-      The flags, which a continued run partly takes over from the earlier one, and the models.
+      The flags, which a continued run partly takes over from the earlier one, with the precision
+      that is used, and the models.
 
     Raises:
       ValueError: naming the first flag that cannot work.
@@ -78,6 +86,11 @@ def load_models(flags: F, needs: Sequence[str] = ()) -> tuple[F, Models]:
     _ = flags.processes  # before anything touches a device
     devices = chosen_devices(flags.devices)
     keep_compiled(writable_cache())
+    if not emulate:
+        precision, why = usable_precision(flags.precision)
+        flags = dataclasses.replace(flags, precision=precision)
+        if why:
+            print(why, file=sys.stderr)
     name = of_size(flags.generator, flags.size or 0)
     generator = load_for("generator", name, Generator, flags.precision)
     if flags.size and flags.size < generator.image_size:

@@ -5,13 +5,16 @@ can be set for a block of code is set by `arithmetic`; `unpinned` tells the rest
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+_CPUINFO = Path("/proc/cpuinfo")
 _PRNG = "threefry2x32"
 _MATMUL = None  # the device's own; the tests say `highest`
 _RECORDED = (
@@ -46,6 +49,31 @@ def arithmetic(double: bool = False) -> Iterator[None]:
         ):
             held.enter_context(setting)
         yield
+
+
+def usable_precision(asked: str) -> tuple[str, str]:
+    """Return the precision to compute in, and why it is not the one that was asked for.
+
+    A CPU without instructions for bfloat16 converts every number and takes longer than in float32.
+    """
+    if asked != "bfloat16" or has_bfloat16():
+        return asked, ""
+    return "float32", (
+        "--precision=bfloat16: this processor has no bfloat16 arithmetic (avx512_bf16, amx_bf16), "
+        "so float32 is used, which is faster here"
+    )
+
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Whether the device has instructions for bfloat16 products; True where nothing is known."""
+    if jax.default_backend() != "cpu":
+        return True
+    try:
+        words = set(_CPUINFO.read_text().split())
+    except OSError:  # no Linux
+        return True
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86, Arm
 
 
 def is_double(*trees: Any) -> bool:

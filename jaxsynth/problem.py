@@ -49,7 +49,8 @@ class Settings:
     precision: str = option(
         "float32",
         "Of the networks: float32; float64; or bfloat16, which is that of "
-        "weights and activations, while codes, logits and objective stay float32.",
+        "weights and activations, while codes, logits and objective stay float32. A CPU without "
+        "bfloat16 arithmetic computes in float32 instead.",
         among=PRECISIONS,
     )
     record: tuple[int, ...] = option((), "Steps after which codes are recorded.")

@@ -8,6 +8,7 @@ import pytest
 from tiny import save_tiny_networks
 
 import jaxsynth as js
+from jaxsynth import arithmetic as settings
 from jaxsynth.arithmetic import arithmetic, is_double, root_key, unpinned
 
 HOSTS = (
@@ -101,3 +102,28 @@ def test_a_resume_with_other_unpinned_settings_is_refused(tmp_path, setting):
             found(tmp_path, **how)
     finally:
         jax.config.update(setting, before)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "has"),
+    [
+        ("flags : fpu avx2 avx512f\n", False),
+        ("flags : fpu avx512_bf16 avx512f\n", True),
+        ("flags : amx_bf16\n", True),
+        ("Features : fp asimd bf16\n", True),
+        (None, True),  # no Linux: nothing is known
+    ],
+)
+def test_bfloat16_is_for_processors_that_have_it(cpuinfo, has, tmp_path, monkeypatch):
+    file = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        file.write_text(cpuinfo)
+    monkeypatch.setattr(settings, "_CPUINFO", file)
+    settings.has_bfloat16.cache_clear()
+    try:
+        assert settings.has_bfloat16() is has
+        used, why = settings.usable_precision("bfloat16")
+        assert used == ("bfloat16" if has else "float32") and bool(why) is not has
+        assert settings.usable_precision("float64") == ("float64", "")
+    finally:
+        settings.has_bfloat16.cache_clear()

@@ -165,6 +165,23 @@ def test_a_run_does_not_depend_on_its_neighbours_and_curves_only_rise(tiny, name
     assert (both.codes >= box.lower).all() and (both.codes <= box.upper).all()
 
 
+def test_noise_changes_what_is_told_but_not_what_is_reported(tiny):
+    (group, _), box = tiny
+    runs = _runs(group, box, [5, 6], [0, 1], 0.5)
+    optimizers = [make_optimizer("ga"), make_optimizer("goh")]
+    found = {
+        (o.name, noise): optimise(cells.Work(box, noise=noise), o, group, runs, COSTS, 64.0)
+        for o in optimizers
+        for noise in (0.0, 0.5)
+    }
+    assert (found["ga", 0.5].codes != found["ga", 0.0].codes).any()
+    np.testing.assert_array_equal(found["goh", 0.5].codes, found["goh", 0.0].codes)  # a gradient
+    noisy = found["ga", 0.5]
+    exact = cells.start_values(group, runs._replace(codes=noisy.codes))
+    np.testing.assert_allclose(noisy.best, exact, rtol=1e-5)
+    assert cells.with_noise(optimizers[0], 0.0) is optimizers[0]
+
+
 def test_a_budget_pays_for_steps():
     assert steps_within(make_optimizer("goh"), COSTS, 41.0) == 20
     assert steps_within(make_optimizer("ppgn"), COSTS, 41.0) == 13

@@ -54,7 +54,7 @@ def test_chosen_runs_go_on_with_another_objective(folder):
     assert [run["origin"] for run in config["runs"]] == [row["from"] for row in rows]
     assert str(folder / "first" / "results.safetensors") in config["inputs"]
     assert config["networks"]["places"]["name"] == str(folder / "places.safetensors")
-    assert "going on from first" in (out / "report.html").read_text()
+    assert "continued from first" in (out / "report.html").read_text()
     assert "from" not in rows_of(folder / "first")[0]
 
 

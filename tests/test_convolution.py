@@ -65,6 +65,33 @@ def test_the_form_for_cpu_is_the_same_function(name, x64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernel, pads", [(1, 0), (3, 1), (3, (2, 1))])
+@pytest.mark.parametrize("channels", [8, 128])
+def test_bfloat16_is_summed_in_float32(kernel, pads, channels):
+    """As near to float32's values and gradients as rounding the result to bfloat16 is."""
+    pads = [(pads, pads) if isinstance(pads, int) else pads] * 2
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 7, 6, channels)), jnp.bfloat16)
+    weights = jnp.asarray(rng.normal(size=(kernel, kernel, channels, 128)), jnp.bfloat16)
+
+    def run(conv, x, weights):
+        def total(x):
+            y = conv(x, weights, (1, 1), pads, **LAYOUT)
+            return jnp.sum(y.astype(jnp.float32) ** 2) / 2, y
+
+        (_, y), slope = jax.jit(jax.value_and_grad(total, has_aux=True))(x)
+        return y, slope
+
+    ours = run(cpu_conv, x, weights)
+    theirs = run(lax.conv_general_dilated, *(a.astype(jnp.float32) for a in (x, weights)))
+    for made, exact in zip(ours, theirs, strict=True):
+        assert made.dtype == jnp.bfloat16
+        error = np.linalg.norm(made.astype(jnp.float32) - exact) / np.linalg.norm(exact)
+        assert error < 2**-8  # half a unit in the last place is 2**-9
+    program = jax.jit(lambda x: cpu_conv(x, weights, (1, 1), pads, **LAYOUT)).lower(x).as_text()
+    assert ("convolution" in program) == (kernel > 1 and channels < 128)
+
+
 @pytest.mark.parametrize("height, width", [(7, 8), (8, 7), (3, 3), (55, 4), (2, 2)])
 def test_pooling_is_reduce_window(height, width):
     """Without ties the two agree to the bit, values and gradient."""

@@ -6,6 +6,7 @@ compiled evaluation of each kind serves every optimizer, rate, seed and objectiv
 have an axis of the group's objectives O, then one of seeds S.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,16 +23,18 @@ from jaxsynth.goals import RunData
 from jaxsynth.starts import start_codes
 from jaxsynth.system import GENERATOR, START_CODE, params_of
 
+_NOISE_ROOT = 7  # of objectives' noise; not an optimizer's own draws
 _START_ROOT = 0  # that of the experiments: a seed is the same start there and here
 MARKS = 40  # costs at which the best is noted
 Costs = Mapping[str, float]  # of a code by what is asked of it, in forward passes
 
 
 class Work(NamedTuple):
-    """What all cells of a study share: the code box, and who is told of steps."""
+    """What all cells of a study share: the code box, who is told of steps, noise of objectives."""
 
     box: Box
     on_step: Callable[[int], None] = lambda runs: None
+    noise: float = 0.0
 
 
 class Found(NamedTuple):
@@ -130,7 +133,8 @@ def optimise(
     """Maximise as many runs at once as their populations fit into the codes of an evaluation."""
     check_batch(optimizer, group.problem.settings.batch)
     steps = steps_within(optimizer, costs, budget)
-    problem = problem_for(group, optimizer, steps)._replace(batch=runs, box=work.box)
+    told_of = with_noise(optimizer, work.noise)
+    problem = problem_for(group, told_of, steps)._replace(batch=runs, box=work.box)
     start = start_values(group, runs)
     told = _Told(work.on_step)
     done = list(execute(problem, on_step=told, look=False))
@@ -151,6 +155,24 @@ def optimise(
         codes=np.where(better[:, None], codes, runs.codes),
         curve=values[:, at],
     )
+
+
+@functools.cache
+def with_noise(optimizer: Optimizer, level: float) -> Optimizer:
+    """Let an optimizer be told value (1 + level N(0, 1)); gradients are exact.
+
+    What a run has found is told of without noise.
+    """
+    if not level:
+        return optimizer
+
+    def tell(setting, step, state, asked, seen):
+        key = jax.random.fold_in(jax.random.fold_in(setting.key, _NOISE_ROOT), step)
+        noise = jax.random.normal(key, seen.value.shape, seen.value.dtype)
+        noisy = seen._replace(value=seen.value * (1 + level * noise))
+        return optimizer.tell(setting, step, state, asked, noisy)
+
+    return optimizer._replace(tell=tell)
 
 
 class _Told:

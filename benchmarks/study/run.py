@@ -84,7 +84,7 @@ def benchmark(
     groups = make_groups(targets, models, encoder, study.batch)
     names = _names(study, groups)
     units = [judge.unit_of(scene) for scene in _scenes(groups, names)]
-    work = Work(_box(models[GENERATOR]), progress[0])
+    work = Work(_box(models[GENERATOR]), progress[0], study.noise)
     for group in groups:
         cells.check_starts(work, group, (*study.seeds, *study.tune_seeds))
     parts = _parts(study) if study.resume else None

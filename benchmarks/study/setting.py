@@ -30,6 +30,7 @@ class Study:
         to measure them.
       out: The folder.
       command: What was typed.
+      noise: Of the objective as optimizers are told it, a share of its value.
       records: What identifies the weights of each model, by the name that it goes by.
       resume, overwrite: What to do with a study that is there.
     """
@@ -44,6 +45,7 @@ class Study:
     gradient_cost: tuple[float, ...]
     out: Path
     command: str
+    noise: float
     records: Mapping[str, Any]
     resume: bool
     overwrite: bool
@@ -112,6 +114,7 @@ def describe(study: Study, groups: Sequence[Group]) -> dict[str, Any]:
         "batch": study.batch,
         "gradient_cost": list(study.gradient_cost),
         "networks": dict(study.records),
+        **_noise(study),
     }
 
 
@@ -137,7 +140,12 @@ def cell_made_of(study: Study, name: str, group: Group, costs: Costs) -> dict[st
         "tune_seeds": list(study.tune_seeds),
         "further_rates": study.further_rates,
         "cost": costs[asks],
+        **_noise(study),
     }
+
+
+def _noise(study: Study) -> dict[str, float]:
+    return {"noise": study.noise} if study.noise else {}
 
 
 def _row(study: Study, name: str) -> list[float]:

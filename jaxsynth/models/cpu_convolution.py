@@ -9,6 +9,7 @@ the shapes that are slow all the same, and leaves the rest alone (gains: benchma
   1x1               a matrix product, after a stride has dropped pixels
   few channels in,  as XLA's, but its input gradient is one convolution along rows that makes
   stride > 1        blocks of pixels of a row, for each of the kernel's rows, which are then summed
+  bfloat16          products with float32 sums, one for each place of the kernel, of deep maps
   deconvolution     one 2x2 convolution of the small map that makes all four phases of the pixels;
   4x4, stride 2     few channels out: input gradient of columns two by two
   other, stride 1   as XLA's, but the kernel of its input gradient is reversed and transposed one
@@ -35,6 +36,7 @@ from jaxsynth.models.derived import Derive, derive_nothing, derive_now, part
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW = 4  # channels: images, not features
+_DEEP = 128  # channels from which on bfloat16 convolutions gain by being products
 _WIDE = 48  # channels out of a convolution: with fewer it is slow, whatever it computes
 
 # Matrix products stay YNNPACK's: a dense layer's few rows are slow in XLA's own. Barriers stay too:
@@ -136,7 +138,8 @@ def cpu_conv(
         return _grouped(x, kernel, strides, padding, groups, derive, kwargs)
     if plain and dilation == (1, 1) and square:
         if k == 1 and _is(padding, 0):
-            return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+            x = x[:, :: strides[0], :: strides[1]]
+            return (_product if x.dtype == jnp.bfloat16 else jnp.matmul)(x, kernel[0, 0])
         even = _is(padding, padding[0][0])
         if strides[0] == strides[1] > 1 and x.shape[-1] <= _FEW and even:
             blocks = derive("blocks", lambda: _block_kernel(kernel, strides[0]))
@@ -157,7 +160,44 @@ def _is(padding: Padding, amount: int) -> bool:
 def _conv(
     x: jax.Array, kernel: jax.Array, padding: Padding, strides: Sequence[int] = (1, 1)
 ) -> jax.Array:
+    if x.dtype == jnp.bfloat16 and tuple(strides) == (1, 1) and kernel.shape[2] >= _DEEP:
+        return _shifted_products(x, kernel, padding)
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
+
+
+def _shifted_products(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """Convolve with stride 1 as a sum of products, one for each place of the kernel, in float32.
+
+    Of bfloat16 numbers with float32 results, XLA's products use the processor's instructions, its
+    convolutions do not.
+    """
+    padded = jnp.pad(x, ((0, 0), *map(tuple, padding), (0, 0)))
+    rows, columns = kernel.shape[:2]
+    height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
+    parts = (
+        jnp.dot(
+            padded[:, i : i + height, j : j + width],
+            kernel[i, j],
+            preferred_element_type=jnp.float32,
+        )
+        for i in range(rows)
+        for j in range(columns)
+    )
+    return sum(parts).astype(x.dtype)
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply bfloat16 numbers (..., C) @ (C, F) with sums in float32, and so in the gradient."""
+    return jnp.dot(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _product_backward(saved, dy):
+    x, kernel = saved
+    return _product(dy, kernel.T), jnp.einsum("...c,...f->cf", x, dy)
+
+
+_product.defvjp(lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward)
 
 
 def _grouped(x, kernel, strides, padding, groups: int, derive: Derive, kwargs) -> jax.Array:
