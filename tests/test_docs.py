@@ -36,7 +36,7 @@ NOTES += [ROOT / folder / "README.md" for folder in ("ported_params", "benchmark
 DOCUMENTS = [*GUIDES, *NOTES]
 LARGEST = {"README.md": 6_000, "BUILD_NOTES.md": 12_000}  # bytes
 COMMAND = re.compile(
-    r"(?:python -m experiments\.|(?<!from )\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)"
+    r"(?:python -m experiments\.|(?<!from )(?<!import )\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)"
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PAGES = {"init_image", "show", "devices", "continue_from"}

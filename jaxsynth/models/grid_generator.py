@@ -8,6 +8,7 @@ the map. The image is BGR, mean-subtracted, within 0 to 255 by a tanh.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -175,7 +176,8 @@ def _of_phase(kernel: jax.Array, phase: Sequence, axis: int) -> jax.Array:
 def _weighted(parts: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
     """Sum `weights` times the parts; those of weight 0 are left out."""
     seen = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight]
-    return sum(part if weight == 1 else weight * part for part, weight in seen)
+    total: Any = sum(part if weight == 1 else weight * part for part, weight in seen)
+    return total
 
 
 # What tap i of a 3-tap kernel sees around an output pixel of each phase, as weights of the input's:
