@@ -13,14 +13,16 @@
 # %% [markdown]
 # # A tour of jaxsynth
 #
-# From a first picture to your own classifier, in fifteen steps. On two CPU cores it takes some
-# minutes; fewer `STEPS` are quicker and rougher. All pixels are generated.
+# From a first picture to your own classifier, in fifteen steps. It takes some minutes on two CPU
+# cores, the first time most of them to compile. Fewer `STEPS` are quicker and rougher. All pixels
+# are generated.
 
 # %% [markdown]
 # ## 1. Load three networks
 #
 # A generator turns codes into images. Two classifiers look at them: one names scenes, one judges
-# whether an image is safe for work.
+# whether an image is safe for work. `how` is what most cells share, so that they share a program,
+# too: it computes two runs at once.
 
 # %%
 import numpy as np
@@ -32,6 +34,7 @@ gen = js.load("pocket_generator")
 places = js.load("pocket_places").named("places")
 nsfw = js.load("open_nsfw").named("nsfw")
 recipe = js.recipes.pocket(steps=STEPS)
+how = {"recipe": recipe, "classifiers": [places, nsfw], "batch": 2}
 print(gen, places, nsfw, sep="\n")
 
 # %% [markdown]
@@ -40,7 +43,7 @@ print(gen, places, nsfw, sep="\n")
 # `maximize` searches for a code whose image excites a neuron: here the class *volcano*.
 
 # %%
-result = js.maximize(places.logit("volcano"), gen, seed=0, recipe=recipe, batch=1)
+result = js.maximize(places.logit("volcano"), gen, seed=0, **how)
 result
 
 # %% [markdown]
@@ -58,7 +61,7 @@ print(result.row["p_1_best"], result.status)
 # A seed decides where the search starts. A sweep computes all of them in one compiled program.
 
 # %%
-runs = js.sweep(places.log_prob("abbey"), gen, seeds=SEEDS, recipe=recipe)
+runs = js.sweep(places.logit("abbey"), gen, seeds=SEEDS, **how)
 runs
 
 # %% [markdown]
@@ -67,8 +70,8 @@ runs
 # Names become rows, seeds columns. `table` has a row for each run.
 
 # %%
-goals = {name: places.log_prob(name) for name in ("mountain", "coast")}
-runs = js.sweep(goals, gen, seeds=2, recipe=recipe, classifiers=[nsfw])
+goals = {name: places.logit(name) for name in ("mountain", "coast")}
+runs = js.sweep(goals, gen, seeds=2, **how)
 for row in runs.table:
     print(row["target_1"], row["seed"], round(row["p_1_best"], 3), round(row["nsfw_best"], 4))
 
@@ -78,9 +81,9 @@ for row in runs.table:
 # Add, subtract and weigh them. Here: an iceberg that is as safe as possible.
 
 # %%
-both = places.log_prob("iceberg") + 0.5 * nsfw.log_odds("SFW")
+both = places.logit("iceberg") + 0.5 * nsfw.logit("SFW") - 0.5 * nsfw.logit("NSFW")
 print(both)
-js.maximize(both, gen, recipe=recipe, batch=1)
+js.maximize(both, gen, **how)
 
 # %% [markdown]
 # ## 7. A single unit of a layer
@@ -89,7 +92,7 @@ js.maximize(both, gen, recipe=recipe, batch=1)
 
 # %%
 print(places.shapes["conv_head"])
-js.maximize(places.channel("conv_head", 3), gen, recipe=recipe, classifiers=[places], batch=1)
+js.maximize(places.channel("conv_head", 3), gen, **how)
 
 # %% [markdown]
 # ## 8. Seeds pushed apart
@@ -97,13 +100,13 @@ js.maximize(places.channel("conv_head", 3), gen, recipe=recipe, classifiers=[pla
 # `diversity` rewards images that differ from those of the other seeds.
 
 # %%
-diverse = places.log_prob("coast") + 3 * js.diversity(places, "block10")
-js.sweep(diverse, gen, seeds=SEEDS, recipe=recipe)
+diverse = places.logit("coast") + 3 * js.diversity(places, "block10")
+js.sweep(diverse, gen, seeds=SEEDS, **how)
 
 # %% [markdown]
 # ## 9. An objective of your own
 #
-# Any JAX function of the activations, the image or the code.
+# Any JAX function of the activations, the image or the code. This one asks no classifier.
 
 
 # %%
@@ -113,7 +116,7 @@ def blue_sky(acts):
     return (upper[..., 0] - upper[..., 2]).mean()
 
 
-js.maximize(places.log_prob("coast") + 0.05 * js.function(blue_sky), gen, recipe=recipe, batch=1)
+js.maximize(blue_sky, gen, recipe=recipe)
 
 # %% [markdown]
 # ## 10. Start from an image
@@ -123,7 +126,7 @@ js.maximize(places.log_prob("coast") + 0.05 * js.function(blue_sky), gen, recipe
 
 # %%
 photo = result.image
-js.maximize(places.log_prob("iceberg"), gen, init=photo, classifiers=[nsfw])
+js.maximize(places.logit("iceberg"), gen, init=photo, **how | {"recipe": "pocket_image"})
 
 # %% [markdown]
 # ## 11. Another optimizer
@@ -133,7 +136,7 @@ js.maximize(places.log_prob("iceberg"), gen, init=photo, classifiers=[nsfw])
 # %%
 import optax
 
-js.maximize(places.log_prob("desert-sand"), gen, optimizer=optax.adam(0.1), recipe=recipe, batch=1)
+js.maximize(places.logit("desert-sand"), gen, optimizer=optax.adam(0.1), **how)
 
 # %% [markdown]
 # ## 12. Without a prior
@@ -152,9 +155,9 @@ js.maximize(places.logit("volcano"), fourier(64), recipe=js.recipes.fourier(step
 # open `out/tour/index.html`.
 
 # %%
-goals = {name: places.log_prob(name) for name in ("mountain", "iceberg")}
-runs = js.sweep(goals, gen, seeds=2, recipe=recipe, folder="out/tour", resume=True,
-                classifiers=[nsfw], record=(STEPS // 3, 2 * STEPS // 3))  # fmt: skip
+goals = {name: places.logit(name) for name in ("mountain", "iceberg")}
+record = (STEPS // 3, 2 * STEPS // 3)
+runs = js.sweep(goals, gen, seeds=2, folder="out/tour", resume=True, record=record, **how)
 js.report(runs, "out/tour", title="The tour").summary
 
 # %% [markdown]
@@ -183,8 +186,5 @@ def apply(params, image):
 
 
 warmth = js.Classifier(apply, np.float32(8), size=32, labels=("warm", "cold"), name="warmth")
-pair = {
-    "warm": places.log_prob("coast") + warmth.log_odds("warm"),
-    "cold": places.log_prob("coast") + warmth.log_odds("cold"),
-}
-js.sweep(pair, gen, seeds=2, recipe=recipe)
+pair = {label: warmth.log_odds(label) for label in warmth.labels}
+js.sweep(pair, gen, seeds=2, recipe=recipe, batch=2)

@@ -18,6 +18,7 @@ from jaxsynth.environment import keep_compiled, writable_cache
 from jaxsynth.inputs import option
 from jaxsynth.report.film import (
     MOST_FILMS,
+    film_text,
     morph_film,
     run_film,
     side_by_side,
@@ -56,11 +57,12 @@ def main(flags: Flags, words: Sequence[str]) -> int:
         raise ValueError(f"--runs: there is no run {wrong[0]} in {folder}: 0 to {len(sweep) - 1}")
     out = flags.out or folder
     out.mkdir(parents=True, exist_ok=True)
+    how = flags.seconds, film_text(sweep, runs)
     if flags.morph:
-        paths = write_film(out / "film_morph.webp", list(morph_film(sweep, runs)), flags.seconds)
+        paths = write_film(out / "film_morph.webp", list(morph_film(sweep, runs)), *how)
     elif flags.grid:
         pictures = list(side_by_side([list(run_film(sweep, run)) for run in runs]))
-        paths = write_film(out / "film_grid.webp", pictures, flags.seconds)
+        paths = write_film(out / "film_grid.webp", pictures, *how)
     else:
         paths = write_films(sweep, out, runs, flags.seconds)
     for path in paths:

@@ -115,6 +115,11 @@ class Problem(NamedTuple):
         """Return the row of the batch that computes a run."""
         return run if self.shared is None else int(self.shared.place[run])
 
+    def start_of(self, run: int) -> np.ndarray | None:
+        """Return the code (D,) that a run was given to start from; None where its seed decides."""
+        codes = self.batch.codes
+        return codes[self.row_of(run)] if isinstance(codes, np.ndarray) else None
+
     def runs_of(self, rows: Sequence[int]) -> list[Sequence[int]]:
         """Return the runs that each of these rows of the batch computes."""
         if self.shared is None:

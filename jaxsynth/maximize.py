@@ -181,7 +181,11 @@ def carry_out(
             looking = (*saving.observers, *watch.observers(problem, saving, opened, held))
             saving = dataclasses.replace(saving, observers=looking)
         pixels = functools.partial(shown_file, generator=problem.generator, config=config)
-        compute_together(problem, saving, images, pixels, functools.partial(text_of, opened))
+
+        def text(run: int, which: str) -> str:
+            return text_of(opened, run, which, problem.start_of(run))
+
+        compute_together(problem, saving, images, pixels, text)
         if not saving.processes.leads:
             return None
         write_inputs(folder, problem)

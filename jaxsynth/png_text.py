@@ -1,9 +1,12 @@
-"""What made an image, in the text of its PNG.
+"""What made an image, in the text of its PNG, or in the EXIF description of a film.
 
 The text `jaxsynth` is JSON: what config.json says of the sweep (settings, networks with hashes,
-versions, command), and of the run its number, seed and objective, and which image it is.
+versions, command), and of the run its number, seed and objective, its start code if the seed did
+not decide it, and which image it is.
 """
 
+import base64
+import io
 import json
 import re
 import shlex
@@ -11,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from jaxsynth.disk import check_regular, expand
@@ -18,7 +22,9 @@ from jaxsynth.environment import versions
 from jaxsynth.file_kinds import file_kind
 from jaxsynth.inputs import printable
 
-KEYWORD = "jaxsynth"
+KEYWORD, FILM = "jaxsynth", "film"
+DESCRIPTION = 0x010E  # of EXIF
+_START, _LARGEST = "start_code", 100_000  # of a start code in a file, in bytes
 # Parts of config.json, and flags of the command, that are not about this image: a run that was
 # stopped, or shared by several devices or processes, leaves the same bytes as another one.
 _OF_OTHERS = ("runs", "flags", "equals", "images", "chunk_runs", "device", "title")
@@ -34,7 +40,7 @@ def describe(config: Mapping[str, Any], run: Mapping[str, Any], which: str) -> s
     Args:
       config: Of the sweep, as config.json has it.
       run: Of the run: `run`, `seed`, `objective` and whatever else is to be told.
-      which: `last` or `best`.
+      which: `last` or `best`; `film`.
     """
     said = {name: value for name, value in config.items() if name not in _OF_OTHERS}
     words = shlex.split(str(config.get("command", "")))
@@ -42,9 +48,30 @@ def describe(config: Mapping[str, Any], run: Mapping[str, Any], which: str) -> s
     return json.dumps({"which": which, **run, "versions": versions()} | said, default=_plain)
 
 
-def text_of(config: Mapping[str, Any], run: int, which: str) -> str:
-    """Return the text of a sweep's image, by the number of its run."""
-    return describe(config, {"run": run} | config["runs"][run], which)
+def text_of(
+    config: Mapping[str, Any], run: int, which: str, start: np.ndarray | None = None
+) -> str:
+    """Return the text of a sweep's image, by the number of its run and its start code (D,)."""
+    own = {"run": run} | config["runs"][run]
+    if start is not None and start.nbytes <= _LARGEST and origin_of(dict(config) | own):
+        buffer = io.BytesIO()
+        np.save(buffer, start)
+        own[_START] = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return describe(config, own, which)
+
+
+def origin_of(said: Mapping[str, Any]) -> str:
+    """Return the file or run that an image's start code is of; "" where its seed decided it."""
+    vectors = {term.partition("@")[2] for term in str(said["objective"]).split(":")}
+    others = set(said.get("inputs", {})) - {"encoder"} - vectors
+    return said.get("origin") or next(iter(sorted(others)), "")
+
+
+def start_of(said: Mapping[str, Any]) -> np.ndarray | None:
+    """Read the start code (D,) of a text; None where it has none."""
+    if _START not in said:
+        return None
+    return np.load(io.BytesIO(base64.b64decode(said[_START])), allow_pickle=False)
 
 
 def read_text(path: str | Path) -> dict[str, Any]:
@@ -56,9 +83,10 @@ def read_text(path: str | Path) -> dict[str, Any]:
     path = expand(path)
     check_regular(path, repr(str(path)), "a PNG made by jaxsynth")
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with Image.open(path, formats=["PNG", "WEBP"]) as image:
             image.load()
-            text = getattr(image, "text", {}).get(KEYWORD)
+            film = image.getexif().get(DESCRIPTION) if image.format == "WEBP" else ""
+            text = film or getattr(image, "text", {}).get(KEYWORD)
     except (OSError, SyntaxError, ValueError) as error:
         kind = file_kind(path) or "of no known kind"
         raise ValueError(f"{str(path)!r} is {kind}, expected a PNG made by jaxsynth") from error
@@ -75,7 +103,10 @@ def read_text(path: str | Path) -> dict[str, Any]:
 
 def show(path: str | Path) -> str:
     """Return what made an image, a line for each value."""
-    lines = dict(_lines("", read_text(path)))
+    said = read_text(path)
+    if (start := start_of(said)) is not None:
+        said[_START] = f"{start.size} numbers"
+    lines = dict(_lines("", said))
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {printable(value)}" for name, value in lines.items())
 

@@ -13,7 +13,7 @@ from jaxsynth.image_files import read_image
 from jaxsynth.images import write_png
 from jaxsynth.maximize import sweep
 from jaxsynth.models.registry import load
-from jaxsynth.png_text import KEYWORD, describe, read_text
+from jaxsynth.png_text import FILM, KEYWORD, describe, origin_of, read_text, start_of
 from jaxsynth.recipes import Recipe
 from jaxsynth.results import read_objective, shown_file
 from jaxsynth.runs.folder import first_difference
@@ -43,13 +43,22 @@ def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
 
     Raises:
       ValueError: If it does not tell how it was made, or cannot be made here: networks that differ,
-        a start from a photograph or other codes, an optimizer or function of somebody's own.
+        a start code too large to be in it, an optimizer or function of somebody's own.
     """
     path, said = expand(path), read_text(path)
     out = expand(out or f"{path.stem}_again.png")
     if out.exists() and out.samefile(path):
         raise ValueError(f"{str(out)!r} is the image itself: give another name")
-    _check_start(path, said)
+    if said["which"] == FILM:
+        raise ValueError(
+            f"{str(path)!r} is a film: `jaxsynth film` makes it again, from the sweep's folder"
+        )
+    start, origin = start_of(said), origin_of(said)
+    if origin and start is None:
+        raise ValueError(
+            f"{str(path)!r} started from {origin}, which is not in it: repeat its command, "
+            f"{said.get('command')}"
+        )
     settings = dict(said["sweep"])
     if settings["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -62,24 +71,14 @@ def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
     settings = {name: value for name, value in settings.items() if value and name != "record"}
     how = settings | {"recipe": Recipe(**recipe), "progress": False}
     used = list(models.values())
-    found = sweep([objective], generator, seeds=[said["seed"]], classifiers=used, **how)
+    how |= {"seeds": [said["seed"]], "init": start, "classifiers": used}
+    found = sweep([objective], generator, **how)
     image = shown_file(found.raw_of(0, said["which"]), generator, said)
     text = describe(
         said, {name: said[name] for name in ("run", "seed", "objective")}, said["which"]
     )
     write_png(out, image, {KEYWORD: text})
     return _compared(path, out, image, said)
-
-
-def _check_start(path: Path, said: Mapping[str, Any]) -> None:
-    vectors = {term.partition("@")[2] for term in str(said["objective"]).split(":")}
-    others = set(said.get("inputs", {})) - {"encoder"} - vectors
-    if said.get("origin") or others:
-        start = said.get("origin") or others.pop()
-        raise ValueError(
-            f"{str(path)!r} started from {start}, which is not in it: repeat its command, "
-            f"{said.get('command')}"
-        )
 
 
 def _models(path: Path, said: Mapping[str, Any], precision: str) -> dict[str, Any]:

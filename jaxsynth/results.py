@@ -152,7 +152,10 @@ class SweepResult:
 
     def png_text(self, place: int, which: str) -> dict[str, str]:
         """Return the text of a PNG of a run's `last` or `best` image, see `jaxsynth.png_text`."""
-        return {KEYWORD: text_of(self.config, int(self.run_numbers[place]), which)}
+        return {KEYWORD: self._text(self.config, place, which)}
+
+    def _text(self, config: Mapping[str, Any], place: int, which: str) -> str:
+        return text_of(config, int(self.run_numbers[place]), which, self.start_codes[place])
 
     @functools.cached_property
     def table(self) -> list[dict[str, Any]]:
@@ -277,8 +280,7 @@ class Result:
             raise ValueError(f"{path}: expected a file name that ends with .png")
         config = dict(self.sweep.config) | ({"size": size} if size else {})
         image = shown_file(self.sweep.raw_of(0, self.which), self.sweep.generator, config)
-        text = text_of(config, int(self.sweep.run_numbers[0]), self.which)
-        write_png(path, image, {KEYWORD: text})
+        write_png(path, image, {KEYWORD: self.sweep._text(config, 0, self.which)})
 
     def __repr__(self) -> str:
         """Say what it maximised, from which seed, and how that ended."""

@@ -7,6 +7,8 @@ from PIL import Image
 from tiny import LABELS, save_tiny_networks
 
 import jaxsynth as js
+from jaxsynth.png_text import read_text
+from jaxsynth.repeat import repeat
 from jaxsynth.report import film
 
 
@@ -77,6 +79,11 @@ def test_the_launcher_writes_animated_pictures(runs, tmp_path):
     for name in ("film_run00001.webp", "film_run00002.webp"):
         with Image.open(tmp_path / name) as moving:
             assert moving.n_frames == 4 and moving.size == (256, 256)
+    said = read_text(tmp_path / "film_run00002.webp")
+    assert (said["which"], said["run"], said["seed"]) == ("film", [2], [0])
+    assert said["objective"] == [str(runs.runs[2].objective)]
+    with pytest.raises(ValueError, match="is a film: `jaxsynth film` makes it again"):
+        repeat(tmp_path / "film_run00002.webp", tmp_path / "x.png")
     for flags, said in (
         (["--runs=9"], "there is no run 9"),
         (["--runs=1", "--morph"], "a morph needs two runs"),

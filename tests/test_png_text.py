@@ -1,6 +1,8 @@
 """An image tells how it was made, and is made again from that, equal to the bit."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from launching import run
 from PIL import Image
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth import __version__
+from jaxsynth import __version__, png_text
 from jaxsynth.__main__ import main
 from jaxsynth.image_files import read_image
 from jaxsynth.models.weights import save_network
@@ -63,18 +65,32 @@ def test_a_saved_result_is_made_again(folder, tmp_path):
     assert repeat(tmp_path / "x.png", tmp_path / "y.png").equal
 
 
+@pytest.mark.parametrize("start", ["--continue_from={}/run:1", "--init_image={}/photo.png"])
+def test_a_start_from_elsewhere_travels_in_the_image(folder, photo, tmp_path, start, monkeypatch):
+    shutil.copy(photo, folder / "photo.png")
+    weights = [f"--{role}={folder / role}.safetensors" for role in ("generator", "places", "nsfw")]
+    given = [*weights, start.format(folder), "--scenes=bar", "--steps=2", "--noprogress"]
+    done = run("scene", *given, f"--out={tmp_path / 'more'}")
+    assert done.returncode == 0, done.stderr
+    image = tmp_path / "more" / "images" / "run00000_last.png"
+    assert "start_code    12 numbers" in re.sub("  +", "    ", show(image))
+    assert repeat(image, tmp_path / "x.png").equal
+    read_results(tmp_path / "more")[0].save(tmp_path / "y.png")
+    assert repeat(tmp_path / "y.png", tmp_path / "z.png").equal
+    monkeypatch.setattr(png_text, "_LARGEST", 40)
+    read_results(tmp_path / "more")[0].save(tmp_path / "y.png")
+    with pytest.raises(ValueError, match=r"started from .*, which is not in it: repeat its com"):
+        repeat(tmp_path / "y.png", tmp_path / "z.png")
+
+
 def test_what_cannot_be_repeated_is_one_line(folder, tmp_path):
     image = folder / "run" / "images" / "run00001_last.png"
     Image.open(image).convert("RGB").save(tmp_path / "again.png")
     (tmp_path / "text.png").write_text("text")
-    given = [f"--continue_from={folder / 'run'}:1", "--scenes=bar", "--steps=1", "--noprogress"]
-    done = run("scene", *given, f"--out={tmp_path / 'more'}")
-    assert done.returncode == 0, done.stderr
     for path, said in (
         (tmp_path / "again.png", "does not tell how it was made"),
         (tmp_path / "text.png", "is a text, expected a PNG"),
         (tmp_path / "absent.png", "No such file"),
-        (tmp_path / "more" / "images" / "run00000_last.png", r"started from .*run:1, which is not"),
         (image, "is the image itself"),
     ):
         with pytest.raises(ValueError, match=said) as caught:

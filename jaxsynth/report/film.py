@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxsynth.disk import write_atomic
+from jaxsynth.png_text import DESCRIPTION, FILM, describe
 from jaxsynth.report.explorer import decode, recorded_steps
 from jaxsynth.report.sheet import scaled
 from jaxsynth.results import SweepResult, visible
@@ -37,8 +38,16 @@ def write_films(
     found: list[Path] = []
     for place in range(min(len(sweep), MOST_FILMS)) if places is None else places:
         path = folder / f"film_run{int(sweep.run_numbers[place]):05d}.webp"
-        found += write_film(path, list(run_film(sweep, place)), seconds)
+        text = film_text(sweep, [place])
+        found += write_film(path, list(run_film(sweep, place)), seconds, text)
     return found
+
+
+def film_text(sweep: SweepResult, places: Sequence[int]) -> str:
+    """Return what made the runs of a film, as `jaxsynth show` prints it."""
+    runs = [sweep.runs[place] for place in places]
+    of = {"seed": [run.seed for run in runs], "objective": [str(run.objective) for run in runs]}
+    return describe(sweep.config, {"run": [int(sweep.run_numbers[i]) for i in places]} | of, FILM)
 
 
 def run_film(sweep: SweepResult, place: int) -> Iterator[np.ndarray]:
@@ -109,13 +118,16 @@ def side_by_side(films: Sequence[Sequence[np.ndarray]]) -> Iterator[np.ndarray]:
         yield np.concatenate(rows)[:-_GAP, :-_GAP]
 
 
-def write_film(path: Path, pictures: Sequence[np.ndarray], seconds: float = 0.2) -> list[Path]:
+def write_film(
+    path: Path, pictures: Sequence[np.ndarray], seconds: float = 0.2, text: str = ""
+) -> list[Path]:
     """Write pictures as animated WebP, and as MP4 where ffmpeg or imageio-ffmpeg is installed.
 
     Args:
       path: ends with .webp.
       pictures: (H, W, 3) uint8, of one size.
       seconds: that each is shown; the last one five times as long.
+      text: that travels in the WebP, as its EXIF description.
 
     Returns:
       The files.
@@ -128,7 +140,9 @@ def write_film(path: Path, pictures: Sequence[np.ndarray], seconds: float = 0.2)
     times[-1] *= 5
     film = io.BytesIO()
     how = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
-    frames[0].save(film, "WEBP", quality=88, **how)
+    exif = Image.Exif()
+    exif[DESCRIPTION] = text
+    frames[0].save(film, "WEBP", quality=88, exif=exif if text else b"", **how)
     write_atomic(path, film.getvalue())
     program = _ffmpeg()
     return [path] if not program else [path, _write_mp4(program, path, frames, seconds)]
