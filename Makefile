@@ -6,7 +6,7 @@ DEMO_OUT ?= out/demo
 
 PYTEST ?=
 
-.PHONY: demo test lint docs wheel install clean
+.PHONY: demo test lint tour docs wheel install clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +39,11 @@ lint: $(VENV)/.developed
 
 wheel: $(VENV)/.installed
 	PYTHON=$(abspath $(BIN)/python) .ci/wheel
+
+# The tour's cells with the shipped networks, a few steps each; its time is mostly the compiler's.
+tour: $(VENV)/.installed
+	sed 's/^STEPS, SEEDS = .*/STEPS, SEEDS = 3, 2/' examples/tour.py | \
+		JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

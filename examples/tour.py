@@ -126,7 +126,8 @@ js.maximize(blue_sky, gen, recipe=recipe)
 
 # %%
 photo = result.image
-js.maximize(places.logit("iceberg"), gen, init=photo, **how | {"recipe": "pocket_image"})
+gentle = js.recipes.pocket_image(steps=STEPS, prior=0.0)
+js.maximize(places.logit("iceberg"), gen, init=photo, **how | {"recipe": gentle})
 
 # %% [markdown]
 # ## 11. Another optimizer

@@ -1,5 +1,6 @@
 """The explorer in a real browser: what it shows, sorts, filters, hides, and how fast."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -47,6 +48,18 @@ def shown(page, small):
     yield page
     assert page.errors == []
     assert [url for url in page.requests if not url.startswith(("file:", "about:"))] == []
+
+
+def test_a_lone_objective_says_its_seed_once(tmp_path):
+    runs = finished_runs(("abbey",), seeds=2)
+    plain = [dataclasses.replace(run, row="", column="") for run in runs.runs]
+    js.report(dataclasses.replace(runs, runs=plain), tmp_path)
+    data = (tmp_path / "explorer" / "data.js").read_text()
+    [captions] = re.findall(r'"captions":(\[.*?\])', data)
+    assert [text.count("seed") for text in json.loads(captions)] == [1, 1]
+    page = (tmp_path / "index.html").read_text()
+    found = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+    assert [text.count("seed") for text in found] == [1, 1]
 
 
 def test_both_names_are_one_page(small):

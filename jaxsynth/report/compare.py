@@ -9,7 +9,7 @@ from jaxsynth import table
 from jaxsynth.disk import expand
 from jaxsynth.images import write_png
 from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
-from jaxsynth.report.sheet import place_of, said_of
+from jaxsynth.report.sheet import place_of, placed, said_of
 from jaxsynth.report.summary import settings_of, shown, summarise
 from jaxsynth.report.tables import format_probability
 from jaxsynth.results import SweepResult, read_results
@@ -51,7 +51,7 @@ def compare(
     rows = [_rows(sweep) for sweep in sweeps]
     gallery = []
     for number, pair in enumerate(pairs[:MOST_PAIRS]):
-        images, lines = [], [place_of(sweeps[0].runs[pair[0]])]
+        images, lines = [], [place_of(placed(sweeps[0].runs[pair[0]]))]
         for which, name, sweep, place in zip("ab", names, sweeps, pair, strict=True):
             row = rows[which == "b"][place]
             file = f"images/run{number:05d}_{which}.png"
@@ -67,7 +67,7 @@ def compare(
         gallery,
         note=f"{found}{names[1]} {len(sweeps[1])}.",
         more=f"The first {MOST_PAIRS} of them." if len(pairs) > MOST_PAIRS else "",
-        command="\n".join(str(sweep.config.get("command", "")) for sweep in sweeps),
+        command="\n".join(dict.fromkeys(str(sweep.config.get("command", "")) for sweep in sweeps)),
         links=(),
     )
     write_page(out / "index.html", page)

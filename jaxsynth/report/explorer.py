@@ -20,7 +20,7 @@ from jaxsynth.disk import write_atomic
 from jaxsynth.models.base import Activations
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.report.repeat import lines_that_repeat
-from jaxsynth.report.sheet import place_of, scaled
+from jaxsynth.report.sheet import place_of, placed, scaled
 from jaxsynth.results import SweepResult, visible
 from jaxsynth.table import BLUR_ABOVE
 
@@ -112,8 +112,8 @@ def _objective(objective: Any, folder: Path | None) -> str:
 
 
 def _caption(sweep: SweepResult, place: int, row: Mapping[str, Any]) -> str:
-    run = sweep.runs[place]
-    lines = [place_of(run) or f"seed {run.seed}"]
+    run = placed(sweep.runs[place])
+    lines = [place_of(run)]
     if not isinstance(run.objective, str):
         lines += table.captions(run, row, sweep.classifiers, row["shown"])
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from jaxsynth.report.sheet import (
     Tile,
     contact_pages,
     place_of,
+    placed,
     said_of,
 )
 from jaxsynth.report.summary import Rows, settings_of, summarise
@@ -200,11 +201,11 @@ def write_strip(
 
 def _report_run(sweep: SweepResult, i: int, which: Sequence[str]) -> ReportRun:
     """Run i with those of its images; its caption is about the first of them."""
-    run, row, judges = sweep.runs[i], sweep.table[i], sweep.classifiers
+    run, row, judges = placed(sweep.runs[i]), sweep.table[i], sweep.classifiers
     status = () if row["status"] == "ok" else (row["status"],)
     images = [ReportImage(image_name(i, w), w, table.sensitive_of(row, judges, w)) for w in which]
     lines = (
-        place_of(run) or f"seed {run.seed}",
+        place_of(run),
         *table.captions(run, row, judges, which[0]),
         *status,
     )

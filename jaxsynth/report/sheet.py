@@ -1,6 +1,7 @@
 """Contact sheets: pages of captioned images, drawn with Pillow alone."""
 
 import base64
+import dataclasses
 import functools
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,6 +90,11 @@ def contact_pages(
 def place_of(run: Any) -> str:
     """Return the row and column of a run as one line."""
     return " · ".join(filter(None, (run.row, run.column)))
+
+
+def placed(run: Any) -> Any:
+    """Return a run with a place that captions can begin with: its seed, if it has no other."""
+    return run if place_of(run) else dataclasses.replace(run, column=f"seed {run.seed}")
 
 
 def atlas_pages(
