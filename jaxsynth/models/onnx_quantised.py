@@ -111,10 +111,11 @@ def _plain(node: OnnxNode, form: _Form, reals: dict[tuple[str, ...], str]) -> li
     if form.bias is not None and inputs[form.bias]:
         product = add("Mul", scales, f"{y}/bias_scale")
         values.append(real((inputs[form.bias], product, ""), -1))
-    rounds = form.out is not None and inputs[form.out]
+    level = () if form.out is None else inputs[form.out : form.out + 2]
+    rounds = any(level)
     add(form.op, values, f"{y}/exact" if rounds else y, **attributes)
     if rounds:
-        add("QuantizeLinear", (f"{y}/exact", *inputs[form.out : form.out + 2]), y)
+        add("QuantizeLinear", (f"{y}/exact", *level), y)
     return made
 
 

@@ -79,7 +79,7 @@ def _held(at: Any, padding: str, side: int, ends: tuple[float, float]) -> Any:
 
 @operator("AffineGrid")
 def _affine_grid(c: Call) -> Value:
-    theta, sides = c.array(0), check_size(c.static(1))[2:]
+    theta, sides = c.array(0), check_size(c.numbers(1, "size") or ())[2:]
     steps = []
     for side in sides:
         ends = 1.0 if c.attr("align_corners", 0) else 1 - 1 / side
@@ -92,7 +92,8 @@ def _affine_grid(c: Call) -> Value:
 @operator("Col2Im")
 def _columns_to_image(c: Call) -> Value:
     """Add up blocks where they overlap, as PyTorch's fold."""
-    x, sides, block = jnp.asarray(c.array(0)), check_size(c.static(1)), tuple(c.static(2))
+    x, block = jnp.asarray(c.array(0)), c.numbers(2, "block_shape") or ()
+    sides = check_size(c.numbers(1, "image_shape") or ())
     rank = len(sides)
     strides, dilations = steps_of(c, "strides", rank), steps_of(c, "dilations", rank)
     pads = tuple(c.attr("pads") or (0,) * (2 * rank))

@@ -182,7 +182,7 @@ def describe(name: str | Path) -> str:
         what = f"generator, code {info.config.code} -> {info.config.size} pixels"
     else:
         classes = len(info.labels) or getattr(info.config, "classes", 0)
-        what = f"classifier, {info.config.size} pixels -> {classes} classes"
+        what = f"classifier, {info.config.size} pixels -> {classes or 'no'} classes"
     return f"{what}; {info.licence}" if info.licence else what
 
 
