@@ -148,7 +148,13 @@ def test_checkpoints_of_places365_and_what_does_not_fit(tmp_path):
     renamed = {k.replace("features.", "features.module."): a for k, a in made.items()}
     labels = tmp_path / "labels"
     labels.write_text("/a/airfield 0\n/a/airplane_cabin 1\n/b/bow_window/indoor 2\n/b/a 3\n/b/b 4")
-    whole_file = {"epoch": 90, "arch": "alexnet", "state_dict": tensors(renamed)}
+    own = tensors(renamed)
+    some = list(own.values())[:2]  # a training script keeps more than the network
+    more = {
+        "best_acc1": some[0],
+        "optimizer": {"state": {i: {"sum": a} for i, a in enumerate(some)}},
+    }
+    whole_file = {"epoch": 90, "arch": "alexnet", "state_dict": own} | more
     for number, data in enumerate((zip_file(whole_file), legacy_file(whole_file))):
         path = tmp_path / f"{number}.pth.tar"
         path.write_bytes(data)

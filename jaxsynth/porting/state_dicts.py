@@ -6,6 +6,7 @@ Wide ResNet, VGG with batch norm) need no table. Names may have a prefix such as
 C, H, W flattening. The networks see RGB by ImageNet's mean and deviation, 224 x 224.
 """
 
+import collections
 import math
 import re
 from collections.abc import Mapping
@@ -49,8 +50,14 @@ def torch_graph(arrays: Arrays) -> tuple[GraphConfig, dict[str, np.ndarray]]:
 
 
 def plain_names(arrays: Arrays) -> dict[str, np.ndarray]:
-    """Strip what checkpoints put around names: folders of dicts, `module.`, `model.`."""
-    return {_PREFIXES.sub("", name): array for name, array in arrays.items()}
+    """Strip what checkpoints put around names: folders of dicts, `module.`, `model.`.
+
+    Of several dicts the largest is the network; others are the optimizer's and best figures.
+    """
+    folders = collections.Counter(name.rpartition("/")[0] for name in arrays)
+    own = max(folders, key=folders.__getitem__, default="")
+    kept = {name: array for name, array in arrays.items() if name.rpartition("/")[0] == own}
+    return {_PREFIXES.sub("", name): array for name, array in kept.items()}
 
 
 class _Builder(GraphBuilder):
