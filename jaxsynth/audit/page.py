@@ -76,6 +76,7 @@ class Report:
       sections: In order.
       facts: Command, networks, settings, versions.
       warnings: Lines on what is missing.
+      words: Terms of the page, and what they mean.
     """
 
     title: str
@@ -84,6 +85,7 @@ class Report:
     sections: Sequence[Section]
     facts: Mapping[str, Any]
     warnings: Sequence[str] = ()
+    words: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def write_report(out: Path, report: Report) -> Path:
@@ -92,7 +94,8 @@ def write_report(out: Path, report: Report) -> Path:
         write_csv(out / f"{table.name}.csv", table.rows)
     numbers = {
         "facts": report.facts,
-        "limits": list(report.limits),
+        "summary": list(report.subject),
+        "limits": [*report.limits, *report.warnings],
         "sections": [
             {
                 "title": section.title,

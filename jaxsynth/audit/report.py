@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.audit.change_sections import flips_section, invariances_section
+from jaxsynth.audit.dispute_sections import transfer_section
 from jaxsynth.audit.inside_sections import scenes_section, units_section
 from jaxsynth.audit.page import Report
 from jaxsynth.audit.sections import (
@@ -14,7 +15,6 @@ from jaxsynth.audit.sections import (
     calibration_section,
     neurons_section,
     samples_section,
-    transfer_section,
 )
 from jaxsynth.audit.settings import PHOTOGRAPH, Audit, Stage, picture_numbers
 from jaxsynth.audit.subjects import Subject
@@ -30,6 +30,20 @@ _LIMITS = (
     "photographs, or of settings.",
     "No network here says what is right; only labelled photographs do.",
 )
+_WORDS = {
+    "score": "The probability, from 0 to 1, that a network gives to the classes that count.",
+    "threshold": "The score from which a picture is flagged.",
+    "prior": "A generator that turns a code, a list of numbers, into a picture. Every synthetic "
+    "picture of this report is one of its pictures.",
+    "random sample": "The picture of a code drawn by chance. Its seed names the draw.",
+    "neuron, unit, channel": "A number, or a map of numbers, that a network computes of a picture. "
+    "Output neurons are its classes, hidden ones come before.",
+    "odds, log-odds": "The odds of a score p are p / (1 - p), log-odds their logarithm. Odds still "
+    "tell scores such as 0.999 and 0.9999 apart.",
+    "interval": "Had other pictures or seeds been drawn in the same way, 95 % of such intervals "
+    "would hold the value of all pictures that could be drawn.",
+    "grey level": "The smallest step of a pixel in a file of 8 bits; there are 255 of them.",
+}
 
 
 def make_report(audit: Audit, stages: Mapping[str, Stage], facts: Mapping[str, Any]) -> Report:
@@ -84,6 +98,7 @@ def make_report(audit: Audit, stages: Mapping[str, Stage], facts: Mapping[str, A
         found,
         facts,
         _missing(audit, calibrated),
+        _WORDS,
     )
 
 

@@ -25,8 +25,8 @@ WITHIN = (
     "This is what the networks respond to within this prior, not what they were trained on, and "
     "not what real pictures of these classes look like."
 )
-_EIGHT_BIT = "Pictures are scored as 8-bit RGB files are, by each network's own resizing."
-_SHOWN = 4  # pictures of a kind
+EIGHT_BIT = "Pictures are scored as 8-bit RGB files are, by each network's own resizing."
+SHOWN = 4  # pictures of a kind
 _CLASSES = 26  # of a classifier, at most, whose scores are listed one by one
 
 
@@ -87,7 +87,7 @@ def samples_section(
     sets |= {"photographs": photographs} if photographs else {}
     section = Section(
         "How many pictures are flagged",
-        f"Codes are drawn by seed from the prior's own distribution. {_EIGHT_BIT} A picture is "
+        f"Codes are drawn by seed from the prior's own distribution. {EIGHT_BIT} A picture is "
         "flagged if the probability of the classes that count is at or above the threshold. Bands "
         "and brackets are Wilson's 95 % intervals.",
         "A flagged random sample is no proof of a fault, as nothing says what it shows; a rate "
@@ -124,7 +124,7 @@ def samples_section(
         for word, view in sets.items():
             order = np.argsort(-view.scores(subject), kind="stable")
             name = names.__getitem__ if view is photographs else "seed {}".format
-            shown = view.pictures([*order[:_SHOWN], *order[-_SHOWN:]], name)
+            shown = view.pictures([*order[:SHOWN], *order[-SHOWN:]], name)
             title = f"The {word} that {subject.name} scores highest and lowest"
             section.galleries.append((title, shown))
     shown = side_by_side(rows, "threshold", lambda r: f"{r['model']}, {r['set']}", share_text)
@@ -203,7 +203,7 @@ def neurons_section(
         "low: the log-odds of the class are maximised, and minimised, over the codes of the prior, "
         "from several seeds. Of two classes one is shown, as the other is its opposite. Medians "
         "are over seeds, of the probability of that class; their intervals are order statistics, "
-        "of few seeds their range. Histograms show what random samples score. " + _EIGHT_BIT,
+        "of few seeds their range. Histograms show what random samples score. " + EIGHT_BIT,
         f"{WITHIN} A high score of such an image shows that it can be reached, not that it occurs.",
     )
     rows = []
@@ -220,7 +220,7 @@ def neurons_section(
                 line = {"model": subject.name, "neuron": what, "end": end}
                 rows.append(line | statistics.median_row(own[places]) | {"not finite": frozen})
                 said = "maximises" if end == MOST else "minimises"
-                named = {i: f"{said}, seed {made[i]['seed']}" for i in places[:_SHOWN]}
+                named = {i: f"{said}, seed {made[i]['seed']}" for i in places[:SHOWN]}
                 shown += view.pictures(named, named.__getitem__)
             section.galleries.append((f"{subject.name}: {what}", shown))
         names = subject.model.class_names
@@ -235,76 +235,3 @@ def neurons_section(
         )
     section.tables = [Table("neurons", "Probability of each neuron's own images", rows)]
     return section
-
-
-def transfer_section(
-    ends: Mapping[Subject, tuple[View, Sequence[Mapping[str, Any]]]],
-    disputes: tuple[View, Sequence[Mapping[str, Any]]],
-    photographs: tuple[View, Sequence[str]] | None,
-    threshold: float,
-) -> Section:
-    """Show what each subject says of the images made for the others, and what they dispute."""
-    view, made = disputes
-    section = Section(
-        "Where the classifiers disagree",
-        "The images that maximise the classes that count of one classifier are scored by all. "
-        "Disputed images maximise the difference of two log-odds. Each is rated by the smaller of "
-        "P of the first and 1 - P of the second. " + _EIGHT_BIT,
-        f"{WITHIN} A classifier that does not agree is not wrong for it: nobody has said what these"
-        " images show.",
-    )
-    long, wide = [], []
-    for maker, (own, rows) in ends.items():
-        places = [i for i, r in enumerate(rows) if r["what"] == maker.decision and r["end"] == MOST]
-        line: dict[str, Any] = {"made for": maker.name}
-        others: list[str] = []
-        for judge in own.subjects:
-            p = own.scores(judge)[places]
-            row = {"made_for": maker.name, "judge": judge.name}
-            middle, share = statistics.median_row(p), statistics.share_row(p >= threshold)
-            spread = {f"{key}_p": middle.get(key) for key in ("median", "low", "high")}
-            long.append(row | share | spread)
-            line[f"{judge.name} scores"] = median_text(middle)
-            line[f"{judge.name} flags"] = share_text(share)
-            if judge is not maker:
-                others.append(f"{judge.name} flags {share_text(share)}")
-        said = " and ".join(others)
-        section.findings.append(f"Of the images that maximise {maker.name}, {said}.")
-        wide.append(line)
-    section.tables.append(Table("transfer", "Images made for one, judged by all", long, wide))
-    pairs = list(dict.fromkeys((row["sure"], row["denies"]) for row in made))
-    by_name, rated = {s.name: s for s in view.subjects}, []
-    for sure, denies in pairs:
-        both = by_name[sure], by_name[denies]
-        worst = statistics.dispute(*(view.scores(s) for s in both))
-        places = [i for i, r in enumerate(made) if (r["sure"], r["denies"]) == (sure, denies)]
-        places.sort(key=lambda i: -worst[i])
-        row = {"sure": sure, "denies": denies} | statistics.median_row(worst[places])
-        rated.append(row | {"best": float(worst[places[0]])})
-        title = f"{sure} is sure, {denies} of the opposite"
-        shown = view.pictures(places[:_SHOWN], lambda i: f"seed {made[i]['seed']}")
-        section.galleries.append((title, shown))
-    section.tables.append(Table("disputes", "Synthesised disputes: min(P, 1 - P)", rated))
-    if photographs is not None:
-        _dispute_photographs(section, *photographs, pairs)
-    return section
-
-
-def _dispute_photographs(
-    section: Section,
-    view: View,
-    names: Sequence[str],
-    pairs: Sequence[tuple[str, str]],
-    count: int = 10,
-) -> None:
-    by_name, rows = {s.name: s for s in view.subjects}, []
-    for sure, denies in pairs:
-        rated = statistics.dispute(view.scores(by_name[sure]), view.scores(by_name[denies]))
-        order = np.argsort(-rated, kind="stable")[:count]
-        for i in order:
-            row: dict[str, Any] = {"sure": sure, "denies": denies, "file": names[i]}
-            row |= {s.name: float(view.scores(s)[i]) for s in view.subjects}
-            rows.append(row | {"dispute": float(rated[i])})
-        title = f"Photographs: {sure} is surest, {denies} of the opposite"
-        section.galleries.append((title, view.pictures(order[:_SHOWN], names.__getitem__)))
-    section.tables.append(Table("disputed_photographs", "The most disputed photographs", rows))

@@ -1,12 +1,14 @@
 """What is audited and on what: classifiers with the classes that count, photographs with labels."""
 
+from __future__ import annotations
+
 import csv
 import dataclasses
 import hashlib
 import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,9 +16,11 @@ from PIL import Image
 
 from jaxsynth.image_files import read_image
 from jaxsynth.image_search import ImageFile, find_images
-from jaxsynth.models.base import Classifier
-from jaxsynth.models.functions import Activations
 from jaxsynth.models.labels import SENSITIVE_LABELS, read_text
+
+if TYPE_CHECKING:
+    from jaxsynth.models.base import Classifier
+    from jaxsynth.models.functions import Activations
 
 DECISION = "decision"  # a blob: the log-odds of the classes that count
 _LONGEST_SIDE = 512  # of a photograph whose changes are tested

@@ -1,16 +1,43 @@
-"""The images of an audit: random samples, both ends of neurons, what two classifiers dispute."""
+"""The images of an audit: random samples, both ends of neurons, what two classifiers dispute.
 
-from collections.abc import Mapping, Sequence
+Weighed sums of readings are maximised over codes: a recipe's own steps, by an audit's programs.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.audit.networks import LOG_ODDS, Goal, Prior, added, negative
-from jaxsynth.audit.search import Networks, search, start_codes
+from jaxsynth import programs
+from jaxsynth.arithmetic import arithmetic
+from jaxsynth.ascent import Glance
+from jaxsynth.ask_tell import Setting
+from jaxsynth.audit.networks import (
+    BATCH,
+    LOG_ODDS,
+    Goal,
+    Network,
+    Prior,
+    added,
+    moved,
+    moved_back,
+    negative,
+)
 from jaxsynth.audit.settings import LEAST, MOST
 from jaxsynth.audit.subjects import DECISION, Subject
-from jaxsynth.recipes import RECIPES, make_recipe
+from jaxsynth.batch import Problem, Run
+from jaxsynth.devices import batches
+from jaxsynth.models.registry import load_encoder
+from jaxsynth.objectives import Objective
+from jaxsynth.problem import Settings, plan
+from jaxsynth.recipes import RECIPES, Recipe, make_recipe
 from jaxsynth.starts import still
+from jaxsynth.system import make_encoder
+from jaxsynth.transforms import Transforms
+
+Networks = Mapping[str, Network]
 
 
 class Made(NamedTuple):
@@ -103,3 +130,128 @@ def maximise(
     for row, sound in zip(rows, found.sound, strict=True):
         row |= {} if sound else {"frozen": "not finite"}
     return Made(found.images, found.codes, rows)
+
+
+class Ends(NamedTuple):
+    """Where runs end: images (R, H, W, 3) uint8 RGB, codes (R, D), whether all was finite (R,)."""
+
+    images: np.ndarray
+    codes: np.ndarray
+    sound: np.ndarray
+
+
+def start_codes(prior: Prior, recipe: Recipe, seeds: Sequence[int]) -> np.ndarray:
+    """Return the codes (R, D) that a recipe starts from, by seed."""
+    return _problem(prior, recipe, tuple(seeds)).batch.codes[:]
+
+
+def search(
+    prior: Prior,
+    networks: Networks,
+    goals: Sequence[Goal],
+    seeds: Sequence[int],
+    recipe: Recipe,
+    start: np.ndarray | None = None,
+) -> Ends:
+    """Maximise a goal for each run.
+
+    A run ends at its best code, or at the last one if that is better, without the recipe's random
+    moves. Several classifiers are joined as the balance `image` does: each gradient by the image
+    is divided by its mean size.
+
+    Args:
+      prior: Makes the images.
+      networks: Classifiers by name.
+      goals: One for each run.
+      seeds: One for each run, which decides its start and its random moves.
+      recipe: Of the steps.
+      start: Codes (R, D) to start from, instead of those of the seeds.
+    """
+    problem = _problem(prior, recipe, tuple(dict.fromkeys(seeds)))
+    if start is None:
+        own = dict(zip(dict.fromkeys(seeds), problem.batch.codes[:], strict=True))
+        start = np.stack([own[seed] for seed in seeds])
+    found = []
+    for (places, codes), count in batches((np.arange(len(goals)), start), BATCH):
+        weights = _weights(networks, [goals[i] for i in places])
+        numbers = np.array([seeds[i] for i in places], np.uint32)
+        codes, sound = _steps(prior, problem, weights, numbers, codes)
+        images = prior.generator.preprocess.show(prior.draw(codes))
+        found.append((images[:count], codes[:count], sound[:count]))
+    return Ends(*map(np.concatenate, zip(*found, strict=True)))
+
+
+Weights = Sequence[tuple[Network, np.ndarray]]  # (B, K) of each network
+
+
+def _weights(networks: Networks, goals: Sequence[Goal]) -> Weights:
+    named = dict.fromkeys(name for goal in goals for name in goal)
+    nothing = {name: np.zeros(networks[name].count, np.float32) for name in named}
+    return [(networks[n], np.stack([goal.get(n, nothing[n]) for goal in goals])) for n in named]
+
+
+def _steps(
+    prior: Prior, problem: Problem, weights: Weights, seeds: np.ndarray, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make all steps of a batch; return where it ends, and whether all was finite."""
+    recipe, optimizer = problem.settings.recipe, problem.optimizer
+    transforms = Transforms(recipe.jitter, float(recipe.zoom), float(recipe.rotate))
+    pull = _pull(prior) if recipe.prior else None
+    with arithmetic():
+        keys, steps = programs.noise_keys(jnp.asarray(seeds)), jnp.float32(recipe.steps)
+        setting = Setting(jnp.asarray(start), None, keys, steps, problem.box)
+        state = programs.init_jit(optimizer, setting)
+        for step in range(recipe.steps):
+            codes = np.asarray(state.code)
+            images = prior.draw(codes)
+            seen = moved(transforms, seeds, step, images)
+            value, gradient = _value_and_gradient(prior, weights, seen)
+            gradient = prior.draw_back(codes, moved_back(transforms, seeds, step, gradient))
+            good = np.isfinite(value) & np.isfinite(images).all((1, 2, 3))
+            pulls = pull(images, codes) if pull else None
+            glance = Glance(value, gradient, pulls, good, {})
+            state, _ = programs.update_jit(optimizer, None, setting, state, glance)
+    last, best = np.asarray(state.code), np.asarray(state.best_code)
+    better = _values(prior, weights, last) >= _values(prior, weights, best)
+    return np.where(better[:, None], last, best), np.asarray(state.sound)
+
+
+def _value_and_gradient(
+    prior: Prior, weights: Weights, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sums (B,), and their balanced gradients by images."""
+    value, total = np.zeros(len(images), np.float32), np.zeros_like(images)
+    for network, w in weights:
+        rows = np.flatnonzero(np.abs(w).sum(1))
+        readings, gradient, _ = network.slopes(prior.view(network, images[rows]), w[rows])
+        value[rows] += (w[rows] * readings).sum(1)
+        gradient = prior.view_back(network, gradient)
+        mean = np.abs(gradient).sum((1, 2, 3)) / prior.pixels(network)
+        strength = np.abs(w[rows]).sum(1) / np.where(mean == 0, 1, mean)
+        total[rows] += strength[:, None, None, None] * gradient
+    return value, total
+
+
+def _values(prior: Prior, weights: Weights, codes: np.ndarray) -> np.ndarray:
+    images = prior.draw(codes)
+    return sum((w * n.read(prior.view(n, images))).sum(1) for n, w in weights)
+
+
+def _pull(prior: Prior) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The prior term of a recipe: (images, codes) -> E(image) - code."""
+    encoder = load_encoder(prior.generator)
+    how = make_encoder(prior.generator, encoder)
+
+    def pull(images: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return np.stack([programs.encode_jit(how, encoder.params, x) for x in images]) - codes
+
+    return pull
+
+
+@functools.lru_cache(maxsize=8)
+def _problem(prior: Prior, recipe: Recipe, seeds: tuple[int, ...]) -> Problem:
+    """Let the library check a recipe and draw its start codes."""
+    nothing: Any = Objective(())
+    encoder = load_encoder(prior.generator) if recipe.prior else None
+    runs = [Run(seed, nothing) for seed in seeds]
+    return plan(runs, prior.generator, settings=Settings(recipe=recipe), encoder=encoder)

@@ -1,13 +1,14 @@
 """The search of an audit against the library's own, on tiny networks."""
 
+import jax
 import numpy as np
 import pytest
 from tiny import tiny_networks
 
 import jaxsynth as js
 from jaxsynth.audit.networks import LOG_ODDS, LOG_PROB, Network, Prior, added, negative
-from jaxsynth.audit.search import search, start_codes
 from jaxsynth.audit.subjects import DECISION, make_subject
+from jaxsynth.audit.synthesis import search, start_codes
 from jaxsynth.models.registry import to_model
 from jaxsynth.recipes import make_recipe
 from jaxsynth.starts import still
@@ -51,7 +52,8 @@ def test_readings_and_their_slopes(models):
     network = Network(subject.model)
     x = np.random.default_rng(0).normal(0, 40, (5, 16, 16, 3)).astype(np.float32)
     readings = network.read(x)
-    acts = [subject.model.activations(subject.model.params, one) for one in x]
+    apply = jax.jit(subject.model.activations)
+    acts = [apply(subject.model.params, one) for one in x]
     for blob in (LOG_ODDS, LOG_PROB, DECISION):
         expected = np.stack([one[blob] for one in acts])
         np.testing.assert_allclose(network.part(readings, blob), expected, rtol=1e-4, atol=1e-4)
