@@ -191,8 +191,9 @@ class Prior:
 @contextlib.contextmanager
 def compiled_ahead(prior: Prior, networks: Iterable[Network]) -> Iterator[None]:
     """Compile all programs in another thread, while this one begins to compute."""
-    for function in (_read, _slopes, _draw, _draw_back):
-        function.jitted()  # made here, so that two threads do not make it twice
+    programs: tuple[Any, ...] = (_read, _slopes, _draw, _draw_back)
+    for program in programs:
+        program.jitted()  # made here, so that two threads do not make it twice
     codes = np.zeros((BATCH, prior.generator.code_size), np.float32)
     last_first = list(networks)[::-1]  # this thread begins with the first
     tasks: list[Callable[[], Any]] = [partial(n.read, n.nothing) for n in last_first]
@@ -226,7 +227,7 @@ def moved_back(
 def added(*goals: Goal) -> Goal:
     """Add goals up; a factor may be applied before."""
     names = dict.fromkeys(name for goal in goals for name in goal)
-    return {name: sum(goal[name] for goal in goals if name in goal) for name in names}
+    return {n: np.sum([goal[n] for goal in goals if n in goal], axis=0) for n in names}
 
 
 def negative(goal: Goal) -> Goal:

@@ -209,7 +209,8 @@ def _steps(
             gradient = prior.draw_back(codes, moved_back(transforms, seeds, step, gradient))
             good = np.isfinite(value) & np.isfinite(images).all((1, 2, 3))
             pulls = pull(images, codes) if pull else None
-            glance = Glance(value, gradient, pulls, good, {})
+            seen_now: Any = (value, gradient, pulls, good)
+            glance = Glance(*seen_now, {})
             state, _ = programs.update_jit(optimizer, None, setting, state, glance)
     last, best = np.asarray(state.code), np.asarray(state.best_code)
     better = _values(prior, weights, last) >= _values(prior, weights, best)
@@ -234,7 +235,7 @@ def _value_and_gradient(
 
 def _values(prior: Prior, weights: Weights, codes: np.ndarray) -> np.ndarray:
     images = prior.draw(codes)
-    return sum((w * n.read(prior.view(n, images))).sum(1) for n, w in weights)
+    return np.sum([(w * n.read(prior.view(n, images))).sum(1) for n, w in weights], axis=0)
 
 
 def _pull(prior: Prior) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
