@@ -39,7 +39,8 @@ class Flip(NamedTuple):
 
     def part(self, rows: np.ndarray) -> "Flip":
         """Return some of them."""
-        return Flip(*(None if values is None else values[rows] for values in self))
+        code = None if self.code is None else self.code[rows]
+        return Flip(self.before[rows], self.after[rows], self.odds[rows], code)
 
 
 def cross(

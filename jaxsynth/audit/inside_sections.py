@@ -103,7 +103,9 @@ def scenes_section(
             f"factor of {spread:,.0f}."
         )
         own, _ = together[subject]
-        scene_p = own.arrays["places"][np.arange(len(first)), _places(named[first], places)]
+        scene_p = own.arrays["places"][
+            np.arange(len(first)), _places(named[first].tolist(), places)
+        ]
         with_p = own.scores(subject)
         for i, scene in enumerate(named[first]):
             rows[scene] |= {f"{subject.name} with": float(with_p[i]),

@@ -209,8 +209,8 @@ def _steps(
             gradient = prior.draw_back(codes, moved_back(transforms, seeds, step, gradient))
             good = np.isfinite(value) & np.isfinite(images).all((1, 2, 3))
             pulls = pull(images, codes) if pull else None
-            seen_now: Any = (value, gradient, pulls, good)
-            glance = Glance(*seen_now, {})
+            found: tuple[Any, ...] = (value, gradient, pulls, good, {})
+            glance = Glance(*found)
             state, _ = programs.update_jit(optimizer, None, setting, state, glance)
     last, best = np.asarray(state.code), np.asarray(state.best_code)
     better = _values(prior, weights, last) >= _values(prior, weights, best)
