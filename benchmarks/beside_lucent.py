@@ -6,9 +6,9 @@
 Run from the repository's root. Both maximise the same logits of the same network
 (EfficientNet-lite0 of PyPI, at 224 pixels) in lucid's parametrisation, by Adam with lucid's rate.
 Each has its own usual transformations: lucent's are of a whole batch, ours of each run. First both
-make --rate_steps steps of eight classes in turn, --rounds times, after an untimed one. Then
-they make the pictures, which the network judges as they are. Writes lucent.md, lucent.csv and
-lucent.png, a row a side, into --out. Some ten minutes on two cores.
+make --rate_steps steps of eight classes in turn, --rounds times, after untimed ones. Then they make the
+pictures, which the network judges as they are. Writes lucent.md, lucent.csv and lucent.png, a row a
+side, into --out. Four minutes on two cores with --steps=64.
 """
 
 import time
@@ -68,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
     timed = units[:_TIMED]
     for make in sides.values():
         make(timed, 2)
+        make(units, 1)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(_ROUNDS.value):
         for name, make in sides.items():
@@ -123,12 +124,10 @@ def _fourier(classifier: Classifier, units: Sequence[int], steps: int) -> np.nda
 
 
 def _seconds(make, units: Sequence[int], steps: int) -> float:
-    """How long steps take, without what a call takes for anything else."""
+    """How long a whole call takes, once everything is compiled."""
     begin = time.perf_counter()
-    make(units, 2 * steps)
-    middle = time.perf_counter()
     make(units, steps)
-    return 2 * middle - begin - time.perf_counter()
+    return time.perf_counter() - begin
 
 
 def _judged(classifier: Classifier, pictures: np.ndarray, units: Sequence[int]) -> dict[str, str]:
