@@ -6,9 +6,9 @@
 Run from the repository's root. Both maximise the same logits of the same network
 (EfficientNet-lite0 of PyPI, at 224 pixels) in lucid's parametrisation, by Adam with lucid's rate.
 Each has its own usual transformations: lucent's are of a whole batch, ours of each run. First both
-make --rate_steps steps of eight classes in turn, --rounds times, after untimed ones. Then they make the
-pictures, which the network judges as they are. Writes lucent.md, lucent.csv and lucent.png, a row a
-side, into --out. Four minutes on two cores with --steps=64.
+make --rate_steps steps of eight classes in turn, --rounds times, after untimed ones. Then they make
+the pictures, which the network judges as they are. Writes lucent.md, lucent.csv and lucent.png, a
+row a side, into --out. Ten minutes on two cores with --steps=64.
 """
 
 import time

@@ -17,12 +17,14 @@ from in_process import run_cases
 from launching import ROOT, run, start
 from tiny import tiny_networks
 
+from benchmarks import accelerator
 from benchmarks.speed.cases import inputs, network_case, random_network, trio_case
 from benchmarks.speed.compare import OURS, Limits, Measured, check_agreement
 from benchmarks.speed.table import commit_rows, second_rows, speed_rows
 from benchmarks.speed.timing import ratio, summarise, time_in_turn
 from benchmarks.speed.work import forward_operations, step_operations
 from benchmarks.speed_cases import in_own_process
+from benchmarks.whole import exclusive
 from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.network import KNOWN_CONFIGS
 
@@ -208,3 +210,20 @@ def test_wrong_values_are_refused(tmp_path):
         "--out=run --precisions=float16": "expected some of float32",
         "--out=run --seconds=nan": "--seconds=nan",
     })  # fmt: skip
+
+
+def test_the_innermost_phase_owns_a_moment():
+    spans = [("steps", 1.0, 5.0), ("compiling", 2.0, 3.0), ("tracing", 2.25, 2.75)]
+    found = exclusive([("other", 0.0, 6.0), *spans])
+    assert found == {"other": 2.0, "steps": 3.0, "compiling": 0.5, "tracing": 0.5}
+
+
+def test_a_part_that_fails_or_takes_too_long_ends_no_other(tmp_path):
+    codes = accelerator.Part("codes", ("timeit", "-n", "1", "-r", "1", "-s", "1 / 0"), 1.0)
+    slow = accelerator.Part("slow", ("timeit", "-n", "1", "import time; time.sleep(60)"), 1.0)
+    assert accelerator.run(codes, tmp_path, 20)["ended"] == "exit code 1"
+    assert "ZeroDivisionError" in (tmp_path / "codes.txt").read_text()
+    assert accelerator.run(slow, tmp_path, 0.5)["ended"] == "stopped after 0 s"
+    names = [part.name for part in accelerator.parts(tmp_path, False, True, "photographs")]
+    assert names == ["speed", "sweep", "tests", "training"]
+    assert sum(p.share for p in accelerator.parts(tmp_path, False, True, "photographs")) == 1.0

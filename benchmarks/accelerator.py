@@ -1,0 +1,99 @@
+"""All that is to be measured where an accelerator is at hand, as one command, most important first.
+
+  python -m benchmarks.accelerator --out=out/accelerator
+  python -m benchmarks.accelerator --tiny --out=out/tiny      (the same on CPU, in a minute or two)
+
+Run from the repository's root, in an environment with jax[cuda13] and PyTorch; --nopeer does
+without PyTorch. Each part is a process, has a limit of its own, and writes its output to
+OUT/PART.txt as it goes, so that what was measured before a stop is there. The parts: the table of
+speed (trio and pocket, float32 and bfloat16, four batches, beside torch.compile), one sweep from
+end to end, the fast part of the suite, and the training of a prior for a while, if --data names
+photographs. Prints a line for each part; the exit code is 1 if one of them failed.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from benchmarks.checks import check_flags_only
+from experiments.launch import run_main
+from jaxsynth.report.tables import format_markdown
+
+_OUT = flags.DEFINE_string("out", "out/accelerator", "Folder of the parts' output.")
+_TINY = flags.DEFINE_bool("tiny", False, "Small networks, batches and limits: tries the script.")
+_USE_PEER = flags.DEFINE_bool("peer", True, "Measure torch.compile as well.")
+_DATA = flags.DEFINE_string("data", "", "Photographs of the training; without them it is left out.")
+_BUDGET = flags.DEFINE_integer("seconds", 800, "For all parts together.", lower_bound=1)
+
+
+class Part(NamedTuple):
+    """A process: its name, the words after `python -m`, the share of the time it may take."""
+
+    name: str
+    words: tuple[str, ...]
+    share: float
+
+
+def parts(out: Path, tiny: bool, peer: bool, data: str) -> list[Part]:
+    """Return what is run, in order."""
+    cases = "pocket_generator" if tiny else "trio,pocket"
+    precisions = "float32" if tiny else "float32,bfloat16"
+    batches = "1" if tiny else "8,64,256,1024"
+    speed = ["experiments.benchmark_speed", f"--cases={cases}", f"--precisions={precisions}"]
+    speed += [f"--batches={batches}", f"--seconds={0 if tiny else 5}", f"--out={out / 'speed'}"]
+    speed += ["--overwrite", *(["--repeats=3"] if tiny else [])]
+    speed += ["--peer=torch.compile"] if peer else []
+    sweep = ["experiments.scene", f"--scenes={'mountain' if tiny else 'all'}", "--overwrite"]
+    sweep += [f"--seeds={1 if tiny else 64}", f"--out={out / 'sweep'}", "--noprogress"]
+    sweep += ["--steps=2", "--batch=1"] if tiny else ["--batch=256", "--images=none"]
+    tests = ["pytest", "-p", "no:xdist", "-q", "-m", "not full_size"]
+    tests += ["tests/test_optimizers.py", "tests/test_engine.py", "tests/test_trajectories.py"]
+    if tiny:
+        tests = ["pytest", "-p", "no:xdist", "-q", "tests/test_transforms.py"]
+    found = [
+        Part("speed", tuple(speed), 0.5),
+        Part("sweep", tuple(sweep), 0.15),
+        Part("tests", tuple(tests), 0.2),
+    ]
+    if data:
+        training = ["experiments.train_generator", f"--data={data}", f"--out={out / 'prior'}"]
+        training += ["--minutes=1.5"]
+        found.append(Part("training", tuple(training), 0.15))
+    return found
+
+
+def run(part: Part, out: Path, limit: float) -> dict[str, str]:
+    """Run a part; return its row of the table. This process leaves the accelerator alone."""
+    begin = time.monotonic()
+    command = [sys.executable, "-m", *part.words]
+    with open(out / f"{part.name}.txt", "wb") as log:
+        try:
+            code = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=limit
+            ).returncode
+            ended = "done" if code == 0 else f"exit code {code}"
+        except subprocess.TimeoutExpired:
+            ended = f"stopped after {limit:.0f} s"
+    seconds = f"{time.monotonic() - begin:.0f}"
+    return {"part": part.name, "ended": ended, "seconds": seconds, "command": " ".join(command[1:])}
+
+
+def main(argv: Sequence[str]) -> int:
+    check_flags_only("accelerator", argv)
+    out = Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for part in parts(out, _TINY.value, _USE_PEER.value, _DATA.value):
+        rows.append(run(part, out, _BUDGET.value * part.share))
+        print(f"{part.name}: {rows[-1]['ended']}, {rows[-1]['seconds']} s", flush=True)
+        (out / "parts.md").write_text(format_markdown(rows) + "\n")
+    return int(any(row["ended"] != "done" for row in rows))
+
+
+if __name__ == "__main__":
+    run_main(main)
