@@ -11,24 +11,27 @@ end to end, the fast part of the suite, and the training of a prior for a while,
 photographs. Prints a line for each part; the exit code is 1 if one of them failed.
 """
 
+import dataclasses
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
-
-from benchmarks.checks import check_flags_only
-from experiments.launch import run_main
+from experiments.launch import run_experiment
+from jaxsynth.inputs import option
 from jaxsynth.report.tables import format_markdown
 
-_OUT = flags.DEFINE_string("out", "out/accelerator", "Folder of the parts' output.")
-_TINY = flags.DEFINE_bool("tiny", False, "Small networks, batches and limits: tries the script.")
-_USE_PEER = flags.DEFINE_bool("peer", True, "Measure torch.compile as well.")
-_DATA = flags.DEFINE_string("data", "", "Photographs of the training; without them it is left out.")
-_BUDGET = flags.DEFINE_integer("seconds", 800, "For all parts together.", lower_bound=1)
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """The flags of this launcher."""
+
+    out: Path = option(Path("out/accelerator"), "Folder of the parts' output.")
+    tiny: bool = option(False, "Small networks, batches and limits: tries the script.")
+    peer: bool = option(True, "Measure torch.compile as well.")
+    data: str = option("", "Photographs of the training; without them it is left out.")
+    seconds: int = option(800, "For all parts together.", low=1)
 
 
 class Part(NamedTuple):
@@ -83,17 +86,16 @@ def run(part: Part, out: Path, limit: float) -> dict[str, str]:
     return {"part": part.name, "ended": ended, "seconds": seconds, "command": " ".join(command[1:])}
 
 
-def main(argv: Sequence[str]) -> int:
-    check_flags_only("accelerator", argv)
-    out = Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
+def main(flags: Flags) -> int:
+    """Run all parts."""
+    flags.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for part in parts(out, _TINY.value, _USE_PEER.value, _DATA.value):
-        rows.append(run(part, out, _BUDGET.value * part.share))
+    for part in parts(flags.out, flags.tiny, flags.peer, flags.data):
+        rows.append(run(part, flags.out, flags.seconds * part.share))
         print(f"{part.name}: {rows[-1]['ended']}, {rows[-1]['seconds']} s", flush=True)
-        (out / "parts.md").write_text(format_markdown(rows) + "\n")
+        (flags.out / "parts.md").write_text(format_markdown(rows) + "\n")
     return int(any(row["ended"] != "done" for row in rows))
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_experiment(main, Flags)
