@@ -132,13 +132,13 @@ def flips_section(
                 if line["crossed"]["count"]:
                     kept = line["as a file"]
                     sizes[way] = (
-                        f"{median_text(line['grey levels'])} {_BY[way]}, where {kept['count']} of "
-                        f"{kept['n']} flips outlive saving as a file of 8 bits"
+                        f"{median_text(line['grey levels'])} {_BY[way]} ({kept['count']} of "
+                        f"{kept['n']} outlive a file of 8 bits)"
                     )
             if sizes:
                 section.findings.append(
-                    f"On {kind}s, half of {subject.name}'s flips need changes of at most "
-                    f"{'; '.join(sizes.values())} (grey levels of 255, root mean square)."
+                    f"On {kind}s {subject.name} flips by grey levels of "
+                    f"{', '.join(sizes.values())}, in the median."
                 )
         chart = curves(series, "grey levels, root mean square", "share flipped", ticks=_LEVELS)
         section.figures.append((chart, f"{subject.name}: how many flip by changes of that size."))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.audit import statistics
-from jaxsynth.audit.page import Section, Table, share_text
+from jaxsynth.audit.page import Section, Table
 from jaxsynth.audit.sections import WITHIN, View
 from jaxsynth.audit.subjects import Subject
 from jaxsynth.models.base import Classifier
@@ -97,10 +97,10 @@ def scenes_section(
             row[key] = float(odds[named == scene].mean() - odds.mean())
         order = sorted(scenes, key=lambda scene, key=key: -rows[scene][key])
         spread = np.exp(rows[order[0]][key] - rows[order[-1]][key])
-        section.findings.append(
+        said = (
             f"{subject.name} scores the scenes {', '.join(order[:3])} highest, "
-            f"{', '.join(order[-3:])} lowest; the odds of the first and the last differ by a "
-            f"factor of {spread:,.0f}."
+            f"{', '.join(order[-3:])} lowest (the odds of first and last differ by a factor of "
+            f"{spread:,.0f})"
         )
         own, _ = together[subject]
         scene_p = own.arrays["places"][
@@ -112,8 +112,8 @@ def scenes_section(
                             f"stays with {subject.name}": float(scene_p[i])}  # fmt: skip
         both = statistics.share_row((with_p >= _SURE) & (scene_p >= _SURE))
         section.findings.append(
-            f"{subject.name}: {share_text(both)} of the scenes can be changed so that both the "
-            "scene and the classes that count have a probability of at least 0.5."
+            f"{said}; {both['count']} of {both['n']} scenes can be changed to be flagged and stay "
+            "the scene, both with a probability of at least 0.5."
         )
         for state, seen, which in (("alone", view, first), ("with", own, range(len(first)))):
             p = seen.probabilities(subject)
