@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
+from jax.core import Tracer
 
 from jaxsynth.arithmetic import arithmetic, is_double, unpinned
 from jaxsynth.disk import write_atomic
@@ -56,7 +57,7 @@ def saved_jit(fun: Callable[..., Any], statics: int) -> Callable[..., Any]:
             program = _ready[key]
             return plain(*args) if program is plain else program(*others)
 
-    call.jitted = plain.jitted
+    call.__dict__["jitted"] = plain.__dict__["jitted"]
     return call
 
 
@@ -65,7 +66,7 @@ def _is_usual(leaves: Sequence[Any]) -> bool:
         jax.default_backend() == "cpu"
         and not is_double(leaves)
         and all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
-        and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        and not any(isinstance(leaf, Tracer) for leaf in leaves)
     )
 
 
@@ -133,13 +134,13 @@ def _surroundings() -> str:
 
 def _folder() -> Path | None:
     """Where traced programs are: within JAX's folder of compiled ones; None without one."""
-    compiled = jax.config.jax_compilation_cache_dir
+    compiled = jax.config.values["jax_compilation_cache_dir"]
     return Path(compiled) / "traced" if compiled else None
 
 
 def _read(name: str) -> bytes | None:
     """Read what `_write` has written; a damaged file is deleted, so that it is written again."""
-    path = _folder() / name
+    path = (_folder() or Path()) / name
     try:
         data = path.read_bytes()
     except OSError:
@@ -154,5 +155,6 @@ def _read(name: str) -> bytes | None:
 
 def _write(name: str, content: bytes) -> None:
     with contextlib.suppress(OSError):  # a full or read-only disk: the next process traces again
-        _folder().mkdir(exist_ok=True)
-        write_atomic(_folder() / name, hashlib.sha256(content).digest() + content)
+        folder = _folder() or Path()
+        folder.mkdir(exist_ok=True)
+        write_atomic(folder / name, hashlib.sha256(content).digest() + content)

@@ -55,7 +55,7 @@ class Term:
         model = self.studio.models.get(self.network.value)
         count = self._shapes()[self.blob.value][-1]
         classes = model is not None and self.blob.value in (*LABELLED, getattr(model, "logits", 0))
-        names = model.class_names if classes else map(str, range(count))
+        names = model.class_names if model and classes else map(str, range(count))
         kept = self.unit.value if self.unit.value is not None and self.unit.value < count else 0
         self.unit.set_options(dict(enumerate(names)), value=kept)
         self.unit.set_visibility(count > 1)

@@ -91,8 +91,9 @@ class Studio:
 
     def __init__(self, generator: Generator, classifiers: Sequence[Classifier], out: Path):
         """Take the models, and the folder of all sweeps."""
-        self.generator, self.out = generator, out
-        self.classifiers = {one.name: one for one in classifiers}
+        self.generator: Any = generator
+        self.out = out
+        self.classifiers: dict[str, Any] = {one.name: one for one in classifiers}
         self.start: Look | None = None
         self.looks: list[Look] = []
         self.folder, self.finished = out, False
