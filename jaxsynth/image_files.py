@@ -81,7 +81,7 @@ def read_picture(
 ) -> Picture:
     """Read an image as `read_image` does, and return its decoder's complaint, too."""
     if isinstance(source, bytes | bytearray | memoryview):
-        data, name = bytes(source), "the given bytes"
+        data, name = bytes(source), "the given data"
         _check_kind(name, data)
     else:
         file = source if isinstance(source, ImageFile) else ImageFile(expand(source))
