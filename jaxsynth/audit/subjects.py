@@ -161,7 +161,7 @@ def find_photographs(
             read_image(data)
         except ValueError as error:
             name = repr(_name(file, paths))
-            for called in ("what was given", repr(str(file))):
+            for called in ("the given data", repr(str(file))):
                 error = str(error).replace(called, name)
             unread.append(error)
             continue

@@ -113,7 +113,7 @@ class Studio:
           ValueError: If one cannot be loaded.
         """
         known = self.classifiers
-        found = {name: known.get(name) or load(name).named(name) for name in classifiers}
+        found: dict[str, Any] = {n: known.get(n) or load(n).named(n) for n in classifiers}
         if generator != self.generator.name:
             self.generator, self.start = load(generator), None
         self.classifiers, self._score = found, sensitive_score(found.values())
