@@ -67,7 +67,7 @@ def main(flags: Flags) -> int:
     if photographs:
         if not isinstance(model, Classifier):
             raise ValueError(f"--images: {flags.network} is a generator: it sees no photographs")
-        found, shown = find_extremes(models, model, flags.blob, goals, photographs, flags.top)
+        found, shown = find_extremes(models, model, goals, photographs, flags.top)
         draw = atlas_pages if len(runs) > len(goals) else example_pages(found, shown)
         shown = [own for own in shown for _ in flags.seed_numbers]
     title = _title(goals, flags.blob, model.shapes[flags.blob])

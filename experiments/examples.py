@@ -40,7 +40,7 @@ def main(flags: Flags) -> int:
     """Show photographs beside synthetic images."""
     flags, models, model = load_one(flags)
     goals = layer_units(model, flags.blob, flags.units)
-    found, shown = find_extremes(models, model, flags.blob, goals, flags.images, flags.top)
+    found, shown = find_extremes(models, model, goals, flags.images, flags.top)
     labels = [goal.terms[0].label.partition("@")[0] for goal in goals]
     runs = [
         Run(flags.seed_numbers[0], goal, label) for goal, label in zip(goals, labels, strict=True)

@@ -56,24 +56,25 @@ def load_one(flags: _F) -> tuple[_F, Models, Classifier]:
 def find_extremes(
     models: Models,
     model: Classifier,
-    blob: str,
     goals: Sequence[Objective],
     paths: Sequence[str],
     top: int,
 ) -> tuple[Responses, list[list[Photograph]]]:
     """Find the photographs that raise and lower units most, and print what is left out.
 
+    They are ranked where the units are maximised: behind a ReLU many photographs are equal.
+
     Args:
       models: those that judge.
       model: whose units.
-      blob: of the units.
-      goals: a unit each, perhaps before its ReLU.
+      goals: a unit each of one blob, perhaps before its ReLU.
       paths: folders, zips and image files.
       top: photographs at either end.
 
     Returns:
       The responses, a column for each unit, and the photographs of each.
     """
+    blob = goals[0].terms[0].blob
     units = [int(goal.terms[0].index[0]) % model.shapes[blob][-1] for goal in goals]
     files = find_images(paths)
     found = responses(model, blob, units, files.files)

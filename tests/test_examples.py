@@ -11,6 +11,7 @@ from PIL import Image
 from tiny import save_tiny_networks
 
 import jaxsynth as js
+from experiments import photographs
 from jaxsynth.examples import crop, responses, seen_part
 from jaxsynth.image_search import find_images
 
@@ -63,7 +64,9 @@ def test_what_cannot_be_looked_at_is_refused(net, folder):
         responses(net, "conv", [0], find_images([folder / "notes.png"]).files)
 
 
-def test_the_launcher_writes_pages_and_a_table(folder, tmp_path):
+def test_the_launcher_writes_pages_and_a_table(folder, tmp_path, monkeypatch):
+    asked, find = [], photographs.responses
+    monkeypatch.setattr(photographs, "responses", lambda *a: asked.append(a[1]) or find(*a))
     out = tmp_path / "run"
     flags = [*save_tiny_networks(tmp_path), "--blob=conv2", "--units=0:2", f"--images={folder}"]
     flags += ["--top=2", "--steps=2"]
@@ -74,5 +77,6 @@ def test_the_launcher_writes_pages_and_a_table(folder, tmp_path):
     assert len(rows) == 2 * 2 * 2 and {row["end"] for row in rows} == {"most", "least"}
     first = [float(row["activation"]) for row in rows if row["unit"] == rows[0]["unit"]]
     assert first[0] >= first[1] >= first[3] >= first[2]
+    assert asked == ["conv2_pre"]  # where the unit's own image is maximised
     done = run("examples", *flags, "--model=places", "--model=nsfw", f"--out={out}")
     assert done.returncode == 2 and "one --model" in done.stderr

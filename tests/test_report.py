@@ -17,7 +17,7 @@ from jaxsynth.images import read_image
 from jaxsynth.inputs import printable
 from jaxsynth.maximize import Run
 from jaxsynth.objectives import Objective
-from jaxsynth.report import fonts
+from jaxsynth.report import fonts, sheet
 from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.plots import WITHOUT_MATPLOTLIB, plot_traces, save_figure
 from jaxsynth.report.sheet import Tile, contact_pages, contact_sheet
@@ -42,6 +42,15 @@ def _red(sheet: Image.Image) -> np.ndarray:
 def test_tiles_are_shown_at_a_legible_size(side, shown):
     columns = np.flatnonzero(_red(contact_sheet([_tile(side)], 1)).any(axis=0))
     assert len(columns) == shown and columns[-1] - columns[0] == shown - 1
+
+
+def test_row_labels_that_fit_are_shown_in_full(monkeypatch):
+    drawn, fit = [], sheet._fit
+    monkeypatch.setattr(sheet, "_fit", lambda *how: drawn.append(fit(*how)) or drawn[-1])
+    labels = ["unit 0", "unit 17", "iii", "WWW", "x 0.25"]
+    for label in labels:
+        contact_sheet([_tile(64)], 1, "", [label], ["seed 0"])
+    assert [text for text in drawn if text != "seed 0"] == labels
 
 
 def test_a_grid_has_every_tile_in_its_place():

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import functools
 import io
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -177,7 +178,8 @@ def contact_sheet(
     cell = (side + GAP, side + caption + (8 if caption else 0) + GAP)
 
     font = _font(TEXT_SIZE)
-    left = MARGIN + min(180, int(max((font.getlength(s) for s in row_labels), default=-GAP)) + GAP)
+    widest = math.ceil(max((font.getlength(s) for s in row_labels), default=-GAP))
+    left = MARGIN + min(180, widest + GAP)
     width = max(MIN_WIDTH, left + columns * cell[0] - GAP + MARGIN)
     heading = _wrap(title, _font(TITLE_SIZE), width - 2 * MARGIN)
     top = MARGIN + len(heading) * _line_height(TITLE_SIZE) + (GAP if heading else 0)
