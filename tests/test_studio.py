@@ -113,6 +113,8 @@ def test_networks_are_chosen_by_name(studio):
     assert studio.start is None
     with pytest.raises(ValueError, match="pocket_place"):
         studio.use("maco", ["pocket_place"])
+    with pytest.raises(ValueError, match="fourier is no classifier"):
+        studio.use("maco", ["fourier"])
     names = work.model_names()
     assert "pocket_generator" in names["generator"] and "open_nsfw" in names["classifier"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from jaxsynth.scoring import sensitive_score
 from jaxsynth.table import BLUR_ABOVE
 
 MOST_SEEDS = 8
+M = TypeVar("M", Classifier, Generator)
 _SIDE = 320  # of a picture in pixels, at most
 _SECONDS, _SHARE = 0.5, 0.2  # between two looks at least; of the time they take at most
 
@@ -91,9 +92,8 @@ class Studio:
 
     def __init__(self, generator: Generator, classifiers: Sequence[Classifier], out: Path):
         """Take the models, and the folder of all sweeps."""
-        self.generator: Any = generator
-        self.out = out
-        self.classifiers: dict[str, Any] = {one.name: one for one in classifiers}
+        self.generator, self.out = generator, out
+        self.classifiers = {one.name: one for one in classifiers}
         self.start: Look | None = None
         self.looks: list[Look] = []
         self.folder, self.finished = out, False
@@ -113,9 +113,9 @@ class Studio:
           ValueError: If one cannot be loaded.
         """
         known = self.classifiers
-        found: dict[str, Any] = {n: known.get(n) or load(n).named(n) for n in classifiers}
+        found = {n: known.get(n) or _load(n, Classifier).named(n) for n in classifiers}
         if generator != self.generator.name:
-            self.generator, self.start = load(generator), None
+            self.generator, self.start = _load(generator, Generator), None
         self.classifiers, self._score = found, sensitive_score(found.values())
         self.version += 1
 
@@ -229,6 +229,13 @@ def check_studio() -> None:
     """Raise ValueError if the package that makes the page is not installed."""
     if find_spec("nicegui") is None:
         raise ValueError("studio needs the package nicegui: pip install 'jaxsynth[studio]'")
+
+
+def _load(name: str, kind: type[M]) -> M:
+    model = load(name)
+    if not isinstance(model, kind):
+        raise ValueError(f"{name} is no {kind.__name__.lower()}: choose another")
+    return model
 
 
 def _next_folder(out: Path) -> Path:
