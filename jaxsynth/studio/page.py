@@ -198,7 +198,7 @@ class _Page:
 
     def _cover(self) -> None:
         for figure in self.figures:
-            figure.cover(self.all.value)
+            figure.cover(bool(self.all.value))
 
 
 def _said(studio: Studio) -> str:

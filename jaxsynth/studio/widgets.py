@@ -21,8 +21,8 @@ class Term:
                 ui.button(icon="close", on_click=self._remove).props(
                     "flat round dense aria-label='remove this term'"
                 )
-            self.blob = choice("Layer", [], None, self._offer_units, with_input=True)
-            self.unit = choice("Class or unit", {}, None, with_input=True)
+            self.blob = choice("Layer", [], None, self._offer_units)
+            self.unit = choice("Class or unit", {}, None)
             self.weight = slider("Weight", -2, 2, 1, 0.05)
         self.offer()
 
@@ -45,17 +45,17 @@ class Term:
         self._offer_units()
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        model = self.studio.models.get(self.network.value)
-        if model is None or self.network.value == GENERATOR:
+        model = self.studio.classifiers.get(self.network.value)
+        if model is None:
             return dict.fromkeys(MEASURES, (1,))
         classes = [b for b in (*LABELLED[::-1], model.logits) if b in model.shapes]
         return {blob: model.shapes[blob] for blob in dict.fromkeys([*classes, *model.shapes])}
 
     def _offer_units(self) -> None:
-        model = self.studio.models.get(self.network.value)
+        model = self.studio.classifiers.get(self.network.value)
         count = self._shapes()[self.blob.value][-1]
-        classes = model is not None and self.blob.value in (*LABELLED, getattr(model, "logits", 0))
-        names = model.class_names if model and classes else map(str, range(count))
+        known = model is not None and self.blob.value in (*LABELLED, model.logits)
+        names = model.class_names if model and known else map(str, range(count))
         kept = self.unit.value if self.unit.value is not None and self.unit.value < count else 0
         self.unit.set_options(dict(enumerate(names)), value=kept)
         self.unit.set_visibility(count > 1)
@@ -114,14 +114,17 @@ class Figure:
             )
 
 
-def choice(label: str, options: Any, value: Any, changed: Any = None, **how: bool) -> ui.select:
+def choice(
+    label: str, options: Any, value: Any, changed: Any = None, multiple: bool = False
+) -> ui.select:
     """Draw a list with a search field."""
-    how = {"with_input": True} | how
-    made = ui.select(options, label=label, value=value, on_change=changed, **how)
+    made = ui.select(
+        options, label=label, value=value, on_change=changed, with_input=True, multiple=multiple
+    )
     return made.props("dense options-dense").classes("wide")
 
 
-def slider(label: str, low: float, high: float, value: float, step: float) -> ui.slider:
+def slider(label: str, low: float, high: float, value: float, step: float) -> Any:
     """Draw a slider below its name and value."""
     with ui.column().classes("wide gap-0"):
         said = ui.label().classes("text-sm")
