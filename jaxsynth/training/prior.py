@@ -36,6 +36,7 @@ class PriorTraining:
     rate: float = option(5e-4, "Step size of Adam.", above=0)
     adversary_rate: float = option(3e-4, "Step size of the adversary's Adam.", above=0)
     pixels: float = option(3.0, "Weight of the distance of coarse pixels.", low=0)
+    lpips: float = option(1.0, "Weight of the distance by --comparator, if there is one.", low=0)
     code: float = option(4.0, "Weight of the distance of codes; that of features is 1.", low=0)
     adversary: float = option(0.15, "Weight of the adversary; 0 trains without.", low=0)
     adversary_start: int = option(24_000, "Photographs seen before the adversary joins.", low=0)
@@ -89,13 +90,15 @@ class PriorParts(NamedTuple):
     """Functions of a step; weights come as `frozen` arguments.
 
     generate: (params, z (B, D)) -> image (B, S, S, 3). encode: (params, image) -> activations,
-    `code` (B, D) among them. layers: names of the compared features, finest first.
+    `code` (B, D) among them. layers: names of the compared features, finest first. distance:
+    (params, image, image) -> (B,), a further distance to photographs, or None.
     """
 
     generate: Callable[[Any, jax.Array], jax.Array]
     encode: Callable[[Params, jax.Array], Activations]
     layers: tuple[str, ...]
     places: int = 1
+    distance: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
 
 
 def init_prior(
@@ -128,7 +131,7 @@ def prior_step(
       training: Weights of the losses and the like (static).
       phase: What takes part (static).
       state: Before the step.
-      frozen: Parameters `encoder` and `projections`.
+      frozen: Parameters `encoder`, `projections`, and `comparator` of `parts.distance`.
       batch: RGB (B, S, S, 3) uint8, a key, and progress 0 to 1.
 
     Returns:
@@ -157,6 +160,10 @@ def prior_step(
         }
         total = losses["features"] + training.pixels * losses["pixels"]
         total = total + training.code * losses["code"]
+        if parts.distance is not None:
+            apart = parts.distance(frozen["comparator"], image[: len(z)], photo)
+            losses["lpips"] = apart.mean()
+            total = total + training.lpips * losses["lpips"]
         mixed = ()
         if phase.adversary:
             mixed = mix(frozen["projections"], [made[name] for name in parts.layers])

@@ -17,6 +17,7 @@ from flax import traverse_util
 
 from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
+from jaxsynth.lpips import distance
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.encoder import EncoderConfig, grid_features
@@ -67,6 +68,9 @@ class PriorRun:
     layers: tuple[str, ...] = option(
         ("block2", "block4", "block10", "block15"), "Blobs that losses compare, finest first."
     )
+    comparator: str = option(
+        "none", "Network of LPIPS whose distance joins the losses, such as vgg16_features, or none."
+    )
     channels: int = option(64, "Of the code at each place of the blob's grid.", low=1)
     size: int = option(128, "Side of the images: the grid's, doubled any number of times.", low=32)
     width: int = option(32, "Channels of the last map.", low=1)
@@ -104,8 +108,11 @@ def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path
     encoding = _whiten(network, grid, run, train)
     say(f"the code holds {encoding.whitening.explained:.1%} of the features' variance")
     config = GridGeneratorConfig(grid, run.size, run.width)
-    parts = _parts(config, encoding.config, run.layers, run.activations)
+    comparator = _comparator(run)
+    compare = comparator and comparator.apply
+    parts = _parts(config, encoding.config, run.layers, run.activations, compare)
     state, frozen = _first_state(config, encoding, parts, run)
+    frozen["comparator"] = comparator and comparator.params
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
 
     def evaluate(state: PriorState) -> dict[str, float]:
@@ -148,6 +155,24 @@ def _trunk(network: Network, run: PriorRun) -> Network:
                 f"{run.encoder!r} has no blob {name!r}: choose from {', '.join(blobs)}"
             )
     return build_network(info, params)
+
+
+def _comparator(run: PriorRun) -> Network | None:
+    """The network of LPIPS that the run names, at its size.
+
+    Raises:
+      ValueError: if it is none of LPIPS.
+    """
+    if run.comparator == "none":
+        return None
+    network = load_network(run.comparator)
+    if not any(name.startswith("lpips_") for name in activation_shapes(network.info.config)):
+        raise ValueError(
+            f"comparator {run.comparator!r} has no blobs of LPIPS: choose alexnet_features, "
+            "vgg16_features, or none"
+        )
+    config = dataclasses.replace(network.info.config, size=run.size)
+    return build_network(dataclasses.replace(network.info, config=config), network.params)
 
 
 def _grid(network: Network, run: PriorRun) -> tuple[int, int, int]:
@@ -196,7 +221,11 @@ def _whiten(
 
 @functools.cache  # equal runs of a process share their programs
 def _parts(
-    config: GridGeneratorConfig, encoder: EncoderConfig, layers: tuple[str, ...], activations: str
+    config: GridGeneratorConfig,
+    encoder: EncoderConfig,
+    layers: tuple[str, ...],
+    activations: str,
+    compare: Callable | None = None,
 ) -> PriorParts:
     generator = make_module(config, conv=training_conv())
     encode, side = make_apply(encoder), encoder.size
@@ -209,7 +238,11 @@ def _parts(
         made = jax.vmap(encode, (None, 0))(cast(params, activations), view(image, side))
         return {name: made[name].astype(jnp.float32) for name in (*layers, "code")}
 
-    return PriorParts(generate, encoded, layers, config.grid[0] * config.grid[1])
+    def apart(params, *images):
+        return distance(compare, *cast((params, *images), activations)).astype(jnp.float32)
+
+    places = config.grid[0] * config.grid[1]
+    return PriorParts(generate, encoded, layers, places, apart if compare else None)
 
 
 def _first_state(config, encoding, parts, run) -> tuple[PriorState, dict[str, Any]]:
@@ -245,7 +278,7 @@ _step = network_jit(prior_step, static_argnums=(0, 1, 2), donate_argnums=3)
 
 def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
     """What the weights depend on."""
-    fields = ("blob", "layers", "channels", "size", "width")
+    fields = ("blob", "layers", "comparator", "channels", "size", "width")
     return {
         "network": GENERATOR,
         "encoder": file_record(run.encoder)["sha256"],
