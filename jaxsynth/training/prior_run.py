@@ -17,7 +17,7 @@ from flax import traverse_util
 
 from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
-from jaxsynth.lpips import distance
+from jaxsynth.lpips import distance as lpips_distance
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.encoder import EncoderConfig, grid_features
@@ -238,11 +238,14 @@ def _parts(
         made = jax.vmap(encode, (None, 0))(cast(params, activations), view(image, side))
         return {name: made[name].astype(jnp.float32) for name in (*layers, "code")}
 
-    def apart(params, *images):
-        return distance(compare, *cast((params, *images), activations)).astype(jnp.float32)
-
     places = config.grid[0] * config.grid[1]
-    return PriorParts(generate, encoded, layers, places, apart if compare else None)
+    distance = None if compare is None else functools.partial(_apart, compare, activations)
+    return PriorParts(generate, encoded, layers, places, distance)
+
+
+def _apart(compare: Callable, activations: str, params: Any, *images: jax.Array) -> jax.Array:
+    """LPIPS of two batches of images, (B,), in the precision of training."""
+    return lpips_distance(compare, *cast((params, *images), activations)).astype(jnp.float32)
 
 
 def _first_state(config, encoding, parts, run) -> tuple[PriorState, dict[str, Any]]:
