@@ -388,7 +388,7 @@ def begun(tmp_path_factory):
         study = Study(
             optimizers=("random",), seeds=(0, 1, 2), tune_seeds=(1000,), budgets=(20.0,),
             factors=(0.5, 1.0), further_rates=1, batch=32, gradient_cost=(), out=out, command="x",
-            records={"places": {"sha256": "0"}}, resume=True, overwrite=False,
+            records={"places": {"sha256": "0"}}, resume=True, overwrite=False, noise=0.0,
         )  # fmt: skip
         planned, done = [], []
         benchmark(

@@ -132,8 +132,8 @@ def _check_folder(study: Study) -> None:
     occupied = study.out.is_dir() and any(path.name != LOCK for path in study.out.iterdir())
     if occupied and not (study.resume or study.overwrite):
         raise ValueError(
-            f"output folder {study.out} is not empty: the same command with --resume goes on with "
-            "a benchmark that was stopped; else choose another --out, or --overwrite"
+            f"output folder {study.out} is not empty: the same command with --resume continues a "
+            "benchmark that was stopped; else choose another --out, or --overwrite"
         )
 
 
