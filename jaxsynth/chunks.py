@@ -34,7 +34,7 @@ from jaxsynth.batch import (
     one_run,
     with_all_functions,
 )
-from jaxsynth.devices import Parts, on_all, runs_mesh, share_rows, split
+from jaxsynth.devices import Parts, committed, on_all, runs_mesh, share_rows, split
 from jaxsynth.environment import is_out_of_memory
 from jaxsynth.goals import RunData
 from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
@@ -141,12 +141,13 @@ class _Chunk:
             self.looks = [self._run_data(place, 1) for place in places]
         self.params = params_of(self.structure.look.system, problem.params)
         rates = None if batch.rates is None else batch.rates[self.index].astype(self.codes.dtype)
-        self.setting = Setting(
+        setting = Setting(
             *split(mesh, (self.codes, rates)),
             key=programs.noise_keys(split(mesh, batch.seeds[self.index])),
             steps=jnp.asarray(problem.settings.recipe.steps, self.codes.dtype),
             box=problem.box,
         )
+        self.setting = committed(mesh, setting)
         self.settings = [
             self.setting._replace(start=start, rate=rate, key=key)
             for start, rate, key in self.parts.cut(tuple(self.setting[:3]))
@@ -163,7 +164,8 @@ class _Chunk:
             like = jax.eval_shape(
                 functools.partial(programs.init_rows, problem.optimizer), self.setting
             )
-            state, done = _restore(like, under_way.state), under_way.done
+            state = committed(self.mesh, _restore(like, under_way.state))
+            done = under_way.done
             traces, recorded = [under_way.trace], dict(under_way.recorded)
         self.states = parts.cut(state)
 

@@ -58,6 +58,19 @@ def split(mesh: Mesh | None, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(_SHARES)))
 
 
+def committed(mesh: Mesh | None, tree: Any) -> Any:
+    """Pin arrays without a mesh to the device that they are on, as a saved program's results are.
+
+    A program compiles again for arrays that are not pinned.
+    """
+
+    def pin(leaf: Any) -> jax.Array:
+        array = jax.numpy.asarray(leaf)
+        return jax.device_put(array, array.sharding)
+
+    return tree if mesh is not None else jax.tree.map(pin, tree)
+
+
 def padded(rows: Any, size: int) -> Any:
     """Cut or pad arrays (N, ...) to `size` rows: the last one is repeated."""
     return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(size), len(leaf) - 1)], rows)

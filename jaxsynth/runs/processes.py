@@ -4,6 +4,7 @@ Every process computes whole chunks of its own, on its own devices, into the sam
 makes the folder ready and writes the pages. The folder must be on a file system that all share.
 """
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Processes(NamedTuple):
 ALONE = Processes(0, 1)
 
 
+@functools.cache
 def join_processes(
     coordinator: str | None = None,
     count: int | None = None,
@@ -37,6 +39,8 @@ def join_processes(
     distributed: bool = False,
 ) -> Processes:
     """Join the others, before anything has touched a device; alone without arguments.
+
+    A process joins once: later calls return what the first one did.
 
     Args:
       coordinator: HOST:PORT of process 0.
