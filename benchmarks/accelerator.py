@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
 
 def parts(out: Path, tiny: bool, peer: bool, data: str) -> list[Part]:
-    """Return what is run, in order."""
+    """Return the commands to run, in order."""
     cases = "pocket_generator" if tiny else "trio,pocket"
     precisions = "float32" if tiny else "float32,bfloat16"
     batches = "1" if tiny else "8,64,256,1024"

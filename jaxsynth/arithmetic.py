@@ -52,7 +52,7 @@ def arithmetic(double: bool = False) -> Iterator[None]:
 
 
 def usable_precision(asked: str) -> tuple[str, str]:
-    """Return the precision to compute in, and why it is not the one that was asked for.
+    """Return the precision to compute in, and the reason where it is not the given one.
 
     A CPU without instructions for bfloat16 converts every number and takes longer than in float32.
     """

@@ -130,10 +130,10 @@ def flips_section(
                     shown = _before_after(subject, own, arrays[f"{kind} {way}"], name)
                     section.galleries.append((title, shown))
                 if line["crossed"]["count"]:
-                    kept = line["as a file"]
+                    saved = line["as a file"]
                     sizes[way] = (
-                        f"{median_text(line['grey levels'])} {_BY[way]} ({kept['count']} of "
-                        f"{kept['n']} outlive a file of 8 bits)"
+                        f"{median_text(line['grey levels'])} {_BY[way]} ({saved['count']} of "
+                        f"{saved['n']} outlive a file of 8 bits)"
                     )
             if sizes:
                 section.findings.append(

@@ -30,7 +30,7 @@ from jaxsynth.transforms import Transforms
 
 BATCH = 4  # as fast on CPU as more, and little is computed for nothing
 LOG_ODDS, LOG_PROB = "log_odds", "log_prob"
-Goal = Mapping[str, np.ndarray]  # network -> weights (K,) of its readings; what is maximised
+Goal = Mapping[str, np.ndarray]  # network -> weights (K,) of its readings, to be maximised
 Slopes = tuple[np.ndarray, np.ndarray, dict[str, Any]]
 
 

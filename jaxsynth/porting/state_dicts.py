@@ -56,8 +56,8 @@ def plain_names(arrays: Arrays) -> dict[str, np.ndarray]:
     """
     folders = collections.Counter(name.rpartition("/")[0] for name in arrays)
     own = max(folders, key=folders.__getitem__, default="")
-    kept = {name: array for name, array in arrays.items() if name.rpartition("/")[0] == own}
-    return {_PREFIXES.sub("", name): array for name, array in kept.items()}
+    found = {name: array for name, array in arrays.items() if name.rpartition("/")[0] == own}
+    return {_PREFIXES.sub("", name): array for name, array in found.items()}
 
 
 class _Builder(GraphBuilder):

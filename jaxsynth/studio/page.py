@@ -14,7 +14,7 @@ from jaxsynth.studio.widgets import Figure, Term, choice, slider
 from jaxsynth.studio.work import MOST_SEEDS, Studio, Wish, model_names
 
 HOST = "127.0.0.1"
-_TICK = 0.4  # seconds between two looks at what is new
+_TICK = 0.4  # seconds between updates of the page
 _LARGEST = 64_000_000  # bytes of a photograph
 _NOTE = (
     "Generated images can be suggestive. What open_nsfw scores above 0.5 is blurred until it is "
@@ -85,7 +85,7 @@ class _Page:
                 self._stage()
         ui.timer(_TICK, self._refresh)
 
-    # --- what is asked for ---
+    # --- inputs ---
 
     def _controls(self) -> None:
         studio = self.studio
@@ -152,7 +152,7 @@ class _Page:
         await self._try(self.studio.paint, wish)
 
     async def _try(self, work: Callable[..., None], *given: Any) -> bool:
-        """Do it in a thread; say what is wrong with what was asked for."""
+        """Do it in a thread; show the message of bad input."""
         try:
             await run.io_bound(work, *given)
         except ValueError as error:
@@ -161,7 +161,7 @@ class _Page:
             return False
         return True
 
-    # --- what is shown ---
+    # --- outputs ---
 
     def _stage(self) -> None:
         self.said = ui.label().props("role=status").classes("text-sm")

@@ -36,12 +36,12 @@ class Term:
     def offer(self) -> None:
         """Offer what there is of the networks that are loaded."""
         names = [*self.studio.classifiers, GENERATOR]
-        kept = self.network.value if self.network.value in names else names[0]
-        self.network.set_options(names, value=kept)
+        chosen = self.network.value if self.network.value in names else names[0]
+        self.network.set_options(names, value=chosen)
         blobs = self._shapes()
         first = [blob for blob in ("log_odds", "image_tv") if blob in blobs]
-        kept = self.blob.value if self.blob.value in blobs else (*first, *blobs)[0]
-        self.blob.set_options([*blobs], value=kept)
+        chosen = self.blob.value if self.blob.value in blobs else (*first, *blobs)[0]
+        self.blob.set_options([*blobs], value=chosen)
         self._offer_units()
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -56,8 +56,8 @@ class Term:
         count = self._shapes()[self.blob.value][-1]
         known = model is not None and self.blob.value in (*LABELLED, model.logits)
         names = model.class_names if model and known else map(str, range(count))
-        kept = self.unit.value if self.unit.value is not None and self.unit.value < count else 0
-        self.unit.set_options(dict(enumerate(names)), value=kept)
+        chosen = self.unit.value if self.unit.value is not None and self.unit.value < count else 0
+        self.unit.set_options(dict(enumerate(names)), value=chosen)
         self.unit.set_visibility(count > 1)
 
     def _remove(self) -> None:

@@ -158,7 +158,7 @@ def _trunk(network: Network, run: PriorRun) -> Network:
 
 
 def _comparator(run: PriorRun) -> Network | None:
-    """The network of LPIPS that the run names, at its size.
+    """The network of LPIPS that the run names.
 
     Raises:
       ValueError: if it is none of LPIPS.
@@ -171,8 +171,7 @@ def _comparator(run: PriorRun) -> Network | None:
             f"comparator {run.comparator!r} has no blobs of LPIPS: choose alexnet_features, "
             "vgg16_features, or none"
         )
-    config = dataclasses.replace(network.info.config, size=run.size)
-    return build_network(dataclasses.replace(network.info, config=config), network.params)
+    return network
 
 
 def _grid(network: Network, run: PriorRun) -> tuple[int, int, int]:
