@@ -7,7 +7,7 @@ Run from the repository's root. Both maximise the same logits of the same networ
 (EfficientNet-lite0 of PyPI, at 224 pixels) in lucid's parametrisation, by Adam with lucid's rate.
 Each has its own usual transformations: lucent's are of a whole batch, ours of each run. First both
 make --rate_steps steps of eight classes in turn, --rounds times, after untimed ones. Then they make
-the pictures, which the network judges as they are. Writes lucent.md, lucent.csv and lucent.png, a
+the pictures, which the network judges as they are. Writes lucent.md, lucent.csv and lucent.webp, a
 row a side, into --out. Ten minutes on two cores with --steps=64.
 """
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     write_csv(out / "lucent.csv", rows)
     write_atomic(out / "lucent.md", (head + format_markdown(rows)).encode())
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in pictures])
-    Image.fromarray(sheet).save(out / "lucent.png")
+    Image.fromarray(sheet).save(out / "lucent.webp", quality=80)
     print(head + format_markdown(rows))
     return 0
 
