@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxsynth as js
-from jaxsynth.audit import flips, units
+from jaxsynth.audit import changes, stages
 from jaxsynth.audit.changes import CHANGES, change
 from jaxsynth.audit.networks import Network, Prior
 from jaxsynth.audit.subjects import make_subject
@@ -65,12 +65,12 @@ def _decision(x):
 
 def test_a_linear_decision_flips_at_its_distance(linear):
     x = np.random.default_rng(2).normal(0, 0.02, (11, 4, 4, 3)).astype(np.float32)
-    flip = flips.flip_pixels(linear, x, 0.5)
+    flip = changes.flip_pixels(linear, x, 0.5)
     np.testing.assert_allclose(flip.odds[:, 0], _decision(x), rtol=1e-4)
     assert (np.sign(flip.odds[:, 1]) == -np.sign(flip.odds[:, 0])).all()
     away = np.abs(_decision(x)) / np.linalg.norm(2 * WEIGHTS)  # to the plane, in model units
     rms = 255 * away / np.sqrt(x[0].size)
-    np.testing.assert_allclose(flips.distances(flip)["grey levels"], rms, rtol=0.05)
+    np.testing.assert_allclose(changes.distances(flip)["grey levels"], rms, rtol=0.05)
 
 
 def test_codes_flip_by_way_of_the_generator(linear):
@@ -81,7 +81,7 @@ def test_codes_flip_by_way_of_the_generator(linear):
         lambda params, z: (z @ params).reshape(4, 4, 3), basis, 6, preprocess=units
     )
     codes = np.random.default_rng(4).normal(0, 1, (3, 6)).astype(np.float32)
-    flip = flips.flip_codes(linear, Prior(generator), codes, 0.5)
+    flip = changes.flip_codes(linear, Prior(generator), codes, 0.5)
     slope = basis @ (2 * WEIGHTS).ravel()
     away = np.abs(codes @ slope - 3) / np.linalg.norm(slope) / np.sqrt(6)
     np.testing.assert_allclose(flip.code, away, rtol=0.05)
@@ -91,7 +91,7 @@ def test_points_stay_within_their_limits_and_say_that_they_did_not_cross():
     def slope(x):
         return x.sum(1) - 10, np.ones_like(x)
 
-    x, odds = flips.cross(slope, np.zeros((2, 3), np.float32), 0.0, 1.0, (0.0, 2.0))
+    x, odds = changes.cross(slope, np.zeros((2, 3), np.float32), 0.0, 1.0, (0.0, 2.0))
     assert x.max() == 2 and (odds[:, 1] == -4).all()
 
 
@@ -108,7 +108,7 @@ def test_the_unit_that_decides_is_found_and_removed_in_earnest():
     network = Network(make_subject(model, ("yes",)).model)
     x = np.random.default_rng(5).uniform(0, 1, (9, 6, 6, 3)).astype(np.float32)
     assert network.blobs == ("maps",)
-    first, second, third = units.important_units(network, x, 3)
+    first, second, third = stages.important_units(network, x, 3)
     assert (first.channel, second.channel, third.channel) == (0, 1, 2)
     means = x.mean((1, 2))
     np.testing.assert_allclose(first.change, 4 * (means[:, 0].mean() - means[:, 0]), atol=1e-3)
@@ -121,4 +121,4 @@ def test_maps_that_nothing_reads_cannot_be_removed():
     inner = jax.jit(_two_maps)  # its maps are outputs alone
     model = js.Classifier(inner, {}, 6, ("no", "yes"), logits="logits", name="m")
     network = Network(make_subject(model, ("yes",)).model)
-    assert network.blobs == () and units.important_units(network, np.zeros((1, 6, 6, 3)), 1) == []
+    assert network.blobs == () and stages.important_units(network, np.zeros((1, 6, 6, 3)), 1) == []

@@ -6,9 +6,9 @@ import pytest
 from tiny import tiny_networks
 
 import jaxsynth as js
-from jaxsynth.audit.networks import LOG_ODDS, LOG_PROB, Network, Prior, added, negative
+from jaxsynth.audit.networks import LOG_ODDS, LOG_PROB, Network, Prior
 from jaxsynth.audit.subjects import DECISION, make_subject
-from jaxsynth.audit.synthesis import search, start_codes
+from jaxsynth.audit.synthesis import added, negative, search, start_codes
 from jaxsynth.models.registry import to_model
 from jaxsynth.recipes import make_recipe
 from jaxsynth.starts import still

@@ -7,8 +7,16 @@ import numpy as np
 
 from jaxsynth.audit import statistics
 from jaxsynth.audit.changes import CHANGES, SAME, change
-from jaxsynth.audit.figures import Series, curves
-from jaxsynth.audit.page import Picture, Section, Table, median_text, share_text, side_by_side
+from jaxsynth.audit.page import (
+    Picture,
+    Section,
+    Series,
+    Table,
+    curves,
+    median_text,
+    share_text,
+    side_by_side,
+)
 from jaxsynth.audit.sections import View
 from jaxsynth.audit.settings import PHOTOGRAPH, PIXELS, PRIOR, SAMPLE
 from jaxsynth.audit.subjects import Subject

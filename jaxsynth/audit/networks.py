@@ -17,21 +17,72 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
-from jaxsynth.audit.editing import Edited, Edits
 from jaxsynth.audit.subjects import DECISION
 from jaxsynth.devices import batches
 from jaxsynth.images import conversion
-from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.base import Classifier, Generator, Params
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.functions import Activations
 from jaxsynth.system import pixels_seen, view
-from jaxsynth.transforms import Transforms
 
 BATCH = 4  # as fast on CPU as more, and little is computed for nothing
 LOG_ODDS, LOG_PROB = "log_odds", "log_prob"
 Goal = Mapping[str, np.ndarray]  # network -> weights (K,) of its readings, to be maximised
 Slopes = tuple[np.ndarray, np.ndarray, dict[str, Any]]
+Edits = Mapping[str, tuple[Any, Any]]  # blob -> factor (C,), added (C,)
+
+
+class Edited:
+    """A classifier's function whose maps can be edited, traced once.
+
+    Attributes:
+      maps: The blobs (H, W, C) that later layers read, with their shapes, in the order of layers.
+    """
+
+    def __init__(self, model: Classifier, params: Params):
+        """Trace it for one input; `params` are its own, or prepared."""
+        x = jax.ShapeDtypeStruct((model.size, model.size, 3), jnp.float32)
+        self._closed, shapes = jax.make_jaxpr(model.activations, return_shape=True)(params, x)
+        names, self._tree = sorted(shapes), jax.tree.structure(shapes)
+        outs = dict(zip(names, self._closed.jaxpr.outvars, strict=True))
+        read = {id(v) for eqn in self._closed.jaxpr.eqns for v in eqn.invars}
+        self._places = {id(v): name for name, v in outs.items() if id(v) in read}
+        made = [self._places.get(id(v)) for eqn in self._closed.jaxpr.eqns for v in eqn.outvars]
+        self.maps = {name: shapes[name].shape for name in made if name}
+        self.maps = {name: shape for name, shape in self.maps.items() if len(shape) == 3}
+
+    def __call__(self, edits: Edits, params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        """Compute all blobs of one input, those of `edits` multiplied and added to by channel."""
+        jaxpr, values = self._closed.jaxpr, {}
+
+        def read(v: Any) -> Any:
+            return v.val if isinstance(v, core.Literal) else values[id(v)]
+
+        given = jax.tree.leaves((params, x))
+        for v, value in zip(jaxpr.constvars, self._closed.consts, strict=True):
+            values[id(v)] = value
+        for v, value in zip(jaxpr.invars, given, strict=True):
+            values[id(v)] = value
+        for eqn in jaxpr.eqns:
+            named = eqn.primitive.get_bind_params(eqn.params)
+            functions, named = named if isinstance(named, tuple) else ((), named)  # before jax 0.10
+            out = eqn.primitive.bind(*functions, *map(read, eqn.invars), **named)
+            out = out if eqn.primitive.multiple_results else [out]
+            for v, value in zip(eqn.outvars, out, strict=True):
+                name = self._places.get(id(v), "")
+                if name in edits:
+                    factor, added = edits[name]
+                    value = value * factor + added
+                values[id(v)] = value
+        return jax.tree.unflatten(self._tree, map(read, jaxpr.outvars))
+
+    def deepest(self, most: int = 4) -> tuple[str, ...]:
+        """Name the last map of each resolution, of the lowest above 1; the deepest comes last."""
+        places = {n: shape[0] for n, shape in self.maps.items() if shape[0] > 1}  # no averages
+        last = {side: n for n, side in places.items() if not n.endswith("_pre")}
+        return tuple(last[side] for side in sorted(last)[:most][::-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +161,8 @@ class Network:
     def read(self, inputs: np.ndarray, edits: Edits | None = None) -> np.ndarray:
         """Return the readings (N, K) of inputs (N, size, size, 3) in its units."""
         edits = self.edits() if edits is None else edits
-        inputs = np.asarray(inputs, np.float32)
-        found = [_read(self._reader, self._params, edits, x)[:n] for x, n in batches(inputs, BATCH)]
-        return np.concatenate(list(map(np.asarray, found)))
+        program = partial(_read, self._reader, self._params, edits)
+        return _batched(program, np.asarray(inputs, np.float32))
 
     def probabilities(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
         """Score pictures (H, W, 3) uint8 RGB of any sizes as files are: (N, classes)."""
@@ -134,11 +184,8 @@ class Network:
         """
         inputs = np.asarray(inputs, np.float32)
         weights = np.broadcast_to(weights, (len(inputs), self.count))
-        found = []
-        for (x, w), n in batches((inputs, weights), BATCH):
-            made = _slopes(self._reader, self._params, self.edits(), x, w)
-            found.append(jax.tree.map(lambda leaf, n=n: np.asarray(leaf)[:n], made))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+        program = partial(_slopes, self._reader, self._params, self.edits())
+        return _batched(program, inputs, weights)
 
 
 class Prior:
@@ -156,28 +203,20 @@ class Prior:
 
     def draw(self, codes: np.ndarray) -> np.ndarray:
         """Return the images of codes."""
-        found = [_draw(self._static, self._params, z)[:n] for z, n in batches(codes, BATCH)]
-        return np.concatenate(list(map(np.asarray, found)))
+        return _batched(partial(_draw, self._static, self._params), codes)
 
     def draw_back(self, codes: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Turn a gradient by images into one by codes."""
-        found = [
-            _draw_back(self._static, self._params, z, g)[:n]
-            for (z, g), n in batches((codes, gradient), BATCH)
-        ]
-        return np.concatenate(list(map(np.asarray, found)))
+        return _batched(partial(_draw_back, self._static, self._params), codes, gradient)
 
     def view(self, network: Network, images: np.ndarray) -> np.ndarray:
         """Show images to a classifier: its inputs (N, size, size, 3), in its units."""
-        how = self._how(network)
-        found = [_view(how, x)[:n] for x, n in batches(images, BATCH)]
-        return np.concatenate(list(map(np.asarray, found)))
+        return _batched(partial(_view, self._how(network)), images)
 
     def view_back(self, network: Network, gradient: np.ndarray) -> np.ndarray:
         """Turn a gradient by a classifier's inputs into one by images."""
-        how, side = self._how(network), self.generator.image_size
-        found = [_view_back(how, side, g)[:n] for g, n in batches(gradient, BATCH)]
-        return np.concatenate(list(map(np.asarray, found)))
+        program = partial(_view_back, self._how(network), self.generator.image_size)
+        return _batched(program, gradient)
 
     def pixels(self, network: Network) -> int:
         """Count the values of an image that reach a classifier."""
@@ -208,31 +247,11 @@ def compiled_ahead(prior: Prior, networks: Iterable[Network]) -> Iterator[None]:
         beside.shutdown(cancel_futures=True)
 
 
-def moved(transforms: Transforms, seeds: np.ndarray, step: int, images: np.ndarray) -> np.ndarray:
-    """Move images (BATCH, H, H, 3) as a step of their seeds does."""
-    return (
-        np.asarray(_move(transforms, seeds, np.int32(step), images)) if transforms.draws else images
-    )
-
-
-def moved_back(
-    transforms: Transforms, seeds: np.ndarray, step: int, gradient: np.ndarray
-) -> np.ndarray:
-    """Turn a gradient by moved images (BATCH, H, H, 3) into one by images."""
-    if not transforms.draws:
-        return gradient
-    return np.asarray(_move_back(transforms, seeds, np.int32(step), gradient))
-
-
-def added(*goals: Goal) -> Goal:
-    """Add goals up; a factor may be applied before."""
-    names = dict.fromkeys(name for goal in goals for name in goal)
-    return {n: np.sum([goal[n] for goal in goals if n in goal], axis=0) for n in names}
-
-
-def negative(goal: Goal) -> Goal:
-    """Return the opposite of a goal."""
-    return {name: -weights for name, weights in goal.items()}
+def _batched(program: Callable[..., Any], *rows: np.ndarray) -> Any:
+    """Call a program with batches of arrays (N, ...) and join its results, trees of arrays."""
+    made = [(program(*some), count) for some, count in batches(rows, BATCH)]
+    parts = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf)[:n], found) for found, n in made]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 @partial(network_jit, static_argnums=0)
@@ -280,16 +299,3 @@ def _view(how: tuple, images: jax.Array) -> jax.Array:
 def _view_back(how: tuple, side: int, gradient: jax.Array) -> jax.Array:
     zeros = jnp.zeros((len(gradient), side, side, 3), gradient.dtype)  # it is linear
     return jax.vjp(lambda images: view(images, *how), zeros)[1](gradient)[0]
-
-
-@partial(jax.jit, static_argnums=0)
-def _move(transforms: Transforms, seeds: jax.Array, step: jax.Array, images: jax.Array):
-    return jax.vmap(lambda seed, image: transforms.view(seed, step)(image))(seeds, images)
-
-
-@partial(jax.jit, static_argnums=0)
-def _move_back(transforms: Transforms, seeds: jax.Array, step: jax.Array, gradient: jax.Array):
-    def one(seed: jax.Array, g: jax.Array) -> jax.Array:
-        return jax.vjp(transforms.view(seed, step), jnp.zeros_like(g))[1](g)[0]
-
-    return jax.vmap(one)(seeds, gradient)

@@ -3,14 +3,14 @@
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxsynth.asked import encode
-from jaxsynth.audit import flips, synthesis
+from jaxsynth.audit import changes, synthesis
 from jaxsynth.audit.changes import CHANGES, change
-from jaxsynth.audit.networks import BATCH, LOG_PROB, Network, Prior, added
+from jaxsynth.audit.networks import BATCH, LOG_PROB, Network, Prior
 from jaxsynth.audit.settings import (
     MOST,
     PHOTOGRAPH,
@@ -22,7 +22,6 @@ from jaxsynth.audit.settings import (
     picture_numbers,
 )
 from jaxsynth.audit.subjects import DECISION, Subject, chosen, probabilities_of
-from jaxsynth.audit.units import important_units, names_of
 from jaxsynth.images import to_uint8
 from jaxsynth.models.base import Classifier
 from jaxsynth.models.registry import load_encoder
@@ -151,8 +150,8 @@ def flipped(work: Work, subject: Subject) -> Stage:
     codes = work.stages["samples"].arrays["codes"][samples]
     if kinds[PHOTOGRAPH] and work.photograph_codes is not None:
         codes = np.concatenate([codes, work.photograph_codes])
-    found = {PIXELS: flips.flip_pixels(network, np.stack(inputs), settings.threshold)}
-    found[PRIOR] = flips.flip_codes(network, work.prior, codes, settings.threshold)
+    found = {PIXELS: changes.flip_pixels(network, np.stack(inputs), settings.threshold)}
+    found[PRIOR] = changes.flip_codes(network, work.prior, codes, settings.threshold)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     measured = _rows(subject, network, list(found.values()), settings.threshold)
@@ -177,12 +176,12 @@ def _size(row: dict[str, Any]) -> float:
 
 
 def _rows(
-    subject: Subject, network: Network, found: list[flips.Flip], threshold: float
+    subject: Subject, network: Network, found: list[changes.Flip], threshold: float
 ) -> list[list[dict[str, Any]]]:
-    perceived = iter(np.split(flips.perceived(found), np.cumsum([len(f.odds) for f in found])))
+    perceived = iter(np.split(changes.perceived(found), np.cumsum([len(f.odds) for f in found])))
     rows = []
     for flip in found:
-        p, measured = 1 / (1 + np.exp(-flip.odds)), flips.distances(flip, next(perceived))
+        p, measured = 1 / (1 + np.exp(-flip.odds)), changes.distances(flip, next(perceived))
         as_files = subject.score(network.probabilities(to_uint8(flip.after)))
         rows.append([
             {
@@ -197,6 +196,54 @@ def _rows(
     return rows
 
 
+class Unit(NamedTuple):
+    """A channel and what its removal does.
+
+    Attributes:
+      blob, channel: Which one.
+      change: (N,) of the decision on each picture when it is removed.
+      estimate: The mean size of that change to first order.
+      response: (N,) its mean over places.
+    """
+
+    blob: str
+    channel: int
+    change: np.ndarray
+    estimate: float
+    response: np.ndarray
+
+
+def important_units(network: Network, inputs: np.ndarray, count: int) -> list[Unit]:
+    """Find the channels whose removal changes the decision most, on average over inputs.
+
+    A channel is removed by holding it at its mean over all pictures and places. Gradients rank all
+    channels of several blobs at once, to first order; those that come first are removed in earnest.
+    Sources: Molchanov et al. 2017, "Pruning convolutional neural networks for resource efficient
+    inference" (the first-order estimate); Bau et al. 2020, "Understanding the role of individual
+    units in a deep neural network" (removal of units).
+
+    Args:
+      network: The classifier.
+      inputs: (N, size, size, 3) in its units.
+      count: How many to find.
+    """
+    decision = network.weights(DECISION)
+    readings, _, slopes = network.slopes(inputs, decision)
+    ranked, means = [], {}
+    for blob in network.blobs:
+        by_factor, by_sum = slopes[blob]
+        means[blob] = network.part(readings, blob)
+        effect = np.abs(by_factor - means[blob].mean(0) * by_sum).mean(0)
+        ranked += [(float(size), blob, channel) for channel, size in enumerate(effect)]
+    found = []
+    for estimate, blob, channel in sorted(ranked, reverse=True)[:count]:
+        response = means[blob][:, channel]
+        removed = network.edits({(blob, channel): float(response.mean())})
+        change = (network.read(inputs, removed) - readings) @ decision
+        found.append(Unit(blob, channel, change, estimate, response))
+    return sorted(found, key=lambda unit: -float(np.abs(unit.change).mean()))
+
+
 def hidden_units(work: Work, subject: Subject) -> Stage:
     """Remove the units that matter most, and maximise each."""
     audit, settings = work.audit, work.audit.settings
@@ -206,7 +253,7 @@ def hidden_units(work: Work, subject: Subject) -> Stage:
     units = important_units(network, np.stack(inputs), settings.units)
     if not units:
         return Stage([], {})
-    names = names_of(units)
+    names = [f"{unit.blob} {unit.channel}" for unit in units]
     goals = {n: network.goal(u.blob, u.channel) for n, u in zip(names, units, strict=True)}
     stage = work.maximised(goals, [0], settings.steps, ends=(MOST,))
     found = {what: np.stack([getattr(u, what) for u in units]) for what in ("change", "response")}
@@ -231,6 +278,6 @@ def scenes_with(work: Work, subject: Subject) -> Stage:
     network, names = work.networks[work.places.name], work.places.class_names
     decision = work.networks[subject.name].goal(DECISION)
     scenes = [alone.value[i]["what"] for i in own]
-    goals = {n: added(network.goal(LOG_PROB, names.index(n)), decision) for n in scenes}
+    goals = {n: synthesis.added(network.goal(LOG_PROB, names.index(n)), decision) for n in scenes}
     steps, start = -(-settings.steps // 2), alone.arrays["codes"][own]
     return work.maximised(goals, [0], steps, ends=(MOST,), start=start, scenes=True)

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,17 +15,7 @@ from jaxsynth import programs
 from jaxsynth.arithmetic import arithmetic
 from jaxsynth.ascent import Glance
 from jaxsynth.ask_tell import Setting
-from jaxsynth.audit.networks import (
-    BATCH,
-    LOG_ODDS,
-    Goal,
-    Network,
-    Prior,
-    added,
-    moved,
-    moved_back,
-    negative,
-)
+from jaxsynth.audit.networks import BATCH, LOG_ODDS, Goal, Network, Prior
 from jaxsynth.audit.settings import LEAST, MOST
 from jaxsynth.audit.subjects import DECISION, Subject
 from jaxsynth.batch import Problem, Run
@@ -101,6 +92,17 @@ def dispute_goals(networks: Networks, subjects: Sequence[Subject]) -> dict[tuple
         for pair in pairs
         for a, b in (pair, pair[::-1])
     }
+
+
+def added(*goals: Goal) -> Goal:
+    """Add goals up; a factor may be applied before."""
+    names = dict.fromkeys(name for goal in goals for name in goal)
+    return {n: np.sum([goal[n] for goal in goals if n in goal], axis=0) for n in names}
+
+
+def negative(goal: Goal) -> Goal:
+    """Return the opposite of a goal."""
+    return {name: -weights for name, weights in goal.items()}
 
 
 def maximise(
@@ -204,9 +206,11 @@ def _steps(
         for step in range(recipe.steps):
             codes = np.asarray(state.code)
             images = prior.draw(codes)
-            seen = moved(transforms, seeds, step, images)
+            at = transforms, seeds, np.int32(step)
+            seen = np.asarray(_move(*at, images)) if transforms.draws else images
             value, gradient = _value_and_gradient(prior, weights, seen)
-            gradient = prior.draw_back(codes, moved_back(transforms, seeds, step, gradient))
+            gradient = np.asarray(_move_back(*at, gradient)) if transforms.draws else gradient
+            gradient = prior.draw_back(codes, gradient)
             good = np.isfinite(value) & np.isfinite(images).all((1, 2, 3))
             pulls = pull(images, codes) if pull else None
             found: tuple[Any, ...] = (value, gradient, pulls, good, {})
@@ -247,6 +251,22 @@ def _pull(prior: Prior) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         return np.stack([programs.encode_jit(how, encoder.params, x) for x in images]) - codes
 
     return pull
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _move(transforms: Transforms, seeds: jax.Array, step: jax.Array, images: jax.Array):
+    """Move images (B, H, H, 3) as a step of their seeds does."""
+    return jax.vmap(lambda seed, image: transforms.view(seed, step)(image))(seeds, images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _move_back(transforms: Transforms, seeds: jax.Array, step: jax.Array, gradient: jax.Array):
+    """Turn a gradient by moved images (B, H, H, 3) into one by images."""
+
+    def one(seed: jax.Array, g: jax.Array) -> jax.Array:
+        return jax.vjp(transforms.view(seed, step), jnp.zeros_like(g))[1](g)[0]
+
+    return jax.vmap(one)(seeds, gradient)
 
 
 @functools.lru_cache(maxsize=8)
