@@ -23,7 +23,8 @@ from experiments.launch import command_line, run_experiment
 from experiments.run_flags import NSFW, OF_A_KEPT_RUN, PLACES, RunFlags
 from experiments.runs import class_runs, scene_runs
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.chunks import Problem, execute, join
+from jaxsynth.batch import Problem, join
+from jaxsynth.chunks import execute
 from jaxsynth.environment import machine_line
 from jaxsynth.inputs import choose_units, option
 from jaxsynth.maximize import Run, Settings, plan

@@ -19,7 +19,7 @@ from PIL import Image
 from jaxsynth.environment import hardware
 from jaxsynth.images import BGR_MEAN, to_rgb
 from jaxsynth.report.tables import format_markdown
-from jaxsynth.runs.pictures import image_writer
+from jaxsynth.runs.saving import image_writer
 
 _SHOWN = 160  # side of a picture on the sheet
 _COUNTS = {64: 400, 256: 40}  # side -> pictures

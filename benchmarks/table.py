@@ -11,13 +11,13 @@ from experiments.common import Models, saved_run
 from experiments.launch import command_line
 from experiments.run_flags import RunFlags
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.chunks import Problem
+from jaxsynth.batch import Problem
 from jaxsynth.disk import write_atomic
 from jaxsynth.maximize import config_of
 from jaxsynth.report.tables import format_markdown, write_csv
 from jaxsynth.runs.folder import lock, sha256_of
-from jaxsynth.runs.parts import Parts
-from jaxsynth.runs.saving import Saving, Stopped, close_sweep, finished_sweep
+from jaxsynth.runs.parts import Parts, close_sweep, finished_sweep
+from jaxsynth.runs.saving import Saving, Stopped
 
 Row = dict[str, Any]
 BALANCE_SCENES = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")

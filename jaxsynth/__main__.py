@@ -151,16 +151,18 @@ def _answer(question: str, *names: str) -> str:
 
 
 def _cache(word: str = "") -> str:
-    from jaxsynth import cache
+    from jaxsynth import environment
     from jaxsynth.report.tables import format_table
 
     if word not in ("", "clear"):
         raise ValueError(f"jaxsynth cache takes {_TAKES['cache']}, not {word!r}")
     if word:
-        return f"freed {cache.megabytes(cache.clear())} in {cache.cache_dir()}"
-    rows = cache.content()
+        freed = environment.megabytes(environment.clear_cache())
+        return f"freed {freed} in {environment.cache_dir()}"
+    rows = environment.cache_content()
     table = f"{format_table(rows)}\n" if rows else ""
-    return f"{cache.cache_dir()} (JAXSYNTH_CACHE names another folder)\n{table}{cache.HOW_TO_CLEAR}"
+    where = f"{environment.cache_dir()} (JAXSYNTH_CACHE names another folder)"
+    return f"{where}\n{table}{environment.HOW_TO_CLEAR}"
 
 
 def _describe(name: str) -> str:

@@ -15,15 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.devices import batches
-from jaxsynth.examples import readable_inputs
+from jaxsynth.examples import BATCH, readable_batches
 from jaxsynth.image_search import ImageFile
 from jaxsynth.inputs import check_name
 from jaxsynth.models.base import Classifier
 from jaxsynth.models.cpu_convolution import network_jit
 
 LAYOUTS = ("pca", "umap")
-_BATCH = 16
 _SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 
 
@@ -85,17 +83,13 @@ def sample(
     per, rng = min(places, height * width), np.random.default_rng(seed)
     static = (classifier.activations, blob, classifier.logits or "")
     read, unread, values, spots, classes = [], [], [], [], []
-    for group, inputs in readable_inputs(classifier, files, unread):
-        padded, count = next(batches(np.stack(inputs), _BATCH))
-        at = np.stack([rng.permutation(height * width)[:per] for _ in range(_BATCH)])
-        found, likeliest = _look(static, classifier.params, padded, at.astype(np.int32))
-        values.append(np.asarray(found, np.float32)[:count])
-        classes.append(np.asarray(likeliest)[:count])
-        spots.append(at[:count])
+    for group, inputs in readable_batches(classifier, files, unread):
+        at = np.stack([rng.permutation(height * width)[:per] for _ in range(BATCH)])
+        found, likeliest = _look(static, classifier.params, inputs, at.astype(np.int32))
+        values.append(np.asarray(found, np.float32)[: len(group)])
+        classes.append(np.asarray(likeliest)[: len(group)])
+        spots.append(at[: len(group)])
         read += group
-    if not read:
-        reason = unread[0] if unread else "the folder is empty"
-        raise ValueError(f"no image can be read; the first: {reason}")
     flat = np.concatenate(spots).reshape(-1)
     return Samples(
         tuple(read),

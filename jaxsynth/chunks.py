@@ -21,17 +21,11 @@ from jaxsynth.arithmetic import arithmetic
 from jaxsynth.ascent import ChunkResult, Evaluation, Progress, State, Trace
 from jaxsynth.ask_tell import Setting
 from jaxsynth.batch import (
-    Batch,
     OnStep,
     Optimised,
     Problem,
-    Structure,
     check_problem,
-    check_record,
     chunk_sizes,
-    chunk_starts,
-    join,
-    one_run,
     with_all_functions,
 )
 from jaxsynth.devices import Parts, committed, on_all, runs_mesh, share_rows, split
@@ -39,10 +33,6 @@ from jaxsynth.environment import is_out_of_memory
 from jaxsynth.goals import RunData
 from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
 
-__all__ = [
-    "Batch", "ChunkResult", "OnStep", "Optimised", "Problem", "Progress", "Structure",
-    "check_record", "chunk_sizes", "chunk_starts", "execute", "join", "one_run",
-]  # fmt: skip
 _SCAN_BLOCK = 25  # steps between two returns to the host, on accelerators
 
 

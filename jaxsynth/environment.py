@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +26,17 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # they decide
 # (the heaps of threads have a fixed size, above which blocks are mapped).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = 2**31 - 1
+# Pattern of a name in the folder -> its content. Nothing else there is counted or deleted.
+_PARTS = {
+    "compiled": "compiled programs",
+    "images-*": "decoded photographs of the trainers",
+    "*.safetensors": "ported networks",
+    "manifest.jsonl": "their hashes",
+}
+HOW_TO_CLEAR = (
+    "`jaxsynth cache clear` deletes all of it; it is made again when needed, but for networks that "
+    "were ported from a file of yours"
+)
 _log = logging.getLogger("jaxsynth")
 _read_compiled = compilation_cache.get_executable_and_time
 
@@ -75,6 +87,41 @@ def _temporary_cache() -> Path:
     except (OSError, AttributeError):  # somebody else's, or Windows
         pass
     return Path(tempfile.mkdtemp(prefix="jaxsynth-"))
+
+
+def cache_content() -> list[dict[str, str | int]]:
+    """Return a row for each part of the cache: its content, its files, its size; and their sum."""
+    rows, total = [], [0, 0]
+    for pattern, what in _PARTS.items():
+        files = [f for path in cache_dir().glob(pattern) for f in _files(path)]
+        size = sum(file.stat().st_size for file in files)
+        if files:
+            rows.append({"what": what, "files": len(files), "size": megabytes(size)})
+            total = [total[0] + len(files), total[1] + size]
+    return [*rows, {"what": "together", "files": total[0], "size": megabytes(total[1])}]
+
+
+def clear_cache() -> int:
+    """Delete what jaxsynth has put into the cache folder; return how many bytes that were.
+
+    Raises:
+      OSError: If a file cannot be deleted.
+    """
+    freed = 0
+    for pattern in _PARTS:
+        for path in cache_dir().glob(pattern):
+            freed += sum(file.stat().st_size for file in _files(path))
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return freed
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as text."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def _files(path: Path) -> list[Path]:
+    return [f for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()]
 
 
 def keep_compiled(cache: Path) -> None:

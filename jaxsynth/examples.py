@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.devices import batches
+from jaxsynth.devices import padded
 from jaxsynth.image_files import read_image
 from jaxsynth.image_search import ImageFile
 from jaxsynth.images import resize_to
 from jaxsynth.models.base import Classifier
 from jaxsynth.models.cpu_convolution import network_jit
 
-_BATCH = 16
+BATCH = 16
 _SEES = 1e-6  # share of the largest gradient from which a pixel counts as seen
 
 
@@ -65,34 +65,40 @@ def responses(
     columns = jnp.asarray(units)
     read, unread, values, places = [], [], [], []
     static = (classifier.activations, blob)
-    for group, inputs in readable_inputs(classifier, files, unread):
-        padded, count = next(batches(np.stack(inputs), _BATCH))
-        most, where = _look(static, classifier.params, padded, columns)
-        values.append(np.asarray(most)[:count])
-        places.append(np.asarray(where)[:count])
+    for group, inputs in readable_batches(classifier, files, unread):
+        most, where = _look(static, classifier.params, inputs, columns)
+        values.append(np.asarray(most)[: len(group)])
+        places.append(np.asarray(where)[: len(group)])
         read += group
-    if not read:
-        reason = unread[0] if unread else "the folder is empty"
-        raise ValueError(f"no image can be read; the first: {reason}")
     return Responses(tuple(read), np.concatenate(values), np.concatenate(places), tuple(unread))
 
 
-def readable_inputs(
+def readable_batches(
     classifier: Classifier, files: Sequence[ImageFile], unread: list[str]
-) -> Iterator[tuple[list[ImageFile], list[np.ndarray]]]:
-    """Yield groups of readable files with their inputs; add a line to `unread` for every other."""
-    group, inputs = [], []
-    for file in files:
+) -> Iterator[tuple[list[ImageFile], np.ndarray]]:
+    """Yield readable files with a batch (BATCH, H, W, 3) of their inputs, the last one padded.
+
+    Args:
+      classifier: Whose inputs.
+      files: The files.
+      unread: Gets a line for every file that cannot be read.
+
+    Raises:
+      ValueError: If no file can be read.
+    """
+    group, inputs, found = [], [], False
+    for number, file in enumerate(files, 1):
         try:
             inputs.append(classifier.input_of(read_image(file)))
             group.append(file)
         except ValueError as error:
             unread.append(str(error))
-        if len(group) == _BATCH:
-            yield group, inputs
-            group, inputs = [], []
-    if group:
-        yield group, inputs
+        if len(group) == BATCH or (group and number == len(files)):
+            yield group, padded(np.stack(inputs), BATCH)
+            group, inputs, found = [], [], True
+    if not found:
+        reason = unread[0] if unread else "the folder is empty"
+        raise ValueError(f"no image can be read; the first: {reason}")
 
 
 @partial(network_jit, static_argnums=0)

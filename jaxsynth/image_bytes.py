@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from PIL import TiffImagePlugin
 
-from jaxsynth.file_kinds import kind_of
+from jaxsynth.disk import kind_of
 
 try:
     import simplejpeg  # libjpeg's warnings, which Pillow swallows

@@ -17,8 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxsynth.disk import expand
-from jaxsynth.file_kinds import HEAD
+from jaxsynth.disk import HEAD, expand
 from jaxsynth.image_bytes import (
     check_tiff,
     jpeg_complaint,

@@ -15,19 +15,8 @@ from jaxsynth.disk import check_regular, expand
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif")
 SUFFIXES += (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".jpx")
-SUFFIXES += (
-    ".ico",
-    ".tga",
-    ".pcx",
-    ".sgi",
-    ".dds",
-    ".psd",
-    ".qoi",
-    ".heic",
-    ".heif",
-    ".svg",
-    ".jxl",
-)
+SUFFIXES += (".ico", ".tga", ".pcx", ".sgi", ".dds", ".psd", ".qoi", ".heic", ".heif", ".svg")
+SUFFIXES += (".jxl",)
 _MAX_BYTES = 1 << 31
 _DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error)
 _DAMAGED_ZIP += (RuntimeError, struct.error)  # a RuntimeError: it asks for a password

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxsynth.disk import check_regular, expand
+from jaxsynth.disk import check_regular, expand, file_kind
 from jaxsynth.environment import versions
-from jaxsynth.file_kinds import file_kind
 from jaxsynth.inputs import printable
 
 KEYWORD, FILM = "jaxsynth", "film"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxsynth.devices import padded
 from jaxsynth.disk import expand
 from jaxsynth.image_files import MAX_PIXELS, read_picture
 from jaxsynth.image_search import ImageFile
@@ -93,24 +94,6 @@ def sensitive_score(classifiers: Iterable[Classifier]) -> Callable[[np.ndarray],
     return largest
 
 
-def probabilities(
-    classifier: Classifier, pictures: Iterable[np.ndarray], batch: int = 16
-) -> np.ndarray:
-    """Score pictures (H, W, 3) uint8 RGB of any sizes as files are: (N, classes).
-
-    They are taken one by one, in batches of one size, so that the network is compiled once.
-    """
-    forward, found, waiting = _probabilities(classifier), [np.zeros((0, classifier.classes))], []
-    for picture in pictures:
-        waiting.append(classifier.input_of(picture))
-        if len(waiting) == batch:
-            found.append(forward(np.stack(waiting)))
-            waiting = []
-    if waiting:
-        found.append(forward(_pad(waiting, batch))[: len(waiting)])
-    return np.concatenate(found).astype(np.float32)
-
-
 def _ways(classifiers: Sequence[Classifier], resize: str | Mapping[str, str]) -> dict[str, str]:
     """Name -> how a file reaches its size."""
     ways = {c.name: c.preprocess.resize for c in classifiers}
@@ -138,7 +121,7 @@ def _scores(
     for start in range(0, len(files), batch):
         chunk = [read(file) for file in files[start : start + batch]]
         columns = zip(*(inputs for _, inputs in chunk if inputs), strict=True)  # one a classifier
-        found = [f(_pad(x, batch)) for f, x in zip(functions, columns, strict=False)]
+        found = [f(padded(np.stack(x), batch)) for f, x in zip(functions, columns, strict=False)]
         results = zip(*found, strict=True)
         for row, inputs in chunk:
             if inputs:
@@ -169,11 +152,6 @@ def _probabilities(classifier: Classifier) -> Callable[[np.ndarray], np.ndarray]
 @partial(network_jit, static_argnums=0)
 def _forward(activations: Activations, params: Params, x: jax.Array) -> jax.Array:
     return jax.vmap(lambda one: activations(params, one)["prob"])(x)
-
-
-def _pad(inputs: Sequence[np.ndarray], batch: int) -> np.ndarray:
-    padding = batch - len(inputs)
-    return np.pad(np.stack(inputs), ((0, padding), (0, 0), (0, 0), (0, 0)))  # (batch, H, W, 3)
 
 
 def _likeliest(classifier: Classifier, p: np.ndarray, top: int) -> Classes:

@@ -9,7 +9,8 @@ import pytest
 
 from jaxsynth import asked, objectives, problem
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.chunks import Problem, execute, join
+from jaxsynth.batch import Problem, join
+from jaxsynth.chunks import execute
 from jaxsynth.goals import RunData
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.network import Network, is_generator

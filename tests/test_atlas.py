@@ -11,7 +11,8 @@ from PIL import Image
 from test_launchers import launch, rows_of
 from tiny import LABELS, tiny_models, tiny_networks
 
-from jaxsynth.chunks import execute, join
+from jaxsynth.batch import join
+from jaxsynth.chunks import execute
 from jaxsynth.images import preprocess, to_rgb
 from jaxsynth.maximize import Run, Settings, plan
 from jaxsynth.objectives import Objective, layer_units

@@ -22,7 +22,7 @@ from benchmarks.study.problems import OBJECTIVES, choose_objectives, make_groups
 from benchmarks.study.run import benchmark
 from benchmarks.study.setting import Study, choose_optimizers
 from jaxsynth.ask_tell import GRADIENT, PRIOR, VALUE
-from jaxsynth.chunks import Batch
+from jaxsynth.batch import Batch
 from jaxsynth.models.weights import save_network
 from jaxsynth.optimizer_names import OPTIMIZERS, by_name, make_optimizer
 from jaxsynth.recipes import RECIPES, make_box

@@ -17,8 +17,9 @@ from reference import TINY_ALEXNET, TINY_RESNET
 from tiny import save_tiny_networks, tiny_networks
 from tiny_originals import write_originals
 
+from jaxsynth.models.names import MANIFEST
 from jaxsynth.models.network import KNOWN_CONFIGS, Network, param_shapes
-from jaxsynth.models.weights import MANIFEST, info_to_json, load_network, save_network
+from jaxsynth.models.weights import info_to_json, load_network, save_network
 from jaxsynth.porting.port import file_sha256, port
 
 MOST_MEMORY = 64e6  # bytes; the files have some 30 kB

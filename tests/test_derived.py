@@ -16,8 +16,8 @@ from jaxsynth.models.network import (
     image_blob,
     is_generator,
     logits_blob,
+    prepare_params,
 )
-from jaxsynth.models.prepared import prepared
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import load_network
 from jaxsynth.system import GENERATOR, system_params
@@ -41,7 +41,7 @@ def _network(name: str) -> Network:
 
 
 def _derived(network: Network) -> set[str]:
-    return {path for path in prepared(network) if path not in network.params}
+    return prepare_params(network.info.config, network.params).keys() - network.params.keys()
 
 
 def _value(network: Network):
@@ -63,7 +63,7 @@ def _inputs(network: Network) -> jax.Array:
 def test_the_gradient_is_the_same_and_nothing_is_turned_again(name, optimised_programs):
     network = _network(name)
     climb, x = _climb(network), _inputs(network)
-    more = prepared(network)
+    more = prepare_params(network.info.config, network.params)
     np.testing.assert_array_equal(climb(more, x), climb(network.params, x))
     programs = (climb.jitted().lower(given, x).as_text() for given in (more, network.params))
     again, anew = (len(re.findall(r"reverse .*dims = \[0, 1\]", text)) for text in programs)
@@ -74,7 +74,7 @@ def test_the_gradient_is_the_same_and_nothing_is_turned_again(name, optimised_pr
 def test_each_of_them_is_used(name):
     network = _network(name)
     climb, x = _climb(network), _inputs(network)
-    more = prepared(network)
+    more = prepare_params(network.info.config, network.params)
     for path in _derived(network):
         damaged = climb(more | {path: jnp.full_like(more[path], jnp.nan)}, x)
         assert not jnp.isfinite(damaged).all(), path
@@ -95,7 +95,7 @@ def test_a_sweep_is_given_it():
     for role, params in given.items():
         assert _derived(networks[role]) < set(params)
     again = networks[GENERATOR]._replace(params=given[GENERATOR])
-    assert prepared(again) is again.params
+    assert prepare_params(again.info.config, again.params) is again.params
 
 
 def test_prepared_parameters_have_no_gradients():
@@ -105,7 +105,7 @@ def test_prepared_parameters_have_no_gradients():
     x = _inputs(network)[0]
     assert jnp.abs(gradient(network.params, x)["conv2/kernel"]).max() > 0
     with pytest.raises(ValueError, match="prepared parameters have no gradients"):
-        gradient(prepared(network), x)
+        gradient(prepare_params(network.info.config, network.params), x)
 
 
 def test_a_layer_of_that_name_is_refused():
@@ -121,7 +121,7 @@ def test_a_layer_of_that_name_is_refused():
 def test_bfloat16_is_prepared_in_bfloat16():
     network = _network("generator")
     half = network._replace(params={k: p.astype(jnp.bfloat16) for k, p in network.params.items()})
-    more = prepared(half)
+    more = prepare_params(half.info.config, half.params)
     assert len(more) > len(half.params) and {str(p.dtype) for p in more.values()} == {"bfloat16"}
     climb, x = _climb(half), _inputs(half)
     np.testing.assert_array_equal(climb(more, x), climb(half.params, x))

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from jaxsynth.file_kinds import decoded, expected, file_kind, kind_of
+from jaxsynth.disk import decoded, expected, file_kind, kind_of
 
 
 def made(write) -> bytes:

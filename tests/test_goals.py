@@ -10,7 +10,8 @@ from short import first_of, models
 from tiny import tiny_networks
 
 from jaxsynth.balance import objective, value_and_gradient
-from jaxsynth.chunks import chunk_sizes, execute, join
+from jaxsynth.batch import chunk_sizes, join
+from jaxsynth.chunks import execute
 from jaxsynth.goal_arrays import make_goals, make_layout
 from jaxsynth.goals import RUNS, RunData, diversity_value
 from jaxsynth.images import UNIT_RGB

@@ -8,7 +8,7 @@ import pytest
 from jaxsynth.lpips import lpips, mean_pairwise_lpips
 from jaxsynth.models.conv_features import ConvFeaturesConfig, Layer
 from jaxsynth.models.network import NetworkInfo, build_network
-from jaxsynth.porting.packages import convert_conv_features
+from jaxsynth.porting.state_dicts import convert_conv_features
 
 TINY = ConvFeaturesConfig(
     size=32,

@@ -35,8 +35,7 @@ from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.registry import describe
 from jaxsynth.models.resnet import OPEN_NSFW
 from jaxsynth.porting.caffe import fold_batch_norm, read_caffemodel
-from jaxsynth.porting.onnx_source import read_open_nsfw
-from jaxsynth.porting.port import port
+from jaxsynth.porting.port import port, read_open_nsfw
 
 TINY = {
     "dgn_fc6": (TINY_GENERATOR, generator_layers),

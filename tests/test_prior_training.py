@@ -15,7 +15,7 @@ from jaxsynth.models.conv_features import ConvFeaturesConfig, Layer
 from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.weights import load_network, save_network
-from jaxsynth.porting.packages import convert_efficientnet
+from jaxsynth.porting.state_dicts import convert_efficientnet
 from jaxsynth.training.data import ImageSet
 from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.linear import LinearTraining, balanced_rows, fit_linear

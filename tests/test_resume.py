@@ -17,7 +17,7 @@ from launching import run, run_alone, start
 from short import Run, Sweep, Term, execute, plan
 from tiny import tiny_networks
 
-from jaxsynth.chunks import join
+from jaxsynth.batch import join
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.runs.checkpoint import load_chunk, load_progress, save_progress
 from jaxsynth.runs.folder import CONFIG, GONE, RESULTS, UNFINISHED, lock, open_run, write_config

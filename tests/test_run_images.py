@@ -13,10 +13,10 @@ from test_launchers import launch, rows_of
 from jaxsynth.image_files import read_image
 from jaxsynth.images import to_rgb
 from jaxsynth.report.pages import REPORT_RUNS
-from jaxsynth.runs import pictures
+from jaxsynth.runs import saving
 from jaxsynth.runs.checkpoint import read_arrays
 from jaxsynth.runs.folder import image_name
-from jaxsynth.runs.pictures import image_writer
+from jaxsynth.runs.saving import image_writer
 
 FLAGS = ("--scenes=abbey,dam", "--seeds=3", "--steps=3", "--batch=4")
 
@@ -52,7 +52,7 @@ def test_what_a_thread_raises_comes_out_and_no_chunk_is_handed_on(tmp_path, monk
     def full(path, rgb, text):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(pictures, "write_png", full)
+    monkeypatch.setattr(saving, "write_png", full)
     with (
         pytest.raises(OSError, match="No space left"),
         image_writer(tmp_path, "best", to_rgb) as write,

@@ -12,12 +12,12 @@ from launching import Launched, run, start
 from short import Run, Sweep, Term, execute, plan
 from tiny import save_tiny_networks, tiny_networks
 
-from jaxsynth.chunks import join
+from jaxsynth.batch import join
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.folder import UNFINISHED
-from jaxsynth.runs.parts import Parts
+from jaxsynth.runs.parts import Parts, close_sweep, finished_sweep, open_sweep
 from jaxsynth.runs.records import config_of
-from jaxsynth.runs.saving import Saving, Stopped, close_sweep, finished_sweep, open_sweep
+from jaxsynth.runs.saving import Saving, Stopped
 
 SMALL = ("--steps=12", "--batch=3", "--noprogress")
 COMMANDS = {

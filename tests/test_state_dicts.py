@@ -15,8 +15,7 @@ from jaxsynth.models.conv_features import DEVIATION, MEAN
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.generator import DGN, GeneratorConfig, Up
 from jaxsynth.models.layers import to_bgr
-from jaxsynth.models.network import activation_shapes, make_apply
-from jaxsynth.models.prepared import prepare_params
+from jaxsynth.models.network import activation_shapes, make_apply, prepare_params
 from jaxsynth.models.registry import load
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.port import port

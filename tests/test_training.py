@@ -15,7 +15,8 @@ from jax import lax
 from launching import environment
 from PIL import Image
 
-from jaxsynth.models.grid_generator import upsample_conv
+from jaxsynth.models.cpu_convolution import interleave
+from jaxsynth.models.grid_generator import upsample_phases
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import load_network
 from jaxsynth.training import scene_run
@@ -96,7 +97,7 @@ def trained(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("smooth", [False, True])
-def test_upsample_conv_is_upsampling_then_convolution(smooth):
+def test_upsampled_phases_are_upsampling_then_convolution(smooth):
     x = jax.random.normal(jax.random.key(0), (2, 5, 6, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
     if smooth:
@@ -107,8 +108,8 @@ def test_upsample_conv_is_upsampling_then_convolution(smooth):
         big = jnp.pad(big, ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = lax.conv_general_dilated(big, kernel, (1, 1), "VALID", dimension_numbers=LAYOUT)
     for conv in (None, matmul_conv):
-        made = jax.jit(partial(upsample_conv, smooth=smooth, conv=conv))(x, kernel)
-        np.testing.assert_allclose(made, expected, atol=2e-5)
+        phases = jax.jit(partial(upsample_phases, smooth=smooth, conv=conv))(x, kernel)
+        np.testing.assert_allclose(interleave(phases, 0 if smooth else 1), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("side", [8, 32])

@@ -28,8 +28,8 @@ from jaxsynth.models.network import (
     is_generator,
     logits_blob,
     make_module,
+    prepare_params,
 )
-from jaxsynth.models.prepared import prepared
 from jaxsynth.models.registry import to_model
 from jaxsynth.system import GENERATOR, System, make_system
 from jaxsynth.training.setup import initial_variables
@@ -61,13 +61,9 @@ class Case(NamedTuple):
 
 
 def step_params(case: Case, precision: str) -> dict[str, Params]:
-    """What a step of a sweep in this precision is given: `prepared` parameters by role."""
-    return {role: prepared(_cast(network, precision)) for role, network in case.networks.items()}
-
-
-def _cast(network: Network, precision: str) -> Network:
-    cast = {path: jnp.asarray(p, precision) for path, p in network.params.items()}
-    return network._replace(params=cast)
+    """The prepared parameters of a sweep in this precision, by role."""
+    cast = jax.tree.map(lambda p: jnp.asarray(p, precision), case.params)
+    return {role: prepare_params(n.info.config, cast[role]) for role, n in case.networks.items()}
 
 
 def random_network(name: str, seed: int = 0) -> Network:

@@ -17,7 +17,8 @@ import numpy as np
 from benchmarks.study.problems import START, Group, asking, part_of, problem_for
 from jaxsynth import programs
 from jaxsynth.ask_tell import VALUE, Box, Optimizer
-from jaxsynth.chunks import Batch, Problem, execute
+from jaxsynth.batch import Batch, Problem
+from jaxsynth.chunks import execute
 from jaxsynth.devices import padded, share_rows
 from jaxsynth.goals import RunData
 from jaxsynth.starts import start_codes

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxsynth.ask_tell import PRIOR, Optimizer
-from jaxsynth.chunks import Problem
+from jaxsynth.batch import Problem
 from jaxsynth.inputs import check_name
 from jaxsynth.maximize import Run, Settings, plan
 from jaxsynth.models.base import Classifier, Generator

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.chunks import Problem
+from jaxsynth.batch import Problem
 from jaxsynth.environment import hardware, versions
 from jaxsynth.evaluation import groups
 from jaxsynth.evaluation.folder import (
@@ -32,8 +32,9 @@ from jaxsynth.models.names import shipped_files
 from jaxsynth.problem import Settings, plan
 from jaxsynth.results import Run
 from jaxsynth.runs.folder import lock, sha256_of
+from jaxsynth.runs.parts import close_sweep, finished_sweep, open_sweep
 from jaxsynth.runs.records import config_of, model_record
-from jaxsynth.runs.saving import Saving, Stopped, close_sweep, finished_sweep, open_sweep
+from jaxsynth.runs.saving import Saving, Stopped
 from jaxsynth.system import ENCODER, GENERATOR, make_encoder
 from jaxsynth.training.data import ImageSet, load_images
 

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from jaxsynth.models.derived import layer_conv
+from jaxsynth.models.derived import conv
 from jaxsynth.models.layers import (
     at_least_float32,
     classifier_outputs,
     dense,
     local_response_norm,
     max_pool_relu,
-    relu,
+    rectify,
 )
 
 
@@ -75,16 +75,8 @@ class AlexNet(nn.Module):
         out = {"data": data}
         x = data
         for c in self.config.convs:
-            conv = nn.Conv(
-                c.features,
-                (c.kernel, c.kernel),
-                strides=c.stride,
-                padding=c.pad,
-                feature_group_count=c.groups,
-                conv_general_dilated=layer_conv(self, c.name),
-                name=c.name,
-            )
-            x = self._rectify(out, c.name, conv(x))
+            how = {"strides": c.stride, "padding": c.pad, "feature_group_count": c.groups}
+            x = self._rectify(out, c.name, conv(self, c.name, c.features, c.kernel, **how)(x))
             if c.pool:  # the ReLU above is not computed then unless its blob is asked for
                 x = out[c.pool] = max_pool_relu(out[f"{c.name}_pre"])
             if c.norm:
@@ -97,9 +89,7 @@ class AlexNet(nn.Module):
         return out | classifier_outputs(out["fc8"])
 
     def _rectify(self, out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
-        out[f"{name}_pre"] = x if self.norm is None else self.norm(name)(x)
-        out[name] = relu(out[f"{name}_pre"])
-        return out[name]
+        return rectify(out, name, x if self.norm is None else self.norm(name)(x))
 
 
 PLACES205 = AlexNetConfig(

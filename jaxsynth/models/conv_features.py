@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.models.derived import layer_conv
+from jaxsynth.models.derived import conv
 from jaxsynth.models.layers import (
     at_least_float32,
     classifier_outputs,
     dense,
     from_bgr,
     max_pool,
-    relu,
+    rectify,
 )
 
 MEAN = 255 * np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB
@@ -66,15 +66,10 @@ class ConvFeatures(nn.Module):
         for layer in self.config.layers:
             if layer.pool:
                 x = _pool(x, layer.pool)
-            x = out[f"{layer.name}_pre"] = nn.Conv(
-                layer.features,
-                (layer.kernel, layer.kernel),
-                strides=layer.stride,
-                padding=(layer.kernel - 1) // 2 if layer.stride == 1 else 2,
-                conv_general_dilated=layer_conv(self, layer.name),
-                name=layer.name,
-            )(x)
-            x = out[layer.name] = relu(x)
+            pad = (layer.kernel - 1) // 2 if layer.stride == 1 else 2
+            how = {"strides": layer.stride, "padding": pad}
+            x = conv(self, layer.name, layer.features, layer.kernel, **how)(x)
+            x = rectify(out, layer.name, x)
         for name in self.config.compared:
             shape = (out[name].shape[-1],)
             weights = self.param(f"lpips_{name}", nn.initializers.ones, shape)

@@ -5,8 +5,9 @@ On CPU, convolutions run on kernels that are turned for the input gradient or sp
 the flax module, in a collection of their own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -45,9 +46,16 @@ def derived_of(module: nn.Module, layer: str) -> Derive:
     return derive
 
 
-def layer_conv(module: nn.Module, layer: str) -> Callable[..., jax.Array] | None:
+def layer_conv(module: Any, layer: str) -> Callable[..., jax.Array] | None:
     """Return the module's hook `conv` for one of its layers."""
     return None if module.conv is None else partial(module.conv, derive=derived_of(module, layer))
+
+
+def conv(module: Any, name: str, features: int, kernel: int | Sequence[int], **how: Any) -> nn.Conv:
+    """Make a convolution that a module's hook `conv` computes; `how` as `nn.Conv` takes it."""
+    sides = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+    how |= {"conv_general_dilated": layer_conv(module, name), "name": name}
+    return nn.Conv(features, sides, **how)
 
 
 def part(derive: Derive, index: int) -> Derive:

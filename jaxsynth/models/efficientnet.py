@@ -7,6 +7,7 @@ network itself sees (RGB - 127) / 128.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,8 +19,11 @@ from jaxsynth.models.layers import (
     classifier_outputs,
     dense,
     from_bgr,
+    rectify,
     relu6,
 )
+
+_rectify = partial(rectify, by=relu6)
 
 
 class Stage(NamedTuple):
@@ -108,12 +112,6 @@ class _Depthwise(nn.Module):
 
 def _same_conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
     return nn.Conv(features, (kernel, kernel), strides=stride, padding="SAME", name=name)
-
-
-def _rectify(out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
-    """ReLU6; saves the blob and, as `{name}_pre`, what it was before."""
-    out[f"{name}_pre"], out[name] = x, relu6(x)
-    return out[name]
 
 
 LITE0 = EfficientNetConfig(size=224, classes=1000)

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.models.derived import layer_conv
+from jaxsynth.models.derived import conv
 from jaxsynth.models.layers import SLOPE, dense, leaky_relu
 
 
@@ -98,32 +98,19 @@ def _chw_to_hwc(x: jax.Array, seed: tuple[int, int, int]) -> jax.Array:
 
 
 def _spatial(generator: Generator, layer: Up) -> nn.Conv:
-    conv_general_dilated = layer_conv(generator, layer.name)
     if not isinstance(layer.stride, int):
         raise ValueError(f"layer {layer.name!r}: stride is {layer.stride!r}, expected an integer")
     if layer.kind == "deconv":
         # Zero-stuff by the stride, pad kernel - 1 - pad, correlate with the flipped kernel
         # (flipped once, when the weights are ported).
-        return nn.Conv(
-            layer.features,
-            (layer.kernel, layer.kernel),
-            padding=layer.kernel - 1 - layer.pad,
-            input_dilation=layer.stride,
-            conv_general_dilated=conv_general_dilated,
-            name=layer.name,
-        )
+        how = {"padding": layer.kernel - 1 - layer.pad, "input_dilation": layer.stride}
+        return conv(generator, layer.name, layer.features, layer.kernel, **how)
     if layer.kind != "conv" or layer.stride != 1:
         raise ValueError(
             f"layer {layer.name!r}: kind {layer.kind!r}, stride {layer.stride}: expected a deconv, "
             "or a conv of stride 1"
         )
-    return nn.Conv(
-        layer.features,
-        (layer.kernel, layer.kernel),
-        padding=layer.pad,
-        conv_general_dilated=conv_general_dilated,
-        name=layer.name,
-    )
+    return conv(generator, layer.name, layer.features, layer.kernel, padding=layer.pad)
 
 
 _DENSE = (("defc7", 4096), ("defc6", 4096), ("defc5", 4096))

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxsynth.models.depthwise import depthwise_conv, same_padding
-from jaxsynth.models.derived import layer_conv
+from jaxsynth.models.derived import conv
 from jaxsynth.models.layers import (
     at_least_float32,
     classifier_outputs,
@@ -113,15 +113,9 @@ class Graph(nn.Module):
     def _layer(self, node: Node, x: jax.Array, *more: jax.Array) -> jax.Array:
         match node.op:
             case "conv":
-                return nn.Conv(
-                    node.features,
-                    node.kernel,
-                    strides=node.stride,
-                    padding=_pads(node, x),
-                    feature_group_count=node.groups,
-                    conv_general_dilated=layer_conv(self, node.name),
-                    name=node.name,
-                )(x)
+                how = {"strides": node.stride, "padding": _pads(node, x)}
+                how["feature_group_count"] = node.groups
+                return conv(self, node.name, node.features, node.kernel, **how)(x)
             case "depthwise" | "scale":
                 return _Channels(node, name=node.name)(x)
             case "dense":

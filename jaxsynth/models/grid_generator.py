@@ -1,9 +1,13 @@
-"""A generator from a code of whitened features on a grid: (D,) -> every activation up to the image.
+"""A prior on whitened features: an encoder (H, W, 3) -> code (D,), and a generator back to images.
 
-The code is a whitened grid of an encoder's features (`encoder.py`): zero mean, unit variance,
-uncorrelated over the training photographs. The first layer takes the whitening back; then come
-gated blocks (GLU, Dauphin et al. 2017), normalised at each place (Karras et al. 2018), that double
-the map. The image is BGR, mean-subtracted, within 0 to 255 by a tanh.
+The encoder is a network, one of whose blobs is the code: the blob's features at each place of its
+grid and the mean colour there are projected on their first principal components over training
+photographs. The whole grid is then whitened (ZCA), so that the code has zero mean, unit variance
+and no correlations there, and keeps its layout.
+
+The generator's first layer takes the whitening back; then come gated blocks (GLU, Dauphin et al.
+2017), normalised at each place (Karras et al. 2018), that double the map. The image is BGR,
+mean-subtracted, within 0 to 255 by a tanh.
 """
 
 from collections.abc import Callable, Sequence
@@ -88,8 +92,8 @@ class GridGenerator(nn.Module):
         if double:
 
             def doubling(x, kernel, *_, **__):  # flax makes the kernel and adds the bias
-                derive = derived_of(self, name)
-                return upsample_conv(x, kernel, False, layer_conv(self, name), derive)
+                hooks = layer_conv(self, name), derived_of(self, name)
+                return interleave(upsample_phases(x, kernel, False, *hooks), 1)
 
             conv = doubling
         return nn.Conv(features, (3, 3), padding=1, conv_general_dilated=conv, name=name)(x)
@@ -115,26 +119,55 @@ class GridGenerator(nn.Module):
         return pixels.reshape(*lead, 2 * side, 2 * side, 3)
 
 
-# --- doubling a map and convolving it, computed at the small size ---------------------------------
+# --- the encoder ----------------------------------------------------------------------------------
 
 
-def upsample_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    smooth: bool,
-    conv: Callable[..., jax.Array] | None = None,
-    derive: Derive = derive_nothing,
-) -> jax.Array:
-    """Double x, then convolve: (B, H, W, C), (3, 3, C, F) -> (B, 2 H, 2 W, F).
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shapes: the `trunk` is any network, `grid` is the code's (height, width, channels)."""
 
-    `smooth` is bilinear (half-pixel centres, borders replicated), otherwise nearest neighbour
-    (borders zero). Computed at the small size, in sub-pixel form: upsampling and kernel together
-    are one small kernel for each of the four output phases (Shi et al. 2016, "Is the deconvolution
-    layer the same as a convolutional layer?"); nearest neighbour needs 2x2 taps of it, 2.25 times
-    less work. `conv` replaces `lax.conv_general_dilated`, `derive` is asked for the four.
+    trunk: Any
+    blob: str
+    grid: tuple[int, int, int]
+
+    @property
+    def size(self) -> int:
+        """Side of the input image."""
+        return self.trunk.size
+
+
+class Encoder(nn.Module):
+    """data (..., H, W, 3) -> the trunk's activations and `code` (..., D)."""
+
+    config: EncoderConfig
+    make: Callable[..., nn.Module]  # makes the trunk from its configuration
+
+    @nn.compact
+    def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
+        """Compute every activation of an image, and its code."""
+        config = self.config
+        out = dict(self.make(config.trunk, name="trunk")(data))
+        features = grid_features(out[config.blob], data, config.grid[:2])
+        components = dense(config.grid[2], "project")(features)
+        flat = components.reshape(*components.shape[:-3], -1)
+        out["code"] = dense(flat.shape[-1], "whiten")(flat)
+        return out
+
+
+def grid_features(blob: jax.Array, image: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """A blob (..., h, w, C) or (..., C) with the mean colours of its places: (..., h, w, C + 3).
+
+    image: (..., H, W, 3), H and W multiples of h and w.
     """
-    y = upsample_phases(x, kernel, smooth, conv, derive)
-    return interleave(y, 0 if smooth else 1)
+    height, width = grid
+    blob = blob.reshape(*image.shape[:-3], height, width, -1)
+    rows, columns = image.shape[-3] // height, image.shape[-2] // width
+    image = image[..., : rows * height, : columns * width, :]
+    places = image.reshape(*image.shape[:-3], height, rows, width, columns, 3)
+    return jnp.concatenate([blob, places.mean((-4, -2))], axis=-1)
+
+
+# --- doubling a map and convolving it, computed at the small size ---------------------------------
 
 
 def upsample_phases(
@@ -144,10 +177,16 @@ def upsample_phases(
     conv: Callable[..., jax.Array] | None = None,
     derive: Derive = derive_nothing,
 ) -> jax.Array:
-    """Compute `upsample_conv` up to the order of its pixels: four phases of F channels each.
+    """Double x, then convolve, up to the order of pixels: (B, H, W, C), (3, 3, C, F) -> 4 phases.
+
+    `smooth` is bilinear (half-pixel centres, borders replicated), otherwise nearest neighbour
+    (borders zero). Computed at the small size, in sub-pixel form: upsampling and kernel together
+    are one small kernel for each of the four output phases (Shi et al. 2016, "Is the deconvolution
+    layer the same as a convolutional layer?"); nearest neighbour needs 2x2 taps of it, 2.25 times
+    less work. `conv` replaces `lax.conv_general_dilated`, `derive` is asked for the four.
 
     Returns:
-      (B, H, W, 4 F) if `smooth`, else (B, H + 1, W + 1, 4 F); see `interleave`.
+      (B, H, W, 4 F) if `smooth`, else (B, H + 1, W + 1, 4 F); `interleave` makes pixels of them.
     """
     taps = _BILINEAR_TAPS if smooth else _NEAREST_TAPS
     small = derive_now(derive, "phases", lambda: _phase_kernels(kernel, taps))

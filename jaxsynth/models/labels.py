@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxsynth.disk import check_regular
-from jaxsynth.file_kinds import decoded, expected, kind_of
+from jaxsynth.disk import check_regular, decoded, expected, kind_of
 
 _TEXTS = ("a text", "a JSON", "a prototxt")  # names may look like the last
 SENSITIVE_LABELS = ("nsfw", "hentai", "porn", "pornography", "sexy", "explicit", "nudity")

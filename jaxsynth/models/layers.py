@@ -6,6 +6,7 @@ ReLU gradient 0 at exactly 0). Caffe reads its constants as float32 and widens t
 `caffe_constant`: a float64 run then follows Caffe's double build.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -59,6 +60,14 @@ def _rectified_backward(slope, y, dy):
 
 
 _rectified.defvjp(_rectified_forward, _rectified_backward)
+
+
+def rectify(
+    out: dict[str, jax.Array], name: str, x: jax.Array, by: Callable[..., jax.Array] = relu
+) -> jax.Array:
+    """Apply a ReLU; enter its result as the blob of a name, and its input as `{name}_pre`."""
+    out[f"{name}_pre"], out[name] = x, by(x)
+    return out[name]
 
 
 @jax.custom_vjp

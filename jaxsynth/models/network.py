@@ -28,13 +28,17 @@ from jaxsynth.models.conv_features import (
 from jaxsynth.models.cpu_convolution import network_conv
 from jaxsynth.models.derived import DERIVED
 from jaxsynth.models.efficientnet import LITE0, EfficientNet, EfficientNetConfig, Stage
-from jaxsynth.models.encoder import Encoder, EncoderConfig
 from jaxsynth.models.functions import Code as CodeStats  # a name of version 0.1
 from jaxsynth.models.generator import DGN, Generator, GeneratorConfig, Up
 from jaxsynth.models.graph import Graph, GraphConfig, Node
-from jaxsynth.models.grid_generator import GridGenerator, GridGeneratorConfig
+from jaxsynth.models.grid_generator import (
+    Encoder,
+    EncoderConfig,
+    GridGenerator,
+    GridGeneratorConfig,
+)
 from jaxsynth.models.resnet import OPEN_NSFW, ResNet, ResNetConfig
-from jaxsynth.models.traced import saved_json
+from jaxsynth.models.traced import saved_jit, saved_json
 
 # What a damaged description makes layers raise.
 _DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
@@ -62,45 +66,25 @@ class Architecture(NamedTuple):
     rows: Mapping[str, type] = {}
 
 
+def _logits_if_any(config: Any) -> str | None:
+    return "logits" if config.classes else None
+
+
 ARCHITECTURES = {
     "generator": Architecture(
-        Generator,
-        GeneratorConfig,
-        lambda config: config.layers[-1].name,
-        generator=True,
-        rows={"layers": Up},
+        Generator, GeneratorConfig, lambda c: c.layers[-1].name, True, {"layers": Up}
     ),
-    "grid_generator": Architecture(
-        GridGenerator, GridGeneratorConfig, lambda config: "image", generator=True
-    ),
-    "alexnet": Architecture(
-        AlexNet,
-        AlexNetConfig,
-        lambda config: "fc8",
-        rows={"convs": Conv},
-    ),
-    "resnet": Architecture(ResNet, ResNetConfig, lambda config: "fc_nsfw"),
+    "grid_generator": Architecture(GridGenerator, GridGeneratorConfig, lambda c: "image", True),
+    "alexnet": Architecture(AlexNet, AlexNetConfig, lambda c: "fc8", rows={"convs": Conv}),
+    "resnet": Architecture(ResNet, ResNetConfig, lambda c: "fc_nsfw"),
     "efficientnet": Architecture(
-        EfficientNet,
-        EfficientNetConfig,
-        lambda config: "logits" if config.classes else None,
-        rows={"stages": Stage},
+        EfficientNet, EfficientNetConfig, _logits_if_any, rows={"stages": Stage}
     ),
     "conv_features": Architecture(
-        ConvFeatures,
-        ConvFeaturesConfig,
-        lambda config: "logits" if config.classes else None,
-        rows={"layers": Layer},
+        ConvFeatures, ConvFeaturesConfig, _logits_if_any, rows={"layers": Layer}
     ),
-    "graph": Architecture(
-        Graph,
-        GraphConfig,
-        lambda config: config.nodes[-1].name,
-        rows={"nodes": Node},
-    ),
-    "encoder": Architecture(
-        Encoder, EncoderConfig, lambda config: _of(config.trunk).output(config.trunk)
-    ),
+    "graph": Architecture(Graph, GraphConfig, lambda c: c.nodes[-1].name, rows={"nodes": Node}),
+    "encoder": Architecture(Encoder, EncoderConfig, lambda c: _of(c.trunk).output(c.trunk)),
 }
 KNOWN_CONFIGS: dict[str, Config] = {
     **DGN,
@@ -249,6 +233,25 @@ def _no_gradient(*_: Any) -> Any:
 
 
 _fixed.defvjp(lambda params: (params, None), _no_gradient)
+
+
+def prepare_params(config: Config, params: Params) -> Params:
+    """Add, on CPU, the arrays that steps derive from parameters alone (`derived`).
+
+    Results are the same to the bit. Prepared parameters are fixed: gradients of kernels raise
+    ValueError, and a kernel that is replaced must be prepared again. Nothing is added twice.
+    """
+    if any(path.startswith(f"{DERIVED}/") for path in params):
+        return params
+    return params | (_derive(config, params) if network_conv() else {})
+
+
+@functools.partial(saved_jit, statics=1)
+def _derive(config: Config, params: Params) -> Params:
+    x = jnp.zeros(input_shape(config), next(iter(params.values())).dtype)
+    module = make_module(config, conv=network_conv())
+    _, made = module.apply(variables(params), x, mutable=[DERIVED])
+    return traverse_util.flatten_dict(made, sep="/")
 
 
 def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:

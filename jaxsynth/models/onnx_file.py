@@ -15,10 +15,35 @@ import numpy as np
 from google.protobuf.message import Message
 
 from jaxsynth.disk import check_regular, file_sha256
-from jaxsynth.models.onnx_schema import MESSAGES
-from jaxsynth.porting.proto import parse_file
+from jaxsynth.porting.proto import message_classes, parse_file
 
 WHAT = "an ONNX file"
+# The messages as far as they are read.
+_MESSAGES = message_classes(
+    "jaxsynth_onnx",
+    {
+        "Entry": "key 1 bytes, value 2 bytes",
+        "Tensor": "dims 1 int64*, data_type 2 int64, float_data 4 float*, int32_data 5 int64*, "
+        "int64_data 7 int64*, name 8 bytes, raw_data 9 bytes, double_data 10 double*, "
+        "uint64_data 11 int64*, external_data 13 Entry*, data_location 14 int64",
+        "Attribute": "name 1 bytes, f 2 float, i 3 int64, s 4 bytes, t 5 Tensor, g 6 bytes, "
+        "floats 7 float*, ints 8 int64*, strings 9 bytes*, type 20 int64, ref_attr_name 21 bytes",
+        "Node": "input 1 bytes*, output 2 bytes*, name 3 bytes, op_type 4 bytes, "
+        "attribute 5 Attribute*, domain 7 bytes",
+        "Dim": "dim_value 1 int64, dim_param 2 bytes",
+        "Shape": "dim 1 Dim*",
+        "TensorType": "elem_type 1 int64, shape 2 Shape",
+        "Type": "tensor_type 1 TensorType",
+        "Value": "name 1 bytes, type 2 Type",
+        "Graph": "node 1 Node*, initializer 5 Tensor*, input 11 Value*, output 12 Value*, "
+        "sparse_initializer 15 bytes*",
+        "Opset": "domain 1 bytes, version 2 int64",
+        "Function": "name 1 bytes, input 4 bytes*, output 5 bytes*, node 7 Node*, "
+        "attribute_proto 11 Attribute*, domain 10 bytes",
+        "Model": "producer_name 2 bytes, graph 7 Graph, opset_import 8 Opset*, "
+        "metadata_props 14 Entry*, functions 25 Function*",
+    },
+)
 _TYPES = {  # TensorProto.DataType
     1: np.float32,
     2: np.uint8,
@@ -102,7 +127,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
       ValueError: One line, if it is not such a file, is damaged, or claims more data than it has.
     """
     path = Path(path)
-    model = parse_file(path, MESSAGES["Model"], WHAT)
+    model = parse_file(path, _MESSAGES["Model"], WHAT)
     graph = model.graph
     if not graph.node:
         raise ValueError(f"{path} is not an ONNX file with a graph")

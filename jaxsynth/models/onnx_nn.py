@@ -1,21 +1,25 @@
-"""ONNX operators on images: convolutions, pooling, normalisation. All compute in NHWC.
+"""ONNX operators with weights: convolutions, products, attention; and normalisation.
 
 Sources: the operators' pages at onnx.ai/onnx/operators, and onnxruntime where they are silent
-(windows that overhang in ceil mode). Convolutions go the way of the package's own networks.
+(windows that overhang in ceil mode). Images are computed in NHWC; convolutions go the way of the
+package's own networks.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxsynth.models.cpu_convolution import cpu_conv, network_conv
 from jaxsynth.models.depthwise import depthwise_conv
 from jaxsynth.models.derived import derive_nothing, derive_now
 from jaxsynth.models.onnx_call import Call, operator, positive, root
-from jaxsynth.models.onnx_layout import Laid, Value, ordered
+from jaxsynth.models.onnx_layout import Laid, Value, as_graph, ordered, transpose
 from jaxsynth.models.onnx_pool import as_images, given_pads, halves, images, pads_of, steps_of
 
 _MOST_GROUPS = 64  # convolutions side by side; more take longer to compile than they save
@@ -26,28 +30,37 @@ _MOST_GROUPS = 64  # convolutions side by side; more take longer to compile than
 
 @operator("Conv", image=True)
 def _conv(c: Call) -> Value:
-    x, (features, inner, *sides) = images(c), c.shape(1)
-    rank, groups = len(sides), c.attr("group", 1)
-    if x.ndim != rank + 2 or x.shape[-1] != inner * groups or features % groups:
-        raise ValueError(f"weights of shape {c.shape(1)} for images of shape {c.shape()}")
-    strides, dilations = steps_of(c, "strides", rank), steps_of(c, "dilations", rank)
+    features, inner, *sides = c.shape(1)
+    x, groups, strides, dilations = _parts(c, inner * c.attr("group", 1), features)
     pads = pads_of(c, x.shape[1:-1], sides, strides, dilations)
-    kernel = _kernel(c, (*range(2, rank + 2), 1, 0))
+    kernel = _kernel(c, lambda w: jnp.transpose(w, (*range(2, w.ndim), 1, 0)))
     y = _convolve(x, kernel, (strides, pads, dilations), groups, c.derive)
     return as_images(y + c.array(2) if c.has(2) else y)
 
 
-def _kernel(c: Call, perm: Sequence[int]) -> jax.Array:
+def _parts(c: Call, channels: int, split: int) -> tuple[jax.Array, int, Any, Any]:
+    """The images, groups, strides and dilations; groups must split a number of channels."""
+    x, rank, groups = images(c), len(c.shape(1)) - 2, c.attr("group", 1)
+    if x.ndim != rank + 2 or x.shape[-1] != channels or split % groups:
+        raise ValueError(f"weights of shape {c.shape(1)} for images of shape {c.shape()}")
+    return x, groups, steps_of(c, "strides", rank), steps_of(c, "dilations", rank)
+
+
+def _kernel(c: Call, make: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """The weights with channels last, once for many steps where they are parameters."""
     derive = c.derive if c.node.inputs[1] in c.fixed else derive_nothing
-    return derive_now(derive, "kernel", lambda: jnp.transpose(c.array(1), perm))
+    return derive_now(derive, "kernel", lambda: make(c.array(1)))
+
+
+def _layout(rank: int) -> tuple[str, str, str]:
+    letters = "DHW"[-rank:]
+    return f"N{letters}C", f"{letters}IO", f"N{letters}C"
 
 
 def _convolve(x, kernel, steps, groups: int, derive) -> jax.Array:
     """Convolve (N, ..., C) with (..., C / groups, F)."""
     (strides, pads, dilations), rank = steps, x.ndim - 2
-    letters = "DHW"[-rank:]
-    layout = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    layout = _layout(rank)
     if network_conv() is not None and rank == 2 and min(map(min, pads)) >= 0:
         if groups == x.shape[-1] == kernel.shape[-1] > 1 and set(dilations) == {1}:
             return depthwise_conv(x, kernel[:, :, 0], strides, tuple(pads))
@@ -62,11 +75,9 @@ def _convolve(x, kernel, steps, groups: int, derive) -> jax.Array:
 @operator("ConvTranspose", image=True)
 def _conv_transpose(c: Call) -> Value:
     """The gradient of a convolution: one of the input with zeros between its pixels."""
-    x, (channels, _, *sides) = images(c), c.shape(1)
-    rank, groups = len(sides), c.attr("group", 1)
-    if x.ndim != rank + 2 or x.shape[-1] != channels or channels % groups:
-        raise ValueError(f"weights of shape {c.shape(1)} for images of shape {c.shape()}")
-    strides, dilations = steps_of(c, "strides", rank), steps_of(c, "dilations", rank)
+    channels, _, *sides = c.shape(1)
+    x, groups, strides, dilations = _parts(c, channels, channels)
+    rank = len(sides)
     extra = c.attr("output_padding") or (0,) * rank
     reach = [(k - 1) * d + 1 for k, d in zip(sides, dilations, strict=True)]
     full = [
@@ -80,15 +91,10 @@ def _conv_transpose(c: Call) -> Value:
         pads = [halves(more, auto) if more > 0 else (0, more) for more, auto in every]
     else:
         pads = given_pads(c, rank)
-    kernel = derive_now(
-        c.derive if c.node.inputs[1] in c.fixed else derive_nothing,
-        "kernel",
-        lambda: _turned(c.array(1), groups),
-    )
+    kernel = _kernel(c, partial(_turned, groups=groups))
     around = [(k - 1 - a, k - 1 - b + e) for k, (a, b), e in zip(reach, pads, extra, strict=True)]
-    letters = "DHW"[-rank:]
-    layout = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-    y = lax.conv_general_dilated(x, kernel, (1,) * rank, around, strides, dilations, layout, groups)
+    how = strides, dilations, _layout(rank), groups
+    y = lax.conv_general_dilated(x, kernel, (1,) * rank, around, *how)
     return as_images(y + c.array(2) if c.has(2) else y)
 
 
@@ -98,6 +104,63 @@ def _turned(w: jax.Array, groups: int) -> jax.Array:
     w = jnp.flip(w, range(2, w.ndim)).reshape(groups, channels // groups, features, *sides)
     w = jnp.moveaxis(w, (0, 1, 2), (-2, -3, -1))  # (..., C / groups, groups, F / groups)
     return w.reshape(*sides, channels // groups, groups * features)
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+@operator("MatMul", folds=True)
+def _product(c: Call) -> Value:
+    return c.result(c.xp.matmul(c.array(0), c.array(1)))
+
+
+@operator("Gemm", folds=True)
+def _gemm(c: Call) -> Value:
+    a = transpose(c.value(0), (1, 0)) if c.attr("transA", 0) else c.value(0)
+    b = transpose(c.value(1), (1, 0)) if c.attr("transB", 0) else c.value(1)
+    out = c.xp.matmul(as_graph(a), as_graph(b))
+    alpha, beta = c.attr("alpha", 1.0), c.attr("beta", 1.0)
+    out = out if alpha == 1 else out * np.asarray(alpha, out.dtype)
+    if c.has(2) and beta:
+        bias = c.array(2)
+        out = out + (bias if beta == 1 else bias * np.asarray(beta, bias.dtype))
+    return c.result(out)
+
+
+@operator("Einsum", folds=True)
+def _einsum(c: Call) -> Value:
+    equation = c.required("equation").replace(" ", "")
+    return c.result(c.xp.einsum(equation, *(c.array(i) for i in range(len(c.values)))))
+
+
+@operator("Attention")
+def _attention(c: Call) -> Value:
+    """Scaled dot product attention (opset 23), without a cache of keys."""
+    if any(map(c.has, range(4, len(c.values)))):
+        raise ValueError("caches of keys are not computed")
+    heads = c.attr("q_num_heads", 0), c.attr("kv_num_heads", 0), c.attr("kv_num_heads", 0)
+    split = len(c.shape()) == 3
+    q, k, v = (_heads(c.array(i), n) if split else c.array(i) for i, n in enumerate(heads))
+    repeat = q.shape[1] // k.shape[1]
+    k, v = (jnp.repeat(x, repeat, axis=1) if repeat > 1 else x for x in (k, v))
+    scale = c.attr("scale", 1 / math.sqrt(q.shape[-1]))
+    scores, cap = scale * (q @ jnp.swapaxes(k, -1, -2)), c.attr("softcap", 0.0)
+    scores = cap * jnp.tanh(scores / cap) if cap else scores
+    if c.has(3):
+        mask = c.array(3)
+        scores = jnp.where(mask, scores, -jnp.inf) if mask.dtype == bool else scores + mask
+    if c.attr("is_causal", 0):
+        scores = jnp.where(jnp.tri(*scores.shape[-2:], dtype=bool), scores, -jnp.inf)
+    out = jax.nn.softmax(scores, axis=-1) @ v
+    if split:
+        out = jnp.swapaxes(out, 1, 2)
+        out = out.reshape(*out.shape[:2], -1)
+    return c.result(out)
+
+
+def _heads(x: Any, heads: int) -> Any:
+    """(N, T, heads D) -> (N, heads, T, D)."""
+    return jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2)
 
 
 # --- normalisation --------------------------------------------------------------------------------

@@ -12,9 +12,7 @@ from jaxsynth.models import (
     onnx_math,
     onnx_nn,
     onnx_pool,
-    onnx_products,
     onnx_resize,
-    onnx_sample,
     onnx_shapes,
 )
 from jaxsynth.models.onnx_call import MOST_NUMBERS, OPERATORS, Call, is_float
@@ -23,8 +21,7 @@ from jaxsynth.models.onnx_layout import Value, shape_of
 from jaxsynth.models.onnx_quantised import plain
 
 # Imported so that OPERATORS is full.
-_TABLES = (onnx_indices, onnx_math, onnx_nn, onnx_pool, onnx_products, onnx_resize)
-_TABLES += (onnx_sample, onnx_shapes)
+_TABLES = (onnx_indices, onnx_math, onnx_nn, onnx_pool, onnx_resize, onnx_shapes)
 _STATIC = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (2,), "Clip": (1, 2)}  # float inputs
 _IN_PLACE = ("Concat", "Split", "Pad", "Slice", "Clip", "Cast", "Identity", "Dropout")
 _IN_PLACE += ("DequantizeLinear", "QuantizeLinear")

@@ -24,9 +24,9 @@ from jaxsynth.models.network import (
     image_blob,
     is_generator,
     logits_blob,
+    prepare_params,
 )
 from jaxsynth.models.pixels import fourier, maco
-from jaxsynth.models.prepared import prepare_params
 from jaxsynth.models.weights import file_record, load_network, read_info
 from jaxsynth.porting.originals import ORIGINALS
 

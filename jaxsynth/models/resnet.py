@@ -12,8 +12,14 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 
-from jaxsynth.models.derived import layer_conv
-from jaxsynth.models.layers import at_least_float32, classifier_outputs, dense, max_pool_relu, relu
+from jaxsynth.models.derived import conv
+from jaxsynth.models.layers import (
+    at_least_float32,
+    classifier_outputs,
+    dense,
+    max_pool_relu,
+    rectify,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class ResNet(nn.Module):
         """Compute every blob."""
         out = {"data": data}
         x = self._conv("conv_1", data, self.config.stem, 7, 2)
-        _rectify(out, "conv_1", x)  # the blob; not computed unless it is asked for
+        rectify(out, "conv_1", x)  # the blob; not computed unless it is asked for
         x = out["pool1"] = max_pool_relu(x)  # ceil mode: 112 -> 56
         for s, (blocks, width) in enumerate(self.config.stages):
             for b in range(blocks):
@@ -64,38 +70,25 @@ class ResNet(nn.Module):
         return out | classifier_outputs(out["fc_nsfw"])
 
     def _block(self, out, x, name, width, stride, project):
-        def conv(suffix, x, features, kernel, stride=1):
+        def branch(suffix, x, features, kernel, stride=1):
             full = f"conv_{name}_{suffix}"
             return full, self._conv(full, x, features, kernel, stride)
 
         shortcut = x
         if project:
-            key, shortcut = conv("proj_shortcut", x, 4 * width, 1, stride)
+            key, shortcut = branch("proj_shortcut", x, 4 * width, 1, stride)
             out[key] = shortcut
-        x = _rectify(out, *conv("branch2a", x, width, 1, stride))
-        x = _rectify(out, *conv("branch2b", x, width, 3))
-        key, x = conv("branch2c", x, 4 * width, 1)
+        x = rectify(out, *branch("branch2a", x, width, 1, stride))
+        x = rectify(out, *branch("branch2b", x, width, 3))
+        key, x = branch("branch2c", x, 4 * width, 1)
         out[key] = x
-        x = out[f"conv_{name}"] = _rectify(out, f"eltwise_{name}", shortcut + x)
+        x = out[f"conv_{name}"] = rectify(out, f"eltwise_{name}", shortcut + x)
         out[f"conv_{name}_pre"] = out[f"eltwise_{name}_pre"]
         return x
 
     def _conv(self, name: str, x: jax.Array, features: int, kernel: int, stride: int) -> jax.Array:
-        x = nn.Conv(
-            features,
-            (kernel, kernel),
-            strides=stride,
-            padding=kernel // 2,
-            conv_general_dilated=layer_conv(self, name),
-            name=name,
-        )(x)
+        x = conv(self, name, features, kernel, strides=stride, padding=kernel // 2)(x)
         return x if self.norm is None else self.norm(name)(x)
-
-
-def _rectify(out: dict[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
-    """Apply the ReLU; enter the blob and, as `{name}_pre`, its input."""
-    out[f"{name}_pre"], out[name] = x, relu(x)
-    return out[name]
 
 
 OPEN_NSFW = ResNetConfig(

@@ -19,14 +19,18 @@ import safetensors
 import safetensors.numpy
 
 from jaxsynth.arithmetic import arithmetic
-from jaxsynth.disk import file_sha256
+from jaxsynth.disk import expected, file_kind, file_sha256
 from jaxsynth.environment import check_backend
-from jaxsynth.file_kinds import expected, file_kind
-from jaxsynth.models.encoder import EncoderConfig
+from jaxsynth.models.grid_generator import EncoderConfig
 from jaxsynth.models.labels import read_labels
-from jaxsynth.models.manifest import MANIFEST as MANIFEST
-from jaxsynth.models.manifest import check_manifest, write_listed
-from jaxsynth.models.names import HOW_TO_PORT, LABELS, SUFFIX, resolve
+from jaxsynth.models.names import (
+    HOW_TO_PORT,
+    LABELS,
+    SUFFIX,
+    check_manifest,
+    resolve,
+    write_listed,
+)
 from jaxsynth.models.network import (
     ARCHITECTURES,
     CodeStats,

@@ -22,7 +22,7 @@ from jaxsynth.models.generator import GeneratorConfig
 from jaxsynth.models.layers import caffe_constant
 from jaxsynth.models.network import Config, activation_shapes, param_shapes
 from jaxsynth.models.resnet import ResNetConfig
-from jaxsynth.porting.proto import Field, message_classes, parse_file
+from jaxsynth.porting.proto import message_classes, parse_file
 
 Blobs = Mapping[str, list[np.ndarray]]
 Shape = tuple[int, ...]
@@ -33,30 +33,15 @@ _LEGACY = ("num", "channels", "height", "width")
 _MESSAGES = message_classes(
     "jaxsynth_caffe",
     {
-        "BlobShape": [Field("dim", 1, "int64", True)],
-        "BlobProto": [
-            *(Field(name, i + 1, "int64") for i, name in enumerate(_LEGACY)),
-            Field("data", 5, "bytes", True),
-            Field("shape", 7, "BlobShape"),
-            Field("double_data", 8, "bytes", True),
-            Field("raw_data_type", 10, "int64"),  # 10 and 12: NVCaffe since 0.16 (DIGITS)
-            Field("raw_data", 12, "bytes", True),
-        ],
-        "UnpackedBlob": [
-            Field("data", 5, "float", True),
-            Field("double_data", 8, "double", True),
-        ],
-        "V0Layer": [Field("name", 1, "bytes"), Field("blobs", 50, "BlobProto", True)],
-        "V1Layer": [
-            Field("layer", 1, "V0Layer"),
-            Field("name", 4, "bytes"),
-            Field("blobs", 6, "BlobProto", True),
-        ],
-        "V2Layer": [Field("name", 1, "bytes"), Field("blobs", 7, "BlobProto", True)],
-        "NetParameter": [
-            Field("layers", 2, "V1Layer", True),
-            Field("layer", 100, "V2Layer", True),
-        ],
+        "BlobShape": "dim 1 int64*",
+        # raw_data: NVCaffe since 0.16 (DIGITS)
+        "BlobProto": "num 1 int64, channels 2 int64, height 3 int64, width 4 int64, data 5 bytes*, "
+        "shape 7 BlobShape, double_data 8 bytes*, raw_data_type 10 int64, raw_data 12 bytes*",
+        "UnpackedBlob": "data 5 float*, double_data 8 double*",
+        "V0Layer": "name 1 bytes, blobs 50 BlobProto*",
+        "V1Layer": "layer 1 V0Layer, name 4 bytes, blobs 6 BlobProto*",
+        "V2Layer": "name 1 bytes, blobs 7 BlobProto*",
+        "NetParameter": "layers 2 V1Layer*, layer 100 V2Layer*",
     },
 )
 

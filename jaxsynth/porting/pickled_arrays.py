@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsynth.disk import check_regular
-from jaxsynth.file_kinds import expected, kind_of
+from jaxsynth.disk import check_regular, expected, kind_of
 
 WHAT = "a PyTorch checkpoint or a pickle of numpy arrays"
 _READ = ("", "a text", "a zip", "a pickle")  # a pickle of protocol 0 is a text

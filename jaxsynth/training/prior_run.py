@@ -20,8 +20,7 @@ from jaxsynth.inputs import option
 from jaxsynth.lpips import distance as lpips_distance
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.efficientnet import EfficientNetConfig
-from jaxsynth.models.encoder import EncoderConfig, grid_features
-from jaxsynth.models.grid_generator import GridGeneratorConfig
+from jaxsynth.models.grid_generator import EncoderConfig, GridGeneratorConfig, grid_features
 from jaxsynth.models.network import (
     CodeStats,
     Network,
