@@ -94,9 +94,9 @@ class Page:
             raise RuntimeError(f"{expression}: {json.dumps(answer['exceptionDetails'])[:500]}")
         return answer["result"].get("value")
 
-    def wait(self, expression: str) -> None:
+    def wait(self, expression: str, seconds: float = _PATIENCE) -> None:
         """Waits until an expression is true."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + seconds
         while not self.js(expression):
             if time.monotonic() > end:
                 raise TimeoutError(f"never true: {expression}; errors: {self.errors}")

@@ -171,7 +171,7 @@ def test_grid_scatter_and_two_runs(page, small):
     page.open(small / "index.html", "#/grid")
     heads = page.js("[...document.querySelectorAll('.grid thead th')].map(t => t.textContent)")
     assert heads == ["", "NSFW x 0.5", "NSFW x 2"]
-    assert page.js("document.querySelectorAll('.grid .thumb').length") == 12
+    page.wait("document.querySelectorAll('.grid .thumb').length === 12")
     page.js("location.hash = '#/scatter'")
     page.wait("document.querySelector('canvas')?.ariaLabel?.includes('on the front')")
     assert page.js("document.querySelector('canvas').ariaLabel") == (

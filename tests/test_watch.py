@@ -81,6 +81,9 @@ def test_the_pictures_take_a_small_share_of_the_time(models, told, monkeypatch, 
     monkeypatch.setattr(watch, "monotonic", lambda: float(next(clock)))
     _sweep(models, tmp_path / "run")
     assert sum(bool(one["now"]) for one in told) == 2  # the first one's time is the compiler's
+    [_, computed, finished] = told[-3:]
+    assert (computed["state"], computed["finished_runs"]) == ("running", 4)
+    assert finished["state"] == "finished"
 
 
 def test_a_stop_is_told_and_resumed_runs_are_the_same(models, told, tmp_path, monkeypatch):
@@ -132,9 +135,11 @@ def test_a_browser_follows_until_the_explorer_is_there(models, told, tmp_path):
         assert page.js("document.querySelectorAll('#now .blurred').length") == 1
         assert page.js("document.querySelectorAll('#lines path').length") == 3
         page.click("#now .blurred")
-        write_call(live, "live", data | {"time": 5, "best": 123.25})
-        page.wait("document.getElementById('best').textContent === 'best 123.3'")
+        begun = [run | {"curve": run["curve"][:1]} for run in data["now"]]
+        write_call(live, "live", data | {"time": 5, "best": 123.25, "now": begun})
+        page.wait("document.getElementById('best').textContent === 'best objective 123.3'")
         assert page.js("document.querySelector('#now input').checked")  # the click is not undone
+        assert page.js("document.querySelectorAll('#lines path').length") == 3  # of finished runs
         assert "No news for" in page.js("document.getElementById('stale').textContent")
         page.resize(390, 800)
         page.settle()

@@ -6,7 +6,8 @@ const jaxsynth = (() => {
   const state = { query: "", sort: "run", down: false, target: "", seed: "", metric: "", low: "",
     high: "", blur: true, pinned: null, rows: "", columns: "", x: "", y: "" };
   const revealed = new Set(), seen = new Set(), traces = new Map(), waiting = new Map();
-  let D, app, live, metrics, order = [], view = {}, places = new Map(), scrolls = {};
+  let D, app, live, metrics, order = [], view = {}, scrolls = {};
+  const places = new Map(), runsOf = new Map();
 
   // --- small helpers -----------------------------------------------------------------------------
 
@@ -128,9 +129,10 @@ const jaxsynth = (() => {
     const found = new Map();
     const targets = (n) => D.columns[`target_${n}`].values.filter((value) => value);
     const called = (base) => {
-      if (base === "objective") return "objective";
       const [, kind, n] = base.match(/^(p|activation)_(\d+)$/) || [];
-      const one = n && targets(n).length === 1 ? targetParts(targets(n)[0])[2] : `target ${n}`;
+      const [model, , label] = n && targets(n).length === 1 ? targetParts(targets(n)[0]) : [];
+      if (kind === "p" && label && D.sensitive[model] === label) return ""; // a column of its own
+      const one = label ?? `target ${n}`;
       if (kind) return kind === "p" ? `P(${one})` : `activation of ${one}`;
       return base in D.sensitive ? `P(${D.sensitive[base]})` : base;
     };
@@ -139,7 +141,8 @@ const jaxsynth = (() => {
       const base = name.slice(0, -5), best = D.columns[`${base}_best`];
       if (!best) continue;
       const values = D.columns[name].map((v, i) => shown(i) === "best" ? best[i] : v);
-      if (values.some((v) => v != null)) found.set(base, { label: called(base), values });
+      const label = called(base);
+      if (label && values.some((v) => v != null)) found.set(base, { label, values });
     }
     for (const name of ["run", "seed", ...names.filter((one) => one.startsWith("weight_"))]) {
       found.set(name, { label: name.replace("_", " "), values: D.columns[name] });
@@ -154,23 +157,22 @@ const jaxsynth = (() => {
 
   function findPlaces() {
     for (let n = 1; D.columns[`target_${n}`]; n++) {
-      const column = D.columns[`target_${n}`];
-      column.values.forEach((target) => { if (target) places.set(encode(targetParts(target)), target); });
+      const { values, index } = D.columns[`target_${n}`];
+      for (const target of values.filter((one) => one && !runsOf.has(one))) {
+        places.set(encode(targetParts(target)), target);
+        runsOf.set(target, new Set());
+      }
+      index.forEach((k, i) => runsOf.get(values[k])?.add(i));
     }
+    for (const [target, own] of runsOf) runsOf.set(target, [...own].sort((a, b) => a - b));
   }
-
-  const hasTarget = (i, target) => {
-    for (let n = 1; D.columns[`target_${n}`]; n++) if (text(`target_${n}`, i) === target) return true;
-    return false;
-  };
 
   function filtered(target) {
     const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
     const limit = metrics.get(state.metric);
     const low = parseFloat(state.low), high = parseFloat(state.high);
     const chosen = [];
-    for (let i = 0; i < D.runs; i++) {
-      if (target && !hasTarget(i, target)) continue;
+    for (const i of runsOf.get(target) || D.columns.run.keys()) {
       if (state.seed !== "" && text("seed", i) !== state.seed) continue;
       if (limit) {
         const v = limit.values[i];
@@ -202,7 +204,7 @@ const jaxsynth = (() => {
 
     function measure() {
       const width = box.clientWidth || document.documentElement.clientWidth - 32;
-      across = Math.max(2, Math.floor((width + GAP) / (168 + GAP)));
+      across = Math.max(2, Math.floor((width + GAP) / (150 + GAP)));
       pitch = (width + GAP) / across;
       side = Math.floor(pitch - GAP - 2 * PADDING);
       height = side + Math.max(4, ...items.slice(0, 500).map((one) => one.lines.length)) * LINE + 2 * PADDING + 6 + GAP;
@@ -322,22 +324,17 @@ const jaxsynth = (() => {
     const parts = target ? targetParts(target) : [];
     return [target ? h("h2", { tabindex: -1 }, parts.join(" · ")) : "",
       target ? objectiveFacts(target) : "", bar, count, results,
-      target ? photographs(firstOf(target)) : ""];
-  }
-
-  function firstOf(target) {
-    for (let i = 0; i < D.runs; i++) if (hasTarget(i, target)) return i;
-    return -1;
+      target ? photographs(runsOf.get(target)[0]) : ""];
   }
 
   function objectiveFacts(target) {
     const rows = [];
     for (const [, { label, values }] of [...metrics].slice(0, 6)) {
-      const own = [];
-      for (let i = 0; i < D.runs; i++) if (hasTarget(i, target) && values[i] != null) own.push(values[i]);
+      const own = runsOf.get(target).map((i) => values[i]).filter((v) => v != null);
       own.sort((a, b) => a - b);
       if (own.length && !["run", "seed"].includes(label)) {
-        rows.push([label, own[0], own[own.length >> 1], own[own.length - 1]]);
+        const called = label.replace("target 1", targetParts(target)[2] || "target 1");
+        rows.push([called, own[0], own[own.length >> 1], own[own.length - 1]]);
       }
     }
     return h("div", { class: "scroll" }, table(["", "least", "median", "most"],
@@ -347,12 +344,8 @@ const jaxsynth = (() => {
   function objectivesView() {
     const best = metrics.get("objective"), items = [];
     for (const [href, target] of places) {
-      let chosen = -1, count = 0;
-      for (let i = 0; i < D.runs; i++) {
-        if (!hasTarget(i, target)) continue;
-        count += 1;
-        if (chosen < 0 || best && best.values[i] > best.values[chosen]) chosen = i;
-      }
+      const own = runsOf.get(target), count = own.length;
+      const chosen = own.reduce((a, b) => best && best.values[b] > best.values[a] ? b : a);
       const [network, blob, label] = targetParts(target);
       items.push({ i: chosen, href, lines: [label || blob, `${network} · ${blob}`,
         `${count} run${count > 1 ? "s" : ""}`, best ? `best objective ${format(best.values[chosen])}` : ""] });
@@ -399,12 +392,21 @@ const jaxsynth = (() => {
           thumb(i, own.length > 1 ? 64 : 112))), own.length > 9 ? `+ ${own.length - 9}` : ""));
     };
     const columns = order_(state.columns);
+    const near = new IntersectionObserver((seen) => seen.filter((one) => one.isIntersecting)
+      .forEach(({ target }) => {
+        near.unobserve(target);
+        target.append(...columns.map((column) => cell(target.firstChild.textContent, column)));
+      }), { rootMargin: "50%" });
+    const line = (row) => {
+      const made = h("tr", { style: { height: "120px" } }, h("th", { scope: "row" }, row));
+      near.observe(made);
+      return made;
+    };
     return [h("div", { class: "bar" }, select("rows", state.rows, options, again("rows")),
       select("columns", state.columns, options, again("columns"))),
       h("div", { class: "scroll grid" }, h("table", {},
         h("thead", {}, h("tr", {}, h("th", {}, ""), columns.map((c) => h("th", { scope: "col" }, c)))),
-        h("tbody", {}, order_(state.rows).map((row) => h("tr", {},
-          h("th", { scope: "row" }, row), columns.map((column) => cell(row, column)))))))];
+        h("tbody", {}, order_(state.rows).map(line))))];
   }
 
   // --- any number against any other -----------------------------------------------------------------
@@ -585,7 +587,8 @@ const jaxsynth = (() => {
     const button = h("button", { type: "button", class: "copy", onclick: () => {
       navigator.clipboard?.writeText(said).then(() => { button.textContent = "copied"; }, () => {});
     } }, "copy");
-    return h("div", {}, h("h3", {}, title), h("pre", { tabindex: 0 }, h("code", {}, said)), button);
+    return h("div", {}, h("h3", {}, title), h("pre", { tabindex: 0 }, h("code", {},
+      said.split(/(\s+)/).map((word) => word.trim() ? h("span", {}, word) : word))), button);
   }
 
   function panel(i, whole) {
@@ -700,7 +703,7 @@ const jaxsynth = (() => {
     const versus = state.pinned != null && state.pinned !== i
       ? h("a", { class: "button", href: `#/compare/${run(state.pinned)}/${run(i)}` },
         `beside run ${run(state.pinned)}`) : "";
-    const goals = [...places].filter(([, target]) => hasTarget(i, target));
+    const goals = [...places].filter(([, target]) => runsOf.get(target).includes(i));
     return [h("div", { class: "bar" }, h("a", { class: "button", href: view.back }, "all runs"),
       link(-1, "previous (k)"), link(1, "next (j)"), pin, versus),
       h("h2", { tabindex: -1 }, `Run ${number} · ${place(i)}`),
@@ -829,7 +832,7 @@ const jaxsynth = (() => {
       metrics = findMetrics();
       findPlaces();
       const tabs = TABS.filter(([href]) => href !== "#/objectives" || places.size > 1);
-      document.getElementById("tabs").append(h("nav", { "aria-label": "views" },
+      document.getElementById("top").append(h("nav", { "aria-label": "views" },
         tabs.map(([href, said]) => h("a", { href }, said))),
         h("label", { class: "field tick" }, h("input", { type: "checkbox", id: "blur", checked: true,
           onchange: (event) => setBlur(event.target.checked) }),

@@ -38,7 +38,7 @@ const jaxsynth = (() => {
     made.check.hidden = !(run.p > above);
     made.check.setAttribute("aria-label", `show ${made.img.alt}`);
     made.box.classList.toggle("blurred", run.p > above);
-    made.warn.textContent = run.p > above ? `NSFW ${format(run.p)}, click to show` : "";
+    made.warn.textContent = run.p > above ? `NSFW ${run.p.toFixed(2)}\nclick to show` : "";
     const lines = run.lines.map((line, n) => node(n ? "span" : "b", {}, line));
     made.caption.replaceChildren(...lines);
     return made.figure;
@@ -88,9 +88,9 @@ const jaxsynth = (() => {
     put("step", data.now.length ? `step ${data.step} of ${data.steps}` : "");
     put("left", data.state !== "running" || computed ? "" : data.left == null
       ? "compiling, or the first step" : `${time(data.left)} left`);
-    put("best", data.best == null ? "" : `best ${format(data.best)}`);
-    put("median", data.median == null ? "" : `median ${format(data.median)}`);
-    put("stale", data.state === "running" && old > 120
+    put("best", data.best == null ? "" : `best objective ${format(data.best)}`);
+    put("median", data.median == null ? "" : `median of these ${format(data.median)}`);
+    put("stale", data.state === "running" && old > (computed ? 900 : 120)
       ? `No news for ${time(old)}: has the process stopped?` : "");
     get("bar").value = part;
     document.title = `${Math.floor(100 * part)} % · ${document.documentElement.dataset.title}`;
@@ -110,7 +110,8 @@ const jaxsynth = (() => {
       say(data);
       if (data.time === news && data.state === state) return;
       [news, state] = [data.time, data.state];
-      chart(data.now.length ? data.now : data.finished.slice(0, 16));
+      const begun = data.now.some((run) => run.curve.length > 1);
+      chart(begun ? data.now : data.finished.slice(0, 16));
       gallery("now", "now", data.now, data.blur_above);
       gallery("finished", "run", data.finished, data.blur_above);
       document.documentElement.dataset.ready = "yes";

@@ -1,6 +1,7 @@
 """One HTML page of finished runs: its content, and how the template is filled."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +18,13 @@ from jaxsynth.runs.folder import CONFIG, METRICS, RESULTS
 from jaxsynth.table import BLUR_ABOVE
 
 CONTENT_NOTE = (
-    "These images were generated, not photographed: they show what a classifier responds to, and "
-    "its neurons are the subject. Some can be suggestive. Those that the classifier scores above "
-    f"{BLUR_ABOVE:g} are blurred until they are clicked."
+    "These images are generated, not photographed: they show what a classifier responds to. Some "
+    f"can be suggestive; those that it scores above {BLUR_ABOVE:g} are blurred until they are "
+    "clicked."
 )
 P_NOTE = (
-    "A probability P is a classifier's answer, no evidence of what a picture shows: these pictures "
-    "are far from the photographs it learned from, and random codes get confident answers, too."
+    "A probability P is a classifier's answer, no evidence of what a picture shows: random codes "
+    "get confident answers, too."
 )
 
 
@@ -98,7 +99,7 @@ def _write(path: Path, template: str, script: str, **content: Any) -> None:
         keep_trailing_newline=True,
     )
     templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
-    templates.filters["probability"] = format_probability
+    templates.filters |= {"probability": format_probability, "words": _words}
     text = templates.get_template(template).render(
         **content,
         content_note=CONTENT_NOTE,
@@ -113,6 +114,12 @@ def _write(path: Path, template: str, script: str, **content: Any) -> None:
 def _part(name: str) -> markupsafe.Markup:
     """A file of this package that the page holds as it is."""
     return markupsafe.Markup((Path(__file__).parent / name).read_text("utf-8"))
+
+
+def _words(text: str) -> markupsafe.Markup:
+    """A command as words that no line breaks, unless one is longer."""
+    spans = re.sub(r"\S+", lambda word: f"<span>{markupsafe.escape(word[0])}</span>", text)
+    return markupsafe.Markup(spans)
 
 
 def _url(file: str) -> str:

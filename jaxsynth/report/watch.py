@@ -96,7 +96,7 @@ class LivePage:
         self._chunks, self._step = self._chunks + 1, 0
         self._new.extend((first + i, chunk, i) for i in range(len(chunk.codes)))
         self._curves, self._now = [], []
-        if monotonic() >= self._due:
+        if monotonic() >= self._due or self._chunks == self._total:
             self._write("running")
 
     def __enter__(self) -> "LivePage":
@@ -148,7 +148,7 @@ class LivePage:
         for i, raw in enumerate(decode(generator, codes[:_NOW])):
             rgb = visible(raw, generator, self._config)
             found.append(self._entry(first + i, rgb, self._hides(rgb), curves[i]))
-            found[-1]["lines"].append(f"step {self._step}, objective {self._values[i]:.4g}")
+            found[-1]["lines"].append(f"objective {self._values[i]:.4g}")
         return found
 
     def _newest(self) -> list[dict[str, Any]]:

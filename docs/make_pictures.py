@@ -1,16 +1,19 @@
-"""Makes the pictures of gallery.md, and the page: PHOTOGRAPHS=DIR python docs/make_gallery.py.
+"""Makes the pictures of the pages, and gallery.md: python docs/make_pictures.py [NAME ...].
 
---page writes the page alone, with the pictures that are there. Without PHOTOGRAPHS the activation
-map is left out; its pixels are generated, too. Scenes and safe mixtures only. `make_pictures.sh`
-makes the pictures that other pages share.
+--photographs=DIR is for the activation map, which is left out without it; its pixels are generated,
+too. Names choose among the pictures. --page writes the page alone, with the pictures that are
+there. Scenes and safe mixtures only.
 """
 
-import os
+import argparse
+import hashlib
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 from PIL import Image
@@ -24,7 +27,7 @@ class Picture(NamedTuple):
     """One picture of the page.
 
     Attributes:
-      name: of gallery/NAME.webp; NAME.png is a picture that another page shows, too.
+      name: of pictures/NAME.webp.
       title: its heading.
       words: its text.
       commands: that make it; OUT is the folder of the one before.
@@ -40,13 +43,12 @@ class Picture(NamedTuple):
     @property
     def path(self) -> Path:
         """Where the picture is."""
-        shared = self.name.endswith(".png")
-        return DOCS / self.name if shared else DOCS / "gallery" / f"{self.name}.webp"
+        return DOCS / "pictures" / f"{self.name}.webp"
 
 
 PICTURES = (
     Picture(
-        "scene.png",
+        "scene",
         "Scene categories",
         "Six categories, six seeds each. A row is a category: what its seeds share is what the "
         "network looks for.",
@@ -56,18 +58,18 @@ PICTURES = (
         "path",
         "The path of one run",
         "From a random code to the end, at sixteen steps. `--film` writes such a film of each run.",
-        ("scene --scenes=volcano --seeds=1 --film",),
+        (f"scene --scenes={SCENES} --seeds=1 --film",),
         "film_run00000.webp",
     ),
     Picture(
         "morph",
         "From run to run",
         "Between two runs the codes lie on a great circle. All of them decode to an image.",
-        (f"scene --scenes={SCENES} --seeds=1", "film OUT --runs=0,2,4,5 --morph"),
+        (f"scene --scenes={SCENES} --seeds=1 --film", "film OUT --runs=0,2,4,5 --morph"),
         "film_morph.webp",
     ),
     Picture(
-        "synthesize.png",
+        "synthesize",
         "Two scenes at once",
         "Objectives are added: a corn field that is a coast.",
         (
@@ -76,10 +78,22 @@ PICTURES = (
         ),
     ),
     Picture(
-        "joint.png",
+        "joint",
         "Two networks at once",
         "The scene network sees an iceberg, and open_nsfw sees nothing that it minds.",
         ("synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8",),
+    ),
+    Picture(
+        "sfw",
+        "The safe end of a score",
+        "What open_nsfw minds least.",
+        ("sfw --seeds=8",),
+    ),
+    Picture(
+        "pareidolia",
+        "Two neurons against each other",
+        "Both neurons of open_nsfw before its softmax, with six pairs of weights.",
+        ("pareidolia --alphas=1,2,4 --betas=0.5,1",),
     ),
     Picture(
         "diversity",
@@ -95,13 +109,13 @@ PICTURES = (
         "Another category, from an image",
         "An image of a volcano is the start; the objective is an iceberg.",
         (
-            "scene --scenes=volcano --seeds=1",
+            f"scene --scenes={SCENES} --seeds=1 --film",
             "scene --scenes=iceberg --init_image=OUT/images/run00000_best.png",
         ),
         "strip.png",
     ),
     Picture(
-        "atlas.png",
+        "atlas",
         "Units of a layer",
         "Forty channels of conv_head, each at the centre of its map.",
         ("atlas --network=places --blob=conv_head --units=0:40",),
@@ -111,16 +125,16 @@ PICTURES = (
         "A map of a layer",
         "An activation atlas: activations of photographs laid out in the plane, and an image for "
         "each cell. The label is the category that most photographs of the cell are given.",
-        ("map --model=places --blob=conv_head --images=photographs/ --side=10",),
+        ("map --model=places --blob=conv_head --images=photographs/ --side=8",),
     ),
     Picture(
         "pixels",
         "Without a prior",
         "The same categories in plain pixels: what the classifier alone asks for.",
-        (f"scene --scenes={SCENES} --generator=fourier --seeds=3",),
+        (f"scene --scenes={SCENES} --generator=fourier --seeds=2",),
     ),
     Picture(
-        "random_samples.png",
+        "random_samples",
         "Not optimised",
         "Random codes: what the prior makes of no objective.",
         ("random_samples --seeds=16",),
@@ -128,32 +142,27 @@ PICTURES = (
 )
 
 
-def make(picture: Picture) -> None:
-    """Carry out a picture's commands, and shrink its file."""
-    photographs = os.environ.get("PHOTOGRAPHS", "")
-    if "photographs/" in " ".join(picture.commands) and not photographs:
-        print(f"{picture.name}: left out, it takes PHOTOGRAPHS=DIR")
-        return
-    with tempfile.TemporaryDirectory() as home:
-        outs = [Path(home) / str(n) for n in range(len(picture.commands))]
-        for n, command in enumerate(picture.commands):
-            words = [
-                word.strip("'")
-                .replace("OUT", str(outs[n - 1]))
-                .replace("photographs/", photographs)
-                for word in command.replace("='", "=").split()
-            ]
-            out = outs[n - 1] if words[0] == "film" else outs[n]
-            command = [sys.executable, "-m", f"experiments.{words[0]}", *words[1:], f"--out={out}"]
-            subprocess.run(command, check=True, cwd=DOCS.parent)
-        made, target = out / picture.file, picture.path
-        target.parent.mkdir(exist_ok=True)
-        if made.suffix == ".webp":
-            shutil.copy(made, target)
-            return
-        with Image.open(made) as image:
+def make(picture: Picture, home: Path, photographs: str, steps: int) -> None:
+    """Carry out a picture's commands, those that were not yet, and shrink its file."""
+    begun, out = monotonic(), home
+    for command in picture.commands:
+        line = command.replace("OUT", str(out)).replace("photographs/", photographs)
+        if not line.startswith("film "):
+            out = home / hashlib.sha256(line.encode()).hexdigest()[:16]
+        name, *words = shlex.split(line)
+        words += [f"--steps={steps}"] * (steps > 0 and name not in ("film", "random_samples"))
+        if not out.exists() or name == "film":
+            words = [sys.executable, "-m", f"experiments.{name}", *words, f"--out={out}"]
+            subprocess.run(words, check=True, cwd=DOCS.parent)
+    picture.path.parent.mkdir(exist_ok=True)
+    if picture.file.endswith(".webp"):
+        shutil.copyfile(out / picture.file, picture.path)
+    else:
+        with Image.open(out / picture.file) as image:
             image.thumbnail((MOST, MOST))
-            image.save(target, quality=85)
+            image.save(picture.path, quality=88, method=6)
+    size = picture.path.stat().st_size // 1000
+    print(f"{picture.path}: {size} kB, {monotonic() - begun:.0f} s", flush=True)
 
 
 def page() -> str:
@@ -161,8 +170,8 @@ def page() -> str:
     lines = [
         "# Gallery",
         "",
-        "All pixels are generated, by the shipped networks. `bash docs/make_pictures.sh` makes all "
-        "pictures again.",
+        "All pixels are generated, by the shipped networks.",
+        "`python docs/make_pictures.py --photographs=DIR` makes all pictures again.",
     ]
     for one in PICTURES:
         lines += ["", f"## {one.title}", "", one.words, "", "```"]
@@ -174,7 +183,19 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    for one in PICTURES:
-        if "--page" not in sys.argv and not one.name.endswith(".png"):
-            make(one)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", nargs="*")
+    parser.add_argument("--photographs", default="", help="a folder of image files")
+    parser.add_argument("--steps", type=int, default=0, help="fewer, to try this script")
+    parser.add_argument("--page", action="store_true", help="write the page alone")
+    asked = parser.parse_args()
+    if unknown := set(asked.name) - {one.name for one in PICTURES}:
+        parser.error(f"no picture is named {unknown}: {[one.name for one in PICTURES]}")
+    with tempfile.TemporaryDirectory() as home:
+        for one in PICTURES:
+            chosen = not asked.page and (not asked.name or one.name in asked.name)
+            if chosen and "photographs/" in " ".join(one.commands) and not asked.photographs:
+                print(f"{one.path} is left out: it takes --photographs=DIR")
+            elif chosen:
+                make(one, Path(home), str(Path(asked.photographs).absolute()), asked.steps)
     (DOCS / "gallery.md").write_text(page(), "utf-8")
