@@ -27,7 +27,7 @@ _PHASES = {
     "loading": [("experiments.common", "load_models")],
     "planning": [("experiments.common", "plan")],
     "steps": [("jaxsynth.chunks", "_Chunk.optimise")],
-    "looks": [("jaxsynth.chunks", "_look_at_ends")],
+    "evaluating": [("jaxsynth.chunks", "_evaluate_ends")],
     "pictures": [("jaxsynth.maximize", "compute_together")],
     "results": [("jaxsynth.maximize", "join_chunks"), ("jaxsynth.maximize", "write_inputs")],
     "pages": [("experiments.common", "report")],
@@ -38,8 +38,8 @@ _EVENTS = {
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "tracing",
     "/jax/core/compile/backend_compile_duration": "compiling",
 }
-_ORDER = ("imports", "loading", "planning", "tracing", "compiling", "steps", "looks", "pictures",
-          "results", "pages", "plots", "other", "together", "CPU s")  # fmt: skip
+_ORDER = ("imports", "loading", "planning", "tracing", "compiling", "steps", "evaluating",
+          "pictures", "results", "pages", "plots", "other", "together", "CPU s")  # fmt: skip
 _CHILD = "--measured"
 
 Span = tuple[str, float, float]  # phase, begin, end

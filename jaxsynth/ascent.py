@@ -1,4 +1,4 @@
-"""One step of one run: networks evaluate its codes (`see`), an optimizer moves them (`update`).
+"""One step of one run: networks evaluate its codes (`respond`), an optimizer moves them (`update`).
 
 Pure functions of one unbatched run; `jaxsynth.chunks` maps them over many. The two halves are
 separate programs, so that one compilation of the networks serves every optimizer and rate.
@@ -18,8 +18,8 @@ from jaxsynth.system import (
     ENCODER,
     GENERATOR,
     AllActivations,
-    Look,
     Params,
+    Request,
     System,
     encode,
     generator_activations,
@@ -30,8 +30,8 @@ Record = tuple[tuple[str, str], ...]  # (network, blob) that are recorded in ful
 Watched = dict[str, dict[str, jax.Array]]  # {network: {blob: (K,)}}
 
 
-class Glance(NamedTuple):
-    """A step's view of one code; of all codes of a run with a leading axis P.
+class Response(NamedTuple):
+    """What networks say of one code; of all codes of a run with a leading axis P.
 
     Attributes:
       value: objective, ().
@@ -52,12 +52,12 @@ class State(NamedTuple):
     """A run under way. Codes are (D,), counters scalars.
 
     Attributes:
-      asked: the codes (P, D) that the optimizer wants to be looked at next.
+      asked: the codes (P, D) that the optimizer wants evaluated next.
       code: where the run is: of an optimizer with one code a step the code after the last update,
         else the best one of the last generation.
       optimizer: its own state.
       step: updates made.
-      forward_code: the last code that was looked at and finite.
+      forward_code: the last code that was evaluated and finite.
       best_code, best_value: the highest objective met.
       ended: step that ended the run before its last, or -1.
       sound: False if something that is not finite ended it.
@@ -75,14 +75,14 @@ class State(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """The record of one step, at the code *before* its update, of the image as it was seen then."""
+    """The record of one step: of the image that classifiers saw, *before* the code's update."""
 
     objective: jax.Array  # ()
     watched: Watched
 
 
 class Evaluation(NamedTuple):
-    """A code looked at: its objective, watched activations, image (H, W, 3) in its own units."""
+    """An evaluated code: its objective, watched activations, image (H, W, 3) in its own units."""
 
     objective: jax.Array
     watched: Watched
@@ -127,21 +127,21 @@ class Progress(NamedTuple):
         return len(self.trace.objective)
 
 
-def see(
-    look: Look, params: Mapping[str, Params], run: RunData, code: jax.Array, step: jax.Array
-) -> Glance:
+def respond(
+    request: Request, params: Mapping[str, Params], run: RunData, code: jax.Array, step: jax.Array
+) -> Response:
     """Evaluate one code (D,), as far as the optimizer needs it."""
-    system, gradient, pull = look.system, None, None
-    if look.asks == VALUE:
-        move = look.transforms.view(run.seed, step)
+    system, gradient, pull = request.system, None, None
+    if request.asks == VALUE:
+        move = request.transforms.view(run.seed, step)
         value, activations, values = objective(system, params, run, code, move)
     else:
-        value, activations, values, gradient = value_and_gradient(look, params, run, code, step)
+        value, activations, values, gradient = value_and_gradient(request, params, run, code, step)
     image = activations[GENERATOR][system.image]
-    if look.asks == PRIOR:
+    if request.asks == PRIOR:
         pull = encode(system.encoder, params[ENCODER], image) - code
-    watched = watch(look.record, image, activations, values)
-    return Glance(value, gradient, pull, all_finite(value, image, watched), watched)
+    watched = watch(request.record, image, activations, values)
+    return Response(value, gradient, pull, all_finite(value, image, watched), watched)
 
 
 def init(optimizer: Optimizer, setting: Setting) -> State:
@@ -163,27 +163,27 @@ def init(optimizer: Optimizer, setting: Setting) -> State:
 
 
 def update(
-    optimizer: Optimizer, setting: Setting, state: State, glance: Glance
+    optimizer: Optimizer, setting: Setting, state: State, response: Response
 ) -> tuple[State, Trace]:
     """Tell the optimizer the values of its codes and ask for the next ones.
 
-    `glance` has a leading axis P. With transforms, `best_value` is that of the changed image.
+    `response` has a leading axis P. With transforms, `best_value` is that of the changed image.
     """
-    seen = Seen(glance.value, glance.gradient, glance.pull)
+    seen = Seen(response.value, response.gradient, response.pull)
     told = optimizer.tell(setting, state.step, state.optimizer, state.asked, seen)
     asked, told = optimizer.ask(setting, state.step + 1, told)
     if optimizer.freezes:
-        return _update_frozen(state, glance, asked, told)
-    return _update_population(state, glance, asked, told)
+        return _update_frozen(state, response, asked, told)
+    return _update_population(state, response, asked, told)
 
 
-def _update_frozen(state: State, glance: Glance, asked, told) -> tuple[State, Trace]:
+def _update_frozen(state: State, response: Response, asked, told) -> tuple[State, Trace]:
     """Update one code, unless the run has ended. A zero gradient ends it where it is.
 
     Where the image, a watched activation or the objective is not finite, the run ends at the code
     before; where only the gradient or the update is not, at this one.
     """
-    value, gradient, good = glance.value[0], glance.gradient[0], glance.good[0]
+    value, gradient, good = response.value[0], response.gradient[0], response.good[0]
     code, moved = state.code, asked[0]
     sound = good & all_finite(gradient)
     zero = sound & (jnp.abs(gradient).mean() == 0)
@@ -204,16 +204,16 @@ def _update_frozen(state: State, glance: Glance, asked, told) -> tuple[State, Tr
         ended=jnp.where(running & ~go, state.step, state.ended),
         sound=state.sound & (~running | finite),
     )
-    return new, Trace(value, jax.tree.map(lambda leaf: leaf[0], glance.watched))
+    return new, Trace(value, jax.tree.map(lambda leaf: leaf[0], response.watched))
 
 
-def _update_population(state: State, glance: Glance, asked, told) -> tuple[State, Trace]:
+def _update_population(state: State, response: Response, asked, told) -> tuple[State, Trace]:
     """Update a population; the run ends where none of its codes is finite."""
-    values = jnp.where(glance.good, glance.value, -jnp.inf)
+    values = jnp.where(response.good, response.value, -jnp.inf)
     place = jnp.argmax(values)
     value, code = values[place], state.asked[place]
     running = state.ended < 0
-    good = glance.good.any()
+    good = response.good.any()
     go = running & good
     better = go & (value > state.best_value)
     code = jnp.where(go, code, state.code)
@@ -228,8 +228,8 @@ def _update_population(state: State, glance: Glance, asked, told) -> tuple[State
         ended=jnp.where(running & ~good, state.step, state.ended),
         sound=state.sound & (~running | good),
     )
-    trace = jnp.where(good, value, glance.value[place])
-    return new, Trace(trace, jax.tree.map(lambda leaf: leaf[place], glance.watched))
+    trace = jnp.where(good, value, response.value[place])
+    return new, Trace(trace, jax.tree.map(lambda leaf: leaf[place], response.watched))
 
 
 def evaluate(
@@ -255,10 +255,10 @@ def draw(
     return image, watch(record, image, {GENERATOR: out}, values).get(GENERATOR, {})
 
 
-def look_at(
+def classify(
     system: System, record: Record, params: Mapping[str, Params], run: RunData, image: jax.Array
 ) -> Watched:
-    """Return what classifiers make of any image (H, W, 3) in the generator's units.
+    """Evaluate any image (H, W, 3) in the generator's units by the classifiers.
 
     The image is cropped or resized for each of them as a generated one is. Functions are left out.
     """
@@ -276,15 +276,15 @@ def watch(record: Record, image: jax.Array, activations: AllActivations, values:
     """
     finite = jnp.isfinite(image).all()
 
-    def kept(leaf):
+    def recorded(leaf):
         return jnp.where(finite, leaf.ravel().astype(image.dtype), jnp.nan)
 
     found: Watched = {}
     for network, blobs in values.items():
         for blob, value in blobs.items():
             if (network, blob) not in record:
-                found.setdefault(network, {})[blob] = kept(value)
+                found.setdefault(network, {})[blob] = recorded(value)
     for network, blob in record:
         if network in activations:
-            found.setdefault(network, {})[blob] = kept(activations[network][blob])
+            found.setdefault(network, {})[blob] = recorded(activations[network][blob])
     return found

@@ -25,8 +25,8 @@ from jaxsynth.inputs import check_name
 from jaxsynth.system import (
     GENERATOR,
     AllActivations,
-    Look,
     Params,
+    Request,
     System,
     Viewer,
     generator_activations,
@@ -70,7 +70,7 @@ def objective(
 
 
 def value_and_gradient(
-    look: Look,
+    request: Request,
     params: Mapping[str, Params],
     run: RunData,
     code: jax.Array,
@@ -84,8 +84,8 @@ def value_and_gradient(
     Raises:
       ValueError: For a balance that is not one of `BALANCES`.
     """
-    check_name("balance", look.balance, BALANCES)
-    system, goal, move = look.system, run.goal, look.transforms.view(run.seed, step)
+    check_name("balance", request.balance, BALANCES)
+    system, goal, move = request.system, run.goal, request.transforms.view(run.seed, step)
 
     def draw(z):
         out = generator_activations(system, params[GENERATOR], z, run)
@@ -110,10 +110,10 @@ def value_and_gradient(
         values = _merged(values, found)
         seen[name] = image.size
 
-    strengths = _strengths(look.balance, goal, step)
+    strengths = _strengths(request.balance, goal, step)
     gradient = jnp.zeros_like(code)
     if image_gradients:
-        gradient = _classifiers(look.balance, pull, image_gradients, strengths, seen)
+        gradient = _classifiers(request.balance, pull, image_gradients, strengths, seen)
     if not _weighs_generator(system, goal):
         return value, activations, values, gradient
 
@@ -123,9 +123,9 @@ def value_and_gradient(
         return weigh_part(system.functions, GENERATOR, run, acts)
 
     (part, found), own = jax.value_and_grad(regularise, has_aux=True)(code)
-    if look.balance == "image" and image_gradients:
+    if request.balance == "image" and image_gradients:
         gradient = sum(strengths[name] for name in image_gradients) * _unit_mean(gradient)
-    if look.balance in ("image", "code"):
+    if request.balance in ("image", "code"):
         own = _unit_mean(own)
     gradient = gradient + strengths[GENERATOR] * own
     return value + part, activations, _merged(values, found), gradient

@@ -17,7 +17,7 @@ from jaxsynth.goals import Goal, RunData
 from jaxsynth.inputs import described
 from jaxsynth.sharing import Shared
 from jaxsynth.starts import StartCodes
-from jaxsynth.system import Look, Params, System
+from jaxsynth.system import Params, Request, System
 from jaxsynth.terms import Objective, as_objective
 
 # Called with (first run of the chunk, steps done, objective values (R,), snapshot).
@@ -69,12 +69,12 @@ class Structure(NamedTuple):
     """Objectives that one compiled program serves.
 
     Attributes:
-      look: the evaluations that the optimizer needs.
+      request: the evaluation that the optimizer needs.
       judge: the system that judges finished images; it may hold more classifiers.
       goals: objectives as host arrays, leaves (O, ...).
     """
 
-    look: Look
+    request: Request
     judge: System
     goals: Goal
 
@@ -191,7 +191,7 @@ def check_problem(problem: Problem, devices: Sequence[jax.Device]) -> None:
         raise ValueError(f"batch is {settings.batch}, expected at least 1")
     check_record(settings.record, settings.recipe.steps)
     for structure in problem.structures:
-        if structure.look.asks == PRIOR and structure.look.system.encoder is None:
+        if structure.request.asks == PRIOR and structure.request.system.encoder is None:
             raise ValueError(
                 f"recipe: prior is {settings.recipe.prior}, but the system has no encoder"
             )
@@ -220,8 +220,8 @@ def with_all_functions(problem: Problem, result: ChunkResult) -> ChunkResult:
             blobs[key] = np.concatenate([found, missing], axis=-1)
         return watched
 
-    looks = {
-        name: look._replace(watched=fill(look.watched, look.objective))
-        for name, look in (("last", result.last), ("best", result.best))
+    ends = {
+        name: end._replace(watched=fill(end.watched, end.objective))
+        for name, end in (("last", result.last), ("best", result.best))
     }
-    return result._replace(watched=fill(result.watched, result.objective), **looks)
+    return result._replace(watched=fill(result.watched, result.objective), **ends)

@@ -43,7 +43,7 @@ def execute(
     under_way: Progress | None = None,
     devices: Sequence[jax.Device] = (),
     on_halved: Callable[[int], None] = lambda at_once: None,
-    look: bool = True,
+    evaluate: bool = True,
 ) -> Iterator[Any]:
     """Yield finished chunks in order (`join` joins them).
 
@@ -58,7 +58,7 @@ def execute(
       on_halved: Called with the codes that each device takes at once from now on, where its memory
         did not hold the chunk: parts of the chunk then take each step in turn, and each run is
         bit-equal to one of a sweep of that smaller batch.
-      look: Evaluate final and best codes, and yield `ChunkResult`s; else `Optimised` ones.
+      evaluate: Evaluate final and best codes, and yield `ChunkResult`s; else `Optimised` ones.
 
     Raises:
       jax.errors.JaxRuntimeError: If the memory of a device does not even hold one run.
@@ -67,7 +67,8 @@ def execute(
     """
     check_problem(problem, devices)
     mesh, shares = runs_mesh(devices), len(devices) or 1
-    double, finish = problem.batch.codes.dtype == np.float64, _look_at_ends if look else _leave_ends
+    double = problem.batch.codes.dtype == np.float64
+    finish = _evaluate_ends if evaluate else _skip_evaluation
     with arithmetic(double):
         problem = problem._replace(params=on_all(mesh, problem.params))
     sizes, at_once = chunk_sizes(problem, shares), problem.settings.batch
@@ -108,6 +109,7 @@ class _Chunk:
       parts: how it is cut.
       rows: codes a device that the networks see at once.
       runs: per part, a run's data for every row.
+      evaluated: likewise, with one code a run.
       settings: per part, of the optimizer.
     """
 
@@ -126,10 +128,10 @@ class _Chunk:
         self.codes = np.asarray(batch.codes[self.index])
         places = self.parts.cut(np.arange(len(self.index)))
         self.runs = [self._run_data(place, population) for place in places]
-        self.looks = self.runs
+        self.evaluated = self.runs
         if population > 1:
-            self.looks = [self._run_data(place, 1) for place in places]
-        self.params = params_of(self.structure.look.system, problem.params)
+            self.evaluated = [self._run_data(place, 1) for place in places]
+        self.params = params_of(self.structure.request.system, problem.params)
         rates = None if batch.rates is None else batch.rates[self.index].astype(self.codes.dtype)
         setting = Setting(
             *split(mesh, (self.codes, rates)),
@@ -179,27 +181,27 @@ class _Chunk:
         nothing = np.zeros((len(self.codes), 0, self.codes.shape[1]), self.codes.dtype)
         return Optimised(self.states, trace, np.stack(codes, axis=1) if codes else nothing)
 
-    def look(self, part: int, codes: np.ndarray) -> Evaluation:
+    def evaluate(self, part: int, codes: np.ndarray) -> Evaluation:
         """Evaluate codes of a part's runs with the judges; host arrays."""
         judge = self.structure.judge
         params = params_of(judge, self.problem.params)
         given = split(self.mesh, np.asarray(codes)[self._places(1)])
-        record = self.structure.look.record
-        seen = programs.look_jit(judge, record, self.mesh, params, self.looks[part], given)
+        record = self.structure.request.record
+        seen = programs.evaluate_jit(judge, record, self.mesh, params, self.evaluated[part], given)
         own = self.rows * np.arange(self.parts.shares)[:, None] + np.arange(self.parts.at_once)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[own.ravel()], seen)
 
     def _advance(self, part: int, steps: int, done: int) -> Trace:
-        look, optimizer, params = self.structure.look, self.problem.optimizer, self.params
+        request, optimizer, params = self.structure.request, self.problem.optimizer, self.params
         runs, setting, state = self.runs[part], self.settings[part], self.states[part]
         step = jnp.asarray(done, jnp.int32)
         if steps > 1:
-            how = (look, optimizer, self.mesh, self.rows)
+            how = (request, optimizer, self.mesh, self.rows)
             state, trace = programs.scan_jit(how, steps, params, runs, setting, state, step)
         else:
             codes = programs.spread_jit(self.mesh, self.rows, state.asked)
-            glance = programs.see_jit(look, self.mesh, params, runs, codes, step)
-            state, trace = programs.update_jit(optimizer, self.mesh, setting, state, glance)
+            response = programs.respond_jit(request, self.mesh, params, runs, codes, step)
+            state, trace = programs.update_jit(optimizer, self.mesh, setting, state, response)
             trace = jax.tree.map(lambda leaf: np.asarray(leaf)[None], trace)
         self.states[part] = state
         return jax.tree.map(np.asarray, trace)
@@ -219,7 +221,7 @@ class _Chunk:
         group = np.where(np.arange(len(rows)) < self.count, 0, -1) if structure.joint else None
         run = RunData(
             goal=goals,
-            seed=batch.seeds[rows] if structure.look.transforms.draws else None,
+            seed=batch.seeds[rows] if structure.request.transforms.draws else None,
             start=self.codes[place] if START_CODE in measures else None,
             group=group,
         )
@@ -234,22 +236,22 @@ class _Chunk:
     def _no_trace(self) -> Trace:
         """Of no steps, leaves (0, R, ...)."""
         codes = jnp.zeros((self.rows * self.parts.shares, self.codes.shape[1]), self.codes.dtype)
-        see = functools.partial(programs.see_rows, self.structure.look, self.mesh)
-        seen = jax.eval_shape(see, self.params, self.runs[0], codes, jnp.int32(0))
+        respond = functools.partial(programs.respond_rows, self.structure.request, self.mesh)
+        seen = jax.eval_shape(respond, self.params, self.runs[0], codes, jnp.int32(0))
         return jax.tree.map(
             lambda leaf: np.zeros((0, len(self.codes), *leaf.shape[1:]), leaf.dtype),
             Trace(seen.value, seen.watched),
         )
 
 
-def _leave_ends(chunk: _Chunk, done: Optimised) -> Optimised:
+def _skip_evaluation(chunk: _Chunk, done: Optimised) -> Optimised:
     state = chunk.parts.join([jax.tree.map(np.asarray, state) for state in done.state])
     found = done._replace(state=state)
     return jax.tree.map(lambda leaf: leaf[: chunk.count], found)
 
 
 class _End(NamedTuple):
-    """Finished runs, looked at."""
+    """Finished runs with the evaluations of their ends."""
 
     state: State
     last: Evaluation
@@ -257,9 +259,9 @@ class _End(NamedTuple):
     best_codes: np.ndarray
 
 
-def _look_at_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
+def _evaluate_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
     recipe = chunk.problem.settings.recipe
-    ends = [_look_at_end(chunk, i, recipe, state) for i, state in enumerate(done.state)]
+    ends = [_evaluate_end(chunk, i, recipe, state) for i, state in enumerate(done.state)]
     end = chunk.parts.join(ends)
     result = ChunkResult(
         codes=end.state.code,
@@ -275,14 +277,14 @@ def _look_at_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
     return with_all_functions(chunk.problem, jax.tree.map(lambda leaf: leaf[: chunk.count], result))
 
 
-def _look_at_end(chunk: _Chunk, part: int, recipe, state: State) -> _End:
+def _evaluate_end(chunk: _Chunk, part: int, recipe, state: State) -> _End:
     """Evaluate the final and the best codes of a part.
 
     Takes an update back where the final image is not finite.
     """
     state = jax.tree.map(np.asarray, state._replace(optimizer=None, asked=None))
-    used = {GENERATOR, *(c.name for c in chunk.structure.look.system.classifiers)}
-    final = chunk.look(part, state.code)
+    used = {GENERATOR, *(c.name for c in chunk.structure.request.system.classifiers)}
+    final = chunk.evaluate(part, state.code)
     seen = {name: blobs for name, blobs in final.watched.items() if name in used}
     broken = ~_finite_runs(final.objective, final.image, seen)
     if broken.any():
@@ -291,11 +293,13 @@ def _look_at_end(chunk: _Chunk, part: int, recipe, state: State) -> _End:
             ended=np.where(broken & (state.ended < 0), np.int32(recipe.steps), state.ended),
             sound=state.sound & ~broken,
         )
-        final = chunk.look(part, state.code)
-    last = chunk.look(part, state.forward_code) if recipe.last_image == "last_forward" else final
+        final = chunk.evaluate(part, state.code)
+    last = (
+        chunk.evaluate(part, state.forward_code) if recipe.last_image == "last_forward" else final
+    )
     better = state.sound & (final.objective > state.best_value)
     best_codes = np.where(better[:, None], state.code, state.best_code)
-    return _End(state, last, chunk.look(part, best_codes), best_codes)
+    return _End(state, last, chunk.evaluate(part, best_codes), best_codes)
 
 
 def _finite_runs(*trees: Any) -> np.ndarray:

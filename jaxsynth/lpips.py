@@ -44,8 +44,8 @@ def lpips(
             f"images have shapes {first.shape} and {second.shape}, expected (N, H, W, 3) twice"
         )
     network = load_network(network) if isinstance(network, str) else network
-    look = partial(_distances, network.apply, network.params)
-    parts = [look(*pair)[:count] for pair, count in batches((first, second), _BATCH)]
+    measure = partial(_distances, network.apply, network.params)
+    parts = [measure(*pair)[:count] for pair, count in batches((first, second), _BATCH)]
     return np.concatenate([np.asarray(part) for part in parts] or [np.zeros(0, np.float32)])
 
 

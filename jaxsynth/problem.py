@@ -22,7 +22,7 @@ from jaxsynth.optimizer_names import make_optimizer
 from jaxsynth.recipes import Recipe, make_recipe
 from jaxsynth.sharing import Shared, distinct, places_of
 from jaxsynth.starts import StartCodes, start_codes
-from jaxsynth.system import ENCODER, GENERATOR, Look, make_system, system_params
+from jaxsynth.system import ENCODER, GENERATOR, Request, make_system, system_params
 from jaxsynth.terms import MEASURES, Objective, before_relu, is_class_blob
 from jaxsynth.transforms import Transforms
 
@@ -133,7 +133,7 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     evaluated = {*layout, *(name for kind in kinds for f in kind for name in f.reads)}
     system = make_system(generator, [c for c in models if c.name in evaluated], encoder)
     judge = make_system(generator, models)
-    look = Look(
+    request = Request(
         system,
         optimizer.asks,
         settings.balance,
@@ -142,7 +142,7 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     )
     structures = tuple(
         Structure(
-            look._replace(system=system._replace(functions=kind)),
+            request._replace(system=system._replace(functions=kind)),
             judge._replace(functions=kind),
             make_goals([o for o, f in zip(objectives, functions, strict=True) if f == kind],
                        kind, layout, dtype),

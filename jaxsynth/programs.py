@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 
 from jaxsynth import ascent
 from jaxsynth.arithmetic import root_key
-from jaxsynth.ascent import Evaluation, Glance, Record, State, Trace
+from jaxsynth.ascent import Evaluation, Record, Response, State, Trace
 from jaxsynth.ask_tell import Optimizer, Setting
 from jaxsynth.devices import over_shares, padded
 from jaxsynth.goals import RUNS, Goal, Picked, RunData
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.traced import saved_jit
-from jaxsynth.system import Look, System, encode
+from jaxsynth.system import Request, System, encode
 
 NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or transforms
 SETTING_AXES = Setting(start=0, rate=0, key=0, steps=None, box=None)
@@ -28,25 +28,29 @@ def _over_runs(mesh, function, axes):
     return over_shares(mesh, jax.vmap(function, in_axes=axes, axis_name=RUNS), axes)
 
 
-def see_rows(look: Look, mesh: Mesh | None, params, runs: RunData, codes, step) -> Glance:
+def respond_rows(
+    request: Request, mesh: Mesh | None, params, runs: RunData, codes, step
+) -> Response:
     """Evaluate codes (rows, D) for the optimizer, each for its own run."""
     axes = (None, 0, 0, None)
-    return _over_runs(mesh, functools.partial(ascent.see, look), axes)(params, runs, codes, step)
+    return _over_runs(mesh, functools.partial(ascent.respond, request), axes)(
+        params, runs, codes, step
+    )
 
 
 def update_rows(
-    optimizer: Optimizer, mesh: Mesh | None, setting: Setting, state: State, glance: Glance
+    optimizer: Optimizer, mesh: Mesh | None, setting: Setting, state: State, response: Response
 ) -> tuple[State, Trace]:
-    """Update runs (n, ...) once; rows of `glance` beyond their codes are spare."""
+    """Update runs (n, ...) once; rows of `response` beyond their codes are spare."""
     size = optimizer.population
 
-    def share(setting, state, glance):
+    def share(setting, state, response):
         count = state.code.shape[0] * size
-        by_run = jax.tree.map(lambda v: v[:count].reshape(-1, size, *v.shape[1:]), glance)
+        by_run = jax.tree.map(lambda v: v[:count].reshape(-1, size, *v.shape[1:]), response)
         update = functools.partial(ascent.update, optimizer)
         return jax.vmap(update, (SETTING_AXES, 0, 0))(setting, state, by_run)
 
-    return over_shares(mesh, share, (SETTING_AXES, 0, 0))(setting, state, glance)
+    return over_shares(mesh, share, (SETTING_AXES, 0, 0))(setting, state, response)
 
 
 def spread(mesh: Mesh | None, rows: int, asked: jax.Array) -> jax.Array:
@@ -60,13 +64,13 @@ def spread(mesh: Mesh | None, rows: int, asked: jax.Array) -> jax.Array:
 
 
 def scan_steps(how: tuple, steps: int, params, runs: RunData, setting: Setting, state, step):
-    """Make `steps` updates from `step` on in one program; how: (look, optimizer, mesh, rows)."""
-    look, optimizer, mesh, rows = how
+    """Make `steps` updates from `step` on in one program; how: (request, optimizer, mesh, rows)."""
+    request, optimizer, mesh, rows = how
 
     def one(carry, _):
         state, step = carry
-        glance = see_rows(look, mesh, params, runs, spread(mesh, rows, state.asked), step)
-        state, trace = update_rows(optimizer, mesh, setting, state, glance)
+        response = respond_rows(request, mesh, params, runs, spread(mesh, rows, state.asked), step)
+        state, trace = update_rows(optimizer, mesh, setting, state, response)
         return (state, step + 1), trace
 
     (state, _), trace = jax.lax.scan(one, (state, step), length=steps)
@@ -78,10 +82,10 @@ def init_rows(optimizer: Optimizer, setting: Setting) -> State:
     return jax.vmap(functools.partial(ascent.init, optimizer), (SETTING_AXES,))(setting)
 
 
-def look_rows(system: System, record: Record, mesh, params, runs, codes) -> Evaluation:
+def evaluate_rows(system: System, record: Record, mesh, params, runs, codes) -> Evaluation:
     """Evaluate codes (rows, D) without transforms, each for its own run."""
-    look = functools.partial(ascent.evaluate, system, record)
-    return _over_runs(mesh, look, (None, 0, 0))(params, runs, codes)
+    evaluate = functools.partial(ascent.evaluate, system, record)
+    return _over_runs(mesh, evaluate, (None, 0, 0))(params, runs, codes)
 
 
 def start_images(system: System, mesh: Mesh | None, params, codes: jax.Array) -> jax.Array:
@@ -94,19 +98,19 @@ def start_images(system: System, mesh: Mesh | None, params, codes: jax.Array) ->
 
 
 # Module-level, so that every sweep of a process shares their caches.
-see_jit = saved_jit(see_rows, statics=2)
+respond_jit = saved_jit(respond_rows, statics=2)
 update_jit = jax.jit(update_rows, static_argnums=(0, 1), donate_argnums=(3,))
 scan_jit = network_jit(scan_steps, static_argnums=(0, 1), donate_argnums=(5,))
-look_jit = saved_jit(look_rows, statics=3)
+evaluate_jit = saved_jit(evaluate_rows, statics=3)
 spread_jit = jax.jit(spread, static_argnums=(0, 1))
 init_jit = jax.jit(init_rows, static_argnums=(0,))
 draw_jit = network_jit(ascent.draw, static_argnums=(0, 1))
-look_at_jit = network_jit(ascent.look_at, static_argnums=(0, 1))
+classify_jit = network_jit(ascent.classify, static_argnums=(0, 1))
 encode_jit = network_jit(encode, static_argnums=0)
 start_images_jit = network_jit(start_images, static_argnums=(0, 1))
 
 
-for _kind in (Goal, Picked, RunData, Glance, Evaluation):
+for _kind in (Goal, Picked, RunData, Response, Evaluation):
     jax.export.register_namedtuple_serialization(_kind, serialized_name=_kind.__name__)
 
 

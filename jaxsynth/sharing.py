@@ -113,8 +113,8 @@ def every_run(problem: Any, computed: "ChunkResult") -> "ChunkResult":
     def scaled(values: np.ndarray) -> np.ndarray:
         return values * factor.astype(values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
 
-    looks = {
-        name: look._replace(objective=scaled(look.objective))
-        for name, look in (("last", found.last), ("best", found.best))
+    ends = {
+        name: end._replace(objective=scaled(end.objective))
+        for name, end in (("last", found.last), ("best", found.best))
     }
-    return found._replace(objective=scaled(found.objective), **looks)
+    return found._replace(objective=scaled(found.objective), **ends)

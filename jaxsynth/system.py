@@ -69,8 +69,8 @@ class System(NamedTuple):
     functions: tuple[Function, ...] = ()
 
 
-class Look(NamedTuple):
-    """The evaluations of a code in one step; static.
+class Request(NamedTuple):
+    """The evaluation of a code that a step requests; static.
 
     Attributes:
       system: the networks that the objective needs.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxsynth.models.base import Classifier
     from jaxsynth.results import Run
 
-LOOKS = ("last", "best")
+PICTURES = ("last", "best")
 BLUR_ABOVE = 0.5  # P of a sensitive class above which a picture waits for a click
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
 _NON_FINITE = "non-finite"
@@ -44,15 +44,15 @@ def row_of(
       number: of the run in its sweep.
       place: of the run in `arrays`.
       arrays: of finished runs.
-      classifiers: that looked at the images.
+      classifiers: that judge the images.
     """
     row: dict[str, Any] = {"run": number, "seed": run.seed, "row": run.row, "column": run.column}
     row |= {"from": run.origin} if run.origin else {}
     traced = arrays.objective.shape[1] > 0
     row["objective_first"] = arrays.objective[place, 0] if traced else None
-    row |= {f"objective_{which}": getattr(arrays, which).objective[place] for which in LOOKS}
-    looks = {which: of_run(getattr(arrays, which).watched, place) for which in LOOKS}
-    row |= scores(run.objective, classifiers, looks)
+    row |= {f"objective_{which}": getattr(arrays, which).objective[place] for which in PICTURES}
+    pictures = {which: of_run(getattr(arrays, which).watched, place) for which in PICTURES}
+    row |= scores(run.objective, classifiers, pictures)
     row["shown"] = shown(arrays, place)
     if traced:
         last = np.array_equal(arrays.best_codes[place], arrays.codes[place])
@@ -68,27 +68,27 @@ def shown(arrays: "ChunkResult", place: int) -> str:
 
 
 def scores(
-    objective: Objective, classifiers: "Sequence[Classifier]", looks: Mapping[str, Watched]
+    objective: Objective, classifiers: "Sequence[Classifier]", pictures: Mapping[str, Watched]
 ) -> dict[str, Any]:
     """Return the scores of a run's pictures: a term's activation and probability, and all judges.
 
-    `looks` are the watched activations of its pictures by name, of which `last` must be one. A
-    network that has not looked at a picture (the generator, at a photograph) says nothing of it.
+    `pictures` are their watched activations by name, of which `last` must be one. A network that
+    has not seen a picture (the generator, at a photograph) says nothing of it.
     """
     row: dict[str, Any] = {}
     for n, term in enumerate(objective.terms, 1):
         row[f"target_{n}"], row[f"weight_{n}"] = term.name, term.weight
-        for which, watched in looks.items():
+        for which, watched in pictures.items():
             row[f"activation_{n}_{which}"] = _number(term_value(objective.terms, n - 1, watched))
             row[f"p_{n}_{which}"] = _number(probability(term, watched))
     for judge in classifiers:
         if judge.sensitive is not None:
-            for which, watched in looks.items():
+            for which, watched in pictures.items():
                 p = watched[judge.name]["prob"]
                 row[f"{judge.name}_{which}"] = judge.sensitive_probability(p)
     for judge in classifiers:
-        if judge.sensitive is None and "prob" in looks["last"].get(judge.name, {}):
-            p = looks["last"][judge.name]["prob"]
+        if judge.sensitive is None and "prob" in pictures["last"].get(judge.name, {}):
+            p = pictures["last"][judge.name]["prob"]
             row[f"top_{judge.name}"] = judge.class_names[int(np.argmax(p))]
             row[f"p_top_{judge.name}"] = np.max(p)
     return row
@@ -121,7 +121,8 @@ def is_non_finite(row: Mapping[str, Any]) -> bool:
 def term_value(terms: Sequence[Term], place: int, watched: Watched) -> np.ndarray | None:
     """Return the value (...) of one of a run's terms, without its weight.
 
-    `watched` are the run's activations, leaves (..., K); None where the network has not looked.
+    `watched` are the run's activations, leaves (..., K): None where the network did not see the
+    picture.
     """
     term, blobs = terms[place], watched.get(terms[place].network, {})
     if term.how == "linear" and is_class_blob(term.model, term.blob):  # recorded in full

@@ -82,7 +82,7 @@ def _never_compile() -> None:
     def compiled(*_args, **_options):
         raise Computed
 
-    for place, name in ((programs, "see_jit"), (programs, "look_jit"), (common, "encode")):
+    for place, name in ((programs, "respond_jit"), (programs, "evaluate_jit"), (common, "encode")):
         setattr(place, name, compiled)
 
 

@@ -110,7 +110,7 @@ def problem_of(networks, *terms, balance="image"):
     settings = Sweep(balance=balance, precision=precision)
     made = plan(used, [Run(0, tuple(terms))], settings)
     [structure] = made.structures
-    return structure.look, made.params, RunData(first_of(structure.goals))
+    return structure.request, made.params, RunData(first_of(structure.goals))
 
 
 def first_of(tree):
@@ -122,5 +122,5 @@ def steps_of(problem, blocks):
     """Final codes and objectives of a problem's only chunk, in compiled blocks of steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxsynth.chunks._blocks", lambda *_: blocks)
-        [found] = execute(problem, look=False)
+        [found] = execute(problem, evaluate=False)
     return found.state.code, found.trace.objective

@@ -187,7 +187,7 @@ def test_an_atlas_is_one_compilation_for_all_units(weights, tmp_path):
     flags = ["--blob=conv2", "--position=1,2", "--steps=3", "--batch=3", f"--out={out}"]
     done = run_alone("atlas", *weights, *flags, JAX_LOG_COMPILES="1")
     assert done.returncode == 0, done.stderr
-    compiled = [line for line in done.stderr.splitlines() if "Compiling jit(see_rows)" in line]
+    compiled = [line for line in done.stderr.splitlines() if "Compiling jit(respond_rows)" in line]
     assert len(compiled) == 1, done.stderr  # for three chunks
 
     rows = rows_of(out)

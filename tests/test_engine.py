@@ -70,9 +70,9 @@ def test_objective_is_the_weighted_sum(networks):
         Term("generator", "code_l2", (0,), -0.1),
         Term("generator", "image_tv", (0,), -0.01),
     ]
-    look, params, run = problem_of(networks, *terms)
+    request, params, run = problem_of(networks, *terms)
     z = code()
-    value, seen, _ = objective(look.system, params, run, z)
+    value, seen, _ = objective(request.system, params, run, z)
     image = np.asarray(seen["generator"]["deconv0"])
     tv = np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean()
     wanted = (
@@ -131,12 +131,12 @@ def by_hand(networks, balance, z, step):
 @pytest.mark.parametrize("step", [0, 1])
 def test_balances(networks, x64, balance, step):
     networks = in_float64(networks)
-    look, params, run = problem_of(networks, SCENE, NSFW, balance=balance)
+    request, params, run = problem_of(networks, SCENE, NSFW, balance=balance)
     z = code()
-    value, _, _, got = value_and_gradient(look, params, run, z, step)
+    value, _, _, got = value_and_gradient(request, params, run, z, step)
     wanted = jax.jit(lambda c: by_hand(networks, balance, c, step))(z)
     np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-15)
-    np.testing.assert_allclose(value, objective(look.system, params, run, z)[0], rtol=1e-12)
+    np.testing.assert_allclose(value, objective(request.system, params, run, z)[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("balance", BALANCES)
@@ -153,8 +153,8 @@ def test_a_network_without_weight_does_not_count(networks, x64, balance):
 
 def test_regularisers_pull(networks):
     term = Term("generator", "code_l2", (0,), -1.0)
-    look, params, run = problem_of(networks, term, balance="sum")
-    *_, g = value_and_gradient(look, params, run, code(), 0)
+    request, params, run = problem_of(networks, term, balance="sum")
+    *_, g = value_and_gradient(request, params, run, code(), 0)
     np.testing.assert_allclose(g, -2 * code() / 12, rtol=1e-5)
 
 
@@ -183,10 +183,10 @@ def plain_loop(recipe, gradient, z, upper):
 def test_recipes_follow_their_papers(networks, x64, name):
     networks = in_float64(networks)
     recipe = dataclasses.replace(RECIPES[name], steps=8)
-    look, params, run = problem_of(networks, SCENE)
+    request, params, run = problem_of(networks, SCENE)
     upper = networks["generator"].code.upper
 
-    slope = jax.jit(jax.grad(lambda c: objective(look.system, params, run, c)[0]))
+    slope = jax.jit(jax.grad(lambda c: objective(request.system, params, run, c)[0]))
 
     def gradient(z):
         return slope(jnp.asarray(z))
@@ -208,10 +208,10 @@ def test_recipes_follow_their_papers(networks, x64, name):
 def test_adam_is_optax_adam_in_the_box(networks, x64):
     networks = in_float64(networks)
     recipe = dataclasses.replace(RECIPES["adam"], steps=5, schedule="constant")
-    look, params, run = problem_of(networks, SCENE)
+    request, params, run = problem_of(networks, SCENE)
     z, tx = code(), optax.adam(recipe.lr_start)
     state = tx.init(z)
-    slope = jax.jit(jax.grad(lambda c: -objective(look.system, params, run, c)[0]))
+    slope = jax.jit(jax.grad(lambda c: -objective(request.system, params, run, c)[0]))
     for _ in range(5):
         g = slope(z)
         updates, state = tx.update(g, state)
@@ -285,7 +285,7 @@ def test_alone_in_a_batch_and_in_a_python_loop_agree_in_float64(networks, x64):
     np.testing.assert_allclose(single.codes[0], together.codes[3], rtol=1e-10)
     np.testing.assert_allclose(single.objective[0], together.objective[3], rtol=1e-10)
 
-    look, params, run = problem_of(networks, *runs_of(1)[0].terms)
+    request, params, run = problem_of(networks, *runs_of(1)[0].terms)
     box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
     [z] = start_codes(SHORT, box, jax.random.key(0), np.array([3]))
     optimizer, setting = from_recipe(SHORT), Setting(z, None, None, None, box)
@@ -293,9 +293,9 @@ def test_alone_in_a_batch_and_in_a_python_loop_agree_in_float64(networks, x64):
 
     @jax.jit
     def step(state):
-        glance = ascent.see(look, params, run, state.code, state.step)
-        glance = jax.tree.map(lambda leaf: leaf[None], glance)
-        return ascent.update(optimizer, setting, state, glance)
+        response = ascent.respond(request, params, run, state.code, state.step)
+        response = jax.tree.map(lambda leaf: leaf[None], response)
+        return ascent.update(optimizer, setting, state, response)
 
     for _ in range(SHORT.steps):
         state, _ = step(state)

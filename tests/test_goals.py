@@ -45,9 +45,9 @@ def one_step(made, goal, balance="sum"):
 
     def step(code):
         value, _, _, gradient = value_and_gradient(
-            structure.look, problem.params, run, code, jnp.int32(0)
+            structure.request, problem.params, run, code, jnp.int32(0)
         )
-        return value, gradient, objective(structure.look.system, problem.params, run, code)[0]
+        return value, gradient, objective(structure.request.system, problem.params, run, code)[0]
 
     def acts_of(code):
         g = made["generator"]

@@ -48,7 +48,7 @@ def test_a_spare_row_takes_the_last_place(spare, monkeypatch):
 
 def limit_memory(monkeypatch, rows: int) -> list[int]:
     """From now on the step of more than `rows` rows does not fit; gives the rows of all calls."""
-    asked, real = [], programs.see_jit
+    asked, real = [], programs.respond_jit
 
     def see(*args):
         asked.append(len(args[-2]))
@@ -56,7 +56,7 @@ def limit_memory(monkeypatch, rows: int) -> list[int]:
             raise jax.errors.JaxRuntimeError(FULL)
         return real(*args)
 
-    monkeypatch.setattr(programs, "see_jit", see)
+    monkeypatch.setattr(programs, "respond_jit", see)
     return asked
 
 
@@ -104,7 +104,7 @@ def test_what_does_not_fit_at_all_and_other_errors_are_not_swallowed(monkeypatch
     def broken(*_args):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(programs, "see_jit", broken)
+    monkeypatch.setattr(programs, "respond_jit", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         list(execute(todo(4, steps=1), on_halved=said.append))
     assert len(said) == 2
@@ -133,7 +133,7 @@ def test_a_launcher_says_it_once_or_gives_advice(tmp_path, monkeypatch):
         raise MemoryError("Unable to allocate 9.00 GiB")
 
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "see_jit", see)
+        patch.setattr(programs, "respond_jit", see)
         host = _scene(weights, tmp_path / "host", "--batch=4")
     assert host.returncode == 2 and host.stderr.count("\n") == 1
     assert "out of memory on the host (Unable to allocate 9.00 GiB)" in host.stderr

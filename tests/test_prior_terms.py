@@ -137,7 +137,7 @@ def test_without_a_prior_the_encoder_does_not_count(networks):
     bare = {role: n for role, n in networks.items() if role != "encoder"}
     todo, without = (plan(n, runs_of([0, 1]), settings) for n in (networks, bare))
     [one], [other] = todo.structures, without.structures
-    assert one.look == other.look and one.judge == other.judge
+    assert one.request == other.request and one.judge == other.judge
     assert set(todo.params) == set(without.params) == {"generator", "places", "nsfw"}
     result, plain = (synthesize(n, runs_of([0, 1]), settings) for n in (networks, bare))
     np.testing.assert_array_equal(result.codes, plain.codes)
@@ -172,9 +172,9 @@ def test_wrong_encoders_are_refused(networks):
         plan(networks | {"encoder": generator}, runs_of([0]), settings)
     todo = plan(networks, runs_of([0]), settings)
     [structure] = todo.structures
-    look = structure.look._replace(system=structure.judge)
+    request = structure.request._replace(system=structure.judge)
     with pytest.raises(ValueError, match="the system has no encoder"):
-        next(execute(todo._replace(structures=(structure._replace(look=look),))))
+        next(execute(todo._replace(structures=(structure._replace(request=request),))))
 
 
 # ---------------------------------------------------------------- jitter
@@ -245,8 +245,8 @@ def test_finished_images_are_judged_as_they_are(networks):
     runs = runs_of(range(6), SCENE)
     start = start_of(6).astype(np.float32)
     result = synthesize(networks, runs, Sweep(recipe, batch=6), start)
-    look, params, run = problem_of(networks, SCENE)
-    still = jax.jit(lambda z: objective(look.system, params, run, z)[0])
+    request, params, run = problem_of(networks, SCENE)
+    still = jax.jit(lambda z: objective(request.system, params, run, z)[0])
     wanted = [still(z) for z in result.codes]
     np.testing.assert_allclose(result.last.objective, wanted, rtol=1e-4)
     seen = result.objective[:, 0]  # of one start code, seen six times

@@ -21,7 +21,7 @@ from jaxsynth.models.network import (
 )
 from jaxsynth.models.registry import to_model
 from jaxsynth.models.weights import save_network
-from jaxsynth.programs import look_jit, see_jit, update_jit
+from jaxsynth.programs import evaluate_jit, respond_jit, update_jit
 
 GENERATOR = GeneratorConfig(
     code=12,
@@ -96,8 +96,7 @@ def in_float64(networks: dict[str, Network]) -> dict[str, Network]:
 
 @contextmanager
 def compiles_once() -> Iterator[None]:
-    """What runs inside compiles the halves of a step and a look at images once each, no more and no
-    less."""
+    """The block compiles the halves of a step and an evaluation of images exactly once each."""
     before = _compiled()
     yield
     now = _compiled()
@@ -105,9 +104,9 @@ def compiles_once() -> Iterator[None]:
 
 
 def _compiled() -> list[int]:
-    """How often each half of a step and a look were compiled, their saved programs included."""
+    """Return how often each half of a step and an evaluation were compiled, or loaded."""
     counts = [update_jit._cache_size()]
-    for program in (see_jit, look_jit):
+    for program in (respond_jit, evaluate_jit):
         saved = [made for key, made in traced._ready.items() if key[0] is program.__wrapped__]
         sizes = [made._cache_size() for made in saved if hasattr(made, "_cache_size")]
         counts.append(program.jitted()._cache_size() + sum(sizes))

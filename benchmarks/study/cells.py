@@ -138,7 +138,7 @@ def optimise(
     problem = problem_for(group, told_of, steps)._replace(batch=runs, box=work.box)
     start = start_values(group, runs)
     told = _Told(work.on_step)
-    done = list(execute(problem, on_step=told, look=False))
+    done = list(execute(problem, on_step=told, evaluate=False))
     best, codes, trace = (
         np.concatenate(parts)
         for parts in zip(
@@ -198,7 +198,7 @@ def start_values(group: Group, runs: Batch) -> np.ndarray:
         for first in range(0, len(own), batch):
             rows = own[first : first + batch]
             given = evaluation(group.problem, VALUE, structure, runs.which[rows], runs.codes[rows])
-            values[rows] = np.asarray(programs.see_jit(*given).value)[: len(rows)]
+            values[rows] = np.asarray(programs.respond_jit(*given).value)[: len(rows)]
     return values
 
 
@@ -206,11 +206,11 @@ def evaluation(
     problem: Problem, asks: str, structure: int, which: np.ndarray, codes: np.ndarray
 ) -> tuple:
     """Return the arguments of an evaluation of codes (N, D) by objectives (N,), rows repeated."""
-    look, _, goals = asking(problem, asks).structures[structure]
+    request, _, goals = asking(problem, asks).structures[structure]
     which, codes = padded((which, codes), share_rows(problem.settings.batch))
     goal, codes = jax.tree.map(lambda leaf: jnp.asarray(leaf[which]), goals), jnp.asarray(codes)
     run = RunData(goal, start=codes if START_CODE in goals.linear.get(GENERATOR, {}) else None)
-    return look, None, params_of(look.system, problem.params), run, codes, jnp.int32(0)
+    return request, None, params_of(request.system, problem.params), run, codes, jnp.int32(0)
 
 
 def warm_up(work: Work, optimizer: Optimizer, group: Group, costs: Costs) -> None:

@@ -30,7 +30,7 @@ def measured_costs(group: Group, asks: Sequence[str], starts: np.ndarray, batch:
 
     def call(asked: str):
         given = evaluation(group.problem, asked, int(structure[0]), which, codes)
-        return lambda: jax.block_until_ready(programs.see_jit(*given))
+        return lambda: jax.block_until_ready(programs.respond_jit(*given))
 
     wanted = [asked for asked in ASKS if asked == VALUE or asked in asks]
     timings = time_in_turn({asked: call(asked) for asked in wanted}, repeats=15, budget=20.0)

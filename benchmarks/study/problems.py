@@ -164,8 +164,8 @@ def asking(problem: Problem, asks: str) -> Problem:
     """Return a problem whose evaluations give what an optimizer asks, and record only terms."""
     structures = []
     for structure in problem.structures:
-        look = structure.look
-        system = look.system if asks == PRIOR else look.system._replace(encoder=None)
-        look = look._replace(system=system, asks=asks, record=())
-        structures.append(structure._replace(look=look))
+        request = structure.request
+        system = request.system if asks == PRIOR else request.system._replace(encoder=None)
+        request = request._replace(system=system, asks=asks, record=())
+        structures.append(structure._replace(request=request))
     return problem._replace(structures=tuple(structures))

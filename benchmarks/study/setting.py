@@ -120,7 +120,7 @@ def describe(study: Study, groups: Sequence[Group]) -> dict[str, Any]:
 
 def cost_made_of(study: Study, group: Group, asks: str) -> dict[str, Any]:
     """Return everything that decides the cost of an evaluation of a group."""
-    names = [GENERATOR, *(c.name for c in group.problem.structures[0].look.system.classifiers)]
+    names = [GENERATOR, *(c.name for c in group.problem.structures[0].request.system.classifiers)]
     names += [ENCODER] if asks == PRIOR else []
     return {
         "objectives": _texts(group),

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxsynth import programs
 from jaxsynth.arithmetic import arithmetic
-from jaxsynth.ascent import Glance
+from jaxsynth.ascent import Response
 from jaxsynth.ask_tell import Setting
 from jaxsynth.audit.networks import BATCH, LOG_ODDS, Goal, Network, Prior
 from jaxsynth.audit.settings import LEAST, MOST
@@ -214,8 +214,8 @@ def _steps(
             good = np.isfinite(value) & np.isfinite(images).all((1, 2, 3))
             pulls = pull(images, codes) if pull else None
             found: tuple[Any, ...] = (value, gradient, pulls, good, {})
-            glance = Glance(*found)
-            state, _ = programs.update_jit(optimizer, None, setting, state, glance)
+            response = Response(*found)
+            state, _ = programs.update_jit(optimizer, None, setting, state, response)
     last, best = np.asarray(state.code), np.asarray(state.best_code)
     better = _values(prior, weights, last) >= _values(prior, weights, best)
     return np.where(better[:, None], last, best), np.asarray(state.sound)

@@ -266,7 +266,7 @@ def _plan(models: Models, name: str, runs: Sequence[Run], settings: Settings) ->
 
 
 def _uses_encoder(problem: Problem) -> bool:
-    return problem.structures[0].look.system.encoder is not None
+    return problem.structures[0].request.system.encoder is not None
 
 
 def _config(run: EvaluationRun, models: Models, problem: Problem) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def write_explorer(
         ]
         write_call(own / f"traces_{part:03d}.js", "traces", part, found)
     judges = sweep.classifiers
-    hide = {w: [table.sensitive_of(row, judges, w) for row in rows] for w in table.LOOKS}
+    hide = {w: [table.sensitive_of(row, judges, w) for row in rows] for w in table.PICTURES}
     hide["film"] = [_most_sensitive(sweep, i, row) for i, row in enumerate(rows)]
     data = {
         "title": title,
@@ -185,7 +185,7 @@ def _sensitive_curves(sweep: SweepResult, place: int) -> Iterator[tuple[str, np.
 
 def _most_sensitive(sweep: SweepResult, place: int, row: Mapping[str, Any]) -> float | None:
     """Return the highest P of a sensitive class that any picture of a run's film may have."""
-    seen = [table.sensitive_of(row, sweep.classifiers, which) for which in table.LOOKS]
+    seen = [table.sensitive_of(row, sweep.classifiers, which) for which in table.PICTURES]
     seen += [np.nanmax(curve, initial=0) for _, curve in _sensitive_curves(sweep, place)]
     return max((float(p) for p in seen if p is not None), default=None)
 

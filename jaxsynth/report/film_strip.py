@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Problem, one_run
-from jaxsynth.programs import draw_jit, look_at_jit
+from jaxsynth.programs import classify_jit, draw_jit
 from jaxsynth.report.sheet import Tile, contact_sheet
 from jaxsynth.system import GENERATOR, params_of
 from jaxsynth.table import of_run
@@ -93,7 +93,7 @@ def _label(run: Any) -> str:
 
 def _picture(problem: Problem, run: int, name: str, code: np.ndarray) -> Picture:
     structure, data = one_run(problem, run)
-    record, params = structure.look.record, problem.params[GENERATOR]
+    record, params = structure.request.record, problem.params[GENERATOR]
     image, watched = draw_jit(problem.judge, record, params, data, jnp.asarray(code))
     seen = {GENERATOR: _host(watched)} if watched else {}
     return Picture(name, np.asarray(image), seen | _judged(problem, run, image))
@@ -102,7 +102,9 @@ def _picture(problem: Problem, run: int, name: str, code: np.ndarray) -> Picture
 def _judged(problem: Problem, run: int, image: Any) -> dict[str, dict[str, np.ndarray]]:
     structure, data = one_run(problem, run)
     params = params_of(problem.judge, problem.params)
-    watched = look_at_jit(problem.judge, structure.look.record, params, data, jnp.asarray(image))
+    watched = classify_jit(
+        problem.judge, structure.request.record, params, data, jnp.asarray(image)
+    )
     return {role: _host(blobs) for role, blobs in watched.items()}
 
 

@@ -231,14 +231,14 @@ def _to_arrays(chunk: ChunkResult, start_codes: np.ndarray) -> dict[str, np.ndar
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> ChunkResult:
     """Make results of the arrays of results.safetensors; KeyError if one is missing."""
-    looks = {
+    ends = {
         which: Evaluation(
             arrays[f"objective_{which}"], _nested(arrays, which), arrays[f"images/{which}"]
         )
         for which in ("last", "best")
     }
     plain = {name: arrays[name] for name in _PLAIN}
-    return ChunkResult(**plain, watched=_nested(arrays, "activations"), **looks)
+    return ChunkResult(**plain, watched=_nested(arrays, "activations"), **ends)
 
 
 def _flat(prefix: str, watched: Watched) -> dict[str, np.ndarray]:
