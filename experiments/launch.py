@@ -21,7 +21,6 @@ from jaxsynth.runs.saving import Stopped
 
 from . import flags
 
-_RESUME = "the same command with --resume continues"
 _DEBUG = "On an error, show where it arose and what caused it."
 
 
@@ -118,8 +117,8 @@ class Stop:
 
 
 @contextlib.contextmanager
-def resumable(out: Path) -> Iterator[Stop]:
-    """Wrap work that is saved in `out`: an early end prints one line that says how to resume.
+def resumable(out: Path, again: str = "the same command with --resume") -> Iterator[Stop]:
+    """Wrap work that is saved in `out`: an early end prints one line that says what continues it.
 
     Raises:
       SystemExit: with 128 + signal, where it was stopped.
@@ -129,11 +128,11 @@ def resumable(out: Path) -> Iterator[Stop]:
         try:
             yield stop
         except Stopped as stopped:
-            print(f"stopped: {stopped}; {_RESUME}", file=sys.stderr)
+            print(f"stopped: {stopped}; {again} continues", file=sys.stderr)
             sys.exit(128 + (stop.signal or signal.SIGTERM))
         except OSError as error:
             saved = any(out.glob(f"{UNFINISHED}/**/*.safetensors"))
-            kept = f"; finished chunks are saved in {out}: fix that, then {_RESUME}"
+            kept = f"; finished chunks are saved in {out}: fix that, then {again} continues"
             why = f"{error.filename or out}: {error.strerror or error}"
             raise ValueError(why + kept * saved) from error
 

@@ -17,7 +17,7 @@ from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.training.loop import format_line
 from jaxsynth.training.prior_run import PriorRun, train_prior
 
-from .launch import run_experiment
+from .launch import resumable, run_experiment
 
 Flags = PriorRun  # its fields are the flags
 say = partial(print, flush=True)
@@ -29,7 +29,8 @@ def main(run: Flags) -> int:
     check_backend()
     keep_compiled(cache)
     say(f"decoded photographs are cached in {cache}")
-    path, metrics = train_prior(run, say)
+    with resumable(run.loop.out, "the same command") as stop:
+        path, metrics = train_prior(run, say, stop.asked)
     minutes = (time.monotonic() - begun) / 60
     say(format_line(f"wrote {path} after {minutes:.1f} minutes in all", metrics))
     return 0

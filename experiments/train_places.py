@@ -23,7 +23,7 @@ from jaxsynth.training.loop import format_line
 from jaxsynth.training.scene_run import SETTINGS, SceneRun, train_scene
 
 from .flags import changes_of
-from .launch import run_experiment
+from .launch import resumable, run_experiment
 
 say = partial(print, flush=True)
 
@@ -50,7 +50,8 @@ def main(flags: Flags) -> int:
     say(f"decoded photographs are cached in {cache}")
     fields = {field.name: getattr(flags, field.name) for field in dataclasses.fields(SceneRun)}
     fields["settings"] = SETTINGS[flags.network](**fields["settings"])
-    path, metrics = train_scene(SceneRun(**fields), say)
+    with resumable(flags.loop.out, "the same command") as stop:
+        path, metrics = train_scene(SceneRun(**fields), say, stop.asked)
     minutes = (time.monotonic() - begun) / 60
     say(format_line(f"wrote {path} after {minutes:.1f} minutes in all", metrics))
     return 0

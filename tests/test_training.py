@@ -19,6 +19,7 @@ from jaxsynth.models.cpu_convolution import interleave
 from jaxsynth.models.grid_generator import upsample_phases
 from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import load_network
+from jaxsynth.runs.saving import Stopped
 from jaxsynth.training import scene_run
 from jaxsynth.training.augment import random_crop_flip, to_input
 from jaxsynth.training.convolution import matmul_conv
@@ -153,6 +154,8 @@ def test_a_judge_learns_and_loads(trained):
 
 def test_a_resumed_run_gives_the_same_weights(data, tmp_path, trained):
     say = lambda line: None  # noqa: E731
+    with pytest.raises(Stopped, match="step 2 is saved"):
+        train_scene(_scene_run(data, tmp_path, "run"), say, iter([False, True]).__next__)
     train_scene(_scene_run(data, tmp_path, "run", max_steps=5), say=say)
     path, _ = train_scene(_scene_run(data, tmp_path, "run"), say=say)
     resumed, whole = load_network(path), load_network(trained[0])

@@ -20,6 +20,7 @@ from absl import logging
 
 from jaxsynth.arithmetic import root_key
 from jaxsynth.inputs import option
+from jaxsynth.runs.saving import Stopped
 from jaxsynth.training.data import ImageSet, epoch_rows
 from jaxsynth.training.setup import place_on
 
@@ -79,10 +80,12 @@ def run_loop(
     images: ImageSet,
     config: LoopConfig,
     say: Callable[[str], None] = print,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> State:
     """Train until the budget is spent, resuming from `config.out`/checkpoints if there are any.
 
     Raises:
+      Stopped: if it was asked to; the last step is saved.
       ValueError: if there are fewer images than a batch, the checkpoint is of other settings, or
         while it trains, if a metric or the state to be saved is no longer finite.
     """
@@ -127,6 +130,9 @@ def run_loop(
                 say(format_line(f"step {step} checkpoint", training.evaluate(state)))
                 saved = clock.seconds()
                 mark = (step, saved)
+            if asked_to_stop():
+                checkpoints.save(state, step, clock.seconds(), metrics)
+                raise Stopped(f"step {step} is saved")
         checkpoints.save(state, step, clock.seconds(), metrics)
     say(
         format_line(

@@ -90,10 +90,15 @@ class _Encoding(NamedTuple):
     source: str
 
 
-def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
+def train_prior(
+    run: PriorRun,
+    say: Callable[[str], None] = print,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Path, dict[str, float]]:
     """Train and save; return the generator's file and its validation metrics.
 
     Raises:
+      Stopped: if it was asked to; the last step is saved.
       ValueError: for unusable data, encoder or settings, before training starts.
     """
     activations = run.activations or default_activations()
@@ -120,7 +125,7 @@ def train_prior(run: PriorRun, say: Callable[[str], None] = print) -> tuple[Path
 
     step = _join_late(parts, run.training, run.loop.batch)
     training = Training(step, _settings(run, train), evaluate, frozen)
-    state = run_loop(training, state, train, run.loop, say)
+    state = run_loop(training, state, train, run.loop, say, asked_to_stop)
     encoder = _encoder_network(encoding, run)
     encoder_path = run.loop.out / f"{ENCODER}.safetensors"
     digest = save_network(encoder_path, encoder)

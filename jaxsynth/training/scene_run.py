@@ -92,10 +92,15 @@ class SceneRun:
             raise ValueError(f"settings of {self.network} are {self.settings!r}, expected {kind}")
 
 
-def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path, dict[str, float]]:
+def train_scene(
+    run: SceneRun,
+    say: Callable[[str], None] = print,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Path, dict[str, float]]:
     """Train and save; return the file and its validation metrics.
 
     Raises:
+      Stopped: if it was asked to; the last step is saved.
       ValueError: for unusable data or settings, before training starts.
     """
     run = dataclasses.replace(
@@ -120,14 +125,15 @@ def train_scene(run: SceneRun, say: Callable[[str], None] = print) -> tuple[Path
     )
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     make = {PLACES: _fine_tune, JUDGE: _judge, LINEAR: _linear}[run.network]
-    config, params = make(run, train, few, say)
+    loop = partial(run_loop, say=say, asked_to_stop=asked_to_stop)
+    config, params = make(run, train, few, say, loop)
     network = _described(run, config, params, train.classes)
     path = run.loop.out / f"{run.network}.safetensors"
     save_network(path, network)
     return path, top_k_accuracy(logits_of(network), batches(val, _BATCH), run.size)
 
 
-def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, Params]:
+def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say, loop) -> tuple[Config, Params]:
     """Trains a residual network from fresh weights; batch norm is folded."""
     config = pocket_judge(run.size, len(train.classes), run.width)
     training = Training(
@@ -135,13 +141,11 @@ def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, 
         _settings(run, train) | {"training": dataclasses.asdict(run.settings), "width": run.width},
         lambda state: _accuracy(partial(normed_logits, config, state), few, run.size),
     )
-    state = run_loop(
-        training, init_scene(run.loop.seed, config, run.settings), train, run.loop, say
-    )
+    state = loop(training, init_scene(run.loop.seed, config, run.settings), train, run.loop)
     return config, fold_batch_norm(state.params, state.batch_stats, "conv_1")
 
 
-def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, Params]:
+def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say, loop) -> tuple[Config, Params]:
     """Trains the trunk with a last layer that is fitted first."""
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
@@ -160,11 +164,11 @@ def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Conf
         ),
         frozen,
     )
-    state = run_loop(training, init_finetuned(trained, run.settings), train, run.loop, say)
+    state = loop(training, init_finetuned(trained, run.settings), train, run.loop)
     return config, state.average | frozen
 
 
-def _linear(run: SceneRun, train: ImageSet, few: ImageSet, say) -> tuple[Config, Params]:
+def _linear(run: SceneRun, train: ImageSet, few: ImageSet, say, loop) -> tuple[Config, Params]:
     """Fit a linear layer on the trunk's pooled features of `loop.images` photographs."""
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
