@@ -1,14 +1,18 @@
-"""All that is to be measured where an accelerator is at hand, as one command, most important first.
+"""Takes all measurements of an accelerator, most important first.
 
   python -m benchmarks.accelerator --out=out/accelerator
   python -m benchmarks.accelerator --tiny --out=out/tiny      (the same on CPU, in a minute or two)
 
 Run from the repository's root, in an environment with jax[cuda13] and PyTorch; --nopeer does
 without PyTorch. Each part is a process, has a limit of its own, and writes its output to
-OUT/PART.txt as it goes, so that what was measured before a stop is there. The parts: the table of
-speed (trio and pocket, float32 and bfloat16, four batches, beside torch.compile), one sweep from
-end to end, the fast part of the suite, and the training of a prior for a while, if --data names
-photographs. Prints a line for each part; the exit code is 1 if one of them failed.
+OUT/PART.txt as it goes, so a stop loses no earlier output. The parts are:
+
+* the table of speed: trio and pocket, float32 and bfloat16, four batches, against torch.compile
+* one sweep from end to end
+* the fast part of the suite
+* a short training of a prior, if --data names photographs
+
+Prints a line for each part; the exit code is 1 if one of them failed.
 """
 
 import dataclasses

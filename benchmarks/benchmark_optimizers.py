@@ -10,9 +10,9 @@ Any optimizers x objectives x seeds x budgets. Each optimizer is tuned first, fo
 itself: the rate whose median over other seeds is best, further out where that is at an end of the
 sweep. Then it runs from the reported seeds. All start from the same codes in the same box. A budget
 is in forward passes; a gradient counts by its measured time. The judge, a scene network that no
-objective knows, looks at the images of the best codes. Optimizers (names, globs, optax:NAME,
-variants such as goh+raw+cosine, or cma_es+40 for a population of 40) are rows of
-jaxsynth/optimizers.py, objectives (names, globs, or terms joined by &) of
+objective knows, evaluates the images of the best codes. Optimizers are rows of
+jaxsynth/optimizers.py: names, globs, optax:NAME, variants such as goh+raw+cosine, or cma_es+40 for
+a population of 40. Objectives (names, globs, or terms joined by &) are rows of
 benchmarks/study/problems.py.
 
 --batch is codes per evaluation (32 on CPU, 512 on accelerators), at least a population. All of it

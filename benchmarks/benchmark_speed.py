@@ -1,4 +1,4 @@
-r"""How fast a step is: ours and PyTorch in turn, on the same weights, beside the machine's limits.
+r"""Times a step: ours and PyTorch's in turn, on the same weights, with the machine's limits.
 
   python -m experiments.benchmark_speed --peer=torch
   python -m experiments.benchmark_speed --cases=trio --precisions=bfloat16,float32 \
@@ -39,7 +39,9 @@ _PRECISIONS = ("float32", "bfloat16")
 _CASES = flags.DEFINE_list("cases", list(CASES), f"Some of {', '.join(CASES)}.")
 _BATCHES = flags.DEFINE_list("batches", ["8", "1"], "Runs in a step.")
 _PRECISION = flags.DEFINE_list("precisions", ["float32"], "Some of float32, bfloat16.")
-_PEER = flags.DEFINE_enum("peer", "none", list(_PEERS), "torch.compile is measured beside torch.")
+_PEER = flags.DEFINE_enum(
+    "peer", "none", list(_PEERS), "torch.compile is measured in addition to torch."
+)
 _REPEATS = flags.DEFINE_integer("repeats", 100, "Rounds at most.", lower_bound=3)
 _SECONDS = flags.DEFINE_float(
     "seconds", 15.0, "No round begins after so many, but three are made.", lower_bound=0.0

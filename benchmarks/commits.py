@@ -1,4 +1,4 @@
-"""What a step takes in several commits of this project; run from the repository's root, a clone.
+"""Times a step in several commits of this project; run from the repository's root, a clone.
 
   python -m benchmarks.commits --commits=f6bdbb9,HEAD --cases=trio,pocket
 

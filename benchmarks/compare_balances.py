@@ -20,7 +20,7 @@ from experiments.table import BALANCE_SCENES, Part, Row, config_maker, launch_ta
 from experiments.common import Models, load_models
 from experiments.flags import like
 from experiments.launch import run_experiment
-from experiments.run_flags import NSFW, OF_A_KEPT_RUN, PLACES, TARGETS, RunFlags
+from experiments.run_flags import NOT_IN_STUDIES, NSFW, PLACES, TARGETS, RunFlags
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.balance import BALANCES
 from jaxsynth.inputs import choose_units, option, parse_numbers
@@ -34,7 +34,7 @@ REACHED = 0.5
 class Flags(RunFlags):
     """The flags of this launcher."""
 
-    WITHOUT = ("balance", *OF_A_KEPT_RUN)
+    WITHOUT = ("balance", *NOT_IN_STUDIES)
     WHY = "which starts from seeds and draws no pages"
 
     scenes: tuple[str, ...] = option(BALANCE_SCENES, "Labels or globs.")

@@ -1,11 +1,11 @@
-"""What bfloat16 changes: the same seeds in float32, in float32 again, and in bfloat16.
+"""Measures what bfloat16 changes: the same seeds in float32, in float32 again, and in bfloat16.
 
   python -m experiments.compare_precisions --scenes=mountain,bedroom --seeds=64
 
 Runs are chaotic: rounded otherwise, as in another batch size, they end in another image. That
 difference (--other_batch) is the yardstick for the one that bfloat16 makes; on a CPU of two cores
-only a batch of one is rounded otherwise. Every final code is looked at in float32; scores are P of
-the objective's class, differences are of the pictures, in grey levels (0 to 255, root mean square),
+only a batch of one is rounded otherwise. Every final code is evaluated in float32. Scores are P of
+the objective's class. Differences are of the pictures, in grey levels (0 to 255, root mean square),
 against the float32 run of the same seed. Writes precision.md, precision.csv and precision.json into
 --out. After a stop or a kill, the same command with --resume continues. Seven minutes on two cores.
 """
@@ -20,7 +20,7 @@ from experiments.table import Part, Row, config_maker, launch_table
 from experiments.common import Models, load_models
 from experiments.flags import like
 from experiments.launch import command_line, run_experiment
-from experiments.run_flags import NSFW, OF_A_KEPT_RUN, PLACES, RunFlags
+from experiments.run_flags import NOT_IN_STUDIES, NSFW, PLACES, RunFlags
 from experiments.runs import class_runs, scene_runs
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Problem, join
@@ -38,7 +38,7 @@ REACHED = 0.9
 class Flags(RunFlags):
     """The flags of this launcher."""
 
-    WITHOUT = ("precision", *OF_A_KEPT_RUN)
+    WITHOUT = ("precision", *NOT_IN_STUDIES)
     WHY = "which starts from seeds and draws no pages"
 
     scenes: tuple[str, ...] = option(("mountain", "bedroom"), "Labels, globs or indices.")
@@ -81,7 +81,7 @@ def _names(flags: Flags, models: Models) -> Iterator[str]:
 
 
 def _runs(flags: Flags, name: str):
-    """What makes the runs of an objective, a seed each, for some models."""
+    """Return a function of models that makes an objective's runs, one for each seed."""
 
     def make(models: Models) -> list[Run]:
         if name == NSFW:
@@ -123,7 +123,7 @@ def _plan(models: Models, settings: Settings, runs: Sequence[Run], start=None) -
 def _look(
     models: Models, settings: Settings, runs: Sequence[Run], codes: np.ndarray
 ) -> ChunkResult:
-    """What the networks see in these codes: a sweep without steps."""
+    """Evaluate these codes by a sweep without steps."""
     still = dataclasses.replace(settings.recipe, steps=0)
     settings = dataclasses.replace(settings, recipe=still, record=())
     problem = _plan(models, settings, runs, codes)

@@ -1,4 +1,4 @@
-"""How fast an ONNX file's step is, beside PyTorch in channels_last on the same network.
+"""Compares the speed of an ONNX file's step with PyTorch's, channels_last, on the same network.
 
   python -m benchmarks.onnx_speed [--networks=resnet18,mobilenet_v2,vit] [--batch=8] [--seconds=60]
 

@@ -51,7 +51,7 @@ class Way:
 
     @property
     def name(self) -> str:
-        """What a row of the table is called."""
+        """The name of a row of the table."""
         said = f", rates x {self.rate:g}" if self.rate != 1 else ""
         return f"{self.steps}{said}" + (f", first half at {self.side}" if self.side else "")
 

@@ -1,4 +1,4 @@
-"""What the launchers share that compare sweeps in a table, a row or more for each part of it.
+"""Shared parts of launchers that compare sweeps in a table, with one or more rows for each part.
 
 OUT/STEM.json         finished parts (`jaxsynth.runs.parts`)
 OUT/STEM.csv, .md     the rows so far, in their order

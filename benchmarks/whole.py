@@ -1,4 +1,4 @@
-"""Where the seconds of a whole process go, from imports to pages.
+"""Measures the phases of a process, from imports to pages.
 
   python -m benchmarks.whole scene --scenes=mountain --seeds=8
   python -m benchmarks.whole joint --scenes=mountain,iceberg --nsfw_weights=0.5,1,2 --seeds=4
@@ -6,7 +6,7 @@
 Run from the repository's root. The command of `jaxsynth` that the words make is run twice, in
 processes of its own, on a new cache: first cold, then warm, with an --out of its own. A phase is
 the time within a function, less that of the phases within it; what no phase holds is `other`.
-Pictures are written by threads beside the steps, so `pictures` is the wait for the last ones.
+Pictures are written by threads during the steps, so `pictures` is the wait for the last ones.
 """
 
 import importlib

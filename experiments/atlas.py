@@ -8,7 +8,7 @@ Networks are `places`, `nsfw`, `generator` and the names of --model; blobs have 
 names. Every unit is a run that maximises its activation. A unit after a ReLU is maximised before it
 (`conv_head` at `conv_head_pre`), because a silent unit has no gradient. A spatial blob's units are
 taken at its centre, or at `--position=y,x`. The page is contact_sheet.png; more than 400 units make
-several, atlas_00.png and so on. With `--images=DIR`, each unit stands beside the photographs there
+several, atlas_00.png and so on. With `--images=DIR`, each unit stands next to the photographs there
 that raise and lower it most, wherever in the photograph.
 """
 
@@ -40,7 +40,7 @@ class Flags(RunFlags):
     position: str = option("", "y,x in a spatial blob; by default its centre.")
     seeds: str = like(RunFlags, "seeds", "1")
     images: tuple[str, ...] = repeated(  # pyright: ignore[reportIncompatibleVariableOverride]
-        "Photographs to show beside each unit: a folder, zip or image file; may be repeated. Or "
+        "Photographs to show with each unit: a folder, zip or image file; may be repeated. Or "
         "which image files are written: all (the default), best or none."
     )
     top: int = option(4, "Photographs shown at either end of a unit.", low=1)

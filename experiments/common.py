@@ -61,8 +61,8 @@ class Models(NamedTuple):
 
     def only(self, *names: str) -> "Models":
         """Return the same with fewer classifiers."""
-        kept = {name: c for name, c in self.classifiers.items() if name in names}
-        return self._replace(classifiers=kept)
+        named = {name: c for name, c in self.classifiers.items() if name in names}
+        return self._replace(classifiers=named)
 
 
 def load_models(flags: F, needs: Sequence[str] = (), emulate: bool = False) -> tuple[F, Models]:
@@ -209,7 +209,7 @@ def launch(
       runs: seeds and objectives.
       title: heading of the pages.
       draw_sheet: draws other pages than the contact sheet.
-      photographs: shown beside each run.
+      photographs: shown with each run.
 
     Returns:
       The exit code: 0 done, 3 if no run stayed finite.

@@ -155,9 +155,9 @@ def take_over(flags: Any, shared: type) -> Any:
                 "--steps instead of it"
             )
         names = {*_ALIKE, *own}
-    kept = {name: before[name] for name in before if name in (names & fields) - flags.typed}
-    kept = {name: tuple(v) if isinstance(v, list) else v for name, v in kept.items()}
-    return dataclasses.replace(flags, **kept)
+    same = {name: before[name] for name in before if name in (names & fields) - flags.typed}
+    same = {name: tuple(v) if isinstance(v, list) else v for name, v in same.items()}
+    return dataclasses.replace(flags, **same)
 
 
 def _run(fields: Mapping[str, Any], models: Mapping[str, Any]) -> Run:

@@ -41,7 +41,7 @@ from jaxsynth.system import ENCODER, GENERATOR
 
 from .common import Models, encoder_name, load_for, load_models, saved_run
 from .launch import command_line, run_experiment
-from .run_flags import NONE, NSFW, OF_A_KEPT_RUN, PLACES, TARGETS, RunFlags
+from .run_flags import NONE, NOT_IN_STUDIES, NSFW, PLACES, TARGETS, RunFlags
 from .runs import class_runs, joint_runs, random_runs, scene_runs
 
 _JOINT = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
@@ -51,7 +51,7 @@ _JOINT = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 class Flags(RunFlags):
     """The flags of this launcher."""
 
-    WITHOUT = ("seeds", "precision", "model", "preprocess", *OF_A_KEPT_RUN)
+    WITHOUT = ("seeds", "precision", "model", "preprocess", *NOT_IN_STUDIES)
     WHY = "which has sweeps and pages of its own"
 
     figures: tuple[str, ...] = option(("all",), f"all, or some of {', '.join(GROUPS)}.")

@@ -1,4 +1,4 @@
-"""Shows, for each unit of a layer, your photographs that raise and lower it beside its own image.
+"""Shows your photographs that raise and lower the units of a layer, with each unit's own image.
 
   python -m experiments.examples --model=places --blob=log_odds --units=mountain,abbey --images=DIR
   python -m experiments.examples --model=places --blob=conv_head --units=0:16 --images=DIR --top=6
@@ -37,7 +37,7 @@ class Flags(PhotographFlags):
 
 
 def main(flags: Flags) -> int:
-    """Show photographs beside synthetic images."""
+    """Show photographs next to synthetic images."""
     flags, models, model = load_one(flags)
     goals = layer_units(model, flags.blob, flags.units)
     found, shown = find_extremes(models, model, goals, flags.images, flags.top)
@@ -45,7 +45,7 @@ def main(flags: Flags) -> int:
     runs = [
         Run(flags.seed_numbers[0], goal, label) for goal, label in zip(goals, labels, strict=True)
     ]
-    title, draw = f"{model.name}:{flags.blob}, photographs beside", example_pages(found, shown)
+    title, draw = f"{model.name}:{flags.blob}, with photographs", example_pages(found, shown)
     flags = dataclasses.replace(flags, images="all")
     code = launch(flags, models, runs, title, draw, shown)
     write_csv(flags.folder / TABLE, _rows(found, labels, flags.top))

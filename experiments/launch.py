@@ -132,9 +132,9 @@ def resumable(out: Path, again: str = "the same command with --resume") -> Itera
             sys.exit(128 + (stop.signal or signal.SIGTERM))
         except OSError as error:
             saved = any(out.glob(f"{UNFINISHED}/**/*.safetensors"))
-            kept = f"; finished chunks are saved in {out}: fix that, then {again} continues"
+            advice = f"; finished chunks are saved in {out}: fix that, then {again} continues"
             why = f"{error.filename or out}: {error.strerror or error}"
-            raise ValueError(why + kept * saved) from error
+            raise ValueError(why + advice * saved) from error
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@
 DIR is a folder, an image or a zip; --images may be repeated. The layer's activations at random
 places of the photographs are laid out in the plane and gathered in the cells of a grid. Each cell's
 direction is maximised, all in one sweep. The page is contact_sheet.png; the explorer shows each
-cell's image beside the photographs that are in it, and map.csv lists them. After Carter et al.
+cell's image with the photographs that are in it, and map.csv lists them. After Carter et al.
 2019, "Exploring Neural Networks with Activation Atlases".
 """
 

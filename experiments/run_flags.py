@@ -22,9 +22,17 @@ from .flags import changes_of, like, repeated
 # Flags of the steps, and those that only a run in a folder of its own has: start, pages, processes.
 OF_A_RECIPE = ("recipe", "extend_steps", *(field.name for field in dataclasses.fields(Recipe)))
 _FILM_STEPS = 16  # recorded for a film, where nobody says which
-OF_A_KEPT_RUN = ("init_image", "init_codes", "record_codes", "show", "size", "images", "blur_sheet")
-OF_A_KEPT_RUN += ("devices", "distributed", "coordinator", "num_processes", "process_id")
-OF_A_KEPT_RUN += ("continue_from", "extend_steps", "watch", "tensorboard", "film")
+NOT_IN_STUDIES = (
+    "init_image",
+    "init_codes",
+    "record_codes",
+    "show",
+    "size",
+    "images",
+    "blur_sheet",
+)
+NOT_IN_STUDIES += ("devices", "distributed", "coordinator", "num_processes", "process_id")
+NOT_IN_STUDIES += ("continue_from", "extend_steps", "watch", "tensorboard", "film")
 NSFW, PLACES, NONE = "nsfw", "places", "none"
 TARGETS = ("logit", "log_prob", "log_odds", "prob")
 F = TypeVar("F", bound="RunFlags")

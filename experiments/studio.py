@@ -1,4 +1,4 @@
-"""Opens a page to play with: choose and weigh terms, see the images develop, go on from one.
+"""Opens a page to play with: choose and weigh terms, see the images develop, continue from one.
 
   python -m experiments.studio
   python -m experiments.studio --model=mine=resnet18.onnx --out=out/studio --port=8000
@@ -30,7 +30,7 @@ class Flags:
 
     generator: str = like(RunFlags, "generator")
     model: tuple[str, ...] = repeated(
-        "One more classifier, a name or NAME=FILE, beside pocket_places and open_nsfw; may be "
+        "One more classifier than pocket_places and open_nsfw, a name or NAME=FILE; may be "
         "repeated."
     )
     port: int = option(8080, "Of the page's address; 0 for any that is free.", low=0, high=65535)

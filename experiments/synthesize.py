@@ -5,7 +5,7 @@
 
 A term is MODEL:BLOB:WHICH[:HOW]:WEIGHT. Models are `generator`, `nsfw`, `places` and the names of
 --model; blobs have their original names (`jaxsynth blobs NAME` lists them), and every classifier
-has `log_prob` and `log_odds` beside `prob`. `conv_head` is after its ReLU, where a silent unit has
+has `prob`, `log_prob` and `log_odds`. `conv_head` is after its ReLU, where a silent unit has
 no gradient; `conv_head_pre` is before it, as in DGN-AM. WHICH is a label or number, at its centre
 unless @y,x says where; @FILE.npy for a vector; or * for the whole blob. HOW is `mean` over places,
 `match` or `cosine` to a recorded vector, `square` or `diversity`. The generator's blobs can be

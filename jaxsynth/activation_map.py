@@ -1,7 +1,7 @@
 """An activation atlas: a map of a layer's responses to photographs.
 
-After Carter et al. 2019 ("Exploring Neural Networks with Activation Atlases"): activations of
-photographs are laid out in the plane, those of a cell of a grid are averaged, and an image is made
+After Carter et al. 2019 ("Exploring Neural Networks with Activation Atlases"). Activations of
+photographs are laid out in the plane. Those of a cell of a grid are averaged, and an image is made
 for each cell's direction.
 """
 

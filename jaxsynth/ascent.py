@@ -31,7 +31,7 @@ Watched = dict[str, dict[str, jax.Array]]  # {network: {blob: (K,)}}
 
 
 class Response(NamedTuple):
-    """What networks say of one code; of all codes of a run with a leading axis P.
+    """The networks' response to one code; of all codes of a run with a leading axis P.
 
     Attributes:
       value: objective, ().

@@ -1,8 +1,8 @@
 """Many runs: seeds x objectives in chunks of a fixed size through compiled steps.
 
 Pure but for the device: no files, no clock. A chunk always has as many rows (the last is padded),
-so a run's result does not depend on how many others there are. On CPU a step is called from Python
-(convolutions inside a loop body miss their fast layouts there), elsewhere blocks of steps run
+so a run's result does not depend on how many others there are. On CPU a step is called from Python,
+because convolutions inside a loop body miss their fast layouts there. Elsewhere blocks of steps run
 inside one `lax.scan`.
 """
 

@@ -1,4 +1,4 @@
-"""Which photographs raise and lower a unit: real images beside the synthetic one.
+"""Photographs that raise and lower a unit, to compare with the synthetic image.
 
 People predict a unit's responses better from photographs than from synthetic images (Zimmermann et
 al. 2021, "How well do feature visualizations support causal understanding of CNN activations?").

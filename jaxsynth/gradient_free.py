@@ -1,7 +1,7 @@
 """Optimizers that are told the objective alone: evosax's strategies, SphereCMA, XDream.
 
-A strategy searches the space u of code = start + rate * u, from a spread of 1, so that every one of
-them is tuned by the same number. Codes are clipped to the box before they are evaluated. A strategy
+A strategy searches the space u of code = start + rate * u, from a spread of 1. So all of them are
+tuned by the same number. Codes are clipped to the box before they are evaluated. A strategy
 of a distribution is told its own draws and its mean is clipped; one of a population is told the
 clipped codes. evosax minimises: it is told the negative objective. evosax is an extra:
 pip install 'jaxsynth[free]'.

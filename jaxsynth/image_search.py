@@ -85,7 +85,7 @@ class ImageFile(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What `find_images` has found.
+    """The findings of `find_images`.
 
     Attributes:
       files: Each once, sorted within each named file or folder.

@@ -79,7 +79,7 @@ def choose_units(patterns: Sequence[str], labels: Sequence[str], what: str = "sc
 
 
 def _hint(pattern: str, labels: Sequence[str]) -> str:
-    """What may have been meant: a number is no misspelt label."""
+    """Suggest near labels; a number is no misspelt label."""
     if not re.fullmatch(r"-?\d*(:-?\d*)?", pattern):
         return near(pattern, labels)
     first, colon, last = pattern.partition(":")

@@ -1,4 +1,4 @@
-"""What a run maximises: weighted terms on the activations of a generator and of classifiers.
+"""Objectives of runs: weighted terms on the activations of a generator and of classifiers.
 
     places.log_prob("mountain") + 0.5 * nsfw.log_odds("NSFW") - 0.1 * total_variation()
 

@@ -1,8 +1,8 @@
-"""What made an image, in the text of its PNG, or in the EXIF description of a film.
+"""The origin of an image, in the text of its PNG, or in the EXIF description of a film.
 
-The text `jaxsynth` is JSON: what config.json says of the sweep (settings, networks with hashes,
-versions, command), and of the run its number, seed and objective, its start code if the seed did
-not decide it, and which image it is.
+The text `jaxsynth` is JSON. It has the sweep's config.json (settings, networks with hashes,
+versions, command) and the run's number, seed and objective. It also has the start code if the seed
+did not decide it, and says which image this is.
 """
 
 import base64

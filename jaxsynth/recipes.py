@@ -2,10 +2,11 @@
 
 Sources: `goh` is Goh 2016 ("Image Synthesis from Yahoo's open_nsfw"); `dgn_am` is Nguyen et al.
 2016 as their `act_max.py` runs it; `cnnpref` is Kamitani Lab's generator descent. `adam` and
-`pocket` are ours: `pocket` is `goh` in fewer and smaller steps, as larger ones drive the pocket
-generator's pixels far out of range, with a prior term (Nguyen et al. 2017, "Plug & play generative
-networks"); an independent judge chose it (BUILD_NOTES.md). `jitter` is from Olah et al. 2017
-("Feature visualization"). Steps ascend: optimizers are given the gradient of -objective.
+`pocket` are ours. `pocket` is `goh` in fewer and smaller steps, with jitter and decay: larger steps
+drive the pocket generator's pixels far out of range. It is an independent judge's choice
+(BUILD_NOTES.md). The prior term is from Nguyen et al. 2017 ("Plug & play generative networks"),
+`jitter` from Olah et al. 2017 ("Feature visualization"). Steps ascend: optimizers are given the
+gradient of -objective.
 """
 
 import dataclasses
@@ -256,7 +257,7 @@ def make_transform(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def _optimizer_args(recipe: Recipe) -> dict[str, Any]:
-    """The arguments of a recipe's optimizer beside its rate.
+    """The arguments of a recipe's optimizer, apart from its rate.
 
     Raises:
       ValueError: If there is no such optimizer or argument, or an argument is no number.

@@ -25,7 +25,7 @@ Classes = tuple[tuple[str, float], ...]
 
 
 class Score(NamedTuple):
-    """What classifiers say of one file.
+    """The classifiers' probabilities of one file.
 
     Attributes:
       file: The image file; of a zip's member ZIP/MEMBER.

@@ -18,7 +18,7 @@ from jaxsynth.system import GENERATOR
 
 FUNCTION = "function"
 MEASURES = ("code_l2", "image_l2", "image_tv", "start_code_l2", "start_image_l2")
-LABELLED = ("prob", "log_prob", "log_odds")  # blobs of a classifier's classes, beside its logits
+LABELLED = ("prob", "log_prob", "log_odds")  # blobs of a classifier's classes, like its logits
 
 LARGEST = float(np.finfo(np.float32).max)
 _NO_INDEX, _NO_VALUE = np.zeros(0, np.int32), np.zeros(0)

@@ -44,7 +44,7 @@ class Peaks(NamedTuple):
 
 
 def sweep_command(out: Path, runs: int, batch: int, *flags: str) -> list[str]:
-    """The sweep's command. It begins the sweep, and goes on with it."""
+    """The sweep's command. It begins the sweep, and continues it."""
     if runs < SEEDS or runs % SEEDS:
         raise ValueError(f"--runs={runs}: expected a multiple of {SEEDS}")
     given = [f"--scenes=0:{runs // SEEDS}", f"--seeds={SEEDS}", "--steps=3", f"--batch={batch}"]

@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk: a second process of a launcher compiles nothing."""
+"""Compiled programs are saved on disk: a second process of a launcher compiles nothing."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs of a finished sweep go on: --continue_from and --extend_steps."""
+"""Runs of a finished sweep continue: --continue_from and --extend_steps."""
 
 import json
 import os

@@ -35,6 +35,7 @@ NOTES = [ROOT / f"{name}.md" for name in ("BUILD_NOTES", "CHANGELOG", "CONTRIBUT
 NOTES += [ROOT / folder / "README.md" for folder in ("ported_params", "benchmarks")]
 DOCUMENTS = [*GUIDES, *NOTES]
 LARGEST = {"README.md": 6_000, "BUILD_NOTES.md": 12_000}  # bytes
+LARGEST |= {"CHANGELOG.md": 1_024, "CONTRIBUTING.md": 1_024}
 COMMAND = re.compile(
     r"(?:python -m experiments\.|(?<!from )(?<!import )\bjaxsynth[ ])(\w+)((?:[^\n`\\#|]|\\\n)*)"
 )

@@ -1,4 +1,4 @@
-"""Short of memory: a chunk goes on in halves, as so small a batch would; or there is one line."""
+"""Short of memory: a chunk continues in halves, as so small a batch would; or there is one line."""
 
 import dataclasses
 import platform
@@ -84,7 +84,7 @@ def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(spare, monk
     assert [len(chunk.codes) for chunk in chunks] == [4, 3]
     jax.tree.map(np.testing.assert_array_equal, join(chunks), small)
 
-    # what was kept of it half-way goes on in parts to the same bits, and whole
+    # its state half-way continues in parts, or in one chunk, to the same bits
     again = list(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
     jax.tree.map(np.testing.assert_array_equal, again[0], chunks[1])
     monkeypatch.undo()

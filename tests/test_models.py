@@ -235,7 +235,7 @@ def test_tiny_networks_become_models():
 
 @pytest.mark.parametrize("gap", [0, 40, 80])
 def test_a_thousand_classes_at_saturation(gap):
-    """Values and gradients in float32 beside the definition, all pairs of classes in float64."""
+    """Values and gradients in float32 equal the definition; in float64 for all pairs of classes."""
     rng = np.random.default_rng(gap)
     logits, w = 3 * rng.standard_normal(1000), rng.standard_normal(1000)
     logits[7] += gap

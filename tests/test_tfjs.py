@@ -340,7 +340,7 @@ def test_corners_stay_corners():
 @pytest.mark.full_size
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v2_mid"])
 def test_nsfwjs_is_what_tensorflow_js_computes(name, tmp_path):
-    """The real weights, beside tfjs on node (`python tests/fetch_originals.py .cache`)."""
+    """The real weights, compared with tfjs on node (`python tests/fetch_originals.py .cache`)."""
     cache = Path(os.environ.get("JAXSYNTH_NSFWJS", Path(__file__).parents[1] / ".cache"))
     source, tfjs = cache / "nsfwjs-4.4.0.tgz", cache / "tf.min.js"
     if not (shutil.which("node") and source.is_file() and tfjs.is_file()):

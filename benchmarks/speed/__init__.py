@@ -1,1 +1,1 @@
-"""How fast a step is, beside a peer and the machine's own limits."""
+"""The speed of a step, compared with PyTorch's and with the machine's own limits."""

@@ -1,4 +1,4 @@
-"""What is timed: a step of a trio, or one network by itself, forward and gradient of its input.
+"""Timed cases: a step of a trio, or one network by itself, forward and gradient of its input.
 
 Pure. A case is a function of parameters and a batch. The networks of 2016 get random weights: what
 a step costs does not depend on them.

@@ -1,4 +1,4 @@
-"""Measures a case: agreement with the peer, seconds in turn, the machine's own limits beside.
+"""Measures a case: agreement with PyTorch, seconds in turn, and the machine's own limits.
 
 An edge module: it holds the clock.
 """
@@ -160,7 +160,7 @@ def _peer_call(
 
 
 def _peer() -> Any:
-    """The peer's module, if PyTorch is installed.
+    """Return the module of PyTorch's side, if PyTorch is installed.
 
     Raises:
       ValueError: if it is not.
@@ -169,7 +169,7 @@ def _peer() -> Any:
         return importlib.import_module("benchmarks.speed.peer")
     except ImportError as error:
         raise ValueError(
-            f"the peer needs PyTorch ({error}): pip install 'jaxsynth[peer]', or measure without"
+            f"comparing needs PyTorch ({error}): pip install 'jaxsynth[peer]', or measure without"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The peer: the same networks in PyTorch, as a good user of it would write them.
+"""The baseline: the same networks in PyTorch, as a good user of it would write them.
 
 Functional modules over the same weights, NCHW shapes in channels_last memory, whole batches, no
 gradients of weights. PyTorch is optional: `pip install torch`.
@@ -61,7 +61,7 @@ def apply(config: Config, weights: Weights, x: torch.Tensor) -> torch.Tensor:
 
 
 def view(image: torch.Tensor, size: int) -> torch.Tensor:
-    """What a classifier of input side `size` sees: a centre crop or a bilinear resize."""
+    """Return a classifier's input of side `size`: a centre crop or a bilinear resize."""
     side = image.shape[-1]
     if sees_crop(side, size):
         start = (side - size) // 2

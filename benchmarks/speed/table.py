@@ -1,4 +1,4 @@
-"""What was measured as rows of a table. Pure."""
+"""Measurements as rows of a table. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from benchmarks.speed.timing import Timing, ratio
 def speed_rows(measured: Sequence[Measured], limits: dict[str, Limits]) -> list[dict[str, Any]]:
     """A row per case and batch; `limits` by precision.
 
-    A step is bounded from below by its operations at the rate of a large matrix product, and by the
-    bytes that XLA's program moves at the rate of a copy (whichever caches help may beat that one).
+    Two bounds of a step's time from below: its operations at the rate of a large matrix product,
+    and the bytes that XLA's program moves at the rate of a copy. Caches may beat the second one.
     """
     return [_row(m, limits[m.precision]) for m in measured]
 

@@ -1,8 +1,8 @@
 """Cells of the study: one optimizer on all objectives of a group from all seeds, at a budget.
 
 Cost is counted in forward passes: a code whose gradient is asked for counts by measured time
-(`costs`). Networks see codes in rows of a fixed number, whatever the optimizer's population, so one
-compiled evaluation of each kind serves every optimizer, rate, seed and objective of a group. Arrays
+(`costs`). Networks see codes in rows of a fixed number, whatever the optimizer's population. So one
+compiled evaluation of each kind serves a group's every optimizer, rate, seed and objective. Arrays
 have an axis of the group's objectives O, then one of seeds S.
 """
 
@@ -31,7 +31,7 @@ Costs = Mapping[str, float]  # of a code by what is asked of it, in forward pass
 
 
 class Work(NamedTuple):
-    """What all cells of a study share: the code box, who is told of steps, noise of objectives."""
+    """Settings of all cells of a study: the code box, who is told of steps, noise of objectives."""
 
     box: Box
     on_step: Callable[[int], None] = lambda runs: None
@@ -39,7 +39,7 @@ class Work(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What runs found, the start codes included, leading axis R.
+    """Findings of runs, the start codes included, leading axis R.
 
     Attributes:
       start: (R,) objective of the start code, which is not charged.

@@ -1,4 +1,4 @@
-"""What a code costs by what is asked of it. An edge module: it holds the clock."""
+"""The cost of a code, with or without its gradient. An edge module: it holds the clock."""
 
 from collections.abc import Sequence
 

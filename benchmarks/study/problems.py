@@ -96,7 +96,7 @@ def choose_objectives(patterns: Sequence[str], models: Models) -> list[Target]:
 
 
 def _weighed(objective: Objective) -> Counter:
-    """What an objective weighs altogether, by number of a blob."""
+    """The total weight of an objective, by number of a blob."""
     weights: Counter = Counter()
     for term in objective.terms:
         if term.how != "linear":

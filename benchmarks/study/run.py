@@ -233,7 +233,7 @@ def _cell(bench: Bench, name: str, group: Group, budget: float) -> dict[str, np.
 def _report(
     bench: Bench, optimizer: Optimizer, group: Group, budget: float, rates: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What is found from the reported seeds with these rates (O,)."""
+    """Optimize from the reported seeds with these rates (O,)."""
     costs = bench.costs[group.name]
     cells.warm_up(bench.work, optimizer, group, costs)
     begin = time.perf_counter()

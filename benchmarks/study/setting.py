@@ -1,4 +1,4 @@
-"""What a study is asked for, and what of it cannot be had."""
+"""The request of a study, and its checks."""
 
 import dataclasses
 import fnmatch

@@ -1,4 +1,4 @@
-"""What a study has found, and as rows of tables. Pure.
+"""The findings of a study, and the rows of its tables. Pure.
 
 Arrays are (M optimizers, O objectives, S seeds). Gains are shares of the best known gain of the
 same objective and seed, over all optimizers and budgets of the study.

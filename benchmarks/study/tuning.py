@@ -15,7 +15,7 @@ from jaxsynth.ask_tell import Optimizer
 
 
 class Tuned(NamedTuple):
-    """What a sweep found.
+    """The findings of a sweep.
 
     Attributes:
       rates: (K,) in the order in which they were tried.

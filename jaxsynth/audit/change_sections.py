@@ -1,4 +1,4 @@
-"""What changes a decision: changes that should not, and the smallest change that does."""
+"""Changes of a decision: by changes that should not matter, and by the smallest that does."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -3,7 +3,7 @@
 The smallest change is searched over pixels, and over codes of the prior. Each step goes to where
 the decision's linear approximation crosses the threshold, and a little beyond. Source:
 Moosavi-Dezfooli et al. 2016, "DeepFool: a simple and accurate method to fool deep neural networks";
-here with one decision, steps of limited length, and codes beside pixels.
+here with one decision, steps of limited length, and codes as well as pixels.
 """
 
 import io

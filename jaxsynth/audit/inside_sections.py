@@ -1,4 +1,4 @@
-"""What a decision depends on: hidden units, and the scene around."""
+"""Causes of a decision: hidden units, and the scene around."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -77,7 +77,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a page shows.
+    """The content of a report's page.
 
     Attributes:
       title: Its heading.
@@ -141,7 +141,7 @@ def percent(share: float) -> str:
 def side_by_side(
     rows: Sequence[Row], key: str, column: Callable[[Row], str], text: Callable[[Row], str]
 ) -> list[Row]:
-    """Put rows that share `key` beside each other: a row for each, a column for each of them."""
+    """Put rows that share `key` side by side: a row for each, a column for each of them."""
     found: dict[Any, dict[str, Any]] = {}
     for row in rows:
         found.setdefault(row[key], {key: row[key]})[column(row)] = text(row)

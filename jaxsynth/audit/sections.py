@@ -1,4 +1,4 @@
-"""What classifiers respond to: random samples, thresholds, both ends of neurons, transfer."""
+"""Responses of classifiers: random samples, thresholds, both ends of neurons, transfer."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -145,7 +145,7 @@ def calibration_section(
     Args:
       view: Scores of the photographs.
       photographs: With labels.
-      positive: Labels that count, beside the classifiers' own.
+      positive: Labels that count, in addition to the classifiers' own.
     """
     named = np.array([bool(label) for label in photographs.labels], bool)
     labels = [label for label in photographs.labels if label]

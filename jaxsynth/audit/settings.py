@@ -1,4 +1,4 @@
-"""What an audit looks at, and how much of everything."""
+"""The subjects of an audit, and the amount of everything."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ QUICK_PHOTOGRAPHS = 40
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What is audited.
+    """An audit's subjects and settings.
 
     Attributes:
       subjects: The classifiers; their names differ.
@@ -58,7 +58,7 @@ class Audit:
       settings: How much of everything.
       photographs: The user's; none is an audit of synthetic images alone.
       places: Names the scenes; None leaves them out.
-      positive: Labels of photographs that a classifier should flag, beside its own classes.
+      positive: Labels of photographs that a classifier should flag, apart from its own classes.
       embed: Show photographs in the report; else it has their names and scores alone.
     """
 

@@ -1,4 +1,4 @@
-"""What is audited and on what: classifiers with the classes that count, photographs with labels."""
+"""Inputs of an audit: classifiers with the classes that count, photographs with labels."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ SWEEPS = {
     "random": ("random",),
 }
 _SEEN_BY = {"scenes": (PLACES,), "joint": (PLACES, NSFW)}  # a sweep's classifiers; others: NSFW
-_ROLES = {  # beside the generator and the scene network
+_ROLES = {  # in addition to the generator and the scene network
     "inversion": (ENCODER,),
     "frechet": (ENCODER, JUDGE),
     "spectrum": (ENCODER,),

@@ -1,4 +1,4 @@
-"""What a model is made of: its function in standard form, its shapes, its code, its origin."""
+"""Parts of a model: its function in standard form, its shapes, its code, its origin."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -59,7 +59,7 @@ class GridGenerator(nn.Module):
     """feat (..., D) -> dict of activations; `image` is (..., S, S, 3).
 
     Maps are `grid`, then by their side `conv4`, `up8`, `conv8`, `up16` and so on. `conv` replaces
-    `lax.conv_general_dilated`, and is given a `derive` (`derived`) besides.
+    `lax.conv_general_dilated`, and is given a `derive` (`derived`) as well.
     """
 
     config: GridGeneratorConfig

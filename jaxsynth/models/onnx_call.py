@@ -1,4 +1,4 @@
-"""What an ONNX operator sees of its node, and the table that operators enter themselves in."""
+"""The call of an ONNX operator, and the table that operators enter themselves in."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -105,7 +105,7 @@ class Call:
         return index < len(self.values) and self.values[index] is not None
 
     def value(self, index: int) -> Value:
-        """Return an input; known floats beside traced arrays have the network's precision."""
+        """Return an input; known floats next to traced arrays have the network's precision."""
         if not self.has(index):
             raise ValueError(f"input {index} is missing")
         value = self.values[index]

@@ -1,4 +1,4 @@
-"""What an ONNX file says of its labels and pixels, in the metadata of several exporters."""
+"""Labels and pixels of an ONNX file, in the metadata of several exporters."""
 
 import ast
 import dataclasses

@@ -112,7 +112,7 @@ def _places(side: int, size: int, scale: float, rule: str) -> np.ndarray:
 
 
 def _weights(c: Call, at: np.ndarray, side: int, mode: str, how: str, scale: float) -> np.ndarray:
-    """What each output pixel takes of each input pixel: indices (size,), or (size, side)."""
+    """Source pixels of each output pixel: indices (size,), or weights (size, side)."""
     if mode == "nearest":
         if how not in _ROUNDING:
             raise ValueError(f"nearest_mode {how!r} is unknown")

@@ -30,7 +30,7 @@ OPSETS = (7, 25)
 
 
 class Wiring(NamedTuple):
-    """What is known of a graph before any image.
+    """A graph's parts that no image changes.
 
     Attributes:
       nodes: In an order in which they can be computed.

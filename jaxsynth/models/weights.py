@@ -1,7 +1,7 @@
 """Weights files: one safetensors file a network, and a manifest beside it.
 
-The file holds flat `path -> array` (plus `code/upper`, `code/mean`, `code/sigma` of a generator's
-code) and, as metadata `jaxsynth`, the JSON description from which the architecture is rebuilt.
+The file holds flat `path -> array`, with `code/upper`, `code/mean` and `code/sigma` of a
+generator's code. Its metadata `jaxsynth` are the JSON description of the architecture.
 `manifest.jsonl` in the same folder has one JSON line per file {"file", "network", "sha256",
 "source_sha256", "bytes"}; the last line of a file's name holds, and every load checks it.
 """

@@ -1,7 +1,7 @@
 """Topologies of TensorFlow -> nodes of a graph: layers of Keras, and frozen graphs of TensorFlow.
 
-Batch norm is folded into the convolution before it, a ReLU becomes part of the node before it, and
-zero padding part of the convolution after it. What training alone uses is left out, and so is the
+Batch norm is folded into the convolution before it. A ReLU becomes part of the node before it, and
+zero padding part of the convolution after it. Nodes for training alone are left out, and so is the
 last softmax. Names of blobs are those of Keras layers; of a frozen graph the last two parts.
 """
 

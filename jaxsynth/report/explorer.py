@@ -51,7 +51,7 @@ def write_explorer(
       title: of the page.
       rows: of the table, with `shown`; of the first runs, if not of all.
       looks: the images that each run has a file of.
-      photographs: shown beside each run, `jaxsynth.report.photographs.Photograph`.
+      photographs: shown with each run, `jaxsynth.report.photographs.Photograph`.
     """
     own = folder / EXPLORER
     own.mkdir(exist_ok=True)
@@ -213,7 +213,7 @@ def _write_film(sweep: SweepResult, own: Path, side: int) -> dict[str, Any] | No
 
 
 def _write_photographs(own: Path, photographs: Sequence[Sequence[Any]]) -> dict[str, Any] | None:
-    """Write the photographs beside the runs; `of` counts them by run."""
+    """Write the photographs of the runs; `of` counts them by run."""
     every = [one for some in photographs for one in some]
     if not every:
         return None

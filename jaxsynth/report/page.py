@@ -51,7 +51,7 @@ class ReportRun(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What a page shows. Files are relative to it.
+    """The content of a page. Files are relative to it.
 
     Attributes:
       title: heading of the page.
@@ -83,7 +83,7 @@ class Page:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write a page beside the images it shows; it loads nothing remote."""
+    """Write a page next to the images it shows; it loads nothing remote."""
     _write(path, "report.html.jinja", "explorer.js", page=page)
 
 

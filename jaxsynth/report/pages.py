@@ -38,12 +38,12 @@ DrawSheet = Callable[[str, Sequence[Run], Rows, DrawTile], Iterable[tuple[str, I
 
 
 class Parts(NamedTuple):
-    """What else the pages show.
+    """Optional parts of the pages.
 
     Attributes:
       draw_sheet: draws other pages than the contact sheet.
       paths: pictures from a photograph to the end image, of the first runs.
-      photographs: those that are shown beside each run.
+      photographs: those that are shown with each run.
     """
 
     draw_sheet: DrawSheet | None = None

@@ -1,4 +1,4 @@
-"""Photographs beside synthetic images: which are shown of a unit or cell, and pages of them."""
+"""Photographs next to synthetic images: the choice for a unit or cell, and pages of them."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ Draw = Callable[..., Iterator[tuple[str, Image.Image]]]  # for `report`
 
 
 class Photograph(NamedTuple):
-    """A part of a photograph that is shown beside a run.
+    """A part of a photograph that is shown with a run.
 
     Attributes:
       picture: (h, w, 3) uint8, the longer side 120 pixels.
@@ -97,7 +97,7 @@ def _cutter(classifier: Classifier, blob: str, sensitive: Callable[[np.ndarray],
 
 
 def example_pages(found: Responses, shown: Sequence[Sequence[Photograph]]) -> Draw:
-    """Make the function that draws pages of units: a row each, the extremes beside its image.
+    """Make the function that draws pages of units: a row each, the extremes next to its image.
 
     Args:
       found: a column for each run, in the order of runs.

@@ -104,7 +104,7 @@ def plot_traces(
 ) -> str:
     """Draw every run's objective, and beside it probabilities, against the step.
 
-    Few runs get a colour and a legend each, many are thin lines (of more than 300, as many evenly
+    Few runs get a colour and a legend each; many are thin lines (of more than 300, as many evenly
     spaced ones) with the median of all on top.
 
     Args:

@@ -131,7 +131,7 @@ def finished_chunks(
 
 
 class _Watch:
-    """What happens after every step: the bar moves, the state is saved, the sweep stops if asked.
+    """The duties after every step: the bar moves, the state is saved, the sweep stops if asked.
 
     `finished` of all `chunks` are; the bar is that of the others.
     """

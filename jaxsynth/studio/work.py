@@ -1,4 +1,4 @@
-"""What `jaxsynth studio` does: sweeps that somebody watches, each saved in a folder of its own.
+"""The work of `jaxsynth studio`: sweeps that somebody watches, each saved in a folder of its own.
 
 The page is `jaxsynth.studio.page`. A sweep is one call of `jaxsynth.maximize.sweep`; the
 studio looks on as its observer, and remembers codes from which the next one can start.
@@ -58,7 +58,7 @@ class Look(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What the page asks for.
+    """The page's request.
 
     Attributes:
       terms: of the objective, as `jaxsynth.parse` reads them.
