@@ -1,7 +1,5 @@
 """Activations and gradients against arrays that real Caffe computed (tests/golden/README.md)."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,40 +79,37 @@ def test_activations(networks, golden, name):
         assert relative_error(got, golden["nsfw_mid_eltwise_stage2_block0_every4"]) <= 1e-4
 
 
-def places_unit(networks, unit: int, params, image):
-    return networks["places"].apply(params, image)["fc8"][unit]
-
-
-def nsfw_value(networks, blob: str, unit: int, params, image):
-    return networks["nsfw"].apply(params, image)[blob][unit]
-
-
 # In float32 a rounding of 1e-6 may move one ReLU or one pooling window to its other side, which
 # alone changes a gradient by up to 1e-2 (measured: one leaky ReLU of deconv4, one window of pool2).
 # The tight comparisons are those in float64. Mistakes cost 0.1 and more.
 SINGLE = 5e-2
-IMAGE_GRADIENTS = {
-    "dfc8_8": ("places", partial(places_unit, unit=8), noise_image(10, 227)),
-    "dprob_nsfw": ("nsfw", partial(nsfw_value, blob="prob", unit=1), noise_image(20, 224)),
-    "dlogit_nsfw": ("nsfw", partial(nsfw_value, blob="fc_nsfw", unit=1), noise_image(20, 224)),
+IMAGE_GRADIENTS = {  # classifier -> names with their units, the input
+    "places": ({"dfc8_8": ("fc8", 8)}, noise_image(10, 227)),
+    "nsfw": ({"dprob_nsfw": ("prob", 1), "dlogit_nsfw": ("fc_nsfw", 1)}, noise_image(20, 224)),
 }
 
 
-def assert_image_gradient(networks, golden, name: str, tolerance: float, dtype) -> None:
-    network, value, image = IMAGE_GRADIENTS[name]
+def assert_image_gradients(networks, golden, classifier: str, tolerance: float, dtype) -> None:
+    units, image = IMAGE_GRADIENTS[classifier]
+    network = networks[classifier]
 
     @jax.jit
-    def gradient(params, x):
-        return jax.grad(lambda x: value(networks, params=params, image=x))(x)
+    def gradient(params, x, weights):
+        def weighted(x):
+            out = network.apply(params, x)
+            return jnp.vdot(weights, jnp.stack([out[blob][unit] for blob, unit in units.values()]))
 
-    params = {p: jnp.asarray(a, dtype) for p, a in networks[network].params.items()}
-    got = gradient(params, jnp.asarray(hwc(image), dtype))
-    assert relative_l2(chw(got)[:, ::3, ::3], golden[f"image_{name}_every3"]) <= tolerance
+        return jax.grad(weighted)(x)
+
+    params = {p: jnp.asarray(a, dtype) for p, a in network.params.items()}
+    for name, weights in zip(units, jnp.eye(len(units), dtype=dtype), strict=True):
+        got = gradient(params, jnp.asarray(hwc(image), dtype), weights)
+        assert relative_l2(chw(got)[:, ::3, ::3], golden[f"image_{name}_every3"]) <= tolerance, name
 
 
-@pytest.mark.parametrize("name", IMAGE_GRADIENTS)
-def test_image_gradients(networks, golden, name):
-    assert_image_gradient(networks, golden, name, SINGLE, jnp.float32)
+@pytest.mark.parametrize("classifier", IMAGE_GRADIENTS)
+def test_image_gradients(networks, golden, classifier):
+    assert_image_gradients(networks, golden, classifier, SINGLE, jnp.float32)
 
 
 def code_objectives(networks, classifier: str):
@@ -172,7 +167,7 @@ def test_code_gradients(networks, golden, classifier):
 
 def test_gradients_in_double_precision(networks, golden):
     with jax.enable_x64(True):
-        assert_image_gradient(networks, golden, "dfc8_8", 1e-5, jnp.float64)
+        assert_image_gradients(networks, golden, "places", 1e-5, jnp.float64)
         assert_code_gradients(networks, golden, "places", "f64/", 1e-9, value_rtol=1e-10)
 
 
@@ -181,5 +176,4 @@ def test_gradients_of_yahoos_caffemodel(networks, golden, nsfw_caffemodel):
     original = networks | {"nsfw": port("open_nsfw", nsfw_caffemodel)[0]}
     with jax.enable_x64(True):
         assert_code_gradients(original, golden, "nsfw", "f64/", 1e-9, value_rtol=1e-10)
-        for name in ("dprob_nsfw", "dlogit_nsfw"):
-            assert_image_gradient(original, golden, name, 1e-5, jnp.float64)
+        assert_image_gradients(original, golden, "nsfw", 1e-5, jnp.float64)

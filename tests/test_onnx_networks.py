@@ -294,7 +294,7 @@ def test_gradients_pass_straight_through_integers(tmp_path):
         )
 
     x = np.random.default_rng(0).uniform(-1, 1, (SIDE, SIDE, 3)).astype(np.float32)
-    made = jax.jacrev(lambda x: model.apply(model.params, x)["logits"])(x)
+    made = jax.jit(jax.jacrev(lambda x: model.apply(model.params, x)["logits"]))(x)
     np.testing.assert_allclose(made, jax.jacrev(linear)(x), rtol=1e-4, atol=1e-7)
     shapes = model.shapes  # integers, what they stand for, and what is rounded to them
     assert shapes["t1_0"] == shapes["t1_0/real"] == shapes["t1_0/exact"] == (7, 7, 8)
@@ -320,7 +320,7 @@ def test_blobs_are_channels_last_whatever_lies_between(tmp_path):
     assert (4, 16, 8) in swin_net.shapes.values() and (4, 4, 16) in swin_net.shapes.values()
     assert keras_net.shapes["x"] == keras_net.shapes["t0_0"] == (SIDE, SIDE, 3)
     x = np.random.default_rng(0).uniform(size=(SIDE, SIDE, 3)).astype(np.float32)
-    blobs = keras_net.apply(keras_net.params, x)
+    blobs = jax.jit(keras_net.apply)(keras_net.params, x)
     np.testing.assert_array_equal(blobs["x"], x)
     assert jnp.isclose(blobs["logits"], blobs["t12_0"]).all() and keras_net.logits == "logits"
     # A reshape makes the shuffled map, and a convolution reads it.

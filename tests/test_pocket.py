@@ -23,6 +23,10 @@ def networks():
     return {role: load_network(name) for role, name in roles.items()}
 
 
+def _pair(networks, classifier):
+    return {role: networks[role] for role in ("generator", classifier)}
+
+
 def term(text, networks):
     return parse_term(text, networks)
 
@@ -53,8 +57,7 @@ def test_the_judge_is_another_network_with_the_same_categories(networks):
 def test_scenes_are_reached_and_the_judge_sees_them(networks):
     scenes = ("desert-sand", "iceberg", "corn_field", "bamboo_forest")
     runs = [Run(0, (term(f"places:log_odds:{scene}:1", networks),)) for scene in scenes]
-    pair = {role: networks[role] for role in ("generator", "places")}
-    last = synthesize(pair, runs, Sweep(RECIPES["pocket"], batch=4)).last
+    last = synthesize(_pair(networks, "places"), runs, Sweep(RECIPES["pocket"], batch=4)).last
     labels = networks["places"].labels
     p = [last.watched["places"]["prob"][i, labels.index(s)] for i, s in enumerate(scenes)]
     assert min(p) >= 0.5 and np.median(p) >= 0.99
@@ -66,8 +69,8 @@ def test_scenes_are_reached_and_the_judge_sees_them(networks):
 
 
 def test_random_codes_score_low_and_not_zero(networks):
-    look = still(models(networks)["generator"])
-    result = synthesize(networks, [Run(seed, ()) for seed in range(16)], Sweep(look, batch=16))
+    pair, runs = _pair(networks, "nsfw"), [Run(seed, ()) for seed in range(16)]
+    result = synthesize(pair, runs, Sweep(still(models(pair)["generator"]), batch=16))
     nsfw = result.last.watched["nsfw"]["prob"][:, 1]
     assert 0.001 <= nsfw.mean() <= 0.2  # the target is 0.01 to 0.2 over many more seeds
     assert nsfw.min() > 0
@@ -76,8 +79,7 @@ def test_random_codes_score_low_and_not_zero(networks):
 def test_both_ends_of_the_nsfw_neuron_are_reached(networks):
     up, down = (term(f"nsfw:log_odds:NSFW:{w}", networks) for w in (1, -1))
     runs = [Run(0, (t,)) for t in (up, down)]
-    recipe = RECIPES["pocket"]
-    last = synthesize(networks, runs, Sweep(recipe, batch=2)).last
+    last = synthesize(_pair(networks, "nsfw"), runs, Sweep(RECIPES["pocket"], batch=2)).last
     high, low = last.watched["nsfw"]["prob"][:, 1]
     assert high >= 0.9 and low <= 0.005  # processors round differently: not the shares' targets
 
@@ -100,7 +102,7 @@ def test_where_convolutions_are_left_to_ynnpack_a_spare_row_takes_the_last_place
 
 
 def test_nor_does_one_of_nsfw_with_the_prior(networks):
-    networks = networks | {"encoder": load_network("pocket_encoder")}
+    networks = _pair(networks, "nsfw") | {"encoder": load_network("pocket_encoder")}
     recipe = dataclasses.replace(RECIPES["pocket"], steps=2, prior=0.05)
     runs = [Run(seed, (term("nsfw:log_odds:NSFW:1", networks),)) for seed in range(3)]
     last, alone = (synthesize(networks, some, Sweep(recipe, batch=3)) for some in (runs, runs[2:]))

@@ -29,6 +29,14 @@ def _left_behind(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_refuses(weights, tmp_path_factory) -> list[Launched]:
+    """Two processes, one with a wrong flag. The other waits half a minute, while tests run."""
+    shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2"]
+    out, other = tmp_path_factory.mktemp("refused") / "run", ([], ["--record_codes=99"])
+    return [_start(weights, out, *shared, f"--process_id={i}", *other[i]) for i in range(2)]
+
+
 @pytest.fixture(scope="module")
 def one(weights, tmp_path_factory) -> dict[str, bytes]:
     """What the 21 runs leave behind on one device."""
@@ -90,12 +98,8 @@ def test_processes_with_different_folders_are_refused(weights, tmp_path):
     assert all("is not that of all processes" in err for _, _, err in ends)
 
 
-def test_a_process_that_refuses_its_flags_leaves_the_other_a_clear_line(weights, tmp_path):
-    out = tmp_path / "run"
-    shared = [f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2"]
-    other = ([], ["--record_codes=99"])
-    both = [_start(weights, out, *shared, f"--process_id={i}", *other[i]) for i in range(2)]
-    ends = [_end(process) for process in both]
+def test_a_process_that_refuses_its_flags_leaves_the_other_a_clear_line(one_refuses):
+    ends = [_end(process) for process in one_refuses]
     assert [code for code, _, _ in ends] == [2, 2], ends
     assert "does not answer" in ends[0][2] and "99" in ends[1][2]
 
