@@ -65,7 +65,7 @@ PICTURES = (
         "morph",
         "From run to run",
         "Between two runs the codes lie on a great circle. All of them decode to an image.",
-        (f"scene --scenes={SCENES} --seeds=1 --film", "film OUT --runs=0,2,4,5 --morph"),
+        (f"scene --scenes={SCENES} --seeds=1 --film", "film OUT --runs=0,2,5 --morph"),
         "film_morph.webp",
     ),
     Picture(

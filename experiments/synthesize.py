@@ -20,6 +20,7 @@ import operator
 
 from jaxsynth.maximize import Run
 from jaxsynth.objective_text import SYNTAX, parse
+from jaxsynth.terms import Term
 
 from .common import launch, load_models
 from .flags import repeated
@@ -42,8 +43,13 @@ def main(flags: Flags) -> int:
     named = models.named()
     objective = functools.reduce(operator.add, [parse(text, named) for text in flags.term])
     runs = [Run(seed, objective) for seed in flags.seed_numbers]
-    terms = [f"{term.weight:+g} x {str(term).rpartition(':')[0]}" for term in objective.terms]
-    return launch(flags, models, runs, f"Maximising {' '.join(terms).removeprefix('+')}")
+    title = " ".join(map(_said, objective.terms)).removeprefix("+ ")
+    return launch(flags, models, runs, f"Maximising {title}")
+
+
+def _said(term: Term) -> str:
+    times = "" if abs(term.weight) == 1 else f"{abs(term.weight):g} x "
+    return f"{'-' if term.weight < 0 else '+'} {times}{str(term).rpartition(':')[0]}"
 
 
 if __name__ == "__main__":

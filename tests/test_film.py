@@ -54,6 +54,29 @@ def test_films_stand_side_by_side():
     assert [first[0, 0, 0], first[0, -1, 0], first[-1, 0, 0], first[-1, -1, 0]] == [0, 10, 20, 251]
 
 
+FFMPEG = """#!/bin/sh
+[ -z "$FAIL" ] || { echo "no encoder" >&2; exit 1; }
+for last; do :; done
+{ echo "$@"; wc -c; } >"$last"
+"""
+
+
+def test_mp4_stands_beside_webp(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text(FFMPEG)
+    program.chmod(0o755)
+    monkeypatch.setattr(film, "_ffmpeg", lambda: str(program))
+    pictures = [np.full((300, 255, 3), 10 * i, np.uint8) for i in range(3)]
+    webp, mp4 = film.write_film(tmp_path / "a.webp", pictures, seconds=0.25)
+    said, size = mp4.read_text().splitlines()
+    assert webp.is_file() and mp4 == tmp_path / "a.mp4"
+    assert "-s 255x300 -r 4 " in said
+    assert int(size) == (3 + 4) * 300 * 255 * 3  # the last one is held
+    monkeypatch.setenv("FAIL", "1")
+    with pytest.raises(ValueError, match=r"a.webp is written, .*a.mp4 is not: .* no encoder"):
+        film.write_film(tmp_path / "a.webp", pictures)
+
+
 def test_a_launcher_films_its_runs(tmp_path):
     out = tmp_path / "run"
     flags = [*save_tiny_networks(tmp_path), "--scenes=abbey", "--seeds=2", "--film"]

@@ -76,6 +76,7 @@ const jaxsynth = (() => {
   // The photographs beside run i, by group.
   function photographs(i) {
     if (!D.photos?.of[i]) return "";
+    const size = window.innerWidth < 480 ? 82 : 104;
     const { of, captions, groups, p } = D.photos, box = h("div", { class: "photographs" });
     const first = of.slice(0, i).reduce((a, b) => a + b, 0);
     const own = Array.from({ length: of[i] }, (_, k) => first + k);
@@ -85,15 +86,15 @@ const jaxsynth = (() => {
         own.filter((n) => group(n) === name).map((n) => {
           const lines = captions[n].split("\n");
           const picture = paint(h("span", { class: "sprite", role: "img",
-            "aria-label": `photograph ${captions[n].replace("\n", ", ")}` }), D.photos, n, 112);
-          const over = h("span", { class: "thumb", style: { width: "112px", height: "112px" } }, picture);
+            "aria-label": `photograph ${captions[n].replace("\n", ", ")}` }), D.photos, n, size);
+          const over = h("span", { class: "thumb", style: { height: `${size}px` } }, picture);
           if (p[n] > D.blur_above) {
             over.append(h("em", {}, "NSFW ", format(p[n]), h("br"), "click to show"));
             over.dataset.photo = n;
             over.classList.toggle("blurred", photoHidden(n));
             over.addEventListener("click", () => { seen.add(n); refreshBlur(); });
           }
-          return h("figure", { class: "photograph" }, over,
+          return h("figure", { class: "photograph", style: { width: `${size}px` } }, over,
             h("figcaption", { title: captions[n] }, lines.map((line) => h("span", {}, line))));
         })));
     }
@@ -236,7 +237,7 @@ const jaxsynth = (() => {
       const link = h("a", { href, class: "card", onclick: open(i), "data-place": k,
         style: { width: `${pitch - GAP}px`, height: `${height - GAP}px` } },
         thumb(i, side),
-        h("span", { class: "lines" }, h("b", {}, heading), more.map((line) => h("span", {}, line))));
+        h("span", { class: "lines" }, h("b", {}, heading), more.map(lineOf)));
       return h("div", { role: "listitem", "aria-setsize": items.length, "aria-posinset": k + 1,
         class: "place", style: { left: `${(k % across) * pitch}px`,
           top: `${Math.floor(k / across) * height}px` } }, link);
@@ -266,6 +267,12 @@ const jaxsynth = (() => {
     };
     view.start = again;
     return box;
+  }
+
+  // A line of a card: where it is too long, the number at its end stays.
+  function lineOf(line) {
+    const [, said, number] = line.match(/^(.+) (\S*\d\S*)$/) || [null, line, ""];
+    return h("span", {}, h("span", {}, said), number && ` ${number}`);
   }
 
   function linesOf(i) {
@@ -347,7 +354,7 @@ const jaxsynth = (() => {
       const own = runsOf.get(target), count = own.length;
       const chosen = own.reduce((a, b) => best && best.values[b] > best.values[a] ? b : a);
       const [network, blob, label] = targetParts(target);
-      items.push({ i: chosen, href, lines: [label || blob, `${network} · ${blob}`,
+      items.push({ i: chosen, href, lines: [label.startsWith("@") ? place(chosen) : label || blob, `${network} · ${blob}`,
         `${count} run${count > 1 ? "s" : ""}`, best ? `best objective ${format(best.values[chosen])}` : ""] });
     }
     view.filter = () => {};

@@ -18,6 +18,7 @@ from jaxsynth.results import SweepResult, visible
 
 _SIDE, _GAP = 256, 6  # of a picture in pixels, at least; between the pictures of a grid
 _MORPH = 16  # pictures from one run to the next
+_HOLD = 5  # times as long is the last picture shown
 MOST_FILMS = 64  # that are written at once
 
 
@@ -137,7 +138,7 @@ def write_film(
     """
     frames = [scaled(p, max(_SIDE, *p.shape[:2])) for p in pictures]
     times = [round(1000 * seconds)] * len(frames)
-    times[-1] *= 5
+    times[-1] *= _HOLD
     film = io.BytesIO()
     how = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
     exif = Image.Exif()
@@ -150,7 +151,8 @@ def write_film(
 
 def _write_mp4(program: str, path: Path, frames: Sequence[Image.Image], seconds: float) -> Path:
     out, (width, height) = path.with_suffix(".mp4"), frames[0].size
-    pixels = b"".join(np.asarray(frame).tobytes() for frame in frames)
+    held = [*frames, *[frames[-1]] * (_HOLD - 1)]
+    pixels = b"".join(np.asarray(frame).tobytes() for frame in held)
     raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {1 / seconds:g}".split()
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
     command = [program, "-v", "error", "-y", *raw, "-i", "-", *even, str(out)]
