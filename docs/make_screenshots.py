@@ -1,4 +1,4 @@
-"""Makes the screenshots of howto/look.md: python docs/make_screenshots.py.
+"""Makes the screenshots of howto/look.md: python docs/make_screenshots.py [explorer] [studio].
 
 It takes Chromium and the extra `studio`, and some five minutes on two cores.
 """
@@ -14,7 +14,7 @@ from browser import Page, browser
 DOCS = Path(__file__).parent
 PICTURES = DOCS / "pictures"
 SWEEP = (
-    "joint --scenes=volcano,iceberg --nsfw_weights=-0.5,0.25,0.5,1 --seeds=3 "
+    "joint --scenes=volcano,iceberg --nsfw_weights=-0.5,0.25,0.5,1 --seeds=2 "
     "--record_codes=3,6,10,15,20,30,40,50"
 )
 _VIEWS = {"gallery": ("#/", 760), "run": ("#/run/12", 900), "grid": ("#/grid", 760)}
@@ -62,7 +62,10 @@ def studio(page: Page, out: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as home, browser() as page:
-        folder = Path(home) / "joint"
-        subprocess.run(launch(SWEEP, folder), check=True, cwd=DOCS.parent)
-        explorer(page, folder)
-        studio(page, Path(home) / "studio")
+        asked = sys.argv[1:] or ["explorer", "studio"]
+        if "explorer" in asked:
+            folder = Path(home) / "joint"
+            subprocess.run(launch(SWEEP, folder), check=True, cwd=DOCS.parent)
+            explorer(page, folder)
+        if "studio" in asked:
+            studio(page, Path(home) / "studio")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import run_cases
 from launching import run
 from onnx import helper
 from onnx_models import save
@@ -180,6 +181,19 @@ def test_every_command_exists_with_its_flags(experiment):
     if experiment in REFUSED:
         assert {"out", "resume", "generator"} <= listed
         assert not listed & REFUSED[experiment]
+
+
+@pytest.mark.parametrize("experiment", ["atlas", "joint", "scene", "synthesize"])
+def test_commands_of_the_guides_begin(experiment, tmp_path):
+    """Their labels, units and values exist: each comes to the point where it compiles."""
+    pages = {path.name for path in GUIDES} - {"originals.md"}
+    needs = re.compile(r"=\$|=mine|\.npy|HOST|distributed|continue_from|photo|OUT|run0")
+    lines = [rest for page, rest in commands().get(experiment, []) if page in pages]
+    cases = [shlex.split(rest.replace("\\\n", " ")) for rest in lines if not needs.search(rest)]
+    cases = [[*case, f"--out={n}"] for n, case in enumerate(cases) if "=" in " ".join(case)]
+    assert len(cases) >= 3
+    for case, found in zip(cases, run_cases(experiment, cases, tmp_path / "run"), strict=True):
+        assert found.code in (None, 0), (case, found.err)
 
 
 def test_a_launcher_starts_by_python_m():
