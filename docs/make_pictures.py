@@ -58,14 +58,17 @@ PICTURES = (
         "path",
         "The path of one run",
         "From a random code to the end, at sixteen steps. `--film` writes such a film of each run.",
-        (f"scene --scenes={SCENES} --seeds=1 --film",),
+        (f"scene --scenes={SCENES} --seeds=1 --film --out=out/path",),
         "film_run00000.webp",
     ),
     Picture(
         "morph",
         "From run to run",
-        "Between two runs the codes lie on a great circle. All of them decode to an image.",
-        (f"scene --scenes={SCENES} --seeds=1 --film", "film OUT --runs=0,2,5 --morph"),
+        "Between runs of the same sweep, codes on a great circle. Each decodes to an image.",
+        (
+            f"scene --scenes={SCENES} --seeds=1 --film --out=out/path",
+            "film OUT --runs=0,2,5 --morph",
+        ),
         "film_morph.webp",
     ),
     Picture(
@@ -81,7 +84,10 @@ PICTURES = (
         "joint",
         "Two networks at once",
         "The scene network sees an iceberg, and open_nsfw sees nothing that it minds.",
-        ("synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8",),
+        (
+            "synthesize --term=places:log_prob:iceberg:1 --term=nsfw:log_prob:SFW:1 --seeds=8 "
+            "--out=out/joint",
+        ),
     ),
     Picture(
         "sfw",
@@ -101,16 +107,16 @@ PICTURES = (
         "`diversity` compares what block10 sees in each seed, and rewards the difference.",
         (
             "synthesize --term=places:log_prob:coast:1 --term='places:block10:*:diversity:3' "
-            "--seeds=8",
+            "--seeds=8 --out=out/apart",
         ),
     ),
     Picture(
         "photograph",
         "Another category, from an image",
-        "An image of a volcano is the start; the objective is an iceberg.",
+        "The volcano above is the start; the objective is an iceberg.",
         (
-            f"scene --scenes={SCENES} --seeds=1 --film",
-            "scene --scenes=iceberg --init_image=OUT/images/run00000_best.png",
+            f"scene --scenes={SCENES} --seeds=1 --film --out=out/path",
+            "scene --scenes=iceberg --init_image=OUT/images/run00000_best.png --out=out/iceberg",
         ),
         "strip.png",
     ),
@@ -131,7 +137,7 @@ PICTURES = (
         "pixels",
         "Without a prior",
         "The same categories in plain pixels: what the classifier alone asks for.",
-        (f"scene --scenes={SCENES} --generator=fourier --seeds=2",),
+        (f"scene --scenes={SCENES} --generator=fourier --seeds=2 --out=out/pixels",),
     ),
     Picture(
         "random_samples",
@@ -173,10 +179,13 @@ def page() -> str:
         "All pixels are generated, by the shipped networks.",
         "`python docs/make_pictures.py --photographs=DIR` makes all pictures again.",
     ]
+    seen: list[str] = []
     for one in PICTURES:
         lines += ["", f"## {one.title}", "", one.words, "", "```"]
-        lines += [f"jaxsynth {command.replace('OUT', 'out/scene')}" for command in one.commands]
+        new = [command for command in one.commands if command not in seen]
+        lines += [f"jaxsynth {command.replace('OUT', 'out/path')}" for command in new]
         lines += ["```"]
+        seen += new
         if one.path.exists():
             lines += ["", f"![{one.title}]({one.path.relative_to(DOCS).as_posix()})"]
     return "\n".join(lines) + "\n"
