@@ -324,7 +324,8 @@ const jaxsynth = (() => {
       if (view.leave) view.leave();
       order = filtered(target);
       count.textContent = `${order.length} of ${D.runs} runs`;
-      const items = order.map((i) => ({ i, lines: linesOf(i), href: `#/run/${run(i)}` }));
+      const items = order.map((i) =>
+        ({ i, href: `#/run/${run(i)}`, get lines() { return linesOf(i); } }));
       results.replaceChildren(gallery(items, "runs"));
       view.start();
     };
