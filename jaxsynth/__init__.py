@@ -12,7 +12,7 @@ from jaxsynth.ask_tell import Optimizer
 from jaxsynth.environment import use_two_threads
 from jaxsynth.gradient_free import cma_es, ga, sphere_cma
 from jaxsynth.lpips import lpips
-from jaxsynth.maximize import maximize, sweep
+from jaxsynth.maximize import Options, maximize, sweep
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.models.network import CodeStats, Network, NetworkInfo
 from jaxsynth.models.registry import load, register
@@ -47,6 +47,7 @@ __all__ = [
     "NetworkInfo",
     "Objective",
     "Optimizer",
+    "Options",
     "Preprocess",
     "Recipe",
     "Result",

@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,8 +62,11 @@ def _carry_out(command: list[str], rest: list[str]) -> int:
         print(_help())
         return 0
     if name in _QUESTIONS:
+        if {"--help", "-h"} & set(rest):
+            print(_usage(name))
+            return 0
         if len(rest) not in _QUESTIONS[name]:
-            raise ValueError(f"jaxsynth {name} takes {_TAKES[name]}")
+            raise ValueError(f"jaxsynth {name} takes {_TAKES[name]} (--help says more)")
         print(_answer(name, *rest), flush=True)
         return 0
     package, found = _experiments()
@@ -103,6 +107,14 @@ def _experiments() -> tuple[str, dict[str, Path]]:
 
 def _is_launcher(path: Path) -> bool:
     return path.is_file() and 'if __name__ == "__main__":' in path.read_text("utf-8")
+
+
+def _usage(question: str) -> str:
+    """Return its line of the help above, as a usage and what it does."""
+    lines = (__doc__ or "").splitlines()
+    line = next(line for line in lines if line.startswith(f"jaxsynth {question} "))
+    usage, what = re.split("  +", line, maxsplit=1)
+    return f"usage: {usage}\n{what}"
 
 
 def _help() -> str:

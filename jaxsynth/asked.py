@@ -99,16 +99,25 @@ def check_options(caller: str, options: Options) -> None:
     names += ["seed"] if caller == "maximize" else []
     for name, value in options.items():
         if name not in Options.__annotations__:
-            raise ValueError(f"{caller}: {name!r} is no setting{near(name, names)}")
+            raise ValueError(f"{caller}: {name!r} is no setting{_way(name, value, names)}")
         kind, expected = _KINDS.get(name, (object, ""))
         wrong = isinstance(value, bool) and kind is not bool
         if kind is not object and (wrong or not isinstance(value, kind)):
             raise ValueError(f"{caller}: {name} is {described(value)}, expected {expected}")
     if wrong := [one for one in options.get("devices", ()) if not isinstance(one, jax.Device)]:
         raise ValueError(f"{caller}: devices has {described(wrong[0])}, no jax.Device")
+    if (batch := options.get("batch", 1)) < 1:
+        raise ValueError(f"{caller}: batch is {batch}, expected a whole number from 1 up")
     check_name(f"{caller}: images", options.get("images", "all"), IMAGES)
     if not (seconds := options.get("save_seconds", 0.0)) >= 0:
         raise ValueError(f"{caller}: save_seconds is {seconds}, expected 0 or more")
+
+
+def _way(name: str, value: Any, names: Sequence[str]) -> str:
+    """Say where a keyword belongs, or which it resembles."""
+    if name not in (field.name for field in dataclasses.fields(Recipe)):
+        return near(name, names)
+    return f": it is one of the recipe, such as recipe=js.recipes.pocket({name}={described(value)})"
 
 
 class Start(NamedTuple):
@@ -234,6 +243,11 @@ def start_of(caller: str, init: Any, generator: Generator, encoder: Classifier |
         path = Path(init).expanduser()
         if path.suffix in (".npy", ".safetensors"):
             return _codes(caller, read_codes(path), generator)
+        if path.is_dir():
+            raise ValueError(
+                f"{caller}: init={str(path)!r} is a folder: give a picture, codes, or its finished "
+                f"runs, init=js.read_results({str(path)!r})"
+            )
         init = read_image(path)
     init = np.asarray(init)
     if init.dtype != np.uint8:

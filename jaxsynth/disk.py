@@ -79,6 +79,21 @@ def expand(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{text!r}: {error}: give the folder's full path") from error
 
 
+def to_write(path: str | os.PathLike[str]) -> Path:
+    """Return the expanded path of a file to write.
+
+    Raises:
+      ValueError: In one line, where it is no path, or there is no such folder.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{type(path).__name__} is no path: expected the name of a file to write")
+    found = expand(path)
+    if found.is_dir() or not found.parent.is_dir():
+        why = "it is a folder" if found.is_dir() else f"make the folder {str(found.parent)!r} first"
+        raise ValueError(f"{str(path)!r} cannot be written: {why}")
+    return found
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file that appears complete or not at all."""
     with atomic_file(path) as out:

@@ -93,6 +93,8 @@ def maximize(
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise ValueError(f"maximize: seed is {described(seed)}, expected 0 to 2**32 - 1")
+    if seed and seeds is not None:
+        raise ValueError(f"maximize: seed={seed} and seeds={described(seeds)}: give one of them")
     task = _Task("maximize", [int(seed)], seeds, init, classifiers)
     found = _compute(task, [as_objective(objective)], generator, options)
     return found[0] if seeds is None and len(found) == 1 else found

@@ -211,8 +211,9 @@ def make_box(
         return Box(jnp.full(size, -1.0, dtype), jnp.full(size, 1.0, dtype))
     if upper is None:
         raise ValueError(
-            "the generator's file has no code bounds and box 'upper' needs them: port it again "
-            "with --bounds=FILE (act_range/3x/fc6.txt), or choose --box=unit or --box=none"
+            "the generator has no code bounds and box 'upper' needs them: make it with box=(low, "
+            "high), port its file again with --bounds=FILE (act_range/3x/fc6.txt), or choose the "
+            "recipe's box 'unit' or 'none' (--box)"
         )
     low = jnp.zeros(size, dtype) if lower is None else jnp.asarray(lower, dtype)
     return Box(low, jnp.asarray(upper, dtype))

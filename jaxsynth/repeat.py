@@ -1,5 +1,6 @@
 """Makes an image again from the text of its PNG, and compares the two."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,8 +43,9 @@ def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
       out: The new PNG; by default NAME_again.png in the working directory.
 
     Raises:
-      ValueError: If it does not tell how it was made, or cannot be made here: networks that differ,
-        a start code too large to be in it, an optimizer or function of somebody's own.
+      ValueError: If it does not tell how it was made, or cannot be made here: networks that differ
+        or are not found by name, an array or a start code that is not in it, an optimizer or
+        function of somebody's own.
     """
     path, said = expand(path), read_text(path)
     out = expand(out or f"{path.stem}_again.png")
@@ -65,6 +67,7 @@ def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
     models = _models(path, said, settings["precision"])
     generator = models.pop("generator")
     named = {"generator": generator} | models
+    _check_arrays(path, said["objective"])
     objective = read_objective(said["objective"], path.resolve().parents[1], named)
     recipe = dict(settings.pop("recipe"))
     recipe["optimizer_args"] = tuple(map(tuple, recipe["optimizer_args"]))
@@ -84,7 +87,16 @@ def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
 def _models(path: Path, said: Mapping[str, Any], precision: str) -> dict[str, Any]:
     found = {}
     for name, record in said["networks"].items():
-        model = load(record["name"], precision)
+        try:
+            model = load(record["name"], precision)
+        except ValueError as error:
+            if record["file"]:
+                raise
+            raise ValueError(
+                f"{str(path)!r} was made with {name} {record['name']!r}, a model of a Python "
+                f"program, which is not in it: there js.register({record['name']!r}, lambda: "
+                "model) and jaxsynth.repeat.repeat(path) make it again"
+            ) from error
         if (now := model_record(model)["sha256"]) != record["sha256"]:
             raise ValueError(
                 f"{str(path)!r} was made with {name} {record['name']} of sha256 "
@@ -92,6 +104,16 @@ def _models(path: Path, said: Mapping[str, Any], precision: str) -> dict[str, An
             )
         found[name] = model if name == "generator" else model.named(name)
     return found
+
+
+def _check_arrays(path: Path, objective: str) -> None:
+    for name in re.findall(r":@(array-\w+\.npy)", objective):
+        file = path.resolve().parents[1] / "inputs" / name
+        if not file.is_file():
+            raise ValueError(
+                f"{str(path)!r} maximised an array of a Python program, which is not in it: its "
+                f"program makes it again, or an image in the folder of a sweep, beside {name}"
+            )
 
 
 def _compared(path: Path, out: Path, image: np.ndarray, said: Mapping[str, Any]) -> Repeated:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxsynth import notebook, table
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Run
-from jaxsynth.disk import expand
+from jaxsynth.disk import expand, to_write
 from jaxsynth.images import enlarge, to_rgb, write_png
 from jaxsynth.inputs import check_name, described
 from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
@@ -24,7 +24,7 @@ from jaxsynth.objectives import Objective
 from jaxsynth.png_text import KEYWORD, text_of
 from jaxsynth.report.tables import write_csv
 from jaxsynth.runs.checkpoint import from_arrays, map_arrays
-from jaxsynth.runs.folder import METRICS, RESULTS, read_config
+from jaxsynth.runs.folder import METRICS, RESULTS, UNFINISHED, read_config
 from jaxsynth.table import BLUR_ABOVE
 
 _SHOWN = 24  # pictures of a sweep in a notebook
@@ -68,7 +68,7 @@ class SweepResult:
         """Return a run by its place, or the runs of a row by its name, or a slice of them.
 
         Raises:
-          ValueError: for a name that no row has, with the nearest ones.
+          ValueError: for a name that no row has, with the nearest ones, or what is none of these.
           IndexError: for a place that there is none of.
         """
         if isinstance(which, str):
@@ -78,6 +78,13 @@ class SweepResult:
         places = range(len(self))
         if isinstance(which, slice):
             return self._some(places[which])
+        if not isinstance(which, int | np.integer):
+            raise ValueError(
+                f"runs[{described(which)}]: expected a number, a slice or the name of a row; a run "
+                "of a row is runs[name][number]"
+            )
+        if not -len(self) <= which < len(self):
+            raise IndexError(f"run {which} of {len(self)}: expected 0 to {len(self) - 1}")
         return Result(self._some([places[which]]))
 
     def _some(self, places: Sequence[int]) -> "SweepResult":
@@ -114,7 +121,7 @@ class SweepResult:
 
     @property
     def objective(self) -> np.ndarray:
-        """Objective (R, T) at the code before each update."""
+        """Objective (R, T) at the code before each update, through the recipe's jitter and zoom."""
         return self.arrays.objective
 
     @property
@@ -187,8 +194,12 @@ class SweepResult:
         return found
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the table as CSV (UTF-8), numbers with six digits."""
-        write_csv(expand(path), self.table)
+        """Write the table as CSV (UTF-8), numbers with six digits.
+
+        Raises:
+          ValueError: for what is no path of a file in a folder.
+        """
+        write_csv(to_write(path), self.table)
 
     def __repr__(self) -> str:
         """Say how many runs there are, and where."""
@@ -247,7 +258,7 @@ class Result:
 
     @property
     def objective(self) -> np.ndarray:
-        """Objective (T,) at the code before each update."""
+        """Objective (T,) at the code before each update, through the recipe's jitter and zoom."""
         return self.sweep.objective[0]
 
     @property
@@ -273,9 +284,9 @@ class Result:
           size: side in pixels to which Lanczos enlarges it; 0 for its own.
 
         Raises:
-          ValueError: for another kind of file, or fewer pixels than it has.
+          ValueError: for another kind of file, no such folder, or fewer pixels than it has.
         """
-        path = expand(path)
+        path = to_write(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: expected a file name that ends with .png")
         config = dict(self.sweep.config) | ({"size": size} if size else {})
@@ -296,7 +307,7 @@ class Result:
 def read_results(
     folder: str | Path,
     generator: Generator | None = None,
-    classifiers: Sequence[Classifier] = (),
+    classifiers: Sequence[Classifier] | Classifier = (),
 ) -> SweepResult:
     """Read a finished run's folder; arrays are read when they are asked for.
 
@@ -307,13 +318,21 @@ def read_results(
       classifiers: all that were used.
 
     Raises:
-      ValueError: if the folder holds no readable results.
+      ValueError: if the folder holds no readable results, or a model is none.
     """
     if not isinstance(folder, str | os.PathLike):
         raise ValueError(f"results: {described(folder)} is no folder")
+    if generator is not None and not isinstance(generator, Generator):
+        raise ValueError(f"results: {described(generator)} is no Generator")
+    classifiers = check_classifiers("results", classifiers)
     folder = expand(folder)
     config = read_config(folder)
     path = folder / RESULTS
+    if not path.exists() and (folder / UNFINISHED).is_dir():
+        raise ValueError(
+            f"{folder} holds a run that is not finished: {config.get('command')} with --resume "
+            "(resume=True) continues it"
+        )
     arrays = map_arrays(path)
     try:
         found, start = from_arrays(arrays), arrays["start_codes"]
@@ -326,7 +345,21 @@ def read_results(
             "another run"
         )
     settings = config.get("sweep")
-    return SweepResult(runs, found, start, generator, tuple(classifiers), settings, config, folder)
+    return SweepResult(runs, found, start, generator, classifiers, settings, config, folder)
+
+
+def check_classifiers(caller: str, given: Any) -> tuple[Classifier, ...]:
+    """Return classifiers as a tuple; a lone one is one of them.
+
+    Raises:
+      ValueError: for what is none.
+    """
+    found = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if wrong := [one for one in found if not isinstance(one, Classifier)]:
+        raise ValueError(
+            f"{caller}: {described(wrong[0])} is no Classifier: expected a list of them"
+        )
+    return found
 
 
 def read_objective(text: str, folder: Path, models: Mapping[str, Any]) -> Objective:

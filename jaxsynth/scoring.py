@@ -20,6 +20,7 @@ from jaxsynth.images import check_resize, resize_to
 from jaxsynth.inputs import check_name
 from jaxsynth.models.base import Activations, Classifier, Params
 from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.results import check_classifiers
 
 Classes = tuple[tuple[str, float], ...]
 
@@ -44,8 +45,8 @@ class Score(NamedTuple):
 
 
 def score(
-    paths: Sequence[str | Path | ImageFile],
-    classifiers: Sequence[Classifier],
+    paths: Sequence[str | Path | ImageFile] | str | Path,
+    classifiers: Sequence[Classifier] | Classifier,
     *,
     resize: str | Mapping[str, str] = "",
     top: int = 5,
@@ -55,8 +56,9 @@ def score(
     """Score image files; a bad file gives a row that says so.
 
     Args:
-      paths: Image files; `jaxsynth.image_search.find_images` finds them in folders and zips.
-      classifiers: Their judges; names must differ.
+      paths: Image files, or one; `jaxsynth.image_search.find_images` finds those in folders and
+        zips.
+      classifiers: Their judges, or one; names must differ.
       resize: How a file reaches a classifier's size, for all of them or by name; by default as each
         classifier says. See `jaxsynth.images.resize_to`.
       top: How many classes a row has of each classifier (at most as many as it knows).
@@ -72,6 +74,8 @@ def score(
     for option, value in (("top", top), ("batch", batch), ("max_pixels", max_pixels)):
         if value < 1:
             raise ValueError(f"{option} is {value}, expected 1 or more")
+    paths = [paths] if isinstance(paths, str | Path | ImageFile) else paths
+    classifiers = check_classifiers("score", classifiers)
     ways = _ways(classifiers, resize)
     for classifier in classifiers:
         check_resize(ways[classifier.name], classifier.size)

@@ -55,6 +55,15 @@ def test_blobs_and_labels_of_a_model(folder, capsys):
 
 
 @pytest.mark.parametrize(
+    "name", ["show", "repeat", "blobs", "labels", "models", "compare", "cache"]
+)
+def test_every_question_has_help(capsys, name):
+    assert main([name, "--help"]) == 0
+    usage, what = capsys.readouterr().out.splitlines()
+    assert usage.startswith(f"usage: jaxsynth {name}") and what
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["scen"], "did you mean scene"),

@@ -1,5 +1,6 @@
 """The library as house.md's first page shows it: own models, objectives, optimizers; folders."""
 
+import io
 import json
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import jaxsynth as js
 from jaxsynth.ask_tell import Seen, Setting
 from jaxsynth.image_files import read_image
 from jaxsynth.maximize import Run, Settings, plan
+from jaxsynth.models import registry
+from jaxsynth.repeat import repeat
 
 SMALL = {"recipe": js.recipes.goh(steps=4), "batch": 4, "progress": False}
 
@@ -355,6 +358,57 @@ def test_pages_of_runs_in_memory_and_scores_of_files(gen, places, nsfw, photo, t
     runs[0].save(tmp_path / "one.png")
     [made, read] = js.score([tmp_path / "one.png", photo], [places, nsfw])
     assert not made.error and not read.error and set(made.values) == {"places", "nsfw"}
+    [one] = js.score(tmp_path / "one.png", nsfw)
+    assert one.values["nsfw"] == made.values["nsfw"]
+    assert len(js.report(runs[1], tmp_path / "page of one").rows) == 1
+
+
+def test_what_finished_runs_refuse_names_the_way_out(gen, places, tmp_path):
+    mine, folder, file = own_classifier(name="mine"), tmp_path / "run", tmp_path / "file"
+    runs = js.sweep(mine.logit(0), gen, seeds=1, folder=folder, **SMALL)
+    file.touch()
+
+    def again(where):
+        return js.maximize(places.logit(0), gen, folder=where, **SMALL)
+
+    for said, ask in {
+        "make the folder .*nodir' first": lambda: runs[0].save(tmp_path / "nodir" / "x.png"),
+        "run' cannot be written: it is a folder": lambda: runs.to_csv(folder),
+        "BytesIO is no path": lambda: runs[0].save(io.BytesIO()),
+        r"runs\[\('bar', 1\)\]: expected a number": lambda: runs["bar", 1],
+        "run 1 of 1: expected 0 to 0": lambda: runs[1],
+        "read without their models": lambda: js.report(js.read_results(folder), tmp_path / "page"),
+        r"cannot all be loaded .*js\.register\(": lambda: js.report(folder, tmp_path / "page"),
+        "3 is no Classifier: expected a list": lambda: js.read_results(folder, gen, 3),
+        "'mine' is no Generator": lambda: js.read_results(folder, mine),
+        r"is a folder: .*init=js\.read_results\(": lambda: js.sweep(
+            mine.logit(0), gen, init=folder
+        ),
+        "is not empty: .*folder=.*overwrite=True": lambda: again(folder),
+        "a file has its name": lambda: again(file),
+    }.items():
+        with pytest.raises((ValueError, IndexError), match=said) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+    assert js.read_results(folder, gen, mine).classifiers == (mine,)
+    (folder / "results.safetensors").unlink()
+    (folder / "unfinished").mkdir()
+    with pytest.raises(ValueError, match=r"is not finished: .*resume=True"):
+        js.read_results(folder, gen, [mine])
+    with pytest.raises(ValueError, match=r"was stopped: .*resume=True.*overwrite=True"):
+        again(folder)
+
+
+def test_what_a_program_made_is_not_in_the_image(gen, tmp_path, monkeypatch):
+    mine, image, again = own_classifier(name="mine"), tmp_path / "x.png", tmp_path / "y.png"
+    js.maximize(mine.logit(0), gen, **SMALL).save(image)
+    with pytest.raises(ValueError, match=r"'mine', a model of a Python program.*js\.register\("):
+        repeat(image, again)
+    monkeypatch.setitem(registry._made, "mine", lambda: mine)
+    assert repeat(image, again).equal
+    js.maximize(mine.direction("logits", np.ones(4)), gen, **SMALL).save(image)
+    with pytest.raises(ValueError, match="maximised an array of a Python program"):
+        repeat(image, again)
 
 
 def test_runs_that_must_be_equal_are_computed_once(gen, nsfw, tmp_path):
@@ -411,6 +465,12 @@ def test_wrong_words_are_one_line(gen, places, tmp_path):
         "maximize: 'balence' is no setting .did you mean balance": lambda: js.maximize(
             goal, gen, balence="image"
         ),
+        r"'steps' is no setting: .* recipe=js\.recipes\.pocket.steps=3": lambda: js.maximize(
+            goal, gen, steps=3
+        ),
+        "seed=5 and seeds=2: give one": lambda: js.maximize(goal, gen, seed=5, seeds=2),
+        "batch is 0, expected a whole number from 1": lambda: js.sweep(goal, gen, batch=0),
+        "report: 3 is no finished run": lambda: js.report(3, tmp_path),
         "sweep: seeds is 0": lambda: js.sweep(goal, gen, seeds=0),
         "maximize: seed is -1": lambda: js.maximize(goal, gen, seed=-1),
         "sweep: seeds is .1.5.": lambda: js.sweep(goal, gen, seeds=[1.5]),

@@ -76,6 +76,7 @@ def test_options_that_do_not_fit_are_refused_at_once(classifiers):
         ((nsfw, nsfw), {}, "two classifiers are called 'nsfw'"),
         ((nsfw, places), {"top": 0}, "top is 0"),
         ((nsfw, places), {"batch": 0}, "batch is 0"),
+        (("nsfw",), {}, "'nsfw' is no Classifier: expected a list"),
     ):
         with pytest.raises(ValueError, match=expected):
             score([Path("never read")], chosen, **options)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from jaxsynth import table
 from jaxsynth.images import write_png
+from jaxsynth.inputs import described
 from jaxsynth.models.registry import load
 from jaxsynth.report.explorer import EXPLORER, LIVE, MOST_RUNS, write_explorer
 from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
@@ -27,7 +28,7 @@ from jaxsynth.report.sheet import (
 )
 from jaxsynth.report.summary import Rows, settings_of, summarise
 from jaxsynth.report.tables import write_csv
-from jaxsynth.results import Run, SweepResult, read_results, shown_file, visible
+from jaxsynth.results import Result, Run, SweepResult, read_results, shown_file, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
 from jaxsynth.table import BLUR_ABOVE
 
@@ -63,7 +64,7 @@ class Pages(NamedTuple):
 
 
 def report(
-    runs: SweepResult | str | Path,
+    runs: SweepResult | Result | str | Path,
     folder: str | Path,
     *,
     title: str = "",
@@ -78,7 +79,7 @@ def report(
     It blurs images that a classifier scores above 0.5 as sensitive until they are clicked.
 
     Args:
-      runs: finished runs, or the folder that holds them, whose models `load` finds by name.
+      runs: finished runs, or one, or the folder that holds them, whose models `load` finds by name.
       folder: where the pages go.
       title: heading of the pages.
       note: a text above the gallery.
@@ -87,8 +88,11 @@ def report(
 
     Returns:
       The rows of the table, and the names of the pictures that were drawn.
+
+    Raises:
+      ValueError: for what is no finished run, or was read without its models.
     """
-    sweep = runs if isinstance(runs, SweepResult) else read_sweep(Path(runs).expanduser())
+    sweep = _sweep_of(runs)
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row | {"shown": look} for row, look in zip(sweep.table, sweep.which, strict=True)]
@@ -135,12 +139,37 @@ def report(
 
 
 def read_sweep(folder: Path) -> SweepResult:
-    """Read a folder with the models that it names."""
+    """Read a folder with the models that it names.
+
+    Raises:
+      ValueError: if one of them is not found by name.
+    """
     networks = read_config(folder).get("networks", {})
-    generator, *classifiers = (
-        load(record["name"]).named(role) for role, record in networks.items()
-    )
+    try:
+        generator, *classifiers = (
+            load(record["name"]).named(role) for role, record in networks.items()
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"the models of {folder} cannot all be loaded ({error}): register own ones first, "
+            "js.register(name, lambda: model), or report js.read_results(folder, generator, "
+            "[classifier])"
+        ) from error
     return read_results(folder, generator, classifiers)
+
+
+def _sweep_of(runs: Any) -> SweepResult:
+    if isinstance(runs, str | Path):
+        return read_sweep(Path(runs).expanduser())
+    sweep = runs.sweep if isinstance(runs, Result) else runs
+    if not isinstance(sweep, SweepResult):
+        raise ValueError(f"report: {described(runs)} is no finished run, nor the folder of some")
+    if sweep.generator is None:
+        raise ValueError(
+            f"report: the runs of {sweep.folder} were read without their models: give "
+            "js.read_results(folder, generator, [classifier]), or the folder itself"
+        )
+    return sweep
 
 
 def _image_files(sweep: SweepResult, folder: Path) -> tuple[str, ...]:

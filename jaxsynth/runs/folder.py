@@ -122,7 +122,7 @@ def _flock(handle: int, folder: Path) -> None:
         holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
         raise ValueError(
             f"output folder {folder} is in use by another process (number {holder}): wait for it, "
-            "or choose another --out"
+            "or choose another (--out, folder=)"
         ) from error
     except (ImportError, OSError) as error:
         why = (
@@ -132,7 +132,10 @@ def _flock(handle: int, folder: Path) -> None:
 
 
 def _unusable(folder: Path, error: OSError) -> ValueError:
-    return ValueError(f"output folder {folder} cannot be used: {error.strerror}")
+    why = error.strerror
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        why = "a file has its name, or that of a folder above it; choose another"
+    return ValueError(f"output folder {folder} cannot be used: {why}")
 
 
 # --- making it ready ------------------------------------------------------------------------------
@@ -165,10 +168,13 @@ def prepare(path: str | Path, overwrite: bool, more: Sequence[str] = ()) -> Path
 
 def _occupied(folder: Path) -> str:
     if not (folder / UNFINISHED).is_dir():
-        return f"output folder {folder} is not empty: choose another --out, or --overwrite"
+        return (
+            f"output folder {folder} is not empty: choose another (--out, folder=), or replace its "
+            "run (--overwrite, overwrite=True)"
+        )
     return (
-        f"output folder {folder} holds a run that was stopped: the same command with --resume "
-        "continues it, --overwrite starts again"
+        f"output folder {folder} holds a run that was stopped: --resume (resume=True) continues "
+        "it, --overwrite (overwrite=True) starts again"
     )
 
 
@@ -240,7 +246,7 @@ def check_same(
             raise ValueError(
                 f"output folder {folder} holds a run with {_CALLED.get(what, what)} {_short(old)}, "
                 f"not {_short(new)}: resume it with its own command ({saved.get('command')}), or "
-                "choose another --out"
+                "choose another (--out, folder=)"
             )
 
 
@@ -323,5 +329,6 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(
-            f"{path} cannot be read ({error}): delete it, and --resume computes it again"
+            f"{path} cannot be read ({error}): delete it, and --resume (resume=True) computes it "
+            "again"
         ) from error
