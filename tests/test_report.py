@@ -53,6 +53,11 @@ def test_row_labels_that_fit_are_shown_in_full(monkeypatch):
     assert [text for text in drawn if text != "seed 0"] == labels
 
 
+@pytest.mark.parametrize("number", ["0.87", "-0.2134", "9e-06"])
+def test_a_line_that_is_shortened_ends_in_its_number(number):
+    assert sheet._fit(f"block10:*:diversity {number}", sheet._font(14), 120).endswith(f"… {number}")
+
+
 def test_a_grid_has_every_tile_in_its_place():
     colours = [(10 * i, 255 - 10 * i, 5 * i) for i in range(24)]
     tiles = [_tile(64, f"seed {i}", "abbey 0.87", colour=c) for i, c in enumerate(colours)]

@@ -263,13 +263,14 @@ def _line_height(size: int) -> int:
 def _fit(text: str, font: Font, width: float) -> str:
     """Return the text on one line, shortened with an ellipsis until it is no wider than `width`.
 
-    A number at the end stays: `swimming_po… 0.87`.
+    A number at the end stays: `swimming_po… 0.87`, `block10:*:d… -0.2`.
     """
     text = readable(text[:500])
     if font.getlength(text) <= width:
         return text
     head, space, tail = text.rpartition(" ")
-    end = _ELLIPSIS + space + tail if tail[:1].isdigit() and len(tail) < 9 else _ELLIPSIS
+    number = tail.removeprefix("-")[:1].isdigit() and len(tail) < 10
+    end = _ELLIPSIS + space + tail if number else _ELLIPSIS
     head = head if end != _ELLIPSIS else text
     while head and font.getlength(head + end) > width:
         head = head[:-1]
