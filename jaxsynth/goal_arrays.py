@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.goals import CODE, Acts, Function, Goal, Picked
+from jaxsynth.inputs import near
 from jaxsynth.system import GENERATOR
 from jaxsynth.terms import Objective, Term
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # {network: {blob: shape}}
+_FEW = 8  # blobs that an error names
 # network -> blob -> how many linear terms objectives have there, and entries of each, (M, K)
 Layout = dict[str, dict[str, tuple[int, int]]]
 
@@ -50,9 +52,8 @@ def _used_by(term: Term, shapes: Shapes, image: str, code_size: int) -> set[str]
 
     def call(activations, pixels, code):
         acts = Acts(activations, pixels, code)
-        value = jnp.asarray(term.function(acts))
-        used.update(acts.used)
-        return value
+        acts.used = used
+        return jnp.asarray(term.function(acts))
 
     def like(shape):
         return jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
@@ -60,14 +61,22 @@ def _used_by(term: Term, shapes: Shapes, image: str, code_size: int) -> set[str]
     given = {name: {b: like(s) for b, s in blobs.items()} for name, blobs in shapes.items()}
     try:
         value = jax.eval_shape(call, given, like(shapes[GENERATOR][image]), like((code_size,)))
-    except Exception as error:
-        raise ValueError(
-            f"objective function {term.blob} cannot be evaluated: {type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-        ) from error
+    except Exception as error:  # a user's function can raise anything
+        said = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        said = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+        read = [name for name in shapes if f"network {name}" in used]
+        if isinstance(error, KeyError) and error.args and read:
+            said = _no_blob(str(error.args[0]), read[-1], shapes[read[-1]])
+        raise ValueError(f"objective function {term.blob} cannot be evaluated: {said}") from error
     if value.size != 1:
         raise ValueError(f"objective function {term.blob} gives {value.shape}, expected a scalar")
     return used
+
+
+def _no_blob(blob: str, network: str, known: Mapping[str, Any]) -> str:
+    """Say that a network has no such blob, with the near ones, or the last."""
+    hint = near(blob, known) or f"; it has {', '.join(list(known)[-_FEW:])}"
+    return f"{blob!r} is no blob of {network}{hint}"
 
 
 def make_layout(objectives: Sequence[Objective]) -> Layout:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsynth.inputs import described, near
+
 RUNS = "runs"  # the axis of every vmap over runs, which diversity gathers along
 CODE, IMAGE = "code", "image"
 _SMALL = 1e-12  # keeps norms of silent layers from 0
@@ -113,12 +115,23 @@ class Acts(Mapping):
         return self._code
 
     def __getitem__(self, model: Any) -> Mapping[str, jax.Array]:
-        """Return {blob: array} of a classifier, or of its name."""
+        """Return {blob: array} of a classifier, or of its name.
+
+        Raises:
+          ValueError: If the run has no such classifier.
+        """
         name = model if isinstance(model, str) else getattr(model, "role", model)
         if name not in self._activations:
-            raise KeyError(f"{name!r} is none of {', '.join(self._activations)}")
+            known, said = ", ".join(self._activations), described(name)
+            way = f": give the run classifiers=[{name if isinstance(name, str) else 'mine'}]"
+            hint = near(name, self._activations) if isinstance(model, str) else ""
+            raise ValueError(f"{said} is none of {known}{hint or way}")
         self.used.add(f"network {name}")
         return self._activations[name]
+
+    def __contains__(self, model: Any) -> bool:
+        """Whether it has a classifier, or one of that name."""
+        return getattr(model, "role", model) in self._activations
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the networks' names."""

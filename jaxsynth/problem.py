@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsynth import recipes
 from jaxsynth.arithmetic import arithmetic, root_key
-from jaxsynth.ask_tell import PRIOR, Box
+from jaxsynth.ask_tell import PRIOR, Box, Optimizer, check_protocol
 from jaxsynth.balance import BALANCES
 from jaxsynth.batch import Batch, Problem, Run, Structure, check_record
 from jaxsynth.goal_arrays import make_function, make_goals, make_layout
@@ -118,6 +118,8 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     which, seeds = which[own], seeds[own]
     box = _box(settings.recipe, generator, dtype)
     codes = _drawn(settings.recipe, box, generator, seeds) if start is None else start[own]
+    if isinstance(settings.optimizer, Optimizer):  # our own are known to work
+        check_protocol(optimizer, box)
 
     shapes = _shapes(generator, models)
     functions = [
@@ -255,9 +257,10 @@ def _precision(name: str, models: Sequence[Any]) -> np.dtype:
                  for p in jax.tree.leaves(model.params)}  # fmt: skip
         other = {str(k) for k in kinds if jnp.issubdtype(k, jnp.floating)} - {name}
         if other:
+            way = "jaxsynth.load takes a dtype" if model.info.file else f"cast them to {name}"
             raise ValueError(
                 f"{model.role} {model.info.network or model.name!r} has {other.pop()} parameters, "
-                f"but the precision is {name}: jaxsynth.load takes a dtype"
+                f"but the precision is {name}: {way}"
             )
     return np.dtype("float32" if name == "bfloat16" else name)
 

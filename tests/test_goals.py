@@ -131,8 +131,11 @@ def test_functions_of_one_and_of_several_classifiers(made):
 def test_wrong_functions_are_refused_in_a_line(made):
     places = made["places"]
     for wrong, said in [
-        (lambda acts: acts[places]["fc9"], "KeyError: 'fc9'"),
-        (lambda acts: acts["somebody"]["fc8"][0], "is none of generator, places"),
+        (lambda acts: acts[places]["fc9"], r"'fc9' is no blob of places .did you mean fc8"),
+        (lambda acts: acts[places]["x"], "'x' is no blob of places; it has .*prob"),
+        (lambda acts: {}["own"], "KeyError: 'own'"),
+        (lambda acts: acts["somebody"]["fc8"][0], "'somebody' is none of generator, places: give "),
+        (lambda acts: acts[places.named("mine")]["fc8"][0], r"give the run classifiers=.mine.$"),
         (lambda acts: acts[places]["fc8"], r"gives \(5,\), expected a scalar"),
         (lambda acts: acts[places]["fc8"][0] + acts.code[0], "split it"),
     ]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,15 @@ def logits_of(params, image):
 def blobs_of(params, image):
     hidden = image @ params  # (8, 8, 3)
     return {"hidden": hidden, "scores": hidden.mean((0, 1)), "features": image.mean((0, 1))[:2]}
+
+
+def pooled(params, image):
+    pool = image.mean((0, 1))
+    return {"logits": jnp.append(pool, 0.0), "pool": pool}
+
+
+def sized(size) -> Classifier:
+    return Classifier(logits_of, np.eye(3, dtype=np.float32), size)
 
 
 def classifier(apply=logits_of, **options) -> Classifier:
@@ -106,6 +116,56 @@ def test_same_function_is_recognised_by_jit():
         (lambda: generator(apply=lambda p, x: {"picture": x}).shapes, "no blob 'image'"),
         (lambda: generator(apply=lambda p, x: x).shapes, "expected (H, H, 3)"),
         (lambda: generator(box=(2, -2)), "not (low, high)"),
+        (
+            lambda: Classifier({"w": 1.0}, logits_of, 8),
+            "apply is a dict, expected a function: apply",
+        ),
+        (lambda: classifier(nn.Dense(3)), "apply is a Flax module: pass module.apply and its vari"),
+        (lambda: Classifier(logits_of, None, 8), "params is None, expected its parameters"),
+        (lambda: sized((16, 16)), "size is (16, 16), expected a whole number of pixels, such as"),
+        (lambda: sized("16"), "size is '16', expected a whole number"),
+        (lambda: sized(16.0), "size is 16.0, expected a whole number"),
+        (lambda: sized(0), "size is 0, expected a whole number"),
+        (lambda: classifier(labels=None), "labels is None, expected a list of names"),
+        (lambda: classifier(labels="cat"), "labels is a string, expected a list of names"),
+        (lambda: classifier(labels={0: "a"}), "labels is a dict, expected a list of names"),
+        (lambda: classifier(labels={"a", "b", "c"}), "expected a list of names"),
+        (lambda: classifier(preprocess="imagenet"), "preprocess is 'imagenet', expected a Prepro"),
+        (lambda: classifier(sensitive=9), "sensitive is 9, expected the number of a class, 0 to 2"),
+        (lambda: classifier(labels=NAMES, sensitive="dog"), "tuple of numbers ('dog' is 1)"),
+        (lambda: classifier(labels=NAMES, sensitive=(0, 3)), "sensitive is (0, 3), expected"),
+        (lambda: classifier(lambda p, x: x[:1, 0]), "it gives logits (1, 3); return one number a"),
+        (lambda: classifier(lambda p, x: x.mean((0, 1)).argmax()), "it gives logits ()"),
+        (
+            lambda: classifier(blobs_of, logits="head"),
+            "no blob 'head' of logits; it has hidden, sc",
+        ),
+        (lambda: classifier(blobs_of, logits="hidden"), "its 'hidden' has shape (8, 8, 3): return"),
+        (lambda: classifier(pooled, labels=NAMES), "3 labels, but its 'logits' has shape (4,)"),
+        (
+            lambda: classifier(lambda p, x: x[0, 0].astype("uint8")),
+            "'logits' are uint8, which have",
+        ),
+        (
+            lambda: classifier(name="my:net"),
+            "name 'my:net': a name has letters, digits, _, - and .",
+        ),
+        (lambda: classifier().named(""), "name '': a name has letters"),
+        (
+            lambda: Classifier(logits_of, np.float32([[1, np.nan]]), 8),
+            "params holds numbers that are",
+        ),
+        (
+            lambda: Classifier(logits_of, {"head": {"bias": jnp.float32([np.inf])}}, 8),
+            "params['head']['bias'] holds numbers that are not finite",
+        ),
+        (
+            lambda: Generator(paint_of, np.ones((8, 48)), 9),
+            "paint_of(params, x) fails for one x of",
+        ),
+        (lambda: Generator(paint, 1.0, "6"), "code_size is '6', expected a whole number of units"),
+        (lambda: generator(preprocess="caffe"), "preprocess is 'caffe', expected a Preprocess"),
+        (lambda: register("m9", classifier()), "Classifier 'classifier' is no function that makes"),
     ],
 )
 def test_what_cannot_work_is_told_in_one_line(make, message):
@@ -194,6 +254,10 @@ def test_picture_of_any_size_becomes_an_input():
 
 def paint(params, code):
     return jnp.broadcast_to(code[:3] * params, (4, 4, 3))
+
+
+def paint_of(params, code):
+    return (code @ params).reshape(4, 4, 3)
 
 
 def generator(apply=paint, **options) -> Generator:

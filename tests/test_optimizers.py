@@ -8,7 +8,17 @@ import pytest
 
 from benchmarks.study.setting import choose_optimizers
 from jaxsynth import gradient_free, optimizers, recipes
-from jaxsynth.ask_tell import GRADIENT, PRIOR, VALUE, Box, Seen, Setting, project
+from jaxsynth.ask_tell import (
+    GRADIENT,
+    PRIOR,
+    VALUE,
+    Box,
+    Optimizer,
+    Seen,
+    Setting,
+    check_protocol,
+    project,
+)
 from jaxsynth.models.base import Code
 from jaxsynth.optimizer_names import FREE, OPTIMIZERS, make_optimizer
 from jaxsynth.optimizers import from_recipe
@@ -233,6 +243,42 @@ def test_optax_transformations_take_the_recipes_box_and_normalisation():
             make_optimizer(wrong, recipe)
     assert make_optimizer(None, recipe) is make_optimizer("", recipe)
     assert make_optimizer(optimizer) is optimizer
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"asks": "values"}, "asks is 'values', expected 'value' or 'gradient' or"),
+        ({"population": 0}, "population is 0, expected 1 or more"),
+        ({"freezes": True}, "freezes needs a population of 1 and its gradient"),
+        ({"population": 4}, r"ask gives codes \(1, 6\), expected \(4, 6\)"),
+        (
+            {"ask": lambda s, step, state: (state, state)},
+            r"ask gives codes \(6,\), expected \(1, 6",
+        ),
+        ({"ask": lambda s, step, state: (state[None, :5], state)}, r"ask gives codes \(1, 5\)"),
+        ({"ask": lambda s, step, state: state[None]}, r"ask gives \(1, 6\), expected \(codes"),
+        ({"tell": lambda *a: None}, r"tell gives None, expected a state like that .*\(6,\)"),
+        (
+            {"tell": lambda s, step, state, codes: codes[0]},
+            "tell.* fails: .* 4 positional arguments",
+        ),
+        ({"tell": lambda *a: a[4].gradient[0]}, ".*seen.gradient is None unless asks is"),
+        ({"init": lambda s: s.start + jnp.ones(5)}, r"init\(setting\) fails"),
+    ],
+)
+def test_an_own_optimizer_is_checked_by_shapes(changes, said):
+    start = {"init": lambda s: s.start, "ask": lambda s, step, state: (state[None], state)}
+    fields = {"asks": "value", "rate": 1.0, "tell": lambda *a: a[3][0]} | start
+    check_protocol(Optimizer("own", **fields), _BOX)
+    with pytest.raises(ValueError, match=f"^optimizer 'own': {said}") as error:
+        check_protocol(Optimizer("own", **fields | changes), _BOX)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [*FREE, "ppgn", "langevin", "lbfgs", "spectral", "adam"])
+def test_rows_keep_to_the_protocol(name):
+    check_protocol(make_optimizer(name), _BOX)
 
 
 def test_sphere_cma_keeps_the_norm_of_the_start_without_a_box():

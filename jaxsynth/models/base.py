@@ -4,6 +4,7 @@ A model is a pure function of its parameters and one example, and a few facts ab
 knows an architecture; `jaxsynth.models.registry` makes models from weights files.
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import numpy as np
 from jaxsynth.images import CAFFE, UNIT_RGB, Preprocess, resize_to
 from jaxsynth.inputs import near
 from jaxsynth.models.functions import (
+    FEW,
+    ONE_A_CLASS,
     UNKNOWN,
     Activations,
     Apply,
@@ -20,10 +23,12 @@ from jaxsynth.models.functions import (
     Info,
     Params,
     Shapes,
-    check_apply,
+    check_given,
+    check_logits,
+    check_name,
     find_shapes,
 )
-from jaxsynth.models.labels import unique_labels
+from jaxsynth.models.labels import check_labels, check_sensitive, unique_labels
 from jaxsynth.objectives import Targets
 
 
@@ -38,8 +43,9 @@ class Classifier(Targets):
       size: Side of its square input in pixels.
       labels: One name per class; alike ones are told apart, as in `crane (134)`.
       preprocess: Units of its input.
-      logits: Blob of the logits. By default it is found: the only array, else the last vector as
-        long as `labels`, else the last vector. None says that there is none (an encoder).
+      logits: Blob of the logits. By default it is found: the only array, else `logits`, else the
+        last vector as long as `labels`, else the last vector. None says that there is none (an
+        encoder).
       name: Its name in terms, files and tables.
       sensitive: The class, or classes, whose probability above 0.5 blurs a picture.
       info: Where it comes from.
@@ -58,16 +64,23 @@ class Classifier(Targets):
     prepare: Callable[[Params], Params] | None = None
 
     def __post_init__(self):
-        """Find the logits where they are not named.
+        """Check every field, and find the logits where they are not named.
 
         Raises:
-          ValueError: If the function cannot be applied, or gives no vector.
+          ValueError: Naming the field that cannot work, if the function cannot be applied, or if it
+            gives no vector.
         """
-        check_apply(self.apply, "classifier", self.name)
+        check_name(self.name)
+        what = f"classifier {self.name!r}"
+        check_given(self, what, "size")
+        check_labels(what, self.labels)
         object.__setattr__(self, "labels", unique_labels(self.labels))
         if self.logits == "":
             object.__setattr__(self, "logits", self._find_logits())
-            _ = self.shapes  # checks the labels
+        if self.info == UNKNOWN:  # of a file's configuration they are known without it
+            _ = self.shapes  # checks logits and labels
+        if self.sensitive is not None:
+            check_sensitive(what, self.sensitive, self.labels, len(self.labels) or self.classes)
 
     def __repr__(self) -> str:
         """Say what it is, without its weights."""
@@ -156,8 +169,12 @@ class Classifier(Targets):
         vectors = [blob for blob, shape in shapes.items() if len(shape) == 1]
         fitting = [blob for blob in vectors if shapes[blob] == (len(self.labels),)]
         if not vectors:
-            raise ValueError(f"classifier {self.name!r} has no blob that is a vector of logits")
-        return (fitting or vectors)[-1]
+            given = ", ".join(f"{blob} {shape}" for blob, shape in list(shapes.items())[:FEW])
+            raise ValueError(
+                f"classifier {self.name!r} has no blob that is a vector of logits: it gives "
+                f"{given}; {ONE_A_CLASS}, or say logits=None"
+            )
+        return "logits" if "logits" in vectors else (fitting or vectors)[-1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +189,8 @@ class Generator(Targets):
       box: Bounds of every unit; `code` has them unit by unit.
       start: A name in `recipes.STARTS`; empty for the recipe's.
       image: Blob of the image.
-      preprocess: Units of its pixels.
+      preprocess: Units of its pixels. Unlike a classifier's they are by default Caffe's (BGR of
+        0..255 less a mean): give `Preprocess()` where it paints RGB of 0..1.
       name: Its name in messages.
       code: Code box and latent statistics.
       recipe: Name of the recipe that suits it.
@@ -200,12 +218,13 @@ class Generator(Targets):
     prepare: Callable[[Params], Params] | None = None
 
     def __post_init__(self):
-        """Make a code box of plain bounds.
+        """Check every field, and make a code box of plain bounds.
 
         Raises:
-          ValueError: If the function cannot be applied, or a bound does not fit.
+          ValueError: Naming the field that cannot work, or if the function cannot be applied or
+            gives no image.
         """
-        check_apply(self.apply, "generator", self.name)
+        check_given(self, f"generator {self.name!r}", "code_size")
         if self.code is None and self.box is not None:
             low, high = map(float, self.box)
             if not low < high:
@@ -218,6 +237,8 @@ class Generator(Targets):
                     f"generator {self.name!r}: {field} of its code has shape {np.shape(array)}, "
                     f"expected {(self.code_size,)}"
                 )
+        if self.info == UNKNOWN:
+            _ = self.shapes  # checks the image
 
     def __repr__(self) -> str:
         """Say what it is, without its weights."""
@@ -262,20 +283,8 @@ class Generator(Targets):
         return self.encoder() if callable(self.encoder) else self.encoder
 
 
-def check_logits(classifier: Classifier, shapes: Shapes) -> None:
-    """Raise ValueError if a classifier has no such logits, or not one for each label."""
-    name, logits, labels = classifier.name, classifier.logits, classifier.labels
-    if logits not in shapes:
-        hint = near(logits or "", shapes)
-        raise ValueError(f"classifier {name!r} has no blob {logits!r} of logits{hint}")
-    if len(shape := shapes[logits]) != 1 or (labels and len(labels) != shape[0]):
-        raise ValueError(
-            f"classifier {name!r} has {len(labels)} labels, but its {logits!r} has shape {shape}"
-        )
-
-
 def _renamed(model, name: str):
-    renamed = dataclasses.replace(model, name=name)
-    if "shapes" in model.__dict__:  # they take a moment to find
-        renamed.__dict__["shapes"] = model.shapes
+    check_name(name)
+    renamed = copy.copy(model)  # with its shapes, which take a moment to find
+    object.__setattr__(renamed, "name", name)
     return renamed

@@ -3,10 +3,14 @@
 import collections
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jaxsynth.disk import check_regular, decoded, expected, kind_of
+from jaxsynth.inputs import described
 
 _TEXTS = ("a text", "a JSON", "a prototxt")  # names may look like the last
 SENSITIVE_LABELS = ("nsfw", "hentai", "porn", "pornography", "sexy", "explicit", "nudity")
@@ -23,6 +27,32 @@ def unique_labels(labels: Sequence[str]) -> tuple[str, ...]:
         count = collections.Counter(names)
         names = tuple(f"{x} ({i})" if count[x] > 1 else x for i, x in enumerate(names))
     return names
+
+
+def check_labels(what: str, labels: Any) -> None:
+    """Raise ValueError, begun by `what`, unless these are several names in the order of units."""
+    said, way = "", ""
+    if isinstance(labels, str | bytes):
+        said = "a string"
+    elif isinstance(labels, Mapping):
+        said, way = "a dict", ", in the order of the units"
+    elif isinstance(labels, Set) or not isinstance(labels, Iterable):
+        said = described(labels)
+    if said:
+        raise ValueError(f"{what}: labels is {said}, expected a list of names{way}")
+
+
+def check_sensitive(what: str, sensitive: Any, labels: Sequence[str], classes: int) -> None:
+    """Raise ValueError, begun by `what`, unless it is the number of a class, or a tuple of them."""
+    for one in sensitive if isinstance(sensitive, tuple) else (sensitive,):
+        whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
+        if not whole or not 0 <= int(one) < classes:
+            number = labels.index(one) if isinstance(one, str) and one in labels else ""
+            hint = f" ({one!r} is {number})" if number != "" else ""
+            raise ValueError(
+                f"{what}: sensitive is {described(sensitive)}, expected the number of a class, 0 "
+                f"to {classes - 1}, or a tuple of numbers{hint}"
+            )
 
 
 def sensitive_classes(labels: Sequence[str]) -> int | tuple[int, ...] | None:

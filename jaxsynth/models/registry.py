@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.images import CAFFE
-from jaxsynth.models.base import (
-    Classifier,
-    Generator,
-    Info,
-    check_logits,
-)
+from jaxsynth.inputs import described
+from jaxsynth.models.base import Classifier, Generator, Info
+from jaxsynth.models.functions import check_logits
 from jaxsynth.models.labels import sensitive_classes
 from jaxsynth.models.names import PACKAGED, available_networks, find_ported
 from jaxsynth.models.network import (
@@ -48,10 +45,15 @@ def register(name: str, make: Callable[[], Model]) -> None:
       make: Makes the model; called at every `load`.
 
     Raises:
-      ValueError: For another name.
+      ValueError: For another name, or a model instead of what makes it.
     """
     if not re.fullmatch(r"[\w\-]+", name):
         raise ValueError(f"a model cannot be called {name!r}: expected letters, digits, _ and -")
+    if not callable(make):
+        raise ValueError(
+            f"register {name!r}: {described(make)} is no function that makes a model: give "
+            "lambda: model"
+        )
     _made[name] = make
 
 
