@@ -60,7 +60,7 @@ __all__ = [
     "maximize", "plan", "sweep",
 ]  # fmt: skip
 _SEEDS = tuple(range(8))
-_CALL = "the same call of jaxsynth.sweep"
+_CALL = "the same call of jaxsynth."
 _log = logging.getLogger("jaxsynth")
 
 
@@ -243,7 +243,8 @@ def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> 
     for note in problem.notes.values():
         _log.warning("%s", note)
     saving = _saving(task, options)
-    config = {"experiment": "sweep", "command": _CALL, "title": options.get("title", "")}
+    config = {"experiment": "sweep", "command": _CALL + task.name}
+    config |= {"title": options.get("title", "")}
     inputs = {} if start is None else {"start codes": hash_of(start)}
     config |= config_of(problem, saving.devices, inputs, encoder)
     found = carry_out(problem, saving, config=config, images=options.get("images", "all"))
