@@ -130,7 +130,7 @@ PICTURES = (
         "map",
         "A map of a layer",
         "An activation atlas: activations of photographs laid out in the plane, and an image for "
-        "each cell. The label is the category that most photographs of the cell are given.",
+        "each cell. The label is the commonest category of its photographs; often few share it.",
         ("map --model=places --blob=conv_head --images=photographs/ --side=8",),
     ),
     Picture(

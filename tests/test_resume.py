@@ -123,7 +123,7 @@ def test_a_signal_stops_after_the_step_and_says_how_to_resume(weights, tmp_path,
     assert err.strip().count("\n") == 1 and "stopping after this step" in err
     assert "of 4 chunks finished" in err and "--resume continues" in err
     refused = run(*_command(weights, out))
-    assert refused.returncode == 2 and "--resume continues it" in refused.stderr
+    assert refused.returncode == 2 and "--resume (resume=True) continues it" in refused.stderr
     assert run(*_command(weights, out, "--resume")).returncode == 0
     assert _left_behind(out) == whole[0]
 
