@@ -16,6 +16,7 @@ from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.state_dicts import convert_efficientnet
+from jaxsynth.runs.saving import Stopped
 from jaxsynth.training.data import ImageSet
 from jaxsynth.training.finetune import FineTuning
 from jaxsynth.training.linear import LinearTraining, balanced_rows, fit_linear
@@ -324,6 +325,8 @@ def test_a_linear_judge_reads_the_classes_from_frozen_features(data, trunk, tmp_
         trunk=str(trunk),
         size=32,
     )
+    with pytest.raises(Stopped, match="features of 8 of 15 photographs, not saved"):
+        train_scene(run, lambda line: None, iter([False, True]).__next__)
     path, metrics = train_scene(run, lambda line: None)
     made, before = load_network(path), load_network(trunk)
     assert metrics["val top-1"] == 1.0

@@ -18,6 +18,7 @@ import optax
 from jaxsynth.inputs import option
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.network import Network
+from jaxsynth.runs.saving import Stopped
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.data import ImageSet, batches, epoch_rows
 
@@ -43,15 +44,27 @@ def balanced_rows(images: ImageSet, count: int | None, seed: int) -> np.ndarray:
 
 
 def pooled_features(
-    network: Network, images: ImageSet, batch: int, say: Callable[[str], None], every: int
+    network: Network,
+    images: ImageSet,
+    batch: int,
+    say: Callable[[str], None],
+    every: int,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """Compute the pooled features (2, N, C) of photographs and of their mirror images."""
+    """Compute the pooled features (2, N, C) of photographs and of their mirror images.
+
+    Raises:
+      Stopped: if it was asked to; nothing is saved.
+    """
     found = []
     for i, (rgb, _, count) in enumerate(batches(images, batch), 1):
         both = _pooled(network.apply, network.params, rgb)
         found.append(np.asarray(both)[:, :count])
+        done = f"features of {min(i * batch, len(images.rows))} of {len(images.rows)} photographs"
         if i % every == 0:
-            say(f"features of {min(i * batch, len(images.rows))} of {len(images.rows)} photographs")
+            say(done)
+        if asked_to_stop():
+            raise Stopped(f"{done}, not saved")
     return np.concatenate(found, axis=1)
 
 

@@ -125,15 +125,14 @@ def train_scene(
     )
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
     make = {PLACES: _fine_tune, JUDGE: _judge, LINEAR: _linear}[run.network]
-    loop = partial(run_loop, say=say, asked_to_stop=asked_to_stop)
-    config, params = make(run, train, few, say, loop)
+    config, params = make(run, train, few, say, asked_to_stop)
     network = _described(run, config, params, train.classes)
     path = run.loop.out / f"{run.network}.safetensors"
     save_network(path, network)
     return path, top_k_accuracy(logits_of(network), batches(val, _BATCH), run.size)
 
 
-def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say, loop) -> tuple[Config, Params]:
+def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say, stop) -> tuple[Config, Params]:
     """Trains a residual network from fresh weights; batch norm is folded."""
     config = pocket_judge(run.size, len(train.classes), run.width)
     training = Training(
@@ -141,17 +140,18 @@ def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say, loop) -> tuple[Co
         _settings(run, train) | {"training": dataclasses.asdict(run.settings), "width": run.width},
         lambda state: _accuracy(partial(normed_logits, config, state), few, run.size),
     )
-    state = loop(training, init_scene(run.loop.seed, config, run.settings), train, run.loop)
+    start = init_scene(run.loop.seed, config, run.settings)
+    state = run_loop(training, start, train, run.loop, say, stop)
     return config, fold_batch_norm(state.params, state.batch_stats, "conv_1")
 
 
-def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say, loop) -> tuple[Config, Params]:
+def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say, stop) -> tuple[Config, Params]:
     """Trains the trunk with a last layer that is fitted first."""
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
     if run.settings.fitted and not has_checkpoint(run.loop.out):  # else the checkpoint has it
         start, how = (trunk, config, params), LinearTraining()
-        params |= _fit_last(run, start, train, run.settings.fitted, how, say)
+        params |= _fit_last(run, start, train, run.settings.fitted, how, say, stop)
         found = _accuracy(partial(finetuned_logits, config, params), few, run.size)
         say(format_line("last layer fitted", found))
     trained, frozen = split_params(params, run.settings.freeze)
@@ -164,20 +164,21 @@ def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say, loop) -> tupl
         ),
         frozen,
     )
-    state = loop(training, init_finetuned(trained, run.settings), train, run.loop)
+    begin = init_finetuned(trained, run.settings)
+    state = run_loop(training, begin, train, run.loop, say, stop)
     return config, state.average | frozen
 
 
-def _linear(run: SceneRun, train: ImageSet, few: ImageSet, say, loop) -> tuple[Config, Params]:
+def _linear(run: SceneRun, train: ImageSet, few: ImageSet, say, stop) -> tuple[Config, Params]:
     """Fit a linear layer on the trunk's pooled features of `loop.images` photographs."""
     trunk = load_network(run.trunk)
     config, params = _with_classes(trunk, run.size, len(train.classes))
     start = trunk, config, params
-    return config, params | _fit_last(run, start, train, run.loop.images, run.settings, say)
+    return config, params | _fit_last(run, start, train, run.loop.images, run.settings, say, stop)
 
 
 def _fit_last(
-    run: SceneRun, start, train: ImageSet, count: int | None, how: LinearTraining, say
+    run: SceneRun, start, train: ImageSet, count: int | None, how: LinearTraining, say, stop
 ) -> Params:
     """The last layer by path, fitted to the pooled features of `count` photographs.
 
@@ -189,7 +190,7 @@ def _fit_last(
         raise ValueError(f"{trunk.name!r} has no pooled features: expected a blob `pool`")
     train = train._replace(rows=balanced_rows(train, count or None, run.loop.seed))
     network = build_network(dataclasses.replace(trunk.info, config=config), params)
-    features = pooled_features(network, train, run.loop.batch, say, run.loop.report_steps)
+    features = pooled_features(network, train, run.loop.batch, say, run.loop.report_steps, stop)
     labels = np.tile(train.labels[train.rows], 2)
     flat = features.reshape(len(labels), -1)
     fitted = fit_linear(flat, labels, len(train.classes), how)
