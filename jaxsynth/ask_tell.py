@@ -4,14 +4,11 @@ An optimizer is a tuple of pure functions of one run; `jaxsynth.chunks` maps the
 """
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from jaxsynth.inputs import described
 
 # Kinds of evaluation that an optimizer asks for, and pays for.
 VALUE = "value"  # the objective: a forward pass
@@ -19,7 +16,6 @@ GRADIENT = "gradient"  # and its gradient
 PRIOR = "gradient and prior"  # and the code that the generator's encoder reads from the image
 ASKS = (VALUE, GRADIENT, PRIOR)
 State = Any
-_LONGEST = 160  # characters of a state in an error
 
 
 class Box(NamedTuple):
@@ -93,71 +89,6 @@ class Optimizer(NamedTuple):
         """Return the rates of a tuning sweep, each once."""
         asked = (self.rate * factor**self.spread for factor in factors)
         return tuple(dict.fromkeys(min(rate, self.largest) for rate in asked))
-
-
-def check_protocol(optimizer: Optimizer, box: Box) -> None:
-    """Check by shapes alone, nothing computed, that an optimizer keeps to the protocol.
-
-    Args:
-      optimizer: Anybody's.
-      box: Of the codes that it will be asked for.
-
-    Raises:
-      ValueError: Naming the field or function that does not, what it gives and what is expected.
-    """
-    what, population = f"optimizer {optimizer.name!r}", optimizer.population
-    if optimizer.asks not in ASKS:
-        known = " or ".join(map(repr, ASKS))
-        raise ValueError(f"{what}: asks is {described(optimizer.asks)}, expected {known}")
-    if not isinstance(population, numbers.Integral) or population < 1:
-        raise ValueError(f"{what}: population is {described(population)}, expected 1 or more codes")
-    if optimizer.freezes and (population != 1 or optimizer.asks == VALUE):
-        raise ValueError(f"{what}: freezes needs a population of 1 and its gradient")
-    (size,), dtype = box.lower.shape, box.lower.dtype
-    like: Any = jax.ShapeDtypeStruct
-    codes, number, step = like((population, size), dtype), like((), dtype), like((), jnp.int32)
-    key: Any = jax.eval_shape(lambda: jax.random.key(0))
-    setting = Setting(like((size,), dtype), None, key, number, box)
-
-    def shapes(call: str, *given: Any) -> Any:
-        try:
-            return jax.eval_shape(getattr(optimizer, call.partition("(")[0]), *given)
-        except Exception as error:  # a user's function can raise anything
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            needs = call.startswith("tell") and optimizer.asks == VALUE and "NoneType" in why
-            hint = "; seen.gradient is None unless asks is 'gradient'" if needs else ""
-            raise ValueError(f"{what}: {call} fails: {why}{hint}") from error
-
-    begun = shapes("init(setting)", setting)
-    asked = shapes("ask(setting, step, state)", setting, step, begun)
-    if not isinstance(asked, tuple | list) or len(asked) != 2:
-        raise ValueError(f"{what}: ask gives {_said(asked)}, expected (codes (P, D), state)")
-    if getattr(asked[0], "shape", None) != codes.shape:
-        raise ValueError(
-            f"{what}: ask gives codes {_said(asked[0])}, expected {codes.shape}: its population, "
-            "and the units of a code"
-        )
-    gradient = None if optimizer.asks == VALUE else codes
-    seen = Seen(like((population,), dtype), gradient, codes if optimizer.asks == PRIOR else None)
-    told = shapes("tell(setting, step, state, codes, seen)", setting, step, asked[1], codes, seen)
-    if _form(told) not in (_form(begun), _form(asked[1])):
-        raise ValueError(
-            f"{what}: tell gives {_said(told)}, expected a state like that before, "
-            f"{_said(asked[1])}"
-        )
-
-
-def _form(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
-    """The structure of a pytree and the shapes of its leaves."""
-    return jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)]
-
-
-def _said(tree: Any) -> str:
-    """Describe the form of a pytree, in a line."""
-    if tree is None or hasattr(tree, "shape"):
-        return str(getattr(tree, "shape", None))
-    structure, shapes = _form(tree)
-    return f"arrays {shapes} in {structure}"[:_LONGEST]
 
 
 def choose(condition: jax.Array, new: State, old: State) -> State:

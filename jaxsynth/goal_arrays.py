@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.goals import CODE, Acts, Function, Goal, Picked
-from jaxsynth.inputs import near
+from jaxsynth.goals import CODE, Acts, Function, Goal, NoNetwork, Picked
+from jaxsynth.inputs import described, near
 from jaxsynth.system import GENERATOR
 from jaxsynth.terms import Objective, Term
 
@@ -65,12 +65,22 @@ def _used_by(term: Term, shapes: Shapes, image: str, code_size: int) -> set[str]
         said = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
         said = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
         read = [name for name in shapes if f"network {name}" in used]
-        if isinstance(error, KeyError) and error.args and read:
+        if isinstance(error, NoNetwork):
+            said = _no_network(error.args[0], shapes)
+        elif isinstance(error, KeyError) and error.args and read:
             said = _no_blob(str(error.args[0]), read[-1], shapes[read[-1]])
         raise ValueError(f"objective function {term.blob} cannot be evaluated: {said}") from error
     if value.size != 1:
         raise ValueError(f"objective function {term.blob} gives {value.shape}, expected a scalar")
     return used
+
+
+def _no_network(model: Any, known: Mapping[str, Any]) -> str:
+    """Say that a run has no such network, with the near ones, or how to add it."""
+    name = getattr(model, "role", model)
+    way = f": give the run classifiers=[{name if isinstance(name, str) else 'mine'}]"
+    hint = near(model, known) if isinstance(model, str) else ""
+    return f"{described(name)} is none of {', '.join(sorted(known))}{hint or way}"
 
 
 def _no_blob(blob: str, network: str, known: Mapping[str, Any]) -> str:

@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.inputs import described, near
-
 RUNS = "runs"  # the axis of every vmap over runs, which diversity gathers along
 CODE, IMAGE = "code", "image"
 _SMALL = 1e-12  # keeps norms of silent layers from 0
@@ -91,6 +89,10 @@ class Function(NamedTuple):
         return f"{self.how}:{self.blob}"
 
 
+class NoNetwork(KeyError):
+    """A network that takes no part in a run, which a function of activations reads."""
+
+
 class Acts(Mapping):
     """Activations as a Python function sees them: by classifier, or its name, then by blob.
 
@@ -118,20 +120,13 @@ class Acts(Mapping):
         """Return {blob: array} of a classifier, or of its name.
 
         Raises:
-          ValueError: If the run has no such classifier.
+          NoNetwork: If the run has no such classifier.
         """
         name = model if isinstance(model, str) else getattr(model, "role", model)
         if name not in self._activations:
-            known, said = ", ".join(self._activations), described(name)
-            way = f": give the run classifiers=[{name if isinstance(name, str) else 'mine'}]"
-            hint = near(name, self._activations) if isinstance(model, str) else ""
-            raise ValueError(f"{said} is none of {known}{hint or way}")
+            raise NoNetwork(model)
         self.used.add(f"network {name}")
         return self._activations[name]
-
-    def __contains__(self, model: Any) -> bool:
-        """Whether it has a classifier, or one of that name."""
-        return getattr(model, "role", model) in self._activations
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the networks' names."""

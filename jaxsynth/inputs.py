@@ -31,6 +31,11 @@ def described(value: Any) -> str:
     return f"{text[:_LONGEST]}..." if plain and not callable(value) else f"a {type(value).__name__}"
 
 
+def reason(error: Exception) -> str:
+    """Return the first line of an error, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def near(name: str, options: Collection[str]) -> str:
     """Return ` (did you mean A or B?)` for a name misspelt or borne by several, or nothing."""
     known = {option.lower(): option for option in reversed(list(options))}

@@ -10,19 +10,23 @@ default), which an evaluation's batch must hold
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from jaxsynth.ask_tell import Optimizer
+from jaxsynth.ask_tell import ASKS, PRIOR, VALUE, Box, Optimizer, Seen, Setting
 from jaxsynth.gradient_free import ROWS as FREE
-from jaxsynth.inputs import check_name, described
+from jaxsynth.inputs import check_name, described, reason
 from jaxsynth.optimizers import POPULATION, STEP, from_recipe, from_transform, langevin
 from jaxsynth.quasi_newton import lbfgs, spectral
 from jaxsynth.recipes import RECIPES, SCHEDULES, Recipe, check_recipe, optax_optimizers
 
 _OPTAX = "optax:"
+_LONGEST = 160  # characters of a state in an error
 _SMALLEST = 4  # population that all gradient-free rows work with, if even: open_es draws in pairs
 _RAW_RATE = 3.0  # of sgd on a raw gradient, whose mean |g| is some tenths for a pocket logit
 
@@ -163,3 +167,68 @@ def _steps(name: str) -> Recipe:
         else:
             recipe = dataclasses.replace(recipe, schedule=variant)
     return recipe
+
+
+def check_protocol(optimizer: Optimizer, box: Box) -> None:
+    """Check by shapes alone, nothing computed, that an optimizer keeps to the protocol.
+
+    Args:
+      optimizer: Anybody's.
+      box: Bounds of its codes.
+
+    Raises:
+      ValueError: Naming the field or function that does not, what it gives and what is expected.
+    """
+    what, population = f"optimizer {optimizer.name!r}", optimizer.population
+    if optimizer.asks not in ASKS:
+        known = " or ".join(map(repr, ASKS))
+        raise ValueError(f"{what}: asks is {described(optimizer.asks)}, expected {known}")
+    if not isinstance(population, numbers.Integral) or population < 1:
+        raise ValueError(f"{what}: population is {described(population)}, expected 1 or more codes")
+    if optimizer.freezes and (population != 1 or optimizer.asks == VALUE):
+        raise ValueError(f"{what}: freezes needs a population of 1 and its gradient")
+    (size,), dtype = box.lower.shape, box.lower.dtype
+    like: Any = jax.ShapeDtypeStruct
+    codes, number, step = like((population, size), dtype), like((), dtype), like((), jnp.int32)
+    key: Any = jax.eval_shape(lambda: jax.random.key(0))
+    setting = Setting(like((size,), dtype), None, key, number, box)
+
+    def shapes(call: str, *given: Any) -> Any:
+        try:
+            return jax.eval_shape(getattr(optimizer, call.partition("(")[0]), *given)
+        except Exception as error:  # a user's function can raise anything
+            why = reason(error)
+            needs = call.startswith("tell") and optimizer.asks == VALUE and "NoneType" in why
+            hint = "; seen.gradient is None unless asks is 'gradient'" if needs else ""
+            raise ValueError(f"{what}: {call} fails: {why}{hint}") from error
+
+    begun = shapes("init(setting)", setting)
+    asked = shapes("ask(setting, step, state)", setting, step, begun)
+    if not isinstance(asked, tuple | list) or len(asked) != 2:
+        raise ValueError(f"{what}: ask gives {_said(asked)}, expected (codes (P, D), state)")
+    if getattr(asked[0], "shape", None) != codes.shape:
+        raise ValueError(
+            f"{what}: ask gives codes {_said(asked[0])}, expected {codes.shape}: its population, "
+            "and the units of a code"
+        )
+    gradient = None if optimizer.asks == VALUE else codes
+    seen = Seen(like((population,), dtype), gradient, codes if optimizer.asks == PRIOR else None)
+    told = shapes("tell(setting, step, state, codes, seen)", setting, step, asked[1], codes, seen)
+    if _form(told) not in (_form(begun), _form(asked[1])):
+        raise ValueError(
+            f"{what}: tell gives {_said(told)}, expected a state like that before, "
+            f"{_said(asked[1])}"
+        )
+
+
+def _form(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    """The structure of a pytree and the shapes of its leaves."""
+    return jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)]
+
+
+def _said(tree: Any) -> str:
+    """Describe the form of a pytree, in a line."""
+    if tree is None or hasattr(tree, "shape"):
+        return str(getattr(tree, "shape", None))
+    structure, shapes = _form(tree)
+    return f"arrays {shapes} in {structure}"[:_LONGEST]

@@ -11,14 +11,14 @@ import numpy as np
 
 from jaxsynth import recipes
 from jaxsynth.arithmetic import arithmetic, root_key
-from jaxsynth.ask_tell import PRIOR, Box, Optimizer, check_protocol
+from jaxsynth.ask_tell import PRIOR, Box, Optimizer
 from jaxsynth.balance import BALANCES
 from jaxsynth.batch import Batch, Problem, Run, Structure, check_record
 from jaxsynth.goal_arrays import make_function, make_goals, make_layout
 from jaxsynth.goals import Function
 from jaxsynth.inputs import check_options, described, option
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.optimizer_names import make_optimizer
+from jaxsynth.optimizer_names import check_protocol, make_optimizer
 from jaxsynth.recipes import Recipe, make_recipe
 from jaxsynth.sharing import Shared, distinct, places_of
 from jaxsynth.starts import StartCodes, start_codes

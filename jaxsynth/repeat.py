@@ -112,7 +112,7 @@ def _check_arrays(path: Path, objective: str) -> None:
         if not file.is_file():
             raise ValueError(
                 f"{str(path)!r} maximised an array of a Python program, which is not in it: its "
-                f"program makes it again, or an image in the folder of a sweep, beside {name}"
+                f"program makes it again, or an image in the folder of a sweep that has {name}"
             )
 
 

@@ -18,7 +18,7 @@ from jaxsynth.batch import Run
 from jaxsynth.disk import expand, to_write
 from jaxsynth.images import enlarge, to_rgb, write_png
 from jaxsynth.inputs import check_name, described
-from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
+from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess, check_classifiers
 from jaxsynth.objective_text import parse
 from jaxsynth.objectives import Objective
 from jaxsynth.png_text import KEYWORD, text_of
@@ -68,7 +68,7 @@ class SweepResult:
         """Return a run by its place, or the runs of a row by its name, or a slice of them.
 
         Raises:
-          ValueError: for a name that no row has, with the nearest ones, or what is none of these.
+          ValueError: for a name that no row has, with the nearest ones, or anything else.
           IndexError: for a place that there is none of.
         """
         if isinstance(which, str):
@@ -197,7 +197,7 @@ class SweepResult:
         """Write the table as CSV (UTF-8), numbers with six digits.
 
         Raises:
-          ValueError: for what is no path of a file in a folder.
+          ValueError: if this is not the path of a file in a folder that exists.
         """
         write_csv(to_write(path), self.table)
 
@@ -346,20 +346,6 @@ def read_results(
         )
     settings = config.get("sweep")
     return SweepResult(runs, found, start, generator, classifiers, settings, config, folder)
-
-
-def check_classifiers(caller: str, given: Any) -> tuple[Classifier, ...]:
-    """Return classifiers as a tuple; a lone one is one of them.
-
-    Raises:
-      ValueError: for what is none.
-    """
-    found = tuple(given) if isinstance(given, list | tuple) else (given,)
-    if wrong := [one for one in found if not isinstance(one, Classifier)]:
-        raise ValueError(
-            f"{caller}: {described(wrong[0])} is no Classifier: expected a list of them"
-        )
-    return found
 
 
 def read_objective(text: str, folder: Path, models: Mapping[str, Any]) -> Objective:

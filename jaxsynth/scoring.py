@@ -18,9 +18,8 @@ from jaxsynth.image_files import MAX_PIXELS, read_picture
 from jaxsynth.image_search import ImageFile
 from jaxsynth.images import check_resize, resize_to
 from jaxsynth.inputs import check_name
-from jaxsynth.models.base import Activations, Classifier, Params
+from jaxsynth.models.base import Activations, Classifier, Params, check_classifiers
 from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.results import check_classifiers
 
 Classes = tuple[tuple[str, float], ...]
 

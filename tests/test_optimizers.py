@@ -16,11 +16,10 @@ from jaxsynth.ask_tell import (
     Optimizer,
     Seen,
     Setting,
-    check_protocol,
     project,
 )
 from jaxsynth.models.base import Code
-from jaxsynth.optimizer_names import FREE, OPTIMIZERS, make_optimizer
+from jaxsynth.optimizer_names import FREE, OPTIMIZERS, check_protocol, make_optimizer
 from jaxsynth.optimizers import from_recipe
 from jaxsynth.recipes import RECIPES, make_box, make_recipe
 from jaxsynth.starts import start_codes

@@ -142,7 +142,7 @@ _LIMITS = (
     "are, and the smallest change that was found is not the smallest there is.",
     "Intervals of 95 % cover chance among pictures and seeds alone, not the choice of prior, of "
     "photographs, or of settings.",
-    "No network here says what is right; only labelled photographs do.",
+    "No network here knows the right answer; only labelled photographs tell it.",
 )
 _WORDS = {
     "score": "The probability, from 0 to 1, that a network gives to the classes that count.",

@@ -8,11 +8,12 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from jaxsynth.images import CAFFE, UNIT_RGB, Preprocess, resize_to
-from jaxsynth.inputs import near
+from jaxsynth.inputs import described, near
 from jaxsynth.models.functions import (
     FEW,
     ONE_A_CLASS,
@@ -25,7 +26,7 @@ from jaxsynth.models.functions import (
     Shapes,
     check_given,
     check_logits,
-    check_name,
+    check_model_name,
     find_shapes,
 )
 from jaxsynth.models.labels import check_labels, check_sensitive, unique_labels
@@ -70,7 +71,7 @@ class Classifier(Targets):
           ValueError: Naming the field that cannot work, if the function cannot be applied, or if it
             gives no vector.
         """
-        check_name(self.name)
+        check_model_name(self.name)
         what = f"classifier {self.name!r}"
         check_given(self, what, "size")
         check_labels(what, self.labels)
@@ -283,8 +284,22 @@ class Generator(Targets):
         return self.encoder() if callable(self.encoder) else self.encoder
 
 
+def check_classifiers(caller: str, given: Any) -> tuple[Classifier, ...]:
+    """Return classifiers as a tuple; a lone one is one of them.
+
+    Raises:
+      ValueError: if one is no Classifier.
+    """
+    found = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if wrong := [one for one in found if not isinstance(one, Classifier)]:
+        raise ValueError(
+            f"{caller}: {described(wrong[0])} is no Classifier: expected a list of them"
+        )
+    return found
+
+
 def _renamed(model, name: str):
-    check_name(name)
+    check_model_name(name)
     renamed = copy.copy(model)  # with its shapes, which take a moment to find
     object.__setattr__(renamed, "name", name)
     return renamed

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsynth.images import Preprocess
-from jaxsynth.inputs import described, near
+from jaxsynth.inputs import described, near, reason
 from jaxsynth.models.layers import at_least_float32, classifier_outputs
 
 Params = Any  # any pytree of arrays
@@ -102,7 +102,7 @@ class Activations:
         return classifier_outputs(at_least_float32(out[self.logits])) | out
 
 
-def check_name(name: Any) -> None:
+def check_model_name(name: Any) -> None:
     """Raise ValueError unless it can be a model's name in the text of a term."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         said = repr(name) if isinstance(name, str) else described(name)
@@ -174,7 +174,7 @@ def find_shapes(model: Any, example: tuple[int, ...]) -> Shapes:
     try:
         out = jax.eval_shape(traced, model.params, x)
     except Exception as error:  # a user's function can raise anything
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = reason(error)
         why = f"params is None, expected its parameters ({why})" if model.params is None else why
         raise ValueError(
             f"{kind} {model.name!r}: {called}(params, x) fails for one x of shape {example}: {why}"

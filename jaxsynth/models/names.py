@@ -1,6 +1,6 @@
 """Where the weights of a name are: shipped, ported before, or in an installed package.
 
-The manifest beside weights files has the hash of each.
+The manifest in a folder of weights files has the hash of each.
 """
 
 import json

@@ -17,6 +17,7 @@ from flax import linen as nn
 from flax import traverse_util
 from flax.errors import FlaxError
 
+from jaxsynth.inputs import reason
 from jaxsynth.models.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
 from jaxsynth.models.conv_features import (
     ALEXNET_FEATURES,
@@ -280,7 +281,7 @@ def _find_shapes(config: Config) -> list[dict[str, tuple[int, ...]]]:
         x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
         made = jax.eval_shape(make_module(config).init_with_output, jax.random.key(0), x)
     except _DAMAGE as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = reason(error)
         raise ValueError(f"its description is of no network that can be built: {why}") from error
     trees = made[0], traverse_util.flatten_dict(made[1]["params"], sep="/")
     return [{name: leaf.shape for name, leaf in tree.items()} for tree in trees]

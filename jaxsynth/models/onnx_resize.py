@@ -1,4 +1,4 @@
-"""ONNX operators that sample images anew: resized, at computed places, from overlapping blocks.
+"""ONNX operators that resample images: resized, at computed places, from overlapping blocks.
 
 `Resize` and `Upsample` are one small matrix an axis, made by numpy. Sources: the operators' pages
 at onnx.ai/onnx/operators and onnx's reference implementation, which agrees with PyTorch's

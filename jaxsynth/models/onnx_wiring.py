@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsynth.inputs import near
+from jaxsynth.inputs import near, reason
 from jaxsynth.models import (
     onnx_indices,
     onnx_math,
@@ -88,7 +88,7 @@ def compute(file: OnnxFile, node: OnnxNode, call: Call) -> tuple[Value, ...]:
     try:
         made = call.compute()
     except Exception as error:  # a damaged node can make jax or numpy raise anything
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = reason(error)
         raise _error(file, node, f"cannot be computed: {why:.300}") from error
     for value in made:
         if np.prod(shape_of(value), dtype=float) > MOST_NUMBERS:

@@ -57,7 +57,7 @@ class ResNet(nn.Module):
         """Compute every blob."""
         out = {"data": data}
         x = self._conv("conv_1", data, self.config.stem, 7, 2)
-        rectify(out, "conv_1", x)  # the blob; not computed unless it is asked for
+        rectify(out, "conv_1", x)  # the blob; computed only where it is read
         x = out["pool1"] = max_pool_relu(x)  # ceil mode: 112 -> 56
         for s, (blocks, width) in enumerate(self.config.stages):
             for b in range(blocks):

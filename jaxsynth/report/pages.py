@@ -90,7 +90,7 @@ def report(
       The rows of the table, and the names of the pictures that were drawn.
 
     Raises:
-      ValueError: for what is no finished run, or was read without its models.
+      ValueError: if these are not finished runs, or were read without their models.
     """
     sweep = _sweep_of(runs)
     folder = Path(folder).expanduser()

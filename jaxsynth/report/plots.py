@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.disk import write_atomic
+from jaxsynth.inputs import reason
 from jaxsynth.report.fonts import files_for, readable
 
 FEW = 8  # runs up to which each has its own colour and a name in the legend
@@ -52,7 +53,7 @@ def save_figure(
         missing = (error.name or "").startswith("matplotlib") or not error.name
         return WITHOUT_MATPLOTLIB if missing else f"no plot: matplotlib cannot start ({error})"
     except Exception as error:  # a help: whatever is wrong with it, the results are written
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = reason(error)
         return f"no plot: matplotlib cannot draw it ({type(error).__name__}: {why})"
     write_atomic(Path(path), picture.getvalue())
     return ""
