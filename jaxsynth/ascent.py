@@ -92,6 +92,7 @@ class Evaluation(NamedTuple):
 class ChunkResult(NamedTuple):
     """Finished runs, as host arrays with a leading run axis R (one chunk's, or joined)."""
 
+    start_codes: np.ndarray  # (R, D) before the first update
     codes: np.ndarray  # (R, D) after the last update
     best_codes: np.ndarray  # (R, D) of the highest objective met
     recorded_codes: np.ndarray  # (R, k, D)

@@ -264,6 +264,7 @@ def _evaluate_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
     ends = [_evaluate_end(chunk, i, recipe, state) for i, state in enumerate(done.state)]
     end = chunk.parts.join(ends)
     result = ChunkResult(
+        start_codes=chunk.codes,
         codes=end.state.code,
         best_codes=end.best_codes,
         recorded_codes=done.recorded,

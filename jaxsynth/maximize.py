@@ -168,9 +168,7 @@ def carry_out(
     folder = saving.folder
     if folder is None:
         chunks = [chunk for _, chunk in finished_chunks(problem, saving)]
-        codes = problem.batch.codes[:]
-        codes = codes if problem.shared is None else codes[problem.shared.place]
-        return _result(problem, every_run(problem, join(chunks)), codes, config, None)
+        return _result(problem, every_run(problem, join(chunks)), config, None)
     watch = None
     if saving.watch or saving.tensorboard:  # else there are no observers to import
         watch = importlib.import_module("jaxsynth.report.watch")
@@ -192,17 +190,16 @@ def carry_out(
             return None
         write_inputs(folder, problem)
         join_chunks(folder, problem.shared)
-        arrays = map_arrays(folder / RESULTS)
-        result = _result(problem, from_arrays(arrays), arrays["start_codes"], opened, folder)
+        result = _result(problem, from_arrays(map_arrays(folder / RESULTS)), opened, folder)
         result.to_csv(folder / METRICS)
         finish(result)
         remove_unfinished(folder)
     return result
 
 
-def _result(problem: Problem, arrays, start_codes, config, folder) -> SweepResult:
+def _result(problem: Problem, arrays, config, folder) -> SweepResult:
     models = problem.generator, problem.classifiers
-    return SweepResult(problem.runs, arrays, start_codes, *models, problem.settings, config, folder)
+    return SweepResult(problem.runs, arrays, *models, problem.settings, config, folder)
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -37,7 +37,6 @@ class SweepResult:
     Attributes:
       runs: in order.
       arrays: of all of them; memory maps of a folder's results.safetensors, if there is one.
-      start_codes: (R, D).
       generator, classifiers: the models that made and judged the images; None and () where a folder
         was read without them.
       settings: how they were computed.
@@ -48,7 +47,6 @@ class SweepResult:
 
     runs: Sequence[Run]
     arrays: ChunkResult
-    start_codes: np.ndarray
     generator: Generator | None
     classifiers: tuple[Classifier, ...]
     settings: Any
@@ -94,7 +92,6 @@ class SweepResult:
         changed = {
             "runs": [self.runs[i] for i in places],
             "arrays": jax.tree.map(lambda leaf: leaf[index], self.arrays),
-            "start_codes": self.start_codes[index],
             "numbers": self.run_numbers[index],
         }
         return dataclasses.replace(self, **changed)
@@ -103,6 +100,11 @@ class SweepResult:
     def run_numbers(self) -> np.ndarray:
         """The runs' numbers (R,) in the whole sweep."""
         return np.arange(len(self)) if self.numbers is None else self.numbers
+
+    @property
+    def start_codes(self) -> np.ndarray:
+        """Codes (R, D) before the first update."""
+        return self.arrays.start_codes
 
     @property
     def codes(self) -> np.ndarray:
@@ -335,7 +337,7 @@ def read_results(
         )
     arrays = map_arrays(path)
     try:
-        found, start = from_arrays(arrays), arrays["start_codes"]
+        found = from_arrays(arrays)
         runs = [_read_run(run, folder, generator, classifiers) for run in config["runs"]]
     except (KeyError, TypeError) as missing:
         raise ValueError(f"{path} and {folder}/config.json are of no run: {missing}") from None
@@ -345,7 +347,7 @@ def read_results(
             "another run"
         )
     settings = config.get("sweep")
-    return SweepResult(runs, found, start, generator, classifiers, settings, config, folder)
+    return SweepResult(runs, found, generator, classifiers, settings, config, folder)
 
 
 def read_objective(text: str, folder: Path, models: Mapping[str, Any]) -> Objective:

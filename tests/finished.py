@@ -54,6 +54,7 @@ def finished_runs(labels, seeds=2, weights=(1.0,), side=16, steps=4, record=()) 
     worse = Evaluation(np.log(p) - 1, watched(p * 0.5), image * 0.8)
     objective = np.log(p)[:, None] - np.linspace(2, 0, steps)
     arrays = ChunkResult(
+        start_codes=np.zeros((count, generator.code_size), np.float32),
         codes=np.ones((count, generator.code_size), np.float32),
         best_codes=np.ones((count, generator.code_size), np.float32),
         recorded_codes=np.ones((count, len(record), generator.code_size), np.float32),
@@ -65,11 +66,10 @@ def finished_runs(labels, seeds=2, weights=(1.0,), side=16, steps=4, record=()) 
         sound=np.ones(count, bool),
     )
     settings = Settings(Recipe(steps=steps), record=tuple(record))
-    start = np.zeros((count, generator.code_size), np.float32)
     config = {"experiment": "scene", "command": "python -m experiments.scene --seeds=2"}
     config |= {"versions": {"jax": "0.10"}, "sweep": {"recipe": {"steps": steps}, "record": record}}
     config["runs"] = [{"seed": run.seed, "objective": str(run.objective)} for run in runs]
-    return SweepResult(runs, arrays, start, generator, (places, nsfw), settings, config)
+    return SweepResult(runs, arrays, generator, (places, nsfw), settings, config)
 
 
 def _many(classes):

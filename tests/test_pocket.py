@@ -84,7 +84,7 @@ def test_both_ends_of_the_nsfw_neuron_are_reached(networks):
     assert high >= 0.9 and low <= 0.005  # processors round differently: not the shares' targets
 
 
-@pytest.mark.parametrize(("batch", "precision"), [(8, "float32"), (4, "bfloat16")])
+@pytest.mark.parametrize(("batch", "precision"), [(8, "float32"), (2, "bfloat16")])
 def test_a_run_does_not_depend_on_its_place_in_the_chunk(networks, batch, precision):
     last, alone = maximise_mountain(networks, batch, (batch, 1), precision)
     np.testing.assert_array_equal(last.codes[-1], alone.codes[0])
@@ -96,17 +96,17 @@ def test_where_convolutions_are_left_to_ynnpack_a_spare_row_takes_the_last_place
 ):
     """It rounds the last row of a batch differently; runs must not show it."""
     monkeypatch.setattr(convolution, "_known_options", lambda: None)
-    assert (share_rows(8), share_rows(1)) == (9, 1)
-    last, alone = maximise_mountain(networks, 8, (8, 1))
+    assert (share_rows(4), share_rows(1)) == (5, 1)
+    last, alone = maximise_mountain(networks, 4, (4, 1))
     np.testing.assert_array_equal(last.codes[-1], alone.codes[0])
 
 
 def test_nor_does_one_of_nsfw_with_the_prior(networks):
     networks = _pair(networks, "nsfw") | {"encoder": load_network("pocket_encoder")}
     recipe = dataclasses.replace(RECIPES["pocket"], steps=2, prior=0.05)
-    runs = [Run(seed, (term("nsfw:log_odds:NSFW:1", networks),)) for seed in range(3)]
-    last, alone = (synthesize(networks, some, Sweep(recipe, batch=3)) for some in (runs, runs[2:]))
-    np.testing.assert_array_equal(last.codes[2], alone.codes[0])
+    runs = [Run(seed, (term("nsfw:log_odds:NSFW:1", networks),)) for seed in range(2)]
+    last, alone = (synthesize(networks, some, Sweep(recipe, batch=2)) for some in (runs, runs[1:]))
+    np.testing.assert_array_equal(last.codes[1], alone.codes[0])
 
 
 def maximise_mountain(networks, batch, counts, precision="float32"):

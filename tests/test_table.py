@@ -28,7 +28,8 @@ def finished(objective: np.ndarray, watched: dict, **changes) -> ChunkResult:
     seen = Evaluation(objective[-1:], last, np.zeros((1, 4, 4, 3)))
     codes = np.zeros((1, 3))
     fields = {
-        "codes": codes, "best_codes": codes, "recorded_codes": codes[:, None], "last": seen,
+        "start_codes": codes, "codes": codes, "best_codes": codes, "last": seen,
+        "recorded_codes": codes[:, None],
         "objective": objective[None],
         "watched": {r: {b: v[None] for b, v in blobs.items()} for r, blobs in watched.items()},
         "best": seen, "ended": np.array([-1]), "sound": np.array([True]),

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _KINDS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U32": "<u4", "U8": "u1"}
 _KINDS |= {"BOOL": "?"}
-_PLAIN = ("codes", "best_codes", "recorded_codes", "objective", "ended", "sound")
+_PLAIN = ("start_codes", "codes", "best_codes", "recorded_codes", "objective", "ended", "sound")
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: array}}
 
 
@@ -58,12 +58,9 @@ def is_finished(folder: Path, first: int) -> bool:
     return _chunk(folder, first).is_file()
 
 
-def save_chunk(folder: Path, first: int, chunk: ChunkResult, start_codes: np.ndarray) -> None:
-    """Save a finished chunk, whose first run is `first`; its checkpoint under way goes.
-
-    `start_codes` (R, D) are those of its runs.
-    """
-    write_arrays(_chunk(folder, first), _to_arrays(chunk, start_codes))
+def save_chunk(folder: Path, first: int, chunk: ChunkResult) -> None:
+    """Save a finished chunk, whose first run is `first`; its checkpoint under way goes."""
+    write_arrays(_chunk(folder, first), _to_arrays(chunk))
     _under_way(folder, first).unlink(missing_ok=True)
 
 
@@ -219,8 +216,8 @@ def _under_way(folder: Path, first: int) -> Path:
     return folder / UNFINISHED / f"under_way{first:08d}.safetensors"
 
 
-def _to_arrays(chunk: ChunkResult, start_codes: np.ndarray) -> dict[str, np.ndarray]:
-    arrays = {"start_codes": start_codes} | {name: getattr(chunk, name) for name in _PLAIN}
+def _to_arrays(chunk: ChunkResult) -> dict[str, np.ndarray]:
+    arrays = {name: getattr(chunk, name) for name in _PLAIN}
     arrays |= _flat("activations", chunk.watched)
     for which in ("last", "best"):
         seen = getattr(chunk, which)

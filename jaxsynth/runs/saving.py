@@ -119,8 +119,7 @@ def finished_chunks(
         computed = execute(problem, chunks=left, under_way=under_way, **how)
         for first, chunk in zip(left, computed, strict=True):
             if folder is not None:
-                codes = problem.batch.codes[first : first + len(chunk.codes)]
-                save_chunk(folder, first, chunk, codes)
+                save_chunk(folder, first, chunk)
             watch.finished += 1
             for observer in saving.observers:
                 observer.chunk(first, chunk)
