@@ -47,7 +47,7 @@ from jaxsynth.models.registry import load, load_encoder
 from jaxsynth.objectives import GENERATOR
 from jaxsynth.optimizer_names import OPTIMIZERS, make_optimizer
 from jaxsynth.recipes import Recipe
-from jaxsynth.runs.folder import lock
+from jaxsynth.runs.processes import lock
 from jaxsynth.runs.saving import Stopped
 from jaxsynth.system import ENCODER
 

@@ -31,7 +31,7 @@ from benchmarks.speed_cases import (
 from experiments.launch import command_line, run_main
 from jaxsynth.disk import write_atomic
 from jaxsynth.report.tables import format_markdown, write_csv
-from jaxsynth.runs.folder import lock
+from jaxsynth.runs.processes import lock
 
 _PEERS = {"none": (), TORCH: (TORCH,), COMPILED: (TORCH, COMPILED)}
 _PRECISIONS = ("float32", "bfloat16")

@@ -20,15 +20,15 @@ from experiments.table import Part, Row, config_maker, launch_table
 from experiments.common import Models, load_models
 from experiments.flags import like
 from experiments.launch import command_line, run_experiment
+from experiments.nsfw import class_runs
 from experiments.run_flags import NOT_IN_STUDIES, NSFW, PLACES, RunFlags
-from experiments.runs import class_runs, scene_runs
+from experiments.scene import scene_runs
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.batch import Problem, join
+from jaxsynth.batch import Problem, every_run, join
 from jaxsynth.chunks import execute
 from jaxsynth.environment import machine_line
 from jaxsynth.inputs import choose_units, option
 from jaxsynth.maximize import Run, Settings, plan
-from jaxsynth.sharing import every_run
 
 STEM = "precision"
 REACHED = 0.9

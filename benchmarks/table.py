@@ -15,8 +15,9 @@ from jaxsynth.batch import Problem
 from jaxsynth.disk import write_atomic
 from jaxsynth.maximize import config_of
 from jaxsynth.report.tables import format_markdown, write_csv
-from jaxsynth.runs.folder import lock, sha256_of
+from jaxsynth.runs.folder import sha256_of
 from jaxsynth.runs.parts import Parts, close_sweep, finished_sweep
+from jaxsynth.runs.processes import lock
 from jaxsynth.runs.saving import Saving, Stopped
 
 Row = dict[str, Any]

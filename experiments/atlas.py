@@ -24,9 +24,9 @@ from jaxsynth.report.sheet import atlas_pages
 from jaxsynth.runs.folder import IMAGES
 
 from .common import launch, load_models
+from .examples import find_extremes
 from .flags import like, repeated
 from .launch import run_experiment
-from .photographs import find_extremes
 from .run_flags import NSFW, PLACES, RunFlags
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,8 +28,9 @@ from jaxsynth.report.tables import format_table
 from jaxsynth.results import SweepResult
 from jaxsynth.runs.folder import RESULTS
 from jaxsynth.runs.processes import chosen_devices
+from jaxsynth.runs.records import model_record
 from jaxsynth.runs.saving import Saving
-from jaxsynth.table import is_non_finite
+from jaxsynth.table import is_non_finite, non_finite_line
 
 from . import flags as typed_flags
 from .launch import command_line, resumable
@@ -66,19 +67,11 @@ class Models(NamedTuple):
 
 
 def load_models(flags: F, needs: Sequence[str] = (), emulate: bool = False) -> tuple[F, Models]:
-    """Load the models that flags name, and the classifiers that a launcher needs.
+    """Load the models that flags name; ValueError names the first flag that cannot work.
 
-    Args:
-      flags: of the launcher.
-      needs: classifiers that it cannot do without.
-      emulate: compute in bfloat16 also where the processor has none.
-
-    Returns:
-      The flags, which a continued run partly takes over from the earlier one, with the precision
-      that is used, and the models.
-
-    Raises:
-      ValueError: naming the first flag that cannot work.
+    `needs` are classifiers that the launcher cannot do without; `emulate` computes in bfloat16 also
+    where the processor has none. The flags come back with the precision that is used, and with what
+    a continued run takes over from the earlier one.
     """
     flags = check_together(flags)
     if flags.init_image:
@@ -104,11 +97,12 @@ def load_models(flags: F, needs: Sequence[str] = (), emulate: bool = False) -> t
     settings = make_settings(flags, generator)
     encoder = None
     if flags.init_image or make_optimizer(settings.optimizer, settings.recipe).asks == PRIOR:
-        name = encoder_name(flags, generator, classifiers)
+        name = flags.encoder_name(generator, classifiers)
         encoder = load_encoder(generator, name, flags.precision)
     models = Models(generator, classifiers, settings, encoder, devices)
     if flags.earlier:
-        flags.earlier.check_models(models.named(), flags.folder)
+        records = {role: model_record(model) for role, model in models.named().items()}
+        flags.earlier.check_models(records, flags.folder)
     return flags, models
 
 
@@ -117,13 +111,8 @@ def load_classifiers(
 ) -> dict[str, Classifier]:
     """Load the classifiers of --nsfw, --places and --model, by the names that they go by.
 
-    Args:
-      flags: Which name them.
-      precision: Of their weights.
-      preprocess: For the ONNX files of --model that do not say how pixels are scaled.
-
-    Raises:
-      ValueError: naming the first flag that cannot work.
+    `precision` is of their weights, `preprocess` for ONNX files that do not say how pixels are
+    scaled.
     """
     check_backend()
     found: dict[str, Classifier] = {}
@@ -153,26 +142,12 @@ def load_classifiers(
 
 
 def load_for(flag: str, asked: str, kind: type[_M], precision: str = "float32") -> _M:
-    """Load the classifier or generator that a flag asks for.
-
-    Raises:
-      ValueError: if it is of the other kind.
-    """
+    """Load the model that a flag asks for; ValueError if it is of the other kind."""
     model = load(asked, precision)
     if not isinstance(model, kind):
         found, expected = type(model).__name__.lower(), kind.__name__.lower()
         raise ValueError(f"--{flag}={asked}: {model.name!r} is a {found}, expected a {expected}")
     return model
-
-
-def encoder_name(
-    flags: RunFlags, generator: Generator, classifiers: Mapping[str, Classifier]
-) -> str:
-    """Return --encoder; else --places, if it has the encoder's name; "" for the generator's."""
-    own = getattr(generator.encoder, "network", "")
-    if flags.encoder or not own or PLACES not in classifiers:
-        return flags.encoder or ""
-    return flags.places if classifiers[PLACES].info.network == own else ""
 
 
 @contextmanager
@@ -203,13 +178,8 @@ def launch(
 ) -> int:
     """Compute the runs and write everything into the output folder.
 
-    Args:
-      flags: as `load_models` gives them.
-      models: likewise.
-      runs: seeds and objectives.
-      title: heading of the pages.
-      draw_sheet: draws other pages than the contact sheet.
-      photographs: shown with each run.
+    `flags` and `models` are as `load_models` gives them. `draw_sheet` draws other pages than the
+    contact sheet, `photographs` are shown with each run.
 
     Returns:
       The exit code: 0 done, 3 if no run stayed finite.
@@ -264,7 +234,7 @@ def launch(
         how = {"images": flags.images, "show": flags.show, "size": enlarged or 0}
         result = carry_out(problem, saving, config=config, finish=finish, **how)
     if result is not None:
-        return _tell(flags.folder, pages[0])
+        return _tell(flags.folder, pages[0], non_finite_line(result.arrays))
     if flags.processes.leads:
         print(f"{flags.folder} holds this run, finished: nothing is left to resume")
     return 0
@@ -277,27 +247,12 @@ def _start(
     if flags.earlier:
         return None, *flags.earlier.continued(runs, models.named())
     if not (flags.init_image and models.encoder):
-        return None, runs, _start_codes(flags, models, runs)
+        return None, runs, flags.codes_of(runs, models.generator.code_size)
     photo = models.encoder.input_of(read_image(flags.init_image))
     code = encode(models.encoder, models.generator, photo)
     units = conversion(models.encoder.preprocess, models.generator.preprocess)
     photo = np.asarray(units(photo)) if units else photo
     return photo, runs, np.broadcast_to(code, (len(runs), *code.shape))
-
-
-def _start_codes(flags: RunFlags, models: Models, runs: Sequence[Run]) -> np.ndarray | None:
-    codes, size, seeds = flags.codes, models.generator.code_size, flags.seed_numbers
-    if codes is None:
-        return None
-    if codes.shape == (len(seeds), size) and len(runs) > len(codes):
-        place = {seed: i for i, seed in enumerate(seeds)}
-        codes = codes[[place[run.seed] for run in runs]]
-    if codes.shape != (len(runs), size) or codes.dtype.kind != "f":
-        raise ValueError(
-            f"--init_codes={flags.init_codes} holds {codes.dtype} {codes.shape}, expected floats "
-            f"({len(runs)}, {size}): a row per run, or per seed"
-        )
-    return codes
 
 
 def _inputs(flags: RunFlags) -> dict[str, str]:
@@ -307,13 +262,12 @@ def _inputs(flags: RunFlags) -> dict[str, str]:
     return {str(path): file_sha256(path) for path in files}
 
 
-def _tell(out: Path, pages: Pages) -> int:
+def _tell(out: Path, pages: Pages, failures: str) -> int:
     """Print the last lines of a launcher; return its exit code."""
     print(format_table(pages.summary))
     for picture in pages.pictures:
         print(f"{'strip' if picture == STRIP else 'contact sheet':<15}{out / picture}")
     print(f"report         {out / 'index.html'}")
-    if all(is_non_finite(row) for row in pages.rows):
-        print("no run stayed finite: see the column status of metrics.csv", file=sys.stderr)
-        return 3
-    return 0
+    if failures:
+        print(failures, file=sys.stderr)
+    return 3 if all(map(is_non_finite, pages.rows)) else 0

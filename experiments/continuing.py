@@ -15,7 +15,6 @@ from jaxsynth.recipes import Recipe
 from jaxsynth.results import Run
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_config
-from jaxsynth.runs.records import model_record
 
 # Flags that are taken over unless typed; the second set where the objectives stay the same.
 _NETWORKS = ("generator", "nsfw", "places", "model", "encoder", "precision", "size")
@@ -44,23 +43,19 @@ class Earlier(NamedTuple):
         fields["optimizer_args"] = tuple(map(tuple, fields["optimizer_args"]))
         return Recipe(**fields)
 
-    def check_models(self, models: Mapping[str, Any], out: Path) -> None:
-        """Check that the models are those of the earlier sweep, and `out` is another folder.
+    def check_models(self, records: Mapping[str, Mapping[str, str]], out: Path) -> None:
+        """Check that `out` is another folder, and the models are those of the earlier sweep.
 
-        The generator must be, whose codes are continued; in an extension all of them.
-
-        Raises:
-          ValueError: naming the first one that is not.
+        The generator must be, whose codes are continued; in an extension all of them. `records` are
+        their `model_record`s by role.
         """
         if out.resolve() == self.folder.resolve():
             raise ValueError(
                 f"--continue_from={self.folder} is --out as well: choose another --out"
             )
         for role, before in self.config["networks"].items():
-            if role not in models or not (role == GENERATOR or self.extends):
-                continue
-            now = model_record(models[role])
-            if now["sha256"] != before["sha256"]:
+            now = records.get(role) if role == GENERATOR or self.extends else None
+            if now and now["sha256"] != before["sha256"]:
                 raise ValueError(
                     f"{self.folder} was made with {role} {before['name']} of sha256 "
                     f"{before['sha256']}, but --{role}={now['name']} has {now['sha256']}: give the "
@@ -74,9 +69,6 @@ class Earlier(NamedTuple):
 
         An extension's runs are the earlier sweep's own; otherwise those given, whose seeds are the
         numbers of the runs that they continue.
-
-        Raises:
-          ValueError: if the earlier results are not those of its config.
         """
         codes = read_codes(self.folder / RESULTS)
         before = self.config["runs"]
@@ -98,11 +90,9 @@ class Earlier(NamedTuple):
 
 
 def read_earlier(text: str, experiment: str, extends: bool) -> Earlier:
-    """Read the sweep that --continue_from=FOLDER or FOLDER:3,7 names.
+    """Read the finished sweep that --continue_from=FOLDER or FOLDER:3,7 names.
 
-    Raises:
-      ValueError: if there is none, it is not finished, it has no such run, or an extension of it
-        is another experiment's.
+    An extension must be of the same experiment.
     """
     folder, _, given = text.rpartition(":")
     if expand(text).is_dir() or not re.fullmatch(r"\d+(,\d+)*", given):
@@ -138,12 +128,8 @@ def read_earlier(text: str, experiment: str, extends: bool) -> Earlier:
 def take_over(flags: Any, shared: type) -> Any:
     """Replace flags that were not typed by their values in the sweep that is continued.
 
-    Args:
-      flags: a dataclass with `earlier` and `typed`.
-      shared: its base, whose fields say how; all others define the objective.
-
-    Raises:
-      ValueError: if an extension is told to maximise something else.
+    The fields of `shared`, the base class, say how runs are computed; all others define the
+    objective, which an extension may not change.
     """
     fields = {field.name for field in dataclasses.fields(flags) if "help" in field.metadata}
     before, names = flags.earlier.config["flags"], {*_NETWORKS}

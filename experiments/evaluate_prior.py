@@ -36,13 +36,16 @@ from jaxsynth.inputs import choose_units, option, parse_seeds
 from jaxsynth.maximize import Run, Settings
 from jaxsynth.models.base import Classifier
 from jaxsynth.models.registry import load, load_encoder
+from jaxsynth.objectives import Objective
 from jaxsynth.starts import still
 from jaxsynth.system import ENCODER, GENERATOR
 
-from .common import Models, encoder_name, load_for, load_models, saved_run
+from .common import Models, load_for, load_models, saved_run
+from .joint import joint_runs
 from .launch import command_line, run_experiment
+from .nsfw import class_runs
 from .run_flags import NONE, NOT_IN_STUDIES, NSFW, PLACES, TARGETS, RunFlags
-from .runs import class_runs, joint_runs, random_runs, scene_runs
+from .scene import scene_runs
 
 _JOINT = ("mountain", "iceberg", "desert-sand", "corn_field", "bedroom")
 
@@ -117,7 +120,7 @@ def _by_role(flags: Flags, models: Models, roles: set[str]) -> dict[str, Any]:
         found[LPIPS] = _lpips(flags.lpips)
     encoder = models.encoder
     if encoder is None and ENCODER in roles:
-        name = encoder_name(flags, models.generator, models.classifiers)
+        name = flags.encoder_name(models.generator, models.classifiers)
         encoder = load_encoder(models.generator, name, flags.precision)
     return found if encoder is None else found | {ENCODER: encoder}
 
@@ -149,7 +152,7 @@ def _sweeps(
         "joint": lambda: joint_runs(
             models, choose_units(flags.joint_scenes, names), seeds["joint"]
         ),
-        "random": lambda: random_runs(seeds["random"]),
+        "random": lambda: [Run(seed, Objective(())) for seed in seeds["random"]],
     }
     still_recipe = still(models[GENERATOR])
     return {

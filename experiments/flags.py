@@ -57,9 +57,7 @@ def like(kind: type, name: str, default: Any = dataclasses.MISSING) -> Any:
 def define(kind: type, without: Collection[str] = ()) -> None:
     """Define the flags of a dataclass, instead of those of the launcher before.
 
-    Args:
-      kind: its fields are flags.
-      without: flags without an effect: --help leaves them out.
+    --help leaves out those `without` an effect.
     """
     for name in _defined:
         delattr(FLAGS, name)
@@ -78,11 +76,7 @@ def typed() -> frozenset[str]:
 
 
 def read(kind: type, **given: Any) -> Any:
-    """Make a dataclass of the flags; fields that are given are taken as they are.
-
-    Raises:
-      ValueError: naming the first flag that cannot work.
-    """
+    """Make a dataclass of the flags; fields that are given are taken as they are."""
     values: dict[str, Any] = {}
     for field, hint in _fields(kind):
         if field.name in given:

@@ -9,14 +9,16 @@ two cores.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 from jaxsynth.inputs import choose_units, option, parse_numbers
+from jaxsynth.maximize import Run
+from jaxsynth.models.base import Classifier
 
 from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
 from .run_flags import NSFW, PLACES, RunFlags, TargetFlags
-from .runs import joint_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,26 @@ def main(flags: Flags) -> int:
     how = (weights, scene_weight, flags.target)
     runs = joint_runs(models.classifiers, units, flags.seed_numbers, *how)
     return launch(flags, models, runs, "A scene and NSFW together")
+
+
+def joint_runs(
+    classifiers: Mapping[str, Classifier],
+    units: Sequence[int],
+    seeds: Sequence[int],
+    nsfw_weights: Sequence[float] = (1.0,),
+    scene_weight: float = 1.0,
+    target: str = "log_prob",
+) -> list[Run]:
+    """Make the runs: a row per scene and seed, a column per NSFW weight."""
+    places, nsfw = classifiers[PLACES], getattr(classifiers[NSFW], target)("NSFW")
+    runs = []
+    for unit in units:
+        scene = scene_weight * getattr(places, target)(unit)
+        goals = [(weight, scene + weight * nsfw) for weight in nsfw_weights]
+        for seed in seeds:
+            row = f"{places.class_names[unit]}, seed {seed}"
+            runs += [Run(seed, goal, row, f"NSFW x {weight:g}") for weight, goal in goals]
+    return runs
 
 
 if __name__ == "__main__":

@@ -27,12 +27,9 @@ _DEBUG = "On an error, show where it arose and what caused it."
 def run_experiment(main: Callable[..., int | None], kind: type, argv: Any = None) -> NoReturn:
     """Call `main` with the flags that a dataclass has, and exit with its return value.
 
-    Args:
-      main: takes the flags; with `kind.TAKES_WORDS` also the words that are no flags.
-      kind: a dataclass of flags, see `experiments.flags`. WITHOUT names those without an effect
-        here, WHY says so. Its fields `name` and `typed`, if any, get the launcher's name and the
-        flags that were typed.
-      argv: the command line; by default this process's.
+    `kind.TAKES_WORDS` passes the words that are no flags on to `main`; WITHOUT names flags that
+    have no effect here, WHY says so. Fields `name` and `typed`, if any, get the launcher's name and
+    the flags that were typed. `argv` is by default this process's.
     """
     without, fields = getattr(kind, "WITHOUT", ()), kind.__dataclass_fields__
     words = getattr(kind, "TAKES_WORDS", False)

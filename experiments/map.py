@@ -22,9 +22,9 @@ from jaxsynth.report.tables import write_csv
 from jaxsynth.scoring import sensitive_score
 
 from .common import launch
+from .examples import PhotographFlags, load_one
 from .flags import like
 from .launch import run_experiment
-from .photographs import PhotographFlags, load_one
 from .run_flags import RunFlags
 
 TABLE = "map.csv"

@@ -7,10 +7,14 @@ of P(NSFW) but never saturates. P is reported. Expect >= 0.99 for nearly every s
 pocket generator take half a minute on two cores.
 """
 
+from collections.abc import Sequence
+
+from jaxsynth.maximize import Run
+from jaxsynth.models.base import Classifier
+
 from .common import launch, load_models
 from .launch import run_experiment
 from .run_flags import NSFW, TargetFlags
-from .runs import class_runs
 
 Flags = TargetFlags
 
@@ -20,6 +24,14 @@ def main(flags: TargetFlags) -> int:
     flags, models = load_models(flags, needs=(NSFW,))
     runs = class_runs(models.classifiers[NSFW], "NSFW", flags.seed_numbers, flags.target)
     return launch(flags, models, runs, "Maximising P(NSFW)")
+
+
+def class_runs(
+    classifier: Classifier, label: str, seeds: Sequence[int], target: str = "log_odds"
+) -> list[Run]:
+    """Make a run per seed that raises one class."""
+    goal = getattr(classifier, target)(label)
+    return [Run(seed, goal) for seed in seeds]
 
 
 if __name__ == "__main__":

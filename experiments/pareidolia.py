@@ -10,14 +10,16 @@ takes half a minute on two cores.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from jaxsynth.inputs import option, parse_numbers
+from jaxsynth.maximize import Run
+from jaxsynth.models.base import Classifier
 
 from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
 from .run_flags import NSFW, RunFlags
-from .runs import pareidolia_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,20 @@ def main(flags: Flags) -> int:
     betas = parse_numbers("betas", flags.betas)
     runs = pareidolia_runs(models.classifiers[NSFW], alphas, betas, flags.seed_numbers)
     return launch(flags, models, runs, "Pareidolia: both neurons of open_nsfw at once")
+
+
+def pareidolia_runs(
+    nsfw: Classifier, alphas: Sequence[float], betas: Sequence[float], seeds: Sequence[int]
+) -> list[Run]:
+    """Make the runs: a row per NSFW weight and seed, a column per SFW weight."""
+    ends = nsfw.logit("SFW"), nsfw.logit("NSFW")
+    goals = {(a, b): a * ends[0] + b * ends[1] for b in betas for a in alphas}
+    runs = []
+    for seed in seeds:
+        said = f", seed {seed}" if len(seeds) > 1 else ""
+        for (alpha, beta), goal in goals.items():
+            runs.append(Run(seed, goal, f"NSFW x {beta:g}{said}", f"SFW x {alpha:g}"))
+    return runs
 
 
 if __name__ == "__main__":

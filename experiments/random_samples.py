@@ -9,7 +9,9 @@ images. Expect textures and something like landscapes, of a low P(NSFW). Takes s
 
 import dataclasses
 
+from jaxsynth.maximize import Run
 from jaxsynth.models.base import Generator
+from jaxsynth.objectives import Objective
 from jaxsynth.recipes import Recipe
 from jaxsynth.starts import still
 
@@ -17,7 +19,6 @@ from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
 from .run_flags import OF_A_RECIPE, RunFlags
-from .runs import random_runs
 
 _OF_A_START = ("start", "box")
 
@@ -43,7 +44,8 @@ class Flags(RunFlags):
 def main(flags: Flags) -> int:
     """Draw the images of random codes."""
     flags, models = load_models(flags)
-    return launch(flags, models, random_runs(flags.seed_numbers), "Random codes, not optimised")
+    runs = [Run(seed, Objective(())) for seed in flags.seed_numbers]
+    return launch(flags, models, runs, "Random codes, not optimised")
 
 
 if __name__ == "__main__":

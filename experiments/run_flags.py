@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from jaxsynth.batch import Run
 from jaxsynth.inputs import option, parse_seeds
-from jaxsynth.models.base import Generator
+from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.problem import Settings
 from jaxsynth.recipes import RECIPES, Recipe, check_recipe, make_recipe, optax_optimizers
 from jaxsynth.report.film_strip import path_steps
@@ -203,6 +205,28 @@ class RunFlags:
         image = self.init_image is not None
         return RECIPES[generator.recipe_from_image if image else generator.recipe]
 
+    def encoder_name(self, generator: Generator, classifiers: Mapping[str, Classifier]) -> str:
+        """Return --encoder; else --places, if it has the encoder's name; "" for the generator's."""
+        own = getattr(generator.encoder, "network", "")
+        if self.encoder or not own or PLACES not in classifiers:
+            return self.encoder or ""
+        return self.places if classifiers[PLACES].info.network == own else ""
+
+    def codes_of(self, runs: Sequence[Run], size: int) -> np.ndarray | None:
+        """Return the start codes (R, size) of --init_codes for runs; None without them."""
+        codes, seeds = self.codes, self.seed_numbers
+        if codes is None:
+            return None
+        if codes.shape == (len(seeds), size) and len(runs) > len(codes):
+            place = {seed: i for i, seed in enumerate(seeds)}
+            codes = codes[[place[run.seed] for run in runs]]
+        if codes.shape != (len(runs), size) or codes.dtype.kind != "f":
+            raise ValueError(
+                f"--init_codes={self.init_codes} holds {codes.dtype} {codes.shape}, expected "
+                f"floats ({len(runs)}, {size}): a row per run, or per seed"
+            )
+        return codes
+
 
 @dataclasses.dataclass(frozen=True)
 class TargetFlags(RunFlags):
@@ -212,11 +236,7 @@ class TargetFlags(RunFlags):
 
 
 def check_together(flags: F) -> F:
-    """Check flags that do not go together; take over those of a run that is continued.
-
-    Raises:
-      ValueError: naming two flags of which one must go.
-    """
+    """Check flags that do not go together; take over those of a run that is continued."""
     if flags.resume and flags.overwrite:
         raise ValueError("--resume continues a run, --overwrite deletes it: give one of them")
     starts = [name for name in _STARTS if getattr(flags, name)]
@@ -237,11 +257,7 @@ def check_together(flags: F) -> F:
 
 
 def make_settings(flags: RunFlags, generator: Generator) -> Settings:
-    """Make the settings of a sweep: a recipe with the changes that were typed, and the rest.
-
-    Raises:
-      ValueError: naming the first setting of the recipe that cannot work.
-    """
+    """Make the settings of a sweep: a recipe with the changes that were typed, and the rest."""
     changes = dict(flags.changes)
     optimizer = changes.get("optimizer", "")
     of_a_recipe = not optimizer or (optimizer in optax_optimizers() and optimizer != "lbfgs")

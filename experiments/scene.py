@@ -9,14 +9,16 @@ two cores.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from jaxsynth.inputs import choose_units, option
+from jaxsynth.maximize import Run
+from jaxsynth.models.base import Classifier
 
 from .common import launch, load_models
 from .flags import like
 from .launch import run_experiment
 from .run_flags import PLACES, RunFlags, TargetFlags
-from .runs import scene_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,18 @@ def main(flags: Flags) -> int:
     units = choose_units(flags.scenes, places.class_names)
     runs = scene_runs(places, units, flags.seed_numbers, flags.target)
     return launch(flags, models, runs, "Maximising scene categories")
+
+
+def scene_runs(
+    places: Classifier, units: Sequence[int], seeds: Sequence[int], target: str = "log_odds"
+) -> list[Run]:
+    """Make the runs: a row per scene, a column per seed."""
+    goals = {unit: getattr(places, target)(unit) for unit in units}
+    return [
+        Run(seed, goal, places.class_names[unit], f"seed {seed}")
+        for unit, goal in goals.items()
+        for seed in seeds
+    ]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from jaxsynth.disk import to_write
 from jaxsynth.environment import keep_compiled, writable_cache
 from jaxsynth.image_files import MAX_PIXELS
 from jaxsynth.image_search import find_images
@@ -135,9 +136,7 @@ def _check_out(flags: Flags) -> None:
         return
     if out.suffix.lower() != ".csv":
         raise ValueError(f"--out={str(out)!r} is no CSV file: expected a name ending in .csv")
-    if out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"--out={str(out)!r} cannot be written: no such folder, or a folder")
-    if out.exists() and not (flags.overwrite or flags.resume):
+    if to_write(out).exists() and not (flags.overwrite or flags.resume):
         raise ValueError(f"--out={str(out)!r} exists: --overwrite replaces it, --resume adds to it")
 
 

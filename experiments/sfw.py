@@ -9,8 +9,8 @@ of the pocket generator take half a minute on two cores.
 
 from .common import launch, load_models
 from .launch import run_experiment
+from .nsfw import class_runs
 from .run_flags import NSFW, TargetFlags
-from .runs import class_runs
 
 Flags = TargetFlags
 

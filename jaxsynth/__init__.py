@@ -27,11 +27,11 @@ from jaxsynth.objectives import (
     image_l2,
     total_variation,
 )
-from jaxsynth.optimizers import langevin
-from jaxsynth.quasi_newton import lbfgs
+from jaxsynth.optimizers import langevin, lbfgs
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.report.pages import report
-from jaxsynth.results import Result, SweepResult, read_results
+from jaxsynth.results import Result, SweepResult
+from jaxsynth.runs.records import read_results
 from jaxsynth.scoring import score
 
 if typing.TYPE_CHECKING:

@@ -23,28 +23,19 @@ from pathlib import Path
 
 from jaxsynth.inputs import check_name, printable
 
-_QUESTIONS = {"models": (0,), "blobs": (1,), "labels": (1,), "cache": (0, 1)}
-_QUESTIONS |= {"show": (1,), "repeat": (1, 2), "compare": (2, 3)}  # and their words
-_TAKES = {
-    "models": "no word",
-    "blobs": "a model",
-    "labels": "a model",
-    "cache": "no word, or clear",
-    "show": "a PNG",
-    "repeat": "a PNG, and perhaps the name of the new one",
-    "compare": "two output folders, and perhaps that of the page",
+_QUESTIONS = {  # how many words they take, and which
+    "models": ((0,), "no word"),
+    "blobs": ((1,), "a model"),
+    "labels": ((1,), "a model"),
+    "cache": ((0, 1), "no word, or clear"),
+    "show": ((1,), "a PNG"),
+    "repeat": ((1, 2), "a PNG, and perhaps the name of the new one"),
+    "compare": ((2, 3), "two output folders, and perhaps that of the page"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out a command line.
-
-    Args:
-      argv: the words after `jaxsynth`; by default this process's.
-
-    Returns:
-      The exit code: 0 done, 2 for bad input; that of the experiment.
-    """
+    """Carry out a command line, by default this process's, and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         return _carry_out(words[:1] or ["--help"], words[1:])
@@ -65,8 +56,9 @@ def _carry_out(command: list[str], rest: list[str]) -> int:
         if {"--help", "-h"} & set(rest):
             print(_usage(name))
             return 0
-        if len(rest) not in _QUESTIONS[name]:
-            raise ValueError(f"jaxsynth {name} takes {_TAKES[name]} (--help says more)")
+        counts, words = _QUESTIONS[name]
+        if len(rest) not in counts:
+            raise ValueError(f"jaxsynth {name} takes {words} (--help says more)")
         print(_answer(name, *rest), flush=True)
         return 0
     package, found = _experiments()
@@ -167,7 +159,7 @@ def _cache(word: str = "") -> str:
     from jaxsynth.report.tables import format_table
 
     if word not in ("", "clear"):
-        raise ValueError(f"jaxsynth cache takes {_TAKES['cache']}, not {word!r}")
+        raise ValueError(f"jaxsynth cache takes {_QUESTIONS['cache'][1]}, not {word!r}")
     if word:
         freed = environment.megabytes(environment.clear_cache())
         return f"freed {freed} in {environment.cache_dir()}"

@@ -29,11 +29,7 @@ _HARMLESS = ("--xla_force_host_platform_device_count", "--xla_dump", "--xla_hlo_
 
 @contextlib.contextmanager
 def arithmetic(double: bool = False) -> Iterator[None]:
-    """Compute with JAX's usual settings inside the block, in this thread.
-
-    Args:
-      double: Whether there are 64-bit numbers.
-    """
+    """Compute with JAX's usual settings inside the block, in this thread; `double` in 64 bits."""
     with contextlib.ExitStack() as held:
         for setting in (
             jax.enable_x64(double),

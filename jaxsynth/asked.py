@@ -135,11 +135,7 @@ class Start(NamedTuple):
 
 
 def named_objectives(given: Any) -> dict[str, Objective]:
-    """Return objectives by name; a lone one has none, several are named by their text.
-
-    Raises:
-      ValueError: if there is none, or one is no objective.
-    """
+    """Return objectives by name; a lone one has none, several are named by their text."""
     if isinstance(given, Mapping):
         found = {str(name): as_objective(one) for name, one in given.items()}
     elif isinstance(given, Sequence) and not isinstance(given, str):
@@ -155,15 +151,8 @@ def named_objectives(given: Any) -> dict[str, Objective]:
 def seeds_of(caller: str, given: Any, begun: Start, default: Sequence[int]) -> Sequence[int]:
     """Return the seeds that are asked for: a count, a sequence, or text such as `3:7`.
 
-    Args:
-      caller: the word that errors begin with.
-      given: the request. None: those of the runs that continue, one per start code, or
-        `default`.
-      begun: where the runs begin.
-      default: without any of these.
-
-    Raises:
-      ValueError: if it is none of these, or empty.
+    None asks for those of the runs that continue, one per start code, or `default`. Errors begin
+    with `caller`.
     """
     if given is None:
         if begun.runs:
@@ -193,11 +182,7 @@ def seeds_of(caller: str, given: Any, begun: Start, default: Sequence[int]) -> S
 def make_runs(
     caller: str, objectives: Mapping[str, Objective], seeds: Sequence[int], begun: Start
 ) -> tuple[list[Run], np.ndarray | None]:
-    """Return the runs, objective by objective, and their start codes (R, D).
-
-    Raises:
-      ValueError: unless there is one start code, or one per seed.
-    """
+    """Return the runs, objective by objective, and their start codes (R, D)."""
     origins, codes = [""] * len(seeds), begun.codes
     if codes is not None:
         if len(codes) not in (1, len(seeds)):
@@ -224,16 +209,9 @@ def _column(name: str, seed: int, origin: str) -> str:
 
 
 def start_of(caller: str, init: Any, generator: Generator, encoder: Classifier | None) -> Start:
-    """Find out where runs begin.
+    """Find out where runs begin: `init` as in `maximize.sweep`. Errors begin with `caller`.
 
-    Args:
-      caller: the word that errors begin with.
-      init: None, a photograph, codes, a file of either, or finished runs (see `maximize.sweep`).
-      generator: whose codes.
-      encoder: reads a photograph; None for the generator's own.
-
-    Raises:
-      ValueError: if it is none of these, does not fit, or needs an encoder that is not there.
+    A photograph takes `encoder`, or the generator's own.
     """
     if init is None:
         return Start()
@@ -283,10 +261,6 @@ def _continued(runs: SweepResult) -> Start:
 
 
 def encode(encoder: Classifier, generator: Generator, image: np.ndarray) -> np.ndarray:
-    """Return the code (D,) of an image (H, W, 3) of the encoder's size, in its units.
-
-    Raises:
-      ValueError: if the encoder has no such blob, or it is not as long as the generator's code.
-    """
+    """Return the code (D,) of an image (H, W, 3) of the encoder's size, in its units."""
     reader = make_encoder(generator, encoder)._replace(units=None)
     return np.asarray(encode_jit(reader, encoder.params, np.asarray(image)))

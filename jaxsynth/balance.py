@@ -44,14 +44,7 @@ def objective(
     code: jax.Array,
     move: Callable[[jax.Array], jax.Array] = lambda image: image,
 ) -> tuple[jax.Array, AllActivations, Values]:
-    """Evaluate the objective of a code.
-
-    Args:
-      system: The networks and functions.
-      params: Of all networks, by name.
-      run: Its objective.
-      code: (D,).
-      move: Applied to the image (H, W, 3) before classifiers see it.
+    """Evaluate the objective of a code (D,); classifiers see `move`(image (H, W, 3)).
 
     Returns:
       The objective (), the activations of every network, the terms' own values.
@@ -78,11 +71,8 @@ def value_and_gradient(
 ) -> tuple[jax.Array, AllActivations, Values, jax.Array]:
     """Evaluate `objective` at a code (D,), and the balanced ascent direction (D,).
 
-    With transforms the classifiers see a changed image, and image-space gradients are those of
-    what they see. The generator's own terms are of the image itself.
-
-    Raises:
-      ValueError: For a balance that is not one of `BALANCES`.
+    With transforms the classifiers see a changed image, and image-space gradients are those of what
+    they see. The generator's own terms are of the image itself.
     """
     check_name("balance", request.balance, BALANCES)
     system, goal, move = request.system, run.goal, request.transforms.view(run.seed, step)

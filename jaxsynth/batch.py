@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.ascent import ChunkResult, Progress, State, Trace
-from jaxsynth.ask_tell import PRIOR, Box, Optimizer
+from jaxsynth.ask_tell import Box, Optimizer
+from jaxsynth.goal_arrays import Shared
 from jaxsynth.goals import Goal, RunData
 from jaxsynth.inputs import described
-from jaxsynth.sharing import Shared
 from jaxsynth.starts import StartCodes
 from jaxsynth.system import Params, Request, System
 from jaxsynth.terms import Objective, as_objective
@@ -184,17 +184,26 @@ def join(chunks: Sequence[ChunkResult]) -> ChunkResult:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
 
 
+def every_run(problem: Problem, computed: ChunkResult) -> ChunkResult:
+    """Return the results of every run, of those of the batch."""
+    if problem.shared is None:
+        return computed
+    place, factor = problem.shared
+    found = jax.tree.map(lambda leaf: leaf[place], computed)
+
+    def scaled(values: np.ndarray) -> np.ndarray:
+        return values * factor.astype(values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
+
+    ends = {
+        name: end._replace(objective=scaled(end.objective))
+        for name, end in (("last", found.last), ("best", found.best))
+    }
+    return found._replace(objective=scaled(found.objective), **ends)
+
+
 def check_problem(problem: Problem, devices: Sequence[jax.Device]) -> None:
-    """Raise ValueError for settings that these devices cannot compute."""
-    settings = problem.settings
-    if settings.batch < 1:
-        raise ValueError(f"batch is {settings.batch}, expected at least 1")
-    check_record(settings.record, settings.recipe.steps)
+    """Raise ValueError for terms that these devices, or this optimizer, cannot compute."""
     for structure in problem.structures:
-        if structure.request.asks == PRIOR and structure.request.system.encoder is None:
-            raise ValueError(
-                f"recipe: prior is {settings.recipe.prior}, but the system has no encoder"
-            )
         if structure.joint and len(devices) > 1:
             raise ValueError("diversity compares all seeds of an objective: give one device")
         if structure.joint and problem.optimizer.population > 1:

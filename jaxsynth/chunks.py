@@ -1,13 +1,11 @@
 """Many runs: seeds x objectives in chunks of a fixed size through compiled steps.
 
 Pure but for the device: no files, no clock. A chunk always has as many rows (the last is padded),
-so a run's result does not depend on how many others there are. On CPU a step is called from Python,
-because convolutions inside a loop body miss their fast layouts there. Elsewhere blocks of steps run
-inside one `lax.scan`.
+so a run's result does not depend on how many others there are. On CPU a step is called from Python;
+elsewhere blocks of steps run inside one `lax.scan`.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,8 +30,6 @@ from jaxsynth.devices import Parts, committed, on_all, runs_mesh, share_rows, sp
 from jaxsynth.environment import is_out_of_memory
 from jaxsynth.goals import RunData
 from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
-
-_SCAN_BLOCK = 25  # steps between two returns to the host, on accelerators
 
 
 def execute(
@@ -62,8 +58,7 @@ def execute(
 
     Raises:
       jax.errors.JaxRuntimeError: If the memory of a device does not even hold one run.
-      ValueError: If a recorded step lies outside 1..steps, batch < 1, an encoder is missing, or
-        diversity meets several devices or too little memory.
+      ValueError: If diversity meets several devices, a population or too little memory.
     """
     check_problem(problem, devices)
     mesh, shares = runs_mesh(devices), len(devices) or 1
@@ -102,15 +97,10 @@ def _halved(problem: Problem, first: int, at_once: int, error: Exception) -> int
 class _Chunk:
     """A chunk's runs on their devices, in parts that take every block of steps in turn.
 
-    Attributes:
-      problem, structure: of its runs.
-      first, count: its runs; more rows repeat the last one.
-      factor: of the objectives as they are reported, see `Shared`.
-      parts: how it is cut.
-      rows: codes a device that the networks see at once.
-      runs: per part, a run's data for every row.
-      evaluated: likewise, with one code a run.
-      settings: per part, of the optimizer.
+    `first` and `count` are its runs, more rows repeat the last one. `factor` is of the objectives
+    as they are reported, see `Shared`. `rows` are the codes a device that the networks see at once.
+    Lists with an entry per part: `runs`, the data for every row; `evaluated`, likewise with one
+    code a run; `settings`, of the optimizer.
     """
 
     def __init__(self, problem: Problem, mesh: Mesh | None, shares: int, first, count, at_once):
@@ -153,11 +143,8 @@ class _Chunk:
         if under_way is None:
             state = programs.init_jit(problem.optimizer, self.setting)
         else:
-            like = jax.eval_shape(
-                functools.partial(programs.init_rows, problem.optimizer), self.setting
-            )
-            state = committed(self.mesh, _restore(like, under_way.state))
-            done = under_way.done
+            state = programs.restored(problem.optimizer, self.setting, under_way.state)
+            state, done = committed(self.mesh, state), under_way.done
             traces, recorded = [under_way.trace], dict(under_way.recorded)
         self.states = parts.cut(state)
 
@@ -166,7 +153,7 @@ class _Chunk:
             leaves = [[np.array(v) for v in jax.tree.leaves(s)] for s in self.states]
             return Progress(parts.join(leaves), trace, dict(recorded))
 
-        for block in _blocks(steps, record, done):
+        for block in programs.blocks(steps, record, done):
             made = [self._advance(i, block, done) for i in range(len(self.states))]
             traces.append(parts.join(made, axis=1))
             done += block
@@ -307,31 +294,3 @@ def _finite_runs(*trees: Any) -> np.ndarray:
     """Whether every number of these arrays (R, ...) is finite, (R,)."""
     finite = [np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in jax.tree.leaves(trees)]
     return np.logical_and.reduce(finite)
-
-
-def _restore(like: State, leaves: Sequence[np.ndarray]) -> State:
-    """The state of saved leaves; `like` is any of the same optimizer, batch and generator.
-
-    Raises:
-      ValueError: If they are the leaves of another state.
-    """
-    own, tree = jax.tree.flatten(like)
-    made = [jnp.asarray(leaf) for leaf in leaves]
-    kinds = [[(leaf.dtype, leaf.shape) for leaf in tree] for tree in (own, made)]
-    if kinds[0] != kinds[1]:
-        raise ValueError(
-            "a saved state is of another recipe, batch, generator, number of devices or version of "
-            "jaxsynth or jaxlib: resume it as it was begun, or delete it to compute its chunk again"
-        )
-    return jax.tree.unflatten(tree, made)
-
-
-def _blocks(steps: int, record: Sequence[int], done: int = 0) -> list[int]:
-    """Lengths of the compiled blocks from step `done` on, cut at the recorded steps.
-
-    On CPU single steps.
-    """
-    if jax.default_backend() == "cpu":
-        return [1] * (steps - done)
-    ends = sorted({*range(_SCAN_BLOCK, steps, _SCAN_BLOCK), *record, steps} - {0})
-    return [b - a for a, b in itertools.pairwise([done, *(end for end in ends if end > done)])]

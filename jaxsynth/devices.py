@@ -29,10 +29,8 @@ def over_shares(
 ) -> Callable[..., Any]:
     """Call a function of a share of the rows on every device of the mesh.
 
-    Args:
-      mesh: As `runs_mesh` makes it.
-      function: Of the rows of one device; its results have a leading axis of rows.
-      axes: Per argument 0 for a leading axis of rows, None for what all rows share, or a tree.
+    `axes` has per argument 0 for a leading axis of rows, None for what all rows share, or a tree of
+    both. Results have a leading axis of rows.
     """
     if mesh is None:
         return function

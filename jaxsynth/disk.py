@@ -62,11 +62,7 @@ _TEXTS = {
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """Return a path with `~` and environment variables replaced, unless it exists as it is.
-
-    Raises:
-      ValueError: In one line, where there is no such home or variable.
-    """
+    """Return a path with `~` and environment variables replaced, unless it exists as it is."""
     text = os.fspath(path)
     if os.path.lexists(text):
         return Path(text)
@@ -80,11 +76,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 
 def to_write(path: str | os.PathLike[str]) -> Path:
-    """Return the expanded path of a file to write.
-
-    Raises:
-      ValueError: In one line, where it is no path, or there is no such folder.
-    """
+    """Return the expanded path of a file to write; ValueError if there is no such folder."""
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"{type(path).__name__} is no path: expected the name of a file to write")
     found = expand(path)
@@ -104,9 +96,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file to write that appears under its name when the block ends well, or not at all.
 
-    Args:
-      path: Its name.
-      sync: Wait for the disk, so that the file outlives the machine and not only the process.
+    `sync` waits for the disk, so that the file outlives the machine and not only the process.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -122,15 +112,9 @@ def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def check_regular(path: str | os.PathLike[str], name: str, what: str) -> None:
-    """Check that a path is a regular file before anybody opens it.
+    """Raise ValueError, which begins with `name`, unless a path is a regular file.
 
-    Args:
-      path: The path.
-      name: Its name in the message.
-      what: The expected kind of file.
-
-    Raises:
-      ValueError: one line that begins with the name.
+    It is looked at before anybody opens it; `what` is the kind of file that is expected.
     """
     try:
         mode = os.stat(path).st_mode
@@ -150,14 +134,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def kind_of(head: bytes) -> str:
-    """Name the kind of a file.
-
-    Args:
-      head: Its first bytes, `HEAD` or fewer; more do no harm.
-
-    Returns:
-      Such as "a Git LFS pointer (...)"; "" where nothing is recognised.
-    """
+    """Name the kind of a file by its first bytes, `HEAD` or fewer; "" if it is not recognised."""
     head = head[:HEAD]
     if not head:
         return "an empty file"

@@ -102,11 +102,7 @@ def cache_content() -> list[dict[str, str | int]]:
 
 
 def clear_cache() -> int:
-    """Delete what jaxsynth has put into the cache folder; return how many bytes that were.
-
-    Raises:
-      OSError: If a file cannot be deleted.
-    """
+    """Delete what jaxsynth has put into the cache folder; return how many bytes that were."""
     freed = 0
     for pattern in _PARTS:
         for path in cache_dir().glob(pattern):
@@ -170,11 +166,7 @@ def prepare_streams() -> None:
 
 
 def check_backend() -> None:
-    """Check that JAX has the devices that JAX_PLATFORMS asks for, before anything needs one.
-
-    Raises:
-      ValueError: if it has none of that kind.
-    """
+    """Raise ValueError unless JAX has the devices that JAX_PLATFORMS asks for."""
     try:
         jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts where a plugin is missing

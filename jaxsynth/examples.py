@@ -78,13 +78,7 @@ def readable_batches(
 ) -> Iterator[tuple[list[ImageFile], np.ndarray]]:
     """Yield readable files with a batch (BATCH, H, W, 3) of their inputs, the last one padded.
 
-    Args:
-      classifier: Whose inputs.
-      files: The files.
-      unread: Gets a line for every file that cannot be read.
-
-    Raises:
-      ValueError: If no file can be read.
+    `unread` gets a line for every file that cannot be read; ValueError if none can.
     """
     group, inputs, found = [], [], False
     for number, file in enumerate(files, 1):
@@ -118,15 +112,9 @@ def _look(static: tuple, params: Any, x: jax.Array, units: jax.Array):
 
 
 def seen_part(classifier: Classifier, blob: str, place: tuple[int, int]) -> tuple[int, ...]:
-    """Find the field of view of a place in a map: the pixels that have a gradient there.
+    """Find the field of view of a place (row, column) in a map: the pixels with a gradient there.
 
-    Args:
-      classifier: Whose map.
-      blob: Its name.
-      place: Row and column.
-
-    Returns:
-      top, left, bottom, right in pixels of the classifier's input; all of it for a vector.
+    Returns top, left, bottom, right in pixels of the classifier's input; all of it for a vector.
     """
     side = classifier.size
     if len(classifier.shapes[blob]) != 3:

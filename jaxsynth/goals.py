@@ -155,11 +155,7 @@ def weigh_part(
 ) -> tuple[jax.Array, Values]:
     """Return the weighed sum of all terms of a part, and their values.
 
-    Args:
-      functions: Those of the system.
-      part: A network, or the part of a function of several.
-      run: Its objective.
-      acts: The activations that the part's terms need.
+    A part is a network, or a function of several. `acts` has the activations that its terms need.
     """
     linear = run.goal.linear.get(part, {})
     total, values = weigh(acts[part], linear) if linear else (0, {})

@@ -79,11 +79,7 @@ _CROSSOVER: Options = (("crossover_rate", 0.5),)
 def distribution(
     name: str, strategy: str, rate: float, population: int, options: Options = ()
 ) -> Optimizer:
-    """Make an optimizer of an evosax strategy that holds a distribution, by its class name.
-
-    Raises:
-      ValueError: If evosax is not installed.
-    """
+    """Make an optimizer of an evosax strategy that holds a distribution, by its class name."""
     make = functools.partial(_strategy, _class(strategy), population, options)
 
     def init(setting: Setting):
@@ -115,9 +111,6 @@ def population_based(
     """Make an optimizer of an evosax strategy that holds a population, by its class name.
 
     The first population is drawn around the start, which is its first member.
-
-    Raises:
-      ValueError: If evosax is not installed.
     """
     make = functools.partial(_strategy, _class(strategy), population, options)
 
@@ -228,18 +221,9 @@ def xdream_ga(population: int = POPULATION, rate: float = 1.0) -> Optimizer:
     return Optimizer("xdream_ga", VALUE, rate, init, ask, tell, population)
 
 
-ROWS: dict[str, Callable[..., Optimizer]] = {
-    "cma_es": cma_es,
-    "sep_cma_es": sep_cma_es,
-    "sphere_cma": sphere_cma,
-    "open_es": open_es,
-    "snes": snes,
-    "ga": ga,
-    "xdream_ga": xdream_ga,
-    "de": de,
-    "pso": pso,
-    "random": random_search,
-}
+_MAKERS = cma_es, sep_cma_es, sphere_cma, open_es, snes, ga, xdream_ga, de, pso
+ROWS: dict[str, Callable[..., Optimizer]] = {make.__name__: make for make in _MAKERS}
+ROWS["random"] = random_search
 
 
 def _angle(setting: Setting, rate: float, step: jax.Array) -> jax.Array:

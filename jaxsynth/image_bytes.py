@@ -27,11 +27,7 @@ _LARGE = 1 << 16  # bytes of metadata that are looked at
 
 
 def unread_kind(head: bytes) -> str:
-    """Name a known kind of file that is no readable image; "" for everything else.
-
-    Args:
-      head: The first bytes of the file, some hundreds.
-    """
+    """Name a known kind of file that is no readable image by its head; "" for others."""
     kind = kind_of(head)
     if kind in ("a picture", "a text"):
         return ""
@@ -42,10 +38,8 @@ def unread_kind(head: bytes) -> str:
 def without_metadata(data: bytes) -> bytes:
     """Leave out everything that decides neither pixels nor orientation: text, profiles, thumbnails.
 
-    Whatever is wrong with these costs no pixels then.
-
-    Raises:
-      ValueError: If a part that decides pixels is damaged.
+    Whatever is wrong with these costs no pixels then. ValueError if a part that decides pixels is
+    damaged.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data[:8] + b"".join(_png_chunks(data))
@@ -99,11 +93,7 @@ def tiff_kind(data: bytes) -> str:
 
 
 def check_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2) -> None:
-    """Check that Pillow decodes a TIFF of these tags to what they say.
-
-    Raises:
-      ValueError: If it would give other pixels without a word.
-    """
+    """Raise ValueError if Pillow decodes a TIFF of these tags to other pixels than they say."""
     bits, form = max(tags.get(258, (1,))), tags.get(339, (1,))
     raw = tags.get(259, 1) == 1
     if tags.get(254, 0) & 1 and 330 in tags:

@@ -189,11 +189,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Make of every mode one that `convert` turns into RGB, deep grey scaled to 0..255.
-
-    Raises:
-      ValueError: If the numbers have no agreed black and white.
-    """
+    """Make of every mode one that `convert` turns into RGB, deep grey scaled to 0..255."""
     if image.mode in ("La", "RGBa"):
         return image.convert(image.mode.upper())
     if image.mode == "LAB":

@@ -52,11 +52,7 @@ class ImageFile(NamedTuple):
         return _parts(self.member)[-2] if len(_parts(self.member)) > 1 else self.path.stem
 
     def read(self, most: int = -1) -> bytes:
-        """Read its bytes, or the first of them.
-
-        Raises:
-          ValueError: In one line that names it, if that is impossible.
-        """
+        """Read its bytes, or the first of them; ValueError if that is impossible."""
         name = repr(str(self))
         if self.problem:
             raise ValueError(f"{name} {self.problem}")
@@ -96,14 +92,14 @@ class Found(NamedTuple):
     left_out: list[str]
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> Found:
-    """Find the files in folders and zips; a file that is named is always included.
+def find_images(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> Found:
+    """Find the files in folders and zips, one or several; a file that is named is always included.
 
     Every file is listed whatever its suffix, except hidden ones (`.name`, `__MACOSX`). Links are
     followed, a folder is searched once. An unreadable folder is listed with its problem.
     """
     finder = _Finder()
-    for path in map(expand, paths):
+    for path in map(expand, [paths] if isinstance(paths, str | os.PathLike) else paths):
         finder.add(path)
     lines = [f"{len(n)} {why}, such as {n[0]!r}" for why, n in finder.left_out.items()]
     return Found(list(finder.files.values()), lines)

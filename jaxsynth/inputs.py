@@ -129,11 +129,7 @@ def parse_seeds(text: str, flag: str = "seeds") -> tuple[int, ...]:
 
 
 def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
-    """Read the finite numbers of a comma-separated flag, each once.
-
-    Raises:
-      ValueError: If there is none, or one is no such number.
-    """
+    """Read the finite numbers of a comma-separated flag, each once."""
     try:
         found = [float(v) for v in values]
     except ValueError:
@@ -176,12 +172,9 @@ def option(
 
 
 def check_options(settings: Any, what: str) -> None:
-    """Check every field of a settings dataclass that `option` made.
+    """Raise ValueError, which names the first field that `option` made and that cannot work.
 
     Callables pass wherever a name is expected: a schedule may be given as a function.
-
-    Raises:
-      ValueError: Naming the first field that cannot work and the expected values.
     """
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

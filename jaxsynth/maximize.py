@@ -31,7 +31,7 @@ from jaxsynth.asked import (
     seeds_of,
     start_of,
 )
-from jaxsynth.batch import Problem, Run, join
+from jaxsynth.batch import Problem, Run, every_run, join
 from jaxsynth.disk import expand
 from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.inputs import described
@@ -42,7 +42,7 @@ from jaxsynth.optimizer_names import make_optimizer
 from jaxsynth.png_text import text_of
 from jaxsynth.problem import PRECISIONS, Settings, plan
 from jaxsynth.recipes import Recipe, make_recipe
-from jaxsynth.results import Result, SweepResult, read_results, shown_file
+from jaxsynth.results import Result, SweepResult, shown_file
 from jaxsynth.runs.checkpoint import (
     from_arrays,
     join_chunks,
@@ -51,9 +51,9 @@ from jaxsynth.runs.checkpoint import (
 )
 from jaxsynth.runs.folder import METRICS, RESULTS
 from jaxsynth.runs.processes import ALONE, any_of
-from jaxsynth.runs.records import config_of, hash_of, write_inputs
+from jaxsynth.runs.records import config_of, hash_of, read_results, write_inputs
 from jaxsynth.runs.saving import Saving, compute_together, finished_chunks, open_together
-from jaxsynth.sharing import every_run
+from jaxsynth.table import non_finite_line
 
 __all__ = [
     "PRECISIONS", "Options", "Problem", "Run", "Settings", "carry_out", "config_of", "encode",
@@ -148,16 +148,14 @@ def carry_out(
     Args:
       problem: made by `plan`.
       saving: the folder, and how it is saved; without a folder all stays in memory.
-      config: the record of `config_of`, `experiment`, `command`, and more entries for
-        config.json.
+      config: `config_of`, `experiment`, `command`, and more entries for config.json.
       images: image files of every run, a key of `jaxsynth.runs.folder.IMAGES`.
       show: how pixels become visible: `mean` or `dgn_am`.
       size: side to which Lanczos enlarges image files; 0 for the generator's own.
       finish: called with the result, to write pages; checkpoints are removed after it.
 
     Returns:
-      The runs. None where a resumed folder holds this run, finished, and in processes that do not
-      lead.
+      The runs. None in processes that do not lead, and where a resumed run is finished already.
 
     Raises:
       ValueError: if the folder cannot be used or holds another run.
@@ -249,6 +247,8 @@ def _compute(task: _Task, objectives: Any, generator: Any, options: Options) -> 
     if found is None:
         saved = read_results(saving.folder, generator, problem.classifiers)
         found = dataclasses.replace(saved, runs=problem.runs, settings=problem.settings)
+    if saving.processes.leads and (said := non_finite_line(found.arrays)):
+        _log.warning("%s", said)
     return found
 
 
@@ -262,18 +262,11 @@ def _saving(task: _Task, options: Options) -> Saving:
             raise ValueError(f"{task.name}: processes share a folder: give one")
     elif options.get("resume") and options.get("overwrite"):
         raise ValueError(f"{task.name}: resume continues a run, overwrite deletes it: give one")
-    return Saving(
-        None if folder is None else expand(folder),
-        resume=bool(options.get("resume")),
-        overwrite=bool(options.get("overwrite")),
-        save_seconds=options.get("save_seconds", 15.0),
-        progress=options.get("progress", sys.stderr.isatty()) and several.leads,
-        devices=tuple(options.get("devices", ())),
-        processes=several,
-        watch=bool(options.get("watch")),
-        tensorboard=bool(options.get("tensorboard")),
-        observers=tuple(options.get("observers", ())),
-    )
+    names = {field.name for field in dataclasses.fields(Saving)}
+    given: dict[str, Any] = {name: value for name, value in options.items() if name in names}
+    given["folder"] = None if folder is None else expand(folder)
+    given["progress"] = options.get("progress", sys.stderr.isatty()) and several.leads
+    return Saving(**given)
 
 
 def _settings(task: _Task, options: Options, generator: Generator, begun: Start) -> Settings:

@@ -179,18 +179,10 @@ def distance_to_start(space: str = "code") -> Objective:
 def layer_units(
     model: Any, blob: str, units: Sequence[str] = ("all",), position: str = ""
 ) -> list[Objective]:
-    """Make an objective of each chosen unit of a layer.
+    """Make an objective of each chosen unit of a layer, moved before its ReLU (`before_relu`).
 
-    They are moved before a ReLU, see `before_relu`.
-
-    Args:
-      model: Classifier or generator.
-      blob: Name of the blob.
-      units: As in `choose_units`.
-      position: `y,x` in a spatial blob, or nothing for its centre.
-
-    Raises:
-      ValueError: Naming the mistake and the way out.
+    `units` are as in `choose_units`, `position` is `y,x` in a spatial blob, or nothing for its
+    centre.
     """
     shape = shape_of(model, blob)
     at = place_of(f"{model.role}:{blob}", position, shape)

@@ -21,8 +21,15 @@ import optax
 from jaxsynth.ask_tell import ASKS, PRIOR, VALUE, Box, Optimizer, Seen, Setting
 from jaxsynth.gradient_free import ROWS as FREE
 from jaxsynth.inputs import check_name, described, reason
-from jaxsynth.optimizers import POPULATION, STEP, from_recipe, from_transform, langevin
-from jaxsynth.quasi_newton import lbfgs, spectral
+from jaxsynth.optimizers import (
+    POPULATION,
+    STEP,
+    from_recipe,
+    from_transform,
+    langevin,
+    lbfgs,
+    spectral,
+)
 from jaxsynth.recipes import RECIPES, SCHEDULES, Recipe, check_recipe, optax_optimizers
 
 _OPTAX = "optax:"
@@ -124,11 +131,7 @@ def _variant(name: str) -> Optimizer:
 
 
 def _population(name: str) -> int:
-    """The population that a gradient-free variant asks for; 0 for the name of anything else.
-
-    Raises:
-      ValueError: If what follows the row's name is no population, or its own.
-    """
+    """The population that a gradient-free variant asks for; 0 for the name of anything else."""
     base, _, size = name.partition("+")
     if base not in FREE:
         return 0
@@ -172,12 +175,7 @@ def _steps(name: str) -> Recipe:
 def check_protocol(optimizer: Optimizer, box: Box) -> None:
     """Check by shapes alone, nothing computed, that an optimizer keeps to the protocol.
 
-    Args:
-      optimizer: Anybody's.
-      box: Bounds of its codes.
-
-    Raises:
-      ValueError: Naming the field or function that does not, what it gives and what is expected.
+    ValueError names the field or function that does not, what it gives and what is expected.
     """
     what, population = f"optimizer {optimizer.name!r}", optimizer.population
     if optimizer.asks not in ASKS:

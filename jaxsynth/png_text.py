@@ -31,16 +31,13 @@ _OF_THE_WAY = re.compile(
     r"--?(no)?(out|resume|overwrite|progress|save_seconds|images|devices|coordinator|num_processes|"
     r"process_id|distributed|watch|film|tensorboard|debug)(=|$)"
 )
+# Settings of a recipe's steps, and of the moves that it also makes of an optax transformation.
+_STEPS = ("optimizer", "optimizer_args", "schedule", "lr_start", "lr_end")
+_MOVES = ("normalize", "decay", "decay_when", "prior", "prior_scaled")
 
 
 def describe(config: Mapping[str, Any], run: Mapping[str, Any], which: str) -> str:
-    """Return the text of an image.
-
-    Args:
-      config: Of the sweep, as config.json has it.
-      run: Of the run: `run`, `seed`, `objective` and whatever else is to be told.
-      which: `last` or `best`; `film`.
-    """
+    """Return the text of an image: of config.json, its run, and `last`, `best` or `film`."""
     said = {name: value for name, value in config.items() if name not in _OF_OTHERS}
     words = shlex.split(str(config.get("command", "")))
     said["command"] = shlex.join(word for word in words if not _OF_THE_WAY.match(word))
@@ -74,11 +71,7 @@ def start_of(said: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def read_text(path: str | Path) -> dict[str, Any]:
-    """Read what made an image.
-
-    Raises:
-      ValueError: If the file does not tell.
-    """
+    """Read what made an image; ValueError if the file does not tell."""
     path = expand(path)
     check_regular(path, repr(str(path)), "a PNG made by jaxsynth")
     try:
@@ -100,9 +93,19 @@ def read_text(path: str | Path) -> dict[str, Any]:
     return found
 
 
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a config what an own optimizer replaces of the recipe."""
+    sweep = dict(config.get("sweep", {}))
+    if own := sweep.get("optimizer"):
+        replaced = _STEPS if own == "optax" else _STEPS + _MOVES
+        recipe = sweep["recipe"].items()
+        sweep["recipe"] = {name: value for name, value in recipe if name not in replaced}
+    return {**config, "sweep": sweep}
+
+
 def show(path: str | Path) -> str:
     """Return what made an image, a line for each value."""
-    said = read_text(path)
+    said = deciding(read_text(path))
     if (start := start_of(said)) is not None:
         said[_START] = f"{start.size} numbers"
     lines = dict(_lines("", said))

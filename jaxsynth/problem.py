@@ -10,21 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth import recipes
-from jaxsynth.arithmetic import arithmetic, root_key
-from jaxsynth.ask_tell import PRIOR, Box, Optimizer
+from jaxsynth.arithmetic import arithmetic
+from jaxsynth.ask_tell import PRIOR, Optimizer
 from jaxsynth.balance import BALANCES
 from jaxsynth.batch import Batch, Problem, Run, Structure, check_record
-from jaxsynth.goal_arrays import make_function, make_goals, make_layout
+from jaxsynth.goal_arrays import Shared, distinct, make_function, make_goals, make_layout, places_of
 from jaxsynth.goals import Function
 from jaxsynth.inputs import check_options, described, option
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.optimizer_names import check_protocol, make_optimizer
 from jaxsynth.recipes import Recipe, make_recipe
-from jaxsynth.sharing import Shared, distinct, places_of
-from jaxsynth.starts import StartCodes, start_codes
-from jaxsynth.system import ENCODER, GENERATOR, Request, make_system, system_params
+from jaxsynth.starts import checked_codes, drawn_codes
+from jaxsynth.system import ENCODER, GENERATOR, Request, Transforms, make_system, system_params
 from jaxsynth.terms import MEASURES, Objective, before_relu, is_class_blob
-from jaxsynth.transforms import Transforms
 
 PRECISIONS = ("float32", "float64", "bfloat16")
 _CPU_BATCH, _BATCH = 8, 64
@@ -107,7 +105,7 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     objectives, which, factor = distinct(runs, optimizer.scale_free)
     models = _classifiers(objectives, generator, classifiers)
     dtype = _precision(settings.precision, [generator, *models, *([encoder] if encoder else [])])
-    start = _given_start(start, len(runs), generator.code_size, dtype)
+    start = None if start is None else checked_codes(start, len(runs), generator.code_size, dtype)
     seeds = np.array([run.seed for run in runs], np.uint32)
     alone = any(term.how == "diversity" for o in objectives for term in o.terms)
     recipe = settings.recipe
@@ -116,8 +114,9 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     place, own = places_of(which, seeds if seeded else np.zeros_like(seeds), start, alone)
     shared = Shared(place, factor) if len(own) < len(runs) or (factor != 1).any() else None
     which, seeds = which[own], seeds[own]
-    box = _box(settings.recipe, generator, dtype)
-    codes = _drawn(settings.recipe, box, generator, seeds) if start is None else start[own]
+    upper, lower = (getattr(generator.code, side, None) for side in ("upper", "lower"))
+    box = recipes.make_box(recipe, generator.code_size, upper, dtype, lower)
+    codes = drawn_codes(recipe, box, seeds, generator.code) if start is None else start[own]
     if isinstance(settings.optimizer, Optimizer):  # our own are known to work
         check_protocol(optimizer, box)
 
@@ -228,11 +227,7 @@ def _needed_encoder(recipe: Recipe, optimizer, generator: Generator, encoder):
 def _classifiers(
     objectives: Sequence[Objective], generator: Generator, given: Sequence[Classifier]
 ) -> list[Classifier]:
-    """All classifiers of a problem: those that are given, then others that objectives name.
-
-    Raises:
-      ValueError: if an objective weighs another generator, or two are of one name.
-    """
+    """All classifiers of a problem: those that are given, then others that objectives name."""
     named = [m for o in objectives for m in o.models()]
     models = list({id(m): m for m in (*given, *named) if m is not generator}.values())
     for model in models:
@@ -263,35 +258,6 @@ def _precision(name: str, models: Sequence[Any]) -> np.dtype:
                 f"but the precision is {name}: {way}"
             )
     return np.dtype("float32" if name == "bfloat16" else name)
-
-
-def _box(recipe: Recipe, generator: Generator, dtype: np.dtype) -> Box:
-    code = generator.code
-    upper, lower = (None, None) if code is None else (code.upper, code.lower)
-    return recipes.make_box(recipe, generator.code_size, upper, dtype, lower)
-
-
-def _given_start(start: Any, count: int, size: int, dtype: np.dtype) -> np.ndarray | None:
-    """Start codes (R, D) that are given, checked."""
-    if start is None:
-        return None
-    if np.shape(start) != (count, size):
-        raise ValueError(f"start codes have shape {np.shape(start)}, expected {(count, size)}")
-    if not np.isfinite(start).all():
-        raise ValueError("start codes hold numbers that are not finite")
-    return np.asarray(start, dtype)
-
-
-def _drawn(recipe: Recipe, box: Box, generator: Generator, seeds: np.ndarray) -> StartCodes:
-    """Start codes (R, D) that are drawn where they are read."""
-    root = root_key(0)
-
-    def draw(some: np.ndarray) -> jax.Array:
-        return start_codes(recipe, box, root, some, generator.code)
-
-    codes = StartCodes(draw, seeds, generator.code_size, box.upper.dtype)
-    codes[0]  # refuses a recipe that needs more than the generator has
-    return codes
 
 
 def _shapes(generator: Generator, models: Sequence[Classifier]) -> dict[str, Mapping[str, tuple]]:

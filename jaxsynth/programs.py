@@ -5,9 +5,13 @@ so one compilation of them serves every optimizer, rate and population.
 """
 
 import functools
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.export
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxsynth import ascent
@@ -21,6 +25,7 @@ from jaxsynth.models.traced import saved_jit
 from jaxsynth.system import Request, System, encode
 
 NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or transforms
+_SCAN_BLOCK = 25  # steps between two returns to the host, on accelerators
 SETTING_AXES = Setting(start=0, rate=0, key=0, steps=None, box=None)
 
 
@@ -80,6 +85,32 @@ def scan_steps(how: tuple, steps: int, params, runs: RunData, setting: Setting, 
 def init_rows(optimizer: Optimizer, setting: Setting) -> State:
     """Make the state of runs (n, ...) before their first step."""
     return jax.vmap(functools.partial(ascent.init, optimizer), (SETTING_AXES,))(setting)
+
+
+def restored(optimizer: Optimizer, setting: Setting, leaves: Sequence[np.ndarray]) -> State:
+    """Make a state of saved leaves; ValueError if they are those of another state."""
+    like = jax.eval_shape(functools.partial(init_rows, optimizer), setting)
+    own, tree = jax.tree.flatten(like)
+    made = [jnp.asarray(leaf) for leaf in leaves]
+    kinds = [[(leaf.dtype, leaf.shape) for leaf in tree] for tree in (own, made)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            "a saved state is of another recipe, batch, generator, number of devices or version of "
+            "jaxsynth or jaxlib: resume it as it was begun, or delete it to compute its chunk again"
+        )
+    return jax.tree.unflatten(tree, made)
+
+
+def blocks(steps: int, record: Sequence[int], done: int = 0) -> list[int]:
+    """Return the lengths of the compiled blocks from step `done` on, cut at the recorded steps.
+
+    On CPU they are single steps, called from Python: convolutions inside a loop body miss their
+    fast layouts there.
+    """
+    if jax.default_backend() == "cpu":
+        return [1] * (steps - done)
+    ends = sorted({*range(_SCAN_BLOCK, steps, _SCAN_BLOCK), *record, steps} - {0})
+    return [b - a for a, b in itertools.pairwise([done, *(end for end in ends if end > done)])]
 
 
 def evaluate_rows(system: System, record: Record, mesh, params, runs, codes) -> Evaluation:

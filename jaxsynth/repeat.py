@@ -1,6 +1,5 @@
 """Makes an image again from the text of its PNG, and compares the two."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +15,9 @@ from jaxsynth.maximize import sweep
 from jaxsynth.models.registry import load
 from jaxsynth.png_text import FILM, KEYWORD, describe, origin_of, read_text, start_of
 from jaxsynth.recipes import Recipe
-from jaxsynth.results import read_objective, shown_file
+from jaxsynth.results import shown_file
 from jaxsynth.runs.folder import first_difference
-from jaxsynth.runs.records import model_record
+from jaxsynth.runs.records import model_record, read_objective
 
 
 class Repeated(NamedTuple):
@@ -67,8 +66,7 @@ def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
     models = _models(path, said, settings["precision"])
     generator = models.pop("generator")
     named = {"generator": generator} | models
-    _check_arrays(path, said["objective"])
-    objective = read_objective(said["objective"], path.resolve().parents[1], named)
+    objective = read_objective(said["objective"], path.resolve().parent.parent, named)
     recipe = dict(settings.pop("recipe"))
     recipe["optimizer_args"] = tuple(map(tuple, recipe["optimizer_args"]))
     settings = {name: value for name, value in settings.items() if value and name != "record"}
@@ -104,16 +102,6 @@ def _models(path: Path, said: Mapping[str, Any], precision: str) -> dict[str, An
             )
         found[name] = model if name == "generator" else model.named(name)
     return found
-
-
-def _check_arrays(path: Path, objective: str) -> None:
-    for name in re.findall(r":@(array-\w+\.npy)", objective):
-        file = path.resolve().parents[1] / "inputs" / name
-        if not file.is_file():
-            raise ValueError(
-                f"{str(path)!r} maximised an array of a Python program, which is not in it: its "
-                f"program makes it again, or an image in the folder of a sweep that has {name}"
-            )
 
 
 def _compared(path: Path, out: Path, image: np.ndarray, said: Mapping[str, Any]) -> Repeated:

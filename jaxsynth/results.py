@@ -1,10 +1,7 @@
 """Finished runs: one (`Result`), many (`SweepResult`), and folders of them."""
 
-import csv
 import dataclasses
 import functools
-import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,22 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsynth import notebook, table
+from jaxsynth import table
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Run
-from jaxsynth.disk import expand, to_write
+from jaxsynth.disk import to_write
 from jaxsynth.images import enlarge, to_rgb, write_png
 from jaxsynth.inputs import check_name, described
-from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess, check_classifiers
-from jaxsynth.objective_text import parse
-from jaxsynth.objectives import Objective
+from jaxsynth.models.base import CAFFE, Classifier, Generator, Preprocess
 from jaxsynth.png_text import KEYWORD, text_of
-from jaxsynth.report.tables import write_csv
-from jaxsynth.runs.checkpoint import from_arrays, map_arrays
-from jaxsynth.runs.folder import METRICS, RESULTS, UNFINISHED, read_config
-from jaxsynth.table import BLUR_ABOVE
-
-_SHOWN = 24  # pictures of a sweep in a notebook
+from jaxsynth.report.tables import read_csv, write_csv
+from jaxsynth.runs.folder import METRICS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,11 +46,9 @@ class SweepResult:
     numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Return the number of runs."""
         return len(self.runs)
 
     def __iter__(self) -> "Iterator[Result]":
-        """Yield the runs one by one."""
         return (Result(self._some([place])) for place in range(len(self)))
 
     def __getitem__(self, which: int | str | slice) -> "Result | SweepResult":
@@ -159,31 +148,25 @@ class SweepResult:
         """Return a run's `last` or `best` image (H, W, 3), RGB uint8."""
         return visible(self.raw_of(place, which), self.generator, self.config)
 
-    def png_text(self, place: int, which: str) -> dict[str, str]:
+    def png_text(self, place: int, which: str, **changed: Any) -> dict[str, str]:
         """Return the text of a PNG of a run's `last` or `best` image, see `jaxsynth.png_text`."""
-        return {KEYWORD: self._text(self.config, place, which)}
-
-    def _text(self, config: Mapping[str, Any], place: int, which: str) -> str:
-        return text_of(config, int(self.run_numbers[place]), which, self.start_codes[place])
+        own = int(self.run_numbers[place]), which, self.start_codes[place]
+        return {KEYWORD: text_of({**self.config, **changed}, *own)}
 
     @functools.cached_property
     def table(self) -> list[dict[str, Any]]:
         """A row per run, see `jaxsynth.table`; from metrics.csv where the models are not known."""
         if self.generator is None and self.folder is not None:
-            rows = _read_csv(self.folder / METRICS)
+            rows = read_csv(self.folder / METRICS)
             return [rows[number] for number in self.run_numbers]
-        return [
-            table.row_of(run, int(number), i, self.arrays, self.classifiers)
-            | self._more(run, int(number))
-            for i, (run, number) in enumerate(zip(self.runs, self.run_numbers, strict=True))
-        ]
-
-    def _more(self, run: Run, number: int) -> dict[str, Any]:
-        """Columns that only the whole sweep determines."""
-        known, terms = self.config.get("notes", {}), run.objective.terms
-        notes = [known[term.name] for term in terms if term.name in known]
-        row = {"equals": self.equals[number]} if number in self.equals else {}
-        return row | ({"note": "; ".join(notes)} if notes else {})
+        known, rows = self.config.get("notes", {}), []
+        for place, run in enumerate(self.runs):
+            number = int(self.run_numbers[place])
+            row = table.row_of(run, number, place, self.arrays, self.classifiers)
+            row |= {"equals": self.equals[number]} if number in self.equals else {}
+            notes = [known[term.name] for term in run.objective.terms if term.name in known]
+            rows.append(row | ({"note": "; ".join(notes)} if notes else {}))
+        return rows
 
     @functools.cached_property
     def curves(self) -> list[list[np.ndarray | None]]:
@@ -204,13 +187,11 @@ class SweepResult:
         write_csv(to_write(path), self.table)
 
     def __repr__(self) -> str:
-        """Say how many runs there are, and where."""
         where = f", in {self.folder}" if self.folder else ""
         return f"<SweepResult of {len(self)} runs{where}>"
 
     def _repr_html_(self) -> str:
-        figures = [_figure(result) for result in itertools.islice(self, _SHOWN)]
-        return notebook.page(figures, len(self) - _SHOWN)
+        return table.notebook_page(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -291,69 +272,18 @@ class Result:
         path = to_write(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: expected a file name that ends with .png")
-        config = dict(self.sweep.config) | ({"size": size} if size else {})
-        image = shown_file(self.sweep.raw_of(0, self.which), self.sweep.generator, config)
-        write_png(path, image, {KEYWORD: self.sweep._text(config, 0, self.which)})
+        sweep, changed = self.sweep, {"size": size} if size else {}
+        image = shown_file(self.raw, sweep.generator, {**sweep.config, **changed})
+        write_png(path, image, sweep.png_text(0, self.which, **changed))
 
     def __repr__(self) -> str:
-        """Say what it maximised, from which seed, and how that ended."""
         return f"<Result of {self.run.objective}, seed {self.run.seed}: {self.status}>"
 
     def _repr_png_(self) -> bytes:
-        return notebook.png(notebook.blurred(self.image) if _hides(self) else self.image)
+        return table.notebook_png(self)
 
     def _repr_html_(self) -> str:
-        return notebook.page([_figure(self)])
-
-
-def read_results(
-    folder: str | Path,
-    generator: Generator | None = None,
-    classifiers: Sequence[Classifier] | Classifier = (),
-) -> SweepResult:
-    """Read a finished run's folder; arrays are read when they are asked for.
-
-    Args:
-      folder: of `sweep`, `maximize` or a launcher.
-      generator: the one that was used. With the models objectives are objects again and the table
-        has all digits; without them it is that of metrics.csv.
-      classifiers: all that were used.
-
-    Raises:
-      ValueError: if the folder holds no readable results, or a model is none.
-    """
-    if not isinstance(folder, str | os.PathLike):
-        raise ValueError(f"results: {described(folder)} is no folder")
-    if generator is not None and not isinstance(generator, Generator):
-        raise ValueError(f"results: {described(generator)} is no Generator")
-    classifiers = check_classifiers("results", classifiers)
-    folder = expand(folder)
-    config = read_config(folder)
-    path = folder / RESULTS
-    if not path.exists() and (folder / UNFINISHED).is_dir():
-        raise ValueError(
-            f"{folder} holds a run that is not finished: {config.get('command')} with --resume "
-            "(resume=True) continues it"
-        )
-    arrays = map_arrays(path)
-    try:
-        found = from_arrays(arrays)
-        runs = [_read_run(run, folder, generator, classifiers) for run in config["runs"]]
-    except (KeyError, TypeError) as missing:
-        raise ValueError(f"{path} and {folder}/config.json are of no run: {missing}") from None
-    if len(runs) != len(found.codes):
-        raise ValueError(
-            f"{path} has {len(found.codes)} runs, its config.json {len(runs)}: one of them is of "
-            "another run"
-        )
-    settings = config.get("sweep")
-    return SweepResult(runs, found, generator, classifiers, settings, config, folder)
-
-
-def read_objective(text: str, folder: Path, models: Mapping[str, Any]) -> Objective:
-    """Read an objective of a folder's config.json, whose arrays are in OUT/inputs."""
-    text = text.replace(":@array-", f":@{folder}/inputs/array-")
-    return parse(text, models) if text else Objective(())
+        return table.notebook_page([self])
 
 
 def visible(raw: np.ndarray, generator: Generator | None, config: Mapping[str, Any]) -> np.ndarray:
@@ -371,39 +301,3 @@ def shown_file(
     """Turn an image (H, W, 3) into the pixels of its file: `visible`, enlarged to config's size."""
     image = visible(raw, generator, config)
     return enlarge(image, config["size"]) if config.get("size") else image
-
-
-def _read_run(fields: Mapping[str, Any], folder: Path, generator, classifiers) -> Run:
-    objective: Any = fields["objective"]
-    if generator is not None:
-        models = {"generator": generator} | {c.name: c for c in classifiers}
-        objective = read_objective(objective, folder, models)
-    return Run(fields["seed"], objective, *(fields[k] for k in ("row", "column", "origin")))
-
-
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{k: _read_number(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def _read_number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text or None
-
-
-def _hides(result: Result) -> bool:
-    p = table.sensitive_of(result.row, result.sweep.classifiers, result.which)
-    return p is not None and p > BLUR_ABOVE
-
-
-def _figure(result: Result) -> str:
-    run, row = result.run, result.row
-    lines = [" · ".join(filter(None, (run.row, run.column)))]
-    if isinstance(run.objective, Objective):
-        lines += table.captions(run, row, result.sweep.classifiers, result.which)
-    lines += [] if row["status"] == "ok" else [row["status"]]
-    return notebook.figure(result.image, lines, _hides(result))

@@ -1,4 +1,4 @@
-"""Start codes: drawn by seed, as a recipe asks for, where they are read."""
+"""Start codes: given, or drawn by seed as a recipe asks for, where they are read."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxsynth.arithmetic import arithmetic, is_double
+from jaxsynth.arithmetic import arithmetic, is_double, root_key
 from jaxsynth.ask_tell import Box
 from jaxsynth.recipes import RECIPES, Recipe, make_recipe
 
@@ -93,3 +93,24 @@ class StartCodes:
         blocks = np.pad(seeds, (0, -len(seeds) % _BLOCK), mode="edge").reshape(-1, _BLOCK)
         codes = np.concatenate([np.asarray(self._draw(block), self.dtype) for block in blocks])
         return codes[0] if np.ndim(self._seeds[rows]) == 0 else codes[: len(seeds)]
+
+
+def drawn_codes(recipe: Recipe, box: Box, seeds: np.ndarray, code: Any) -> StartCodes:
+    """Return the start codes (R, D) of seeds (R,), drawn where they are read."""
+    root = root_key(0)
+
+    def draw(some: np.ndarray) -> jax.Array:
+        return start_codes(recipe, box, root, some, code)
+
+    codes = StartCodes(draw, seeds, len(box.upper), box.upper.dtype)
+    codes[0]  # raises
+    return codes
+
+
+def checked_codes(start: Any, count: int, size: int, dtype: np.dtype) -> np.ndarray:
+    """Return given start codes, of this type; ValueError unless (count, size) and finite."""
+    if np.shape(start) != (count, size):
+        raise ValueError(f"start codes have shape {np.shape(start)}, expected {(count, size)}")
+    if not np.isfinite(start).all():
+        raise ValueError("start codes hold numbers that are not finite")
+    return np.asarray(start, dtype)

@@ -1,4 +1,4 @@
-"""Table rows and captions of runs: objective, terms, probabilities, status.
+"""Table rows, captions and notebook figures of runs: objective, terms, probabilities, status.
 
 Columns of a row (`metrics.csv` has one per run):
 
@@ -8,17 +8,22 @@ Columns of a row (`metrics.csv` has one per run):
                                                    the term is about a class
   NAME_last, NAME_best                             P of the sensitive class of classifier NAME
   top_NAME, p_top_NAME                             likeliest class of any other, of the last image
-  shown, best_step                                 which image is shown, the better of `last` and
-                                                   `best`; updates before the best one
+  shown, objective_shown, best_step                which image is shown, the better of `last` and
+                                                   `best`, its objective; updates before the best
   equals                                           the run that it is a copy of, if it is one
   note                                             a change of its objective, if any
   status                                           `ok`, or the failure
 """
 
+import base64
+import html
+import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image, ImageFilter
 
 from jaxsynth.report.tables import format_probability
 from jaxsynth.terms import FUNCTION, GENERATOR, MEASURES, Objective, Term, is_class_blob
@@ -26,26 +31,24 @@ from jaxsynth.terms import FUNCTION, GENERATOR, MEASURES, Objective, Term, is_cl
 if TYPE_CHECKING:
     from jaxsynth.ascent import ChunkResult
     from jaxsynth.models.base import Classifier
-    from jaxsynth.results import Run
+    from jaxsynth.results import Result, Run, SweepResult
 
 PICTURES = ("last", "best")
 BLUR_ABOVE = 0.5  # P of a sensitive class above which a picture waits for a click
 Watched = Mapping[str, Mapping[str, np.ndarray]]  # {network: {blob: (..., K)}}
 _NON_FINITE = "non-finite"
+_SHOWN, _SIDE = 24, 192  # pictures of a sweep in a notebook, and pixels of a small one
+_STYLE = (
+    "<style>.jaxsynth figure{display:inline-block;margin:4px;font:12px sans-serif;"
+    "vertical-align:top}.jaxsynth input{display:none}.jaxsynth img{image-rendering:pixelated}"
+    ".jaxsynth input+img{filter:blur(16px)}.jaxsynth input:checked+img{filter:none}</style>"
+)
 
 
 def row_of(
     run: "Run", number: int, place: int, arrays: "ChunkResult", classifiers: "Sequence[Classifier]"
 ) -> dict[str, Any]:
-    """Make the row of a run.
-
-    Args:
-      run: its seed and objective.
-      number: of the run in its sweep.
-      place: of the run in `arrays`.
-      arrays: of finished runs.
-      classifiers: that judge the images.
-    """
+    """Make the row of a run: `number` is that in its sweep, `place` that in `arrays`."""
     row: dict[str, Any] = {"run": number, "seed": run.seed, "row": run.row, "column": run.column}
     row |= {"from": run.origin} if run.origin else {}
     traced = arrays.objective.shape[1] > 0
@@ -54,6 +57,7 @@ def row_of(
     pictures = {which: of_run(getattr(arrays, which).watched, place) for which in PICTURES}
     row |= scores(run.objective, classifiers, pictures)
     row["shown"] = shown(arrays, place)
+    row["objective_shown"] = row[f"objective_{row['shown']}"]
     if traced:
         last = np.array_equal(arrays.best_codes[place], arrays.codes[place])
         trace = np.nan_to_num(arrays.objective[place], nan=-np.inf)
@@ -111,6 +115,18 @@ def status_of(objective: Objective, place: int, arrays: "ChunkResult") -> str:
     if arrays.ended[place] >= 0:
         return "; ".join([f"zero gradient at step {arrays.ended[place]}", *silent[:1]])
     return silent[0] if silent else "ok"
+
+
+def non_finite_line(arrays: "ChunkResult") -> str:
+    """Say how many runs did not stay finite, and at which steps they were frozen; "" for none."""
+    bad = ~np.asarray(arrays.sound) | ~np.isfinite(arrays.last.objective)
+    if not bad.any():
+        return ""
+    steps = np.asarray(arrays.ended)[bad]
+    first, last = int(steps.min()), int(steps.max())
+    who = "no run stayed" if bad.all() else f"{bad.sum()} of {len(bad)} runs did not stay"
+    at = f"step {first}" if first == last else f"steps {first} to {last}"
+    return f"{who} finite: frozen at {at}, see the column status of metrics.csv"
 
 
 def is_non_finite(row: Mapping[str, Any]) -> bool:
@@ -228,3 +244,44 @@ def score_lines(
 def _sensitive_line(judge: "Classifier", row: Mapping[str, Any], which: str) -> str:
     p = row.get(f"{judge.name}_{which}")
     return "" if p is None else f"{judge.sensitive_name} {format_probability(p)}"
+
+
+# --- notebooks ------------------------------------------------------------------------------------
+
+
+def notebook_page(results: "SweepResult | Sequence[Result]") -> str:
+    """Show the first runs in HTML, sensitive ones blurred until they are clicked."""
+    said = f"<p>{len(results) - _SHOWN} runs more</p>" if len(results) > _SHOWN else ""
+    figures = map(_figure, itertools.islice(results, _SHOWN))
+    return f'{_STYLE}<div class="jaxsynth">{"".join(figures)}{said}</div>'
+
+
+def notebook_png(result: "Result") -> bytes:
+    """Encode a run's image as a PNG, blurred if it is sensitive."""
+    image = Image.fromarray(result.image)
+    blur = ImageFilter.GaussianBlur(image.height / 12)
+    return _png(image.filter(blur) if _hides(result) else image)
+
+
+def _figure(result: "Result") -> str:
+    run, row, judges, image = result.run, result.row, result.sweep.classifiers, result.image
+    lines = [" · ".join(filter(None, (run.row, run.column)))]
+    if isinstance(run.objective, Objective):
+        lines += captions(run, row, judges, result.which)
+    lines += [] if row["status"] == "ok" else [row["status"]]
+    data = base64.b64encode(_png(Image.fromarray(image))).decode()
+    shown = f'<img width={max(_SIDE, image.shape[1])} src="data:image/png;base64,{data}">'
+    box = "<input type=checkbox>" if _hides(result) else ""
+    said = "<br>".join(html.escape(line) for line in lines if line)
+    return f"<figure><label>{box}{shown}</label><figcaption>{said}</figcaption></figure>"
+
+
+def _hides(result: "Result") -> bool:
+    p = sensitive_of(result.row, result.sweep.classifiers, result.which)
+    return p is not None and p > BLUR_ABOVE
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -168,11 +168,7 @@ class Objective:
 
 
 def as_objective(given: Any) -> Objective:
-    """Make an objective of an objective, a term, a function, or a sequence of them (their sum).
-
-    Raises:
-      ValueError: For anything else, and for an empty sequence.
-    """
+    """Make an objective of an objective, a term, a function, or a sequence of them (their sum)."""
     if isinstance(given, Objective):
         return given
     if isinstance(given, Term):
@@ -224,11 +220,7 @@ def before_relu(objective: Objective) -> tuple[Objective, dict[str, str]]:
 
 
 def logits_blob(model: Any) -> str:
-    """Return the name of a classifier's logits.
-
-    Raises:
-      ValueError: If the model has none.
-    """
+    """Return the name of a classifier's logits; ValueError if the model has none."""
     if not getattr(model, "logits", None):
         raise ValueError(f"{model.role} has no classes: name a blob and a unit instead")
     return model.logits

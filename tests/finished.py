@@ -1,6 +1,7 @@
 """Finished runs that nobody has computed, for tests of pages: any number, any labels, at once."""
 
 import dataclasses
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,13 @@ from jaxsynth.models.registry import to_model
 from jaxsynth.problem import Settings
 from jaxsynth.recipes import Recipe
 from jaxsynth.results import Run, SweepResult
+from jaxsynth.runs.checkpoint import from_arrays, map_arrays
+from jaxsynth.runs.folder import RESULTS
+
+
+def read_arrays(folder: str | Path) -> ChunkResult:
+    """The results of a finished run."""
+    return from_arrays(map_arrays(Path(folder) / RESULTS))
 
 
 def finished_runs(labels, seeds=2, weights=(1.0,), side=16, steps=4, record=()) -> SweepResult:

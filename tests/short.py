@@ -9,7 +9,7 @@ import pytest
 
 from jaxsynth import asked, objectives, problem
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.batch import Problem, join
+from jaxsynth.batch import Problem, every_run, join
 from jaxsynth.chunks import execute
 from jaxsynth.goals import RunData
 from jaxsynth.models.base import Classifier, Generator
@@ -19,7 +19,6 @@ from jaxsynth.objective_text import parse
 from jaxsynth.objectives import MEASURES, Objective
 from jaxsynth.problem import Settings as Sweep
 from jaxsynth.results import Run as ModelRun
-from jaxsynth.sharing import every_run
 from jaxsynth.system import ENCODER, GENERATOR
 
 __all__ = [
@@ -121,6 +120,6 @@ def first_of(tree):
 def steps_of(problem, blocks):
     """Final codes and objectives of a problem's only chunk, in compiled blocks of steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxsynth.chunks._blocks", lambda *_: blocks)
+        patch.setattr("jaxsynth.programs.blocks", lambda *_: blocks)
         [found] = execute(problem, evaluate=False)
     return found.state.code, found.trace.objective

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from finished import read_arrays
 from launching import run_alone
 from PIL import Image
 from test_launchers import launch, rows_of
@@ -23,7 +24,6 @@ from jaxsynth.report.fonts import Font
 from jaxsynth.report.page import Page, write_page
 from jaxsynth.report.pages import write_strip
 from jaxsynth.report.sheet import Tile, atlas_pages
-from jaxsynth.runs.checkpoint import read_arrays
 
 NETWORKS = tiny_networks()
 GENERATOR, _places, _nsfw = tiny_models().values()

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from finished import read_arrays
 from in_process import Outcome, run_cases
 from launching import run, start
 from test_launchers import rows_of
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.models.weights import save_network
-from jaxsynth.runs.checkpoint import read_arrays
 from jaxsynth.runs.folder import UNFINISHED
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import save_tiny_networks
 
 import jaxsynth as js
-from experiments import photographs
+from experiments import examples
 from jaxsynth.examples import crop, responses, seen_part
 from jaxsynth.image_search import find_images
 
@@ -65,8 +65,8 @@ def test_what_cannot_be_looked_at_is_refused(net, folder):
 
 
 def test_the_launcher_writes_pages_and_a_table(folder, tmp_path, monkeypatch):
-    asked, find = [], photographs.responses
-    monkeypatch.setattr(photographs, "responses", lambda *a: asked.append(a[1]) or find(*a))
+    asked, find = [], examples.responses
+    monkeypatch.setattr(examples, "responses", lambda *a: asked.append(a[1]) or find(*a))
     out = tmp_path / "run"
     flags = [*save_tiny_networks(tmp_path), "--blob=conv2", "--units=0:2", f"--images={folder}"]
     flags += ["--top=2", "--steps=2"]

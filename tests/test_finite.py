@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import read_arrays
 from launching import run
 from PIL import Image
 from short import Run, Sweep, Term, synthesize
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth.recipes import RECIPES, Recipe
-from jaxsynth.runs.checkpoint import read_arrays
 
 SCENE = Term("places", "fc8", (1,), 1.0)
 # Its gradient is 2 z weight / D: a positive weight makes codes grow by that factor at every step.
@@ -104,6 +104,11 @@ def test_a_poisoned_start_code_is_marked_counted_and_alone(tmp_path):
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["ok", "non-finite from its start", "ok"]
+    for row in rows:
+        assert row["objective_shown"] == row[f"objective_{row['shown']}"]
+    [said] = [line for line in done.stderr.splitlines() if "finite" in line]
+    assert said.startswith("1 of 3 runs did not stay finite: frozen at step 0, see the column")
+    assert "finite" not in clean.stderr
     lines = {line.rsplit("  ", 1)[0].strip(): line.split() for line in done.stdout.splitlines()}
     assert lines["runs that did not stay finite, frozen"][-1] == "1"
     summary = done.stdout.partition("contact sheet")[0]

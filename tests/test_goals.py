@@ -10,7 +10,7 @@ from short import first_of, models
 from tiny import tiny_networks
 
 from jaxsynth.balance import objective, value_and_gradient
-from jaxsynth.batch import chunk_sizes, join
+from jaxsynth.batch import chunk_sizes, every_run, join
 from jaxsynth.chunks import execute
 from jaxsynth.goal_arrays import make_goals, make_layout
 from jaxsynth.goals import RUNS, RunData, diversity_value
@@ -18,7 +18,6 @@ from jaxsynth.images import UNIT_RGB
 from jaxsynth.maximize import Run, Settings, plan
 from jaxsynth.objectives import Objective, code_l2, distance_to_start, diversity, function
 from jaxsynth.recipes import Recipe
-from jaxsynth.sharing import every_run
 
 SHORT = Recipe(steps=3, lr_start=0.5)
 RAW = dataclasses.replace(SHORT, normalize=False)  # weights are taken as they are

@@ -25,6 +25,7 @@ def test_folders_are_searched_and_named_files_stay(tmp_path):
     found = find_images([tmp_path, tmp_path / ".hidden", tmp_path / "a", tmp_path / "nothing"])
     names = ["a", "b.png", "sub/c.JPG", "sub/odd\nname", ".hidden"]
     assert [file.path for file in found.files] == [tmp_path / name for name in names]
+    assert find_images(str(tmp_path / "a")).files == find_images([tmp_path / "a"]).files
     [line] = found.left_out
     assert line.startswith("3 hidden files or folders, such as ")
 

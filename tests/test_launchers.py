@@ -8,12 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from finished import read_arrays
 from launching import run
 from PIL import Image
 from tiny import tiny_networks
 
 from jaxsynth.recipes import RECIPES
-from jaxsynth.runs.checkpoint import read_arrays
 
 FILES = ("config.json", "metrics.csv", "contact_sheet.png", "traces.png", "index.html")
 

@@ -407,8 +407,32 @@ def test_what_a_program_made_is_not_in_the_image(gen, tmp_path, monkeypatch):
     monkeypatch.setitem(registry._made, "mine", lambda: mine)
     assert repeat(image, again).equal
     js.maximize(mine.direction("logits", np.ones(4)), gen, **SMALL).save(image)
-    with pytest.raises(ValueError, match="maximised an array of a Python program"):
+    with pytest.raises(ValueError, match=r"no inputs/array-\w+.npy: the run maximised an array of"):
         repeat(image, again)
+
+
+def test_runs_that_do_not_stay_finite_are_told_once_and_saved(gen, places, tmp_path, caplog):
+    how = {"normalize": False, "lr_start": 1.0, "schedule": "constant", "box": "none"}
+    recipe = js.Recipe(steps=6, start="normal", **how)
+    calm, wild = (places.logit("bar") + weight * js.code_l2() for weight in (-0.01, 6e4))
+    goals, plain = {"calm": calm, "wild": wild}, {**SMALL, "recipe": recipe, "balance": "sum"}
+    with caplog.at_level("WARNING", "jaxsynth"):
+        runs = js.sweep(goals, gen, seeds=2, folder=tmp_path / "run", **plain)
+    [said] = caplog.messages
+    first, last = sorted(runs.arrays.ended[2:])
+    at = f"step {first}" if first == last else f"steps {first} to {last}"
+    assert first > 0 and said.startswith(f"2 of 4 runs did not stay finite: frozen at {at}, ")
+    saved = js.read_results(tmp_path / "run", gen, [places])
+    assert [row["status"].split(",")[0] for row in saved.table][:3] == [
+        *("ok", "ok"),
+        f"non-finite at step {runs.arrays.ended[2]}",
+    ]
+    caplog.clear()
+    with caplog.at_level("WARNING", "jaxsynth"):
+        js.maximize(lambda acts: jnp.log(-jnp.abs(acts.code[0])), gen, **SMALL)
+        js.maximize(calm, gen, **plain)
+    [said] = caplog.messages
+    assert said.startswith("no run stayed finite: frozen at step 0, ")
 
 
 def test_runs_that_must_be_equal_are_computed_once(gen, nsfw, tmp_path):

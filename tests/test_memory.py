@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from finished import read_arrays
 from launching import environment, run
 from short import Run, Sweep, Term, execute, join, plan
 from tiny import save_tiny_networks, tiny_networks
@@ -16,7 +17,7 @@ from tiny import save_tiny_networks, tiny_networks
 from jaxsynth import programs
 from jaxsynth.devices import Parts, share_rows
 from jaxsynth.recipes import Recipe
-from jaxsynth.runs.checkpoint import load_progress, read_arrays, save_progress
+from jaxsynth.runs.checkpoint import load_progress, save_progress
 from jaxsynth.runs.folder import UNFINISHED
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from jaxsynth.image_files import read_image
 from jaxsynth.models.weights import save_network
 from jaxsynth.png_text import read_text, show
 from jaxsynth.repeat import repeat
-from jaxsynth.results import read_results
+from jaxsynth.runs.records import read_results
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,15 @@ def test_every_image_of_a_run_tells_how_it_was_made(folder):
         line.split(None, 1) for line in show(folder / "run/images/run00001_last.png").split("\n")
     )
     assert lines["objective"].startswith("places:") and lines["seed"] == "1"
+
+
+def test_a_recipe_is_shown_without_what_an_own_optimizer_replaces():
+    recipe = {"steps": 4, "optimizer": "sgd", "lr_start": 1.0, "decay": 0.9}
+    own = {"recipe": recipe, "optimizer": "cma_es"}
+    assert png_text.deciding({"sweep": own})["sweep"] == own | {"recipe": {"steps": 4}}
+    optax = png_text.deciding({"sweep": own | {"optimizer": "optax"}})["sweep"]["recipe"]
+    assert optax == {"steps": 4, "decay": 0.9}
+    assert png_text.deciding({"sweep": {"recipe": recipe}})["sweep"]["recipe"] == recipe
 
 
 @pytest.mark.parametrize("name", ["run00001_last", "run00005_best"])

@@ -24,7 +24,6 @@ from tiny import GENERATOR, compiles_once, in_float64, random_params, tiny_netwo
 
 from jaxsynth import recipes
 from jaxsynth.balance import objective
-from jaxsynth.chunks import execute
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.registry import load_encoder, to_model
@@ -170,11 +169,6 @@ def test_wrong_encoders_are_refused(networks):
         plan(networks | {"generator": other}, runs_of([0]), settings)
     with pytest.raises(ValueError, match="stands for 'encoder': expected a classifier"):
         plan(networks | {"encoder": generator}, runs_of([0]), settings)
-    todo = plan(networks, runs_of([0]), settings)
-    [structure] = todo.structures
-    request = structure.request._replace(system=structure.judge)
-    with pytest.raises(ValueError, match="the system has no encoder"):
-        next(execute(todo._replace(structures=(structure._replace(request=request),))))
 
 
 # ---------------------------------------------------------------- jitter

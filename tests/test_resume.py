@@ -20,7 +20,8 @@ from tiny import tiny_networks
 from jaxsynth.batch import join
 from jaxsynth.recipes import RECIPES, Recipe
 from jaxsynth.runs.checkpoint import load_chunk, load_progress, save_progress
-from jaxsynth.runs.folder import CONFIG, GONE, RESULTS, UNFINISHED, lock, open_run, write_config
+from jaxsynth.runs.folder import CONFIG, GONE, RESULTS, UNFINISHED, open_run, write_config
+from jaxsynth.runs.processes import lock
 
 ROOT = Path(__file__).parents[1]
 TERMS = (Term("places", "fc8", (1,), 1.0), Term("nsfw", "log_odds", (0,), 0.5))

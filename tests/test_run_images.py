@@ -8,13 +8,13 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from finished import read_arrays
 from test_launchers import launch, rows_of
 
 from jaxsynth.image_files import read_image
 from jaxsynth.images import to_rgb
 from jaxsynth.report.pages import REPORT_RUNS
 from jaxsynth.runs import saving
-from jaxsynth.runs.checkpoint import read_arrays
 from jaxsynth.runs.folder import image_name
 from jaxsynth.runs.saving import image_writer
 

@@ -208,6 +208,7 @@ def test_zips_are_scored_and_damaged_jpegs_are_warned_of(weights, tmp_path):
     (["a.png", "--resize=inception"], "'inception'"),
     (["a.png", "--preprocess=imagenet"], "there is no --model=NAME=FILE.onnx without"),
     (["a.png", "--out=scores.txt"], "'scores.txt'"),
+    (["a.png", "--out=absent/scores.csv"], "cannot be written: make the folder 'absent' first"),
     (["a.png", "--nsfw={places}"], "not SFW and NSFW"),
 ])  # fmt: skip
 def test_bad_arguments_are_one_line(weights, args, expected):

@@ -12,7 +12,7 @@ import pytest
 from jaxsynth.models import traced
 from jaxsynth.models.cpu_convolution import network_jit
 from jaxsynth.models.traced import saved_jit
-from jaxsynth.transforms import Transforms
+from jaxsynth.system import Transforms
 
 _TRACES = []
 

@@ -32,8 +32,9 @@ from jaxsynth.audit.settings import PHOTOGRAPH, Audit, Stage, picture_numbers
 from jaxsynth.audit.stages import Work
 from jaxsynth.audit.subjects import Subject
 from jaxsynth.environment import hardware, versions
-from jaxsynth.runs.folder import lock, sha256_of
+from jaxsynth.runs.folder import sha256_of
 from jaxsynth.runs.parts import Parts
+from jaxsynth.runs.processes import lock
 from jaxsynth.runs.records import model_record
 from jaxsynth.runs.saving import Saving, Stopped
 from jaxsynth.system import GENERATOR

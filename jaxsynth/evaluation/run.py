@@ -31,8 +31,9 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.names import shipped_files
 from jaxsynth.problem import Settings, plan
 from jaxsynth.results import Run
-from jaxsynth.runs.folder import lock, sha256_of
+from jaxsynth.runs.folder import sha256_of
 from jaxsynth.runs.parts import close_sweep, finished_sweep, open_sweep
+from jaxsynth.runs.processes import lock
 from jaxsynth.runs.records import config_of, model_record
 from jaxsynth.runs.saving import Saving, Stopped
 from jaxsynth.system import ENCODER, GENERATOR, make_encoder

@@ -12,8 +12,9 @@ from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.sheet import place_of, placed, said_of
 from jaxsynth.report.summary import settings_of, shown, summarise
 from jaxsynth.report.tables import format_probability
-from jaxsynth.results import SweepResult, read_results
+from jaxsynth.results import SweepResult
 from jaxsynth.runs.folder import prepare
+from jaxsynth.runs.records import read_results
 
 MOST_PAIRS = 500  # whose pictures are on the page
 _ALIKE = ("out", "overwrite", "resume", "progress")  # differ without a meaning

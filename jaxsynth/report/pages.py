@@ -28,8 +28,9 @@ from jaxsynth.report.sheet import (
 )
 from jaxsynth.report.summary import Rows, settings_of, summarise
 from jaxsynth.report.tables import write_csv
-from jaxsynth.results import Result, Run, SweepResult, read_results, shown_file, visible
+from jaxsynth.results import Result, Run, SweepResult, shown_file, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
+from jaxsynth.runs.records import read_results
 from jaxsynth.table import BLUR_ABOVE
 
 PAGES = ("index.html", "report.html")  # a copy under the name of version 0.1

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxsynth import table
 from jaxsynth.models.base import Classifier
+from jaxsynth.png_text import deciding
 
 Rows = Sequence[Mapping[str, Any]]
 _TARGETS = 12  # of which each has a line of its own
@@ -68,7 +69,8 @@ def _line(name: str, values: Sequence[Any]) -> list[dict[str, Any]]:
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """List everything that decided the runs: flags, resolved recipe, weights, versions, device."""
-    parts = {k: v for k, v in config.items() if k not in ("runs", "command", "title", "flags")}
+    others = ("runs", "command", "title", "flags")
+    parts = {name: value for name, value in deciding(config).items() if name not in others}
     out: dict[str, Any] = {}
     for name, value in {**config.get("flags", {}), **parts}.items():
         _flatten(name, value, out)

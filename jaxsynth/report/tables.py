@@ -62,6 +62,21 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
     write_atomic(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
 
 
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Read what `write_csv` has written: numbers, texts, None for nothing."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{k: _read_number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _read_number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text or None
+
+
 def column_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return every key of the rows once, in the order in which they first appear."""
     return list(dict.fromkeys(key for row in rows for key in row))

@@ -45,7 +45,7 @@ from jaxsynth.disk import atomic_file, check_regular, expand, file_kind
 from jaxsynth.runs.folder import GONE, RESULTS, STOP, UNFINISHED, load_arrays, write_arrays
 
 if TYPE_CHECKING:
-    from jaxsynth.sharing import Shared
+    from jaxsynth.goal_arrays import Shared
 
 _KINDS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U32": "<u4", "U8": "u1"}
 _KINDS |= {"BOOL": "?"}
@@ -65,11 +65,7 @@ def save_chunk(folder: Path, first: int, chunk: ChunkResult) -> None:
 
 
 def load_chunk(folder: Path, first: int) -> ChunkResult:
-    """Load a finished chunk.
-
-    Raises:
-      ValueError: if its file is damaged.
-    """
+    """Load a finished chunk; ValueError if its file is damaged."""
     path = _chunk(folder, first)
     try:
         return from_arrays(load_arrays(path))
@@ -87,11 +83,7 @@ def save_progress(folder: Path, first: int, progress: Progress) -> None:
 
 
 def load_progress(folder: Path, first: int) -> Progress | None:
-    """Load the state of the chunk whose first run is `first`, or None if none was saved.
-
-    Raises:
-      ValueError: if the file is damaged.
-    """
+    """Load the state of the chunk whose first run is `first`, or None if none was saved."""
     path = _under_way(folder, first)
     if not path.is_file():
         return None
@@ -135,25 +127,8 @@ def remove_unfinished(folder: Path) -> None:
 # --- the content of a folder ----------------------------------------------------------------------
 
 
-def read_arrays(folder: str | Path) -> ChunkResult:
-    """Read the results of a finished run.
-
-    Raises:
-      ValueError: if the folder holds no readable results.
-    """
-    path = Path(folder) / RESULTS
-    try:
-        return from_arrays(map_arrays(path))
-    except KeyError as missing:
-        raise ValueError(f"{path} holds no readable results: array {missing} is missing") from None
-
-
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Map the arrays of a safetensors file: their pages are read when they are asked for.
-
-    Raises:
-      ValueError: if it is no readable safetensors file.
-    """
+    """Map the arrays of a safetensors file: their pages are read when they are asked for."""
     try:
         with safetensors.safe_open(path, framework="np"), open(path, "rb") as file:  # a check
             begin = 8 + int.from_bytes(file.read(8), "little")
@@ -173,11 +148,7 @@ def map_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_codes(path: str | Path) -> np.ndarray:
-    """Read codes from a .npy file, or the final codes of an earlier run's results.safetensors.
-
-    Raises:
-      ValueError: if it is neither.
-    """
+    """Read codes from a .npy file, or the final codes of an earlier run's results.safetensors."""
     what, path = f"FILE.npy or an earlier run's {RESULTS}", expand(path)
     check_regular(path, f"start codes {str(path)!r}", what)
     why, cause = "an archive of several arrays", None

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, its lock, and whether two runs are the same.
+"""The folder of a run: its files, and whether two runs are the same.
 
   OUT/.lock                     held (flock) by the process that works on the run
   OUT/config.json               flags, settings, versions, device
@@ -14,9 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,94 +61,22 @@ def image_name(run: int, which: str) -> str:
     return f"images/run{run:05d}_{which}.png"
 
 
-# --- the lock -------------------------------------------------------------------------------------
+# --- making it ready ------------------------------------------------------------------------------
 
 
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Keep every other process off the folder until the block ends.
-
-    The folder is made if need be, and removed again if nothing was written into it. The lock is the
-    kernel's and ends with the process, however that ends. Without locks (some network file systems,
-    Windows), one line on stderr says so and the work continues without.
-
-    Raises:
-      ValueError: if another process holds it, or the folder cannot be used.
-    """
-    made, handle = not folder.exists(), None
-    try:
-        handle = _locked_handle(folder)
-        yield
-    finally:
-        if handle is not None:
-            with suppress(OSError):  # Windows deletes no open file
-                (folder / LOCK).unlink(missing_ok=True)
-            os.close(handle)
-        if made:
-            with suppress(OSError):  # something was written
-                folder.rmdir()
-
-
-def _locked_handle(folder: Path) -> int:
-    path = folder / LOCK
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise _unusable(folder, error) from error
-        try:
-            _flock(handle, folder)
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                os.truncate(handle, 0)
-                os.write(handle, str(os.getpid()).encode())
-                return handle
-        except FileNotFoundError:  # its last holder has deleted it in between
-            pass
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def _flock(handle: int, folder: Path) -> None:
-    try:
-        import fcntl  # POSIX only
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
-        raise ValueError(
-            f"output folder {folder} is in use by another process (number {holder}): wait for it, "
-            "or choose another (--out, folder=)"
-        ) from error
-    except (ImportError, OSError) as error:
-        why = (
-            f"the file system of {folder} has no locks ({getattr(error, 'strerror', sys.platform)})"
-        )
-        print(f"{why}: start no second process with this folder", file=sys.stderr)
-
-
-def _unusable(folder: Path, error: OSError) -> ValueError:
+def unusable(folder: Path, error: OSError) -> ValueError:
+    """Return the error of a folder that cannot be used, and say why."""
     why = error.strerror
     if isinstance(error, FileExistsError | NotADirectoryError):
         why = "a file has its name, or that of a folder above it; choose another"
     return ValueError(f"output folder {folder} cannot be used: {why}")
 
 
-# --- making it ready ------------------------------------------------------------------------------
-
-
 def prepare(path: str | Path, overwrite: bool, more: Sequence[str] = ()) -> Path:
-    """Make an output folder.
+    """Make an output folder; ValueError if it cannot be written, or holds anything.
 
-    Args:
-      path: where.
-      overwrite: delete the files of an earlier run in it; others are left alone.
-      more: patterns of further files that belong to the run.
-
-    Raises:
-      ValueError: if it holds anything and `overwrite` is not set, or cannot be written.
+    `overwrite` deletes the files of an earlier run in it, and those of the patterns `more`; others
+    are left alone.
     """
     folder = Path(path)
     try:
@@ -162,7 +88,7 @@ def prepare(path: str | Path, overwrite: bool, more: Sequence[str] = ()) -> Path
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "no permission to write")
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise unusable(folder, error) from error
     return folder
 
 
@@ -233,11 +159,7 @@ def check_same(
     asked: Mapping[str, Any],
     parts: Sequence[str] = _DECISIVE,
 ) -> None:
-    """Check that two configs agree in these parts.
-
-    Raises:
-      ValueError: one line that names the first difference and the saved run's own command.
-    """
+    """Raise ValueError, which names the first difference, unless configs agree in these parts."""
     asked = as_json({part: asked.get(part) for part in parts})
     for part in parts:
         found = first_difference(part, saved.get(part), asked[part])
@@ -297,11 +219,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json.
-
-    Raises:
-      ValueError: if the folder has no readable config.json.
-    """
+    """Read config.json; ValueError if the folder has no readable one."""
     path = folder / CONFIG
     check_regular(path, str(path), "the config.json of a run")
     try:
@@ -320,11 +238,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read a checkpoint's arrays.
-
-    Raises:
-      ValueError: if the file is damaged, with the way out.
-    """
+    """Read a checkpoint's arrays; ValueError, with the way out, if the file is damaged."""
     try:
         return safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:

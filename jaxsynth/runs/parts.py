@@ -19,7 +19,7 @@ from urllib.parse import quote
 import numpy as np
 
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.batch import Problem, join
+from jaxsynth.batch import Problem, every_run, join
 from jaxsynth.disk import write_atomic
 from jaxsynth.runs.folder import (
     UNFINISHED,
@@ -32,7 +32,6 @@ from jaxsynth.runs.folder import (
     write_arrays,
 )
 from jaxsynth.runs.saving import Saving, finished_chunks
-from jaxsynth.sharing import every_run
 
 
 class Parts:
@@ -75,8 +74,7 @@ class Parts:
     def done(self, name: str, made_of: Mapping[str, Any]) -> bool:
         """Whether the part is finished; `made_of` is JSON, everything that decides the part.
 
-        Raises:
-          ValueError: if a part of this name was made of something else.
+        ValueError if a part of this name was made of something else.
         """
         if name not in self._found:
             return False
@@ -139,12 +137,7 @@ class Parts:
 def finished_sweep(
     saving: Saving, name: str, problem: Problem, config: Mapping[str, Any]
 ) -> ChunkResult:
-    """Return all runs of one of several sweeps: saved ones, then computed ones.
-
-    Raises:
-      Stopped: if it was asked to.
-      ValueError: if its folder holds a sweep of other settings, or a checkpoint is damaged.
-    """
+    """Return all runs of one of several sweeps: saved ones, then computed ones."""
     own = dataclasses.replace(saving, folder=open_sweep(saving, name, config))
     chunks = finished_chunks(problem, own, name)
     return every_run(problem, join([chunk for _, chunk in sorted(chunks, key=lambda p: p[0])]))

@@ -1,17 +1,24 @@
-"""One run by several processes, on one machine or many: JAX's own distributed runtime.
+"""One run by several processes, on one machine or many, and one folder of a single run.
 
+They find each other by JAX's own distributed runtime.
 Every process computes whole chunks of its own, on its own devices, into the same folder; process 0
 makes the folder ready and writes the pages. The folder must be on a file system that all share.
 """
 
 import functools
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxsynth.environment import check_backend
+from jaxsynth.runs.folder import LOCK, unusable
 
 _WAIT = 300  # seconds for the others to come
 
@@ -75,11 +82,7 @@ def join_processes(
 
 
 def chosen_devices(count: int | None = None) -> tuple[jax.Device, ...]:
-    """Return the first `count` devices of this machine, by default all.
-
-    Raises:
-      ValueError: if there are fewer.
-    """
+    """Return the first `count` devices of this machine, by default all."""
     check_backend()
     found = tuple(jax.local_devices())
     if count and count > len(found):
@@ -110,3 +113,68 @@ def _gathered(processes: Processes, value: int) -> list[int]:
             f"a process of this run does not answer ({why}): it has ended, or refused its flags "
             "and says why"
         ) from error
+
+
+# --- the lock -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep every other process off the folder until the block ends; ValueError if one holds it.
+
+    The folder is made if need be, and removed again if nothing was written into it. The lock is the
+    kernel's and ends with the process, however that ends. Without locks (some network file systems,
+    Windows), one line on stderr says so and the work continues without.
+    """
+    made, handle = not folder.exists(), None
+    try:
+        handle = _locked_handle(folder)
+        yield
+    finally:
+        if handle is not None:
+            with suppress(OSError):  # Windows deletes no open file
+                (folder / LOCK).unlink(missing_ok=True)
+            os.close(handle)
+        if made:
+            with suppress(OSError):  # something was written
+                folder.rmdir()
+
+
+def _locked_handle(folder: Path) -> int:
+    path = folder / LOCK
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise unusable(folder, error) from error
+        try:
+            _flock(handle, folder)
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                os.truncate(handle, 0)
+                os.write(handle, str(os.getpid()).encode())
+                return handle
+        except FileNotFoundError:  # its last holder has deleted it in between
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _flock(handle: int, folder: Path) -> None:
+    try:
+        import fcntl  # POSIX only
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+        raise ValueError(
+            f"output folder {folder} is in use by another process (number {holder}): wait for it, "
+            "or choose another (--out, folder=)"
+        ) from error
+    except (ImportError, OSError) as error:
+        why = (
+            f"the file system of {folder} has no locks ({getattr(error, 'strerror', sys.platform)})"
+        )
+        print(f"{why}: start no second process with this folder", file=sys.stderr)

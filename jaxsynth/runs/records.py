@@ -1,8 +1,13 @@
-"""The settings that decide a run, as config.json has them, and the arrays that they name."""
+"""The records of a run in its folder: written, and read again when it is finished.
+
+config.json has the settings that decide it, OUT/inputs the arrays that its objectives were given.
+"""
 
 import dataclasses
 import hashlib
 import io
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +16,15 @@ import jax
 import numpy as np
 
 from jaxsynth.arithmetic import unpinned
-from jaxsynth.batch import Problem
-from jaxsynth.disk import write_atomic
-from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.batch import Problem, Run
+from jaxsynth.disk import expand, write_atomic
+from jaxsynth.inputs import described
+from jaxsynth.models.base import Classifier, Generator, check_classifiers
+from jaxsynth.objective_text import parse
+from jaxsynth.objectives import Objective
+from jaxsynth.results import SweepResult
+from jaxsynth.runs.checkpoint import from_arrays, map_arrays
+from jaxsynth.runs.folder import RESULTS, UNFINISHED, read_config
 
 
 def config_of(
@@ -24,11 +35,8 @@ def config_of(
 ) -> dict[str, Any]:
     """Return the parts of config.json in which a resumed run must agree.
 
-    Args:
-      problem: the runs.
-      devices: those that share a chunk.
-      inputs: hashes of what else decides the runs, by name.
-      encoder: of the generator, if it is used.
+    `devices` share a chunk; `inputs` are hashes of what else decides the runs, by name; `encoder`
+    is the generator's, if it is used.
     """
     models = {"generator": problem.generator} | {c.name: c for c in problem.classifiers}
     inputs = dict(inputs or {}) | _files_of(problem)
@@ -109,3 +117,69 @@ def _files_of(problem: Problem) -> dict[str, str]:
     terms = [term for objective in _objectives(problem) for term in objective.terms]
     read = [t for t in terms if t.which.startswith("@") and not t.which.startswith("@array-")]
     return {t.which[1:]: hash_of(t.index, t.value) for t in read}
+
+
+# --- finished runs --------------------------------------------------------------------------------
+
+
+def read_results(
+    folder: str | Path,
+    generator: Generator | None = None,
+    classifiers: Sequence[Classifier] | Classifier = (),
+) -> SweepResult:
+    """Read a finished run's folder; arrays are read when they are asked for.
+
+    Args:
+      folder: of `sweep`, `maximize` or a launcher.
+      generator: the one that was used. With the models objectives are objects again and the table
+        has all digits; without them it is that of metrics.csv.
+      classifiers: all that were used.
+
+    Raises:
+      ValueError: if the folder holds no readable results, or a model is none.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"results: {described(folder)} is no folder")
+    if generator is not None and not isinstance(generator, Generator):
+        raise ValueError(f"results: {described(generator)} is no Generator")
+    classifiers = check_classifiers("results", classifiers)
+    folder = expand(folder)
+    config = read_config(folder)
+    path = folder / RESULTS
+    if not path.exists() and (folder / UNFINISHED).is_dir():
+        raise ValueError(
+            f"{folder} holds a run that is not finished: {config.get('command')} with --resume "
+            "(resume=True) continues it"
+        )
+    try:
+        found = from_arrays(map_arrays(path))
+        runs = [_read_run(run, folder, generator, classifiers) for run in config["runs"]]
+    except (KeyError, TypeError) as missing:
+        raise ValueError(f"{path} and {folder}/config.json are of no run: {missing}") from None
+    if len(runs) != len(found.codes):
+        raise ValueError(
+            f"{path} has {len(found.codes)} runs, its config.json {len(runs)}: one of them is of "
+            "another run"
+        )
+    settings = config.get("sweep")
+    return SweepResult(runs, found, generator, classifiers, settings, config, folder)
+
+
+def read_objective(text: str, folder: Path, models: Mapping[str, Any]) -> Objective:
+    """Read an objective of a folder's config.json, whose arrays are in OUT/inputs."""
+    for name in re.findall(r":@(array-\w+\.npy)", text):
+        if not (folder / "inputs" / name).is_file():
+            raise ValueError(
+                f"{folder} has no inputs/{name}: the run maximised an array of a Python program, "
+                "which makes it again; so does an image in a folder that has the array"
+            )
+    text = text.replace(":@array-", f":@{folder}/inputs/array-")
+    return parse(text, models) if text else Objective(())
+
+
+def _read_run(fields: Mapping[str, Any], folder: Path, generator, classifiers) -> Run:
+    objective: Any = fields["objective"]
+    if generator is not None:
+        models = {"generator": generator} | {c.name: c for c in classifiers}
+        objective = read_objective(objective, folder, models)
+    return Run(fields["seed"], objective, *(fields[k] for k in ("row", "column", "origin")))

@@ -32,8 +32,8 @@ from jaxsynth.runs.checkpoint import (
     save_chunk,
     save_progress,
 )
-from jaxsynth.runs.folder import IMAGES, UNFINISHED, fingerprint, image_name, lock, open_run
-from jaxsynth.runs.processes import ALONE, Processes, agree, any_of
+from jaxsynth.runs.folder import IMAGES, UNFINISHED, fingerprint, image_name, open_run
+from jaxsynth.runs.processes import ALONE, Processes, agree, any_of, lock
 
 Show = Callable[[np.ndarray], np.ndarray]  # raw (H, W, 3) -> RGB uint8
 Text = Callable[[int, str], str]  # run, `last` or `best` -> its settings, see `jaxsynth.png_text`
@@ -69,7 +69,7 @@ class Saving:
     save_seconds: float = 15.0
     progress: bool = True
     asked_to_stop: Callable[[], bool] = lambda: False
-    devices: tuple[jax.Device, ...] = ()
+    devices: Sequence[jax.Device] = ()
     processes: Processes = ALONE
     watch: bool = False
     tensorboard: bool = False
@@ -91,14 +91,8 @@ def finished_chunks(
 ) -> Iterator[tuple[int, ChunkResult]]:
     """Yield this process's chunks, each with its first run: saved ones, then computed ones.
 
-    Args:
-      problem: the runs.
-      saving: its folder holds the same runs (`open_run`), stopped or new.
-      name: stands before the bar, and before what `Stopped` says.
-
-    Raises:
-      Stopped: if it was asked to.
-      ValueError: if a checkpoint is damaged or of another run.
+    The folder holds the same runs (`open_run`), stopped or new. `name` stands before the bar, and
+    before what `Stopped` says. ValueError if a checkpoint is damaged or of another run.
     """
     (index, count), folder = saving.processes, saving.folder
     chunks = chunk_starts(problem, len(saving.devices) or 1)[index::count]
@@ -203,12 +197,9 @@ def open_together(
 ) -> dict[str, Any] | None:
     """Lock the folder and make it ready, in process 0; `held` keeps the lock.
 
-    Returns:
-      The folder's config; None if the run is finished.
-
-    Raises:
-      ValueError: in every process, if the folder cannot be used or holds another run, or the
-        processes do not compute the same in one folder.
+    Returns the folder's config, or None if the run is finished. ValueError, in every process, if
+    the folder cannot be used or holds another run, or the processes do not compute the same in one
+    folder.
     """
     processes, folder = saving.processes, saving.folder
     opened, refusal = dict(config), None
@@ -240,11 +231,7 @@ def open_together(
 
 
 def compute_together(problem: Problem, saving: Saving, images: str, show: Show, text: Text) -> None:
-    """Compute all chunks and write their images; others hear of a process that stops or fails.
-
-    Raises:
-      Stopped: if this process or another one has stopped.
-    """
+    """Compute all chunks and write their images; others hear of a stop or failure."""
     processes, folder = saving.processes, saving.folder
     shared, failure = processes.count > 1, None
 
@@ -272,13 +259,8 @@ def image_writer(
 
     Gives write(numbers, chunk), which returns while the chunk's images are encoded; each has the
     numbers of the runs that it is of. The next `write` waits for them, and so does the block's end.
-    Both raise what an encoding has raised.
-
-    Args:
-      folder: the output folder.
-      images: which files, a key of `IMAGES`.
-      show: makes pixels visible.
-      text: that travels in each file, see `jaxsynth.png_text`.
+    Both raise what an encoding has raised. `images` is a key of `IMAGES`, `show` makes pixels
+    visible, `text` travels in each file, see `jaxsynth.png_text`.
     """
     under_way: list[Future[None]] = []
 
