@@ -39,9 +39,7 @@ class Earlier(NamedTuple):
     @property
     def recipe(self) -> Recipe:
         """The recipe of the earlier sweep."""
-        fields = dict(self.config["sweep"]["recipe"])
-        fields["optimizer_args"] = tuple(map(tuple, fields["optimizer_args"]))
-        return Recipe(**fields)
+        return Recipe(**self.config["sweep"]["recipe"])
 
     def check_models(self, records: Mapping[str, Mapping[str, str]], out: Path) -> None:
         """Check that `out` is another folder, and the models are those of the earlier sweep.

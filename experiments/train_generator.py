@@ -11,7 +11,10 @@ OUT/samples.png: photographs, their reconstructions, images of random codes.
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.training.loop import format_line
@@ -20,17 +23,21 @@ from jaxsynth.training.prior_run import PriorRun, train_prior
 from .launch import resumable, run_experiment
 
 Flags = PriorRun  # its fields are the flags
-say = partial(print, flush=True)
 
 
 def main(run: Flags) -> int:
     """Train a generator."""
-    cache, begun = run.cache or writable_cache(), time.monotonic()
+    return train(run, run.loop.out, run.cache, train_prior)
+
+
+def train(run: Any, out: Path, cache: Path | None, trainer: Callable[..., Any]) -> int:
+    """Carry out a training, which a stop leaves resumable, and say what it has written."""
+    say, begun = partial(print, flush=True), time.monotonic()
     check_backend()
-    keep_compiled(cache)
-    say(f"decoded photographs are cached in {cache}")
-    with resumable(run.loop.out, "the same command") as stop:
-        path, metrics = train_prior(run, say, stop.asked)
+    keep_compiled(cache or writable_cache())
+    say(f"decoded photographs are cached in {cache or writable_cache()}")
+    with resumable(out, "the same command") as stop:
+        path, metrics = trainer(run, say, stop.asked)
     minutes = (time.monotonic() - begun) / 60
     say(format_line(f"wrote {path} after {minutes:.1f} minutes in all", metrics))
     return 0

@@ -13,19 +13,14 @@ OUT/NETWORK.safetensors.
 """
 
 import dataclasses
-import time
-from functools import partial
 from typing import Any
 
-from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.training.finetune import FineTuning
-from jaxsynth.training.loop import format_line
 from jaxsynth.training.scene_run import SETTINGS, SceneRun, train_scene
 
 from .flags import changes_of
-from .launch import resumable, run_experiment
-
-say = partial(print, flush=True)
+from .launch import run_experiment
+from .train_generator import train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +39,9 @@ class Flags(SceneRun):
 
 def main(flags: Flags) -> int:
     """Train a scene network or a judge."""
-    cache, begun = flags.cache or writable_cache(), time.monotonic()
-    check_backend()
-    keep_compiled(cache)
-    say(f"decoded photographs are cached in {cache}")
     fields = {field.name: getattr(flags, field.name) for field in dataclasses.fields(SceneRun)}
     fields["settings"] = SETTINGS[flags.network](**fields["settings"])
-    with resumable(flags.loop.out, "the same command") as stop:
-        path, metrics = train_scene(SceneRun(**fields), say, stop.asked)
-    minutes = (time.monotonic() - begun) / 60
-    say(format_line(f"wrote {path} after {minutes:.1f} minutes in all", metrics))
-    return 0
+    return train(SceneRun(**fields), flags.loop.out, flags.cache, train_scene)
 
 
 if __name__ == "__main__":

@@ -159,11 +159,6 @@ def chunk_sizes(problem: Problem, shares: int = 1) -> dict[int, int]:
     return sizes
 
 
-def chunk_starts(problem: Problem, shares: int = 1) -> list[int]:
-    """Return the first run of every chunk on so many devices."""
-    return list(chunk_sizes(problem, shares))
-
-
 def one_run(problem: Problem, run: int) -> tuple[Structure, RunData]:
     """Return a run's structure, and its data for one code, without the distance to its start."""
     batch, row = problem.batch, problem.row_of(run)

@@ -47,7 +47,7 @@ def execute(
       problem: The runs.
       on_step: Called with (first run of the chunk, steps done, objective values (R,), snapshot);
         snapshot() is the chunk's `Progress`. An exception ends the sweep there.
-      chunks: The first runs of the chunks to compute, some of `chunk_starts`; by default all.
+      chunks: The first runs of the chunks to compute, some of `chunk_sizes`; by default all.
       under_way: The first chunk's progress, to resume instead of its start codes. What follows is
         bit-equal to an uninterrupted sweep.
       devices: The devices that share a chunk's runs; by default one, JAX's own choice.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.goals import CODE, Acts, Function, Goal, NoNetwork, Picked
-from jaxsynth.inputs import described, near
+from jaxsynth.inputs import described, near, reason
 from jaxsynth.system import GENERATOR
 from jaxsynth.terms import Objective, Term
 
@@ -62,7 +62,7 @@ def _used_by(term: Term, shapes: Shapes, image: str, code_size: int) -> set[str]
     try:
         value = jax.eval_shape(call, given, like(shapes[GENERATOR][image]), like((code_size,)))
     except Exception as error:  # a user's function can raise anything
-        said = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        said = reason(error)
         said = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
         read = [name for name in shapes if f"network {name}" in used]
         if isinstance(error, NoNetwork):

@@ -137,14 +137,6 @@ class Acts(Mapping):
         return len(self._activations)
 
 
-def weigh(
-    activations: Mapping[str, jax.Array], blobs: Mapping[str, Picked]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the weighed sum of a network's linear terms, and their own values {blob: (M,)}."""
-    values = {blob: _terms_of(activations[blob], picked) for blob, picked in blobs.items()}
-    return sum(jnp.vdot(p.weight, values[blob]) for blob, p in blobs.items()), values
-
-
 def _terms_of(blob: jax.Array, picked: Picked) -> jax.Array:
     entries = blob.ravel().at[picked.index].get(mode="promise_in_bounds")
     return jnp.sum(picked.value * entries, axis=-1)
@@ -158,7 +150,8 @@ def weigh_part(
     A part is a network, or a function of several. `acts` has the activations that its terms need.
     """
     linear = run.goal.linear.get(part, {})
-    total, values = weigh(acts[part], linear) if linear else (0, {})
+    values = {blob: _terms_of(acts[part][blob], picked) for blob, picked in linear.items()}
+    total = sum(jnp.vdot(picked.weight, values[blob]) for blob, picked in linear.items())
     found: Values = {part: values} if values else {}
     for i, f in enumerate(functions):
         if f.part == part:

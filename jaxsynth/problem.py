@@ -20,7 +20,7 @@ from jaxsynth.inputs import check_options, described, option
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.optimizer_names import check_protocol, make_optimizer
 from jaxsynth.recipes import Recipe, make_recipe
-from jaxsynth.starts import checked_codes, drawn_codes
+from jaxsynth.starts import checked_codes, drawn_codes, make_box
 from jaxsynth.system import ENCODER, GENERATOR, Request, Transforms, make_system, system_params
 from jaxsynth.terms import MEASURES, Objective, before_relu, is_class_blob
 
@@ -115,7 +115,7 @@ def _plan(runs, generator, classifiers, settings: Settings, start, encoder) -> P
     shared = Shared(place, factor) if len(own) < len(runs) or (factor != 1).any() else None
     which, seeds = which[own], seeds[own]
     upper, lower = (getattr(generator.code, side, None) for side in ("upper", "lower"))
-    box = recipes.make_box(recipe, generator.code_size, upper, dtype, lower)
+    box = make_box(recipe, generator.code_size, upper, dtype, lower)
     codes = drawn_codes(recipe, box, seeds, generator.code) if start is None else start[own]
     if isinstance(settings.optimizer, Optimizer):  # our own are known to work
         check_protocol(optimizer, box)

@@ -19,10 +19,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from jaxsynth.ask_tell import Box
 from jaxsynth.inputs import check_name, check_options, described, near, option
 
 STARTS = ("normal", "clipped_normal", "positive10", "code")
@@ -188,35 +186,6 @@ def make_recipe(base: str | Recipe, **changes: Any) -> Recipe:
 goh, pocket, dgn_am, dgn_am_image, pocket_image, cnnpref, adam, fourier, maco = (
     functools.partial(make_recipe, name) for name in RECIPES
 )
-
-
-def make_box(
-    recipe: Recipe, size: int, upper: np.ndarray | None, dtype, lower: np.ndarray | None = None
-) -> Box:
-    """Make the box that a recipe asks for.
-
-    Args:
-      recipe: Names the box.
-      size: Units of the code.
-      upper: The generator's upper bounds (D,), if it has any.
-      dtype: Of the codes.
-      lower: Its lower bounds (D,), 0 if it has none.
-
-    Raises:
-      ValueError: If the recipe needs the generator's upper bounds and there are none.
-    """
-    if recipe.box == "none":
-        return Box(jnp.full(size, -jnp.inf, dtype), jnp.full(size, jnp.inf, dtype))
-    if recipe.box == "unit":
-        return Box(jnp.full(size, -1.0, dtype), jnp.full(size, 1.0, dtype))
-    if upper is None:
-        raise ValueError(
-            "the generator has no code bounds and box 'upper' needs them: make it with box=(low, "
-            "high), port its file again with --bounds=FILE (act_range/3x/fc6.txt), or choose the "
-            "recipe's box 'unit' or 'none' (--box)"
-        )
-    low = jnp.zeros(size, dtype) if lower is None else jnp.asarray(lower, dtype)
-    return Box(low, jnp.asarray(upper, dtype))
 
 
 def check_recipe(recipe: Recipe) -> None:

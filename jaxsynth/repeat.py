@@ -67,8 +67,7 @@ def repeat(path: str | Path, out: str | Path | None = None) -> Repeated:
     generator = models.pop("generator")
     named = {"generator": generator} | models
     objective = read_objective(said["objective"], path.resolve().parent.parent, named)
-    recipe = dict(settings.pop("recipe"))
-    recipe["optimizer_args"] = tuple(map(tuple, recipe["optimizer_args"]))
+    recipe = settings.pop("recipe")
     settings = {name: value for name, value in settings.items() if value and name != "record"}
     how = settings | {"recipe": Recipe(**recipe), "progress": False}
     used = list(models.values())

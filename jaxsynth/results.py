@@ -78,12 +78,9 @@ class SweepResult:
         first, last = (places[0], places[-1] + 1) if len(places) else (0, 0)
         whole = list(places) == list(range(first, last))
         index = slice(first, last) if whole else np.array(places, int)
-        changed = {
-            "runs": [self.runs[i] for i in places],
-            "arrays": jax.tree.map(lambda leaf: leaf[index], self.arrays),
-            "numbers": self.run_numbers[index],
-        }
-        return dataclasses.replace(self, **changed)
+        arrays = jax.tree.map(lambda leaf: leaf[index], self.arrays)
+        runs, numbers = [self.runs[i] for i in places], self.run_numbers[index]
+        return dataclasses.replace(self, runs=runs, arrays=arrays, numbers=numbers)
 
     @property
     def run_numbers(self) -> np.ndarray:

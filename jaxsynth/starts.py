@@ -1,4 +1,4 @@
-"""Start codes: given, or drawn by seed as a recipe asks for, where they are read."""
+"""Start codes, given or drawn by seed where they are read, and the box that codes stay in."""
 
 from collections.abc import Callable
 from typing import Any
@@ -114,3 +114,21 @@ def checked_codes(start: Any, count: int, size: int, dtype: np.dtype) -> np.ndar
     if not np.isfinite(start).all():
         raise ValueError("start codes hold numbers that are not finite")
     return np.asarray(start, dtype)
+
+
+def make_box(
+    recipe: Recipe, size: int, upper: np.ndarray | None, dtype, lower: np.ndarray | None = None
+) -> Box:
+    """Make the box that a recipe asks for, of the generator's bounds (D,), 0 for no lower ones."""
+    if recipe.box == "none":
+        return Box(jnp.full(size, -jnp.inf, dtype), jnp.full(size, jnp.inf, dtype))
+    if recipe.box == "unit":
+        return Box(jnp.full(size, -1.0, dtype), jnp.full(size, 1.0, dtype))
+    if upper is None:
+        raise ValueError(
+            "the generator has no code bounds and box 'upper' needs them: make it with box=(low, "
+            "high), port its file again with --bounds=FILE (act_range/3x/fc6.txt), or choose the "
+            "recipe's box 'unit' or 'none' (--box)"
+        )
+    low = jnp.zeros(size, dtype) if lower is None else jnp.asarray(lower, dtype)
+    return Box(low, jnp.asarray(upper, dtype))

@@ -134,7 +134,6 @@ def make_system(
     generator: Generator,
     classifiers: Sequence[Classifier],
     encoder: Classifier | None = None,
-    functions: tuple[Function, ...] = (),
 ) -> System:
     """Join a generator and classifiers, and the generator's encoder if it is needed."""
     from jaxsynth.images import conversion
@@ -144,7 +143,7 @@ def make_system(
         for c in classifiers
     )
     reader = None if encoder is None else make_encoder(generator, encoder)
-    return System(generator.activations, generator.image, viewers, reader, functions)
+    return System(generator.activations, generator.image, viewers, reader)
 
 
 def make_encoder(generator: Generator, encoder: Classifier) -> Encoder:

@@ -25,9 +25,9 @@ from jaxsynth.ask_tell import GRADIENT, PRIOR, VALUE
 from jaxsynth.batch import Batch
 from jaxsynth.models.weights import save_network
 from jaxsynth.optimizer_names import OPTIMIZERS, by_name, make_optimizer
-from jaxsynth.recipes import RECIPES, make_box
+from jaxsynth.recipes import RECIPES
 from jaxsynth.runs.parts import Parts
-from jaxsynth.starts import start_codes
+from jaxsynth.starts import make_box, start_codes
 
 COSTS = {VALUE: 1.0, GRADIENT: 2.0, PRIOR: 3.0}
 RNG = np.random.default_rng(0)

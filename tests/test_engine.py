@@ -16,7 +16,7 @@ from jaxsynth.balance import BALANCES, objective, value_and_gradient
 from jaxsynth.models.layers import log_odds, softmax
 from jaxsynth.optimizers import from_recipe
 from jaxsynth.recipes import RECIPES, Recipe
-from jaxsynth.starts import start_codes
+from jaxsynth.starts import make_box, start_codes
 from jaxsynth.system import view
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
@@ -254,10 +254,10 @@ def test_wrong_recipes_are_refused_by_name(change, word):
 
 def test_boxes(networks):
     for box, low, high in [("upper", 0, 6), ("unit", -1, 1), ("none", -np.inf, np.inf)]:
-        made = recipes.make_box(Recipe(box=box), 12, networks["generator"].code.upper, np.float32)
+        made = make_box(Recipe(box=box), 12, networks["generator"].code.upper, np.float32)
         assert made.lower.min() == low and made.upper.max() == high
     with pytest.raises(ValueError, match="--bounds"):
-        recipes.make_box(Recipe(), 12, None, np.float32)
+        make_box(Recipe(), 12, None, np.float32)
 
 
 # ---------------------------------------------------------------- sweeps
@@ -268,7 +268,7 @@ def runs_of(count, unit=1):
 
 
 def test_a_seed_starts_the_same_whatever_the_sweep(networks):
-    box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float32)
+    box = make_box(SHORT, 12, networks["generator"].code.upper, np.float32)
     root = jax.random.key(0)
     many = start_codes(SHORT, box, root, np.arange(40))
     alone = start_codes(SHORT, box, root, np.array([17]))
@@ -286,7 +286,7 @@ def test_alone_in_a_batch_and_in_a_python_loop_agree_in_float64(networks, x64):
     np.testing.assert_allclose(single.objective[0], together.objective[3], rtol=1e-10)
 
     request, params, run = problem_of(networks, *runs_of(1)[0].terms)
-    box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
+    box = make_box(SHORT, 12, networks["generator"].code.upper, np.float64)
     [z] = start_codes(SHORT, box, jax.random.key(0), np.array([3]))
     optimizer, setting = from_recipe(SHORT), Setting(z, None, None, None, box)
     state = ascent.init(optimizer, setting)
@@ -356,7 +356,7 @@ def test_zero_gradient_ends_a_run_and_leaves_its_neighbours(networks):
     mixed = synthesize(networks, [good[0], dead, good[2]], settings)
     clean = synthesize(networks, good, settings)
     assert mixed.ended.tolist() == [-1, 0, -1]
-    box = recipes.make_box(SHORT, 12, networks["generator"].code.upper, np.float32)
+    box = make_box(SHORT, 12, networks["generator"].code.upper, np.float32)
     start = start_codes(SHORT, box, jax.random.key(0), np.array([0]))
     np.testing.assert_array_equal(mixed.codes[1], start[0])
     for i in (0, 2):

@@ -11,10 +11,10 @@ from jaxsynth.maximize import carry_out, config_of
 from jaxsynth.models.network import CodeStats
 from jaxsynth.objectives import Objective
 from jaxsynth.objectives import Term as ModelTerm
-from jaxsynth.recipes import Recipe, make_box
+from jaxsynth.recipes import Recipe
 from jaxsynth.report import plots
 from jaxsynth.runs.saving import Saving
-from jaxsynth.starts import StartCodes, start_codes
+from jaxsynth.starts import StartCodes, make_box, start_codes
 
 TERMS = (Term("places", "log_prob", (3,), 1.0), Term("nsfw", "log_odds", (1,), 0.5))
 

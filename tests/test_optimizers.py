@@ -21,8 +21,8 @@ from jaxsynth.ask_tell import (
 from jaxsynth.models.base import Code
 from jaxsynth.optimizer_names import FREE, OPTIMIZERS, check_protocol, make_optimizer
 from jaxsynth.optimizers import from_recipe
-from jaxsynth.recipes import RECIPES, make_box, make_recipe
-from jaxsynth.starts import start_codes
+from jaxsynth.recipes import RECIPES, make_recipe
+from jaxsynth.starts import make_box, start_codes
 
 _BOX = Box(jnp.zeros(6), jnp.full(6, 4.0))
 _START = jnp.array([0.0, 0.5, 0.0, 1.0, 0.2, 0.0])

@@ -22,14 +22,13 @@ from short import (
 from test_launchers import launch
 from tiny import GENERATOR, compiles_once, in_float64, random_params, tiny_networks
 
-from jaxsynth import recipes
 from jaxsynth.balance import objective
 from jaxsynth.models.alexnet import AlexNetConfig, Conv
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.registry import load_encoder, to_model
 from jaxsynth.models.weights import save_network
 from jaxsynth.recipes import RECIPES
-from jaxsynth.starts import start_codes
+from jaxsynth.starts import make_box, start_codes
 
 SCENE = Term("places", "fc8", (1,), 1.0, "bar")
 RISK = Term("nsfw", "fc8", (1,), 0.5, "NSFW")
@@ -74,7 +73,7 @@ def moved(image, dy, dx):
 def test_start_codes_follow_the_statistics_of_the_code(networks):
     upper = networks["generator"].code.upper
     free = dataclasses.replace(SHORT, start="code", box="none")
-    boxes = [recipes.make_box(r, 12, upper, np.float32) for r in (free, SHORT)]
+    boxes = [make_box(r, 12, upper, np.float32) for r in (free, SHORT)]
     root, seeds = jax.random.key(0), np.arange(5000)
     codes = start_codes(free, boxes[0], root, seeds, networks["generator"].code)
     np.testing.assert_allclose(codes.mean(axis=0), MEAN, atol=0.06)

@@ -36,9 +36,9 @@ from jaxsynth.ask_tell import VALUE, Optimizer
 from jaxsynth.models.base import Classifier
 from jaxsynth.objectives import GENERATOR
 from jaxsynth.optimizer_names import make_optimizer
-from jaxsynth.recipes import make_box
 from jaxsynth.runs.folder import LOCK, write_config
 from jaxsynth.runs.parts import Parts
+from jaxsynth.starts import make_box
 
 Say = Callable[[str], None]
 _BY_OBJECTIVE = ("start", "best", "curve", "codes", "rate", "edge", "steps", "spent")

@@ -147,18 +147,13 @@ def open_sweep(saving: Saving, name: str, config: Mapping[str, Any]) -> Path:
     """Make the folder of a sweep ready; ValueError if it holds one of other settings."""
     if saving.folder is None:
         raise ValueError("several sweeps of one job need a folder")
-    folder = sweep_folder(saving.folder, name)
+    folder = saving.folder / UNFINISHED / name
     open_run(folder, config, resume=True)
     return folder
 
 
-def sweep_folder(out: Path, name: str) -> Path:
-    """Return the folder of the sweep `name`, one of several that share `out`."""
-    return out / UNFINISHED / name
-
-
 def close_sweep(out: Path, name: str) -> None:
     """Remove the checkpoints of a sweep whose results are written."""
-    shutil.rmtree(sweep_folder(out, name), ignore_errors=True)
+    shutil.rmtree(out / UNFINISHED / name, ignore_errors=True)
     with suppress(OSError):  # others are under way
         (out / UNFINISHED).rmdir()

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxsynth.ascent import ChunkResult
-from jaxsynth.batch import Problem, chunk_starts
+from jaxsynth.batch import Problem, chunk_sizes
 from jaxsynth.chunks import execute
 from jaxsynth.images import write_png
 from jaxsynth.png_text import KEYWORD
@@ -95,7 +95,7 @@ def finished_chunks(
     before what `Stopped` says. ValueError if a checkpoint is damaged or of another run.
     """
     (index, count), folder = saving.processes, saving.folder
-    chunks = chunk_starts(problem, len(saving.devices) or 1)[index::count]
+    chunks = list(chunk_sizes(problem, len(saving.devices) or 1))[index::count]
     left = [first for first in chunks if folder is None or not is_finished(folder, first)]
     for first in sorted(set(chunks) - set(left)):
         chunk = load_chunk(folder, first)
