@@ -21,7 +21,7 @@ import jax
 from benchmarks.speed.cases import inputs, step_params
 from benchmarks.speed_cases import make_case
 from jaxsynth.environment import cache_dir, keep_compiled, machine_line
-from jaxsynth.models.cpu_convolution import compiler_options, network_jit
+from jaxsynth.models.compiled import compiler_options, network_jit
 from jaxsynth.report.tables import format_markdown
 
 _BATCH = 8

@@ -25,7 +25,7 @@ from experiments.launch import command_line, run_main
 from experiments.run_flags import NSFW, PLACES
 from jaxsynth.disk import write_atomic
 from jaxsynth.environment import machine_line
-from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.caffe_networks import AlexNetConfig, Conv
 from jaxsynth.models.generator import GeneratorConfig, Up
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.weights import save_network

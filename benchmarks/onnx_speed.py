@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.speed.timing import Timing, ratio, time_in_turn
 from jaxsynth import Classifier, load_onnx
 from jaxsynth.environment import keep_memory, machine_line
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
+from jaxsynth.models.functions import prepared
 from jaxsynth.report.tables import format_markdown
 
 _SIDE, _REPEATS = 224, 30
@@ -72,7 +73,7 @@ def _measure(name: str, batch: int, seconds: float) -> dict[str, str]:
 
 
 def _our_step(model: Classifier, x: np.ndarray):
-    params = model.params if model.prepare is None else model.prepare(model.params)
+    params = prepared(model)
 
     def total(params, x):
         return jax.vmap(lambda one: model.apply(params, one)["logits"])(x).sum()

@@ -17,8 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxsynth.audit.run import run_audit
-from jaxsynth.audit.settings import QUICK, QUICK_PHOTOGRAPHS, Audit, AuditSettings
-from jaxsynth.audit.subjects import Subject, find_photographs, make_subject
+from jaxsynth.audit.subjects import (
+    QUICK,
+    QUICK_PHOTOGRAPHS,
+    Audit,
+    AuditSettings,
+    Subject,
+    find_photographs,
+    make_subject,
+)
 from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.inputs import check_name, option, printable
 from jaxsynth.models.base import Classifier, Generator

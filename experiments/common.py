@@ -21,9 +21,8 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import SENSITIVE, load, load_encoder, of_size, with_pixels
 from jaxsynth.optimizer_names import make_optimizer
 from jaxsynth.report.film import write_films
-from jaxsynth.report.film_strip import STRIP, STRIP_ROWS, path_pictures
 from jaxsynth.report.pages import DrawSheet, Pages, Parts, report
-from jaxsynth.report.photographs import Photograph
+from jaxsynth.report.photographs import STRIP, STRIP_ROWS, Photograph, path_pictures
 from jaxsynth.report.tables import format_table
 from jaxsynth.results import SweepResult
 from jaxsynth.runs.folder import RESULTS

@@ -13,7 +13,7 @@ from jaxsynth.inputs import option, parse_seeds
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.problem import Settings
 from jaxsynth.recipes import RECIPES, Recipe, check_recipe, make_recipe, optax_optimizers
-from jaxsynth.report.film_strip import path_steps
+from jaxsynth.report.photographs import path_steps
 from jaxsynth.runs.checkpoint import read_codes
 from jaxsynth.runs.folder import IMAGES
 from jaxsynth.runs.processes import Processes, join_processes

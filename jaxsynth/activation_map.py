@@ -19,7 +19,7 @@ from jaxsynth.examples import BATCH, readable_batches
 from jaxsynth.image_search import ImageFile
 from jaxsynth.inputs import check_name
 from jaxsynth.models.base import Classifier
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 
 LAYOUTS = ("pca", "umap")
 _SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxsynth.models.cpu_convolution import rounds_by_place
+from jaxsynth.models.compiled import rounds_by_place
 
 _SHARES = "devices"
 _SPARE = 1  # rows that a share may carry at its end and throw away

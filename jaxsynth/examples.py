@@ -19,7 +19,7 @@ from jaxsynth.image_files import read_image
 from jaxsynth.image_search import ImageFile
 from jaxsynth.images import resize_to
 from jaxsynth.models.base import Classifier
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 
 BATCH = 16
 _SEES = 1e-6  # share of the largest gradient from which a pixel counts as seen

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.devices import batches
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.network import Activations, Network, Params
 from jaxsynth.models.weights import load_network
 from jaxsynth.training.augment import to_input

@@ -20,8 +20,7 @@ from jaxsynth.ascent import Evaluation, Record, Response, State, Trace
 from jaxsynth.ask_tell import Optimizer, Setting
 from jaxsynth.devices import over_shares, padded
 from jaxsynth.goals import RUNS, Goal, Picked, RunData
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.traced import saved_jit
+from jaxsynth.models.compiled import network_jit, saved_jit
 from jaxsynth.system import Request, System, encode
 
 NOISE_ROOT = 2  # of an optimizer's own draws; not the root of start codes or transforms

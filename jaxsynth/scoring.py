@@ -19,7 +19,7 @@ from jaxsynth.image_search import ImageFile
 from jaxsynth.images import check_resize, resize_to
 from jaxsynth.inputs import check_name
 from jaxsynth.models.base import Activations, Classifier, Params, check_classifiers
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 
 Classes = tuple[tuple[str, float], ...]
 

@@ -20,7 +20,7 @@ from tiny import save_tiny_networks
 
 from experiments import flags
 from jaxsynth.environment import keep_compiled
-from jaxsynth.models.alexnet import PLACES205
+from jaxsynth.models.caffe_networks import PLACES205
 from jaxsynth.models.generator import DGN_FC6
 from jaxsynth.models.network import Network
 from jaxsynth.porting.port import port

@@ -12,9 +12,9 @@ import onnxruntime
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from jaxsynth.models.onnx_call import Laid, as_graph, channels_last, laid
 from jaxsynth.models.onnx_file import read_onnx
 from jaxsynth.models.onnx_graph import evaluate
-from jaxsynth.models.onnx_layout import Laid, as_graph, channels_last, laid
 from jaxsynth.models.onnx_wiring import wire
 
 Arrays = Mapping[str, np.ndarray]

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.caffe_networks import AlexNetConfig, Conv, ResNetConfig
 from jaxsynth.models.generator import GeneratorConfig, Up
-from jaxsynth.models.resnet import ResNetConfig
 
 TINY_GENERATOR = GeneratorConfig(
     code=12,

@@ -19,10 +19,10 @@ from jaxsynth.maximize import Run, Settings, plan
 from jaxsynth.objectives import Objective, layer_units
 from jaxsynth.recipes import Recipe
 from jaxsynth.report import sheet
-from jaxsynth.report.film_strip import Picture, path_pictures, path_steps
 from jaxsynth.report.fonts import Font
 from jaxsynth.report.page import Page, write_page
 from jaxsynth.report.pages import write_strip
+from jaxsynth.report.photographs import Picture, path_pictures, path_steps
 from jaxsynth.report.sheet import Tile, atlas_pages
 
 NETWORKS = tiny_networks()

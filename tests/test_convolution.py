@@ -11,7 +11,8 @@ import pytest
 from jax import lax
 
 from jaxsynth.models import cpu_convolution as convolution
-from jaxsynth.models.cpu_convolution import compiler_options, cpu_conv, network_jit
+from jaxsynth.models.compiled import compiler_options, network_jit
+from jaxsynth.models.cpu_convolution import cpu_conv
 from jaxsynth.models.layers import (
     LRN_ALPHA,
     SLOPE,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny import random_params, tiny_models, tiny_networks
 
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.caffe_networks import ResNetConfig
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.network import (
     Network,
@@ -19,7 +20,6 @@ from jaxsynth.models.network import (
     logits_blob,
     prepare_params,
 )
-from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.system import GENERATOR, system_params
 
 pytestmark = pytest.mark.skipif(

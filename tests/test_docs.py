@@ -24,8 +24,8 @@ from tiny import random_params, tiny_networks
 import jaxsynth as js
 from jaxsynth.__main__ import _QUESTIONS
 from jaxsynth.models import registry
-from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
+from jaxsynth.models.packaged import EfficientNetConfig, Stage
 from jaxsynth.models.weights import read_info
 from jaxsynth.recipes import RECIPES
 

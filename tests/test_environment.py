@@ -79,7 +79,7 @@ import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax, numpy as np
 import jaxsynth as js
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 gen = js.load("pocket_generator")
 code = np.random.default_rng(0).normal(size=(3, gen.code_size)).astype("f")
 code[1] = code[0]  # the third row is spare

@@ -23,9 +23,9 @@ from jaxsynth.evaluation.measures import (
 )
 from jaxsynth.evaluation.pictures import inversion_metrics, ranks
 from jaxsynth.images import CAFFE
-from jaxsynth.models.conv_features import ConvFeaturesConfig, Layer
+from jaxsynth.models.caffe_networks import ResNetConfig
 from jaxsynth.models.network import NetworkInfo, build_network
-from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.packaged import ConvFeaturesConfig, Layer
 from jaxsynth.models.weights import load_network, save_network
 
 SIDE = 64

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxsynth.lpips import lpips, mean_pairwise_lpips
-from jaxsynth.models.conv_features import ConvFeaturesConfig, Layer
 from jaxsynth.models.network import NetworkInfo, build_network
+from jaxsynth.models.packaged import ConvFeaturesConfig, Layer
 from jaxsynth.porting.state_dicts import convert_conv_features
 
 TINY = ConvFeaturesConfig(

@@ -16,7 +16,7 @@ from onnx_models import save, theirs
 from tiny import tiny_models
 
 import jaxsynth as js
-from jaxsynth.models.onnx_layout import as_graph
+from jaxsynth.models.onnx_call import as_graph
 
 SIDE, CLASSES = 16, 5
 LARGEST = 2**63 - 1

@@ -13,10 +13,9 @@ from onnx import defs, helper
 from onnx_cases import CASES, GROUPS, Case, F
 from onnx_models import ours, reference, run_many, save, slopes, theirs
 
-from jaxsynth.models.onnx_call import OPERATORS
+from jaxsynth.models.onnx_call import OPERATORS, laid
 from jaxsynth.models.onnx_file import read_onnx
 from jaxsynth.models.onnx_graph import evaluate
-from jaxsynth.models.onnx_layout import laid
 from jaxsynth.models.onnx_wiring import wire
 
 

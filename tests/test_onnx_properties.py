@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import helper
 from onnx_models import run_many, save, theirs
 
-from jaxsynth.models.onnx_layout import Laid, as_graph, reshape, shape_of, transpose
+from jaxsynth.models.onnx_call import Laid, as_graph, reshape, shape_of, transpose
 
 SIDES = st.integers(5, 9)
 

@@ -25,12 +25,11 @@ from reference import (
 )
 
 import jaxsynth
-from jaxsynth.models.alexnet import PLACES205
-from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
+from jaxsynth.models.caffe_networks import OPEN_NSFW, PLACES205
 from jaxsynth.models.generator import DGN_FC6
 from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.network import activation_shapes, is_generator, make_apply, param_shapes
-from jaxsynth.models.resnet import OPEN_NSFW
+from jaxsynth.models.packaged import EfficientNetConfig, Stage
 from jaxsynth.porting.port import port
 
 TINY = {

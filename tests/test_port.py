@@ -30,11 +30,11 @@ from reference import (
 
 import jaxsynth
 from jaxsynth.models import names, weights
+from jaxsynth.models.caffe_networks import OPEN_NSFW
 from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.labels import parse_labels, read_labels
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
 from jaxsynth.models.registry import describe
-from jaxsynth.models.resnet import OPEN_NSFW
 from jaxsynth.porting.caffe import fold_batch_norm, read_caffemodel
 from jaxsynth.porting.port import port, read_open_nsfw
 

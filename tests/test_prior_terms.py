@@ -23,7 +23,7 @@ from test_launchers import launch
 from tiny import GENERATOR, compiles_once, in_float64, random_params, tiny_networks
 
 from jaxsynth.balance import objective
-from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models.caffe_networks import AlexNetConfig, Conv
 from jaxsynth.models.network import CodeStats, NetworkInfo, build_network
 from jaxsynth.models.registry import load_encoder, to_model
 from jaxsynth.models.weights import save_network

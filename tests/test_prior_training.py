@@ -11,9 +11,8 @@ import pytest
 from jax import lax
 from test_training import CLASSES, data  # noqa: F401
 
-from jaxsynth.models.conv_features import ConvFeaturesConfig, Layer
-from jaxsynth.models.efficientnet import EfficientNetConfig, Stage
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
+from jaxsynth.models.packaged import ConvFeaturesConfig, EfficientNetConfig, Layer, Stage
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.state_dicts import convert_efficientnet
 from jaxsynth.runs.saving import Stopped

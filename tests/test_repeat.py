@@ -7,7 +7,7 @@ import pytest
 from tiny import LABELS, save_tiny_networks
 
 import jaxsynth as js
-from jaxsynth.report.repeat import OBJECTIVE, RUN, SEED, lines_that_repeat
+from jaxsynth.report.summary import OBJECTIVE, RUN, SEED, lines_that_repeat
 
 
 @pytest.fixture(scope="module")

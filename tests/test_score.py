@@ -18,8 +18,8 @@ from tiny import PLACES
 
 from experiments.score import Flags, as_today
 from jaxsynth import scoring
+from jaxsynth.models.caffe_networks import ResNetConfig
 from jaxsynth.models.network import NetworkInfo, build_network, param_shapes
-from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.models.weights import save_network
 
 LABELS = ("abbey", "beach", "canal", "desert")

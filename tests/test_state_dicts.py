@@ -11,11 +11,11 @@ import safetensors.numpy
 from reference import TINY_GENERATOR, generator_layers, hwc, write_caffemodel
 from test_pickled_arrays import Storage, legacy_file, whole, zip_file
 
-from jaxsynth.models.conv_features import DEVIATION, MEAN
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.generator import DGN, GeneratorConfig, Up
 from jaxsynth.models.layers import to_bgr
 from jaxsynth.models.network import activation_shapes, make_apply, prepare_params
+from jaxsynth.models.packaged import DEVIATION, MEAN
 from jaxsynth.models.registry import load
 from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.port import port

@@ -20,8 +20,8 @@ from jaxsynth.images import resize_to
 from jaxsynth.models.layers import to_bgr
 from jaxsynth.models.registry import load
 from jaxsynth.models.weights import save_network
+from jaxsynth.porting.files import read_tfjs
 from jaxsynth.porting.port import port
-from jaxsynth.porting.tfjs import read_tfjs
 
 SIZE = 12
 RGB = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3)).astype(np.float32)

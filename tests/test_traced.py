@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsynth.models import traced
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.traced import saved_jit
+from jaxsynth.models import compiled
+from jaxsynth.models.compiled import network_jit, saved_jit
 from jaxsynth.system import Transforms
 
 _TRACES = []
@@ -24,15 +23,15 @@ def _scaled(how: Transforms, x: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(traced, "_folder", lambda: tmp_path)
-    monkeypatch.setattr(traced, "_ready", {})
+    monkeypatch.setattr(compiled, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(compiled, "_ready", {})
     _TRACES.clear()
     return tmp_path
 
 
 def _call(zoom: float = 2.0, size: int = 3) -> np.ndarray:
     """In what stands for a new process: nothing is held in memory."""
-    traced._ready.clear()
+    compiled._ready.clear()
     x = {"a": jnp.arange(size, dtype=jnp.float32), "b": jnp.ones(size)}
     program = saved_jit(_scaled, 1)
     return np.asarray(program(Transforms(zoom=zoom), x)["y"])
@@ -50,7 +49,7 @@ def test_a_later_process_does_not_trace_and_computes_the_same_bits(folder):
 def test_other_statics_shapes_and_sources_are_other_programs(folder, monkeypatch):
     made = [_call(), _call(zoom=3.0), _call(size=4)]
     assert len(_TRACES) == 3 and made[1][2] != made[0][2] and made[2].shape == (4,)
-    monkeypatch.setattr(traced, "_surroundings", lambda: "other source")
+    monkeypatch.setattr(compiled, "_surroundings", lambda: "other source")
     _call()
     assert len(_TRACES) == 4
 
@@ -89,7 +88,7 @@ def test_gradients_double_precision_and_no_cache_do_without(folder, monkeypatch)
     with jax.enable_x64(True):
         wide = {name: jnp.asarray(np.float64(1)) for name in x}
         assert program(Transforms(), wide)["y"].dtype == np.float64
-    monkeypatch.setattr(traced, "_folder", lambda: None)
+    monkeypatch.setattr(compiled, "_folder", lambda: None)
     _call()
     assert not list(folder.iterdir())
 
@@ -102,10 +101,10 @@ def test_text_tells_static_arguments_apart():
 
     different = [1, 1.0, True, "1", None, (1,), (1, 1), ((1,), 1), Transforms(1), Settings(1)]
     different += [Settings(2), Settings(1, "b"), Transforms(2), Transforms(1, 2.0)]
-    texts = [traced.text_of(one) for one in different]
+    texts = [compiled.text_of(one) for one in different]
     assert None not in texts and len(set(texts)) == len(different)
-    assert traced.text_of(Settings(1)) == traced.text_of(Settings(1))
-    assert traced.text_of((1, functools.partial(abs))) is None
+    assert compiled.text_of(Settings(1)) == compiled.text_of(Settings(1))
+    assert compiled.text_of((1, functools.partial(abs))) is None
 
 
 def test_shapes_are_found_once(folder):
@@ -115,8 +114,8 @@ def test_shapes_are_found_once(folder):
         made.append(1)
         return [{"conv": [3, 3]}]
 
-    assert traced.saved_json("net", shapes) == traced.saved_json("net", shapes)
+    assert compiled.saved_json("net", shapes) == compiled.saved_json("net", shapes)
     assert len(made) == 1
     [path] = folder.glob("*.json")
     path.write_text("{")
-    assert traced.saved_json("net", shapes) == [{"conv": [3, 3]}] and len(made) == 2
+    assert compiled.saved_json("net", shapes) == [{"conv": [3, 3]}] and len(made) == 2

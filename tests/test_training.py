@@ -15,9 +15,9 @@ from jax import lax
 from launching import environment
 from PIL import Image
 
-from jaxsynth.models.cpu_convolution import interleave
+from jaxsynth.models.caffe_networks import ResNetConfig
 from jaxsynth.models.grid_generator import upsample_phases
-from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.layers import interleave
 from jaxsynth.models.weights import load_network
 from jaxsynth.runs.saving import Stopped
 from jaxsynth.training import scene_run

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsynth.models import traced
-from jaxsynth.models.alexnet import AlexNetConfig, Conv
+from jaxsynth.models import compiled
 from jaxsynth.models.base import Classifier, Generator
+from jaxsynth.models.caffe_networks import AlexNetConfig, Conv
 from jaxsynth.models.generator import GeneratorConfig, Up
 from jaxsynth.models.network import (
     CodeStats,
@@ -107,7 +107,7 @@ def _compiled() -> list[int]:
     """Return how often each half of a step and an evaluation were compiled, or loaded."""
     counts = [update_jit._cache_size()]
     for program in (respond_jit, evaluate_jit):
-        saved = [made for key, made in traced._ready.items() if key[0] is program.__wrapped__]
+        saved = [made for key, made in compiled._ready.items() if key[0] is program.__wrapped__]
         sizes = [made._cache_size() for made in saved if hasattr(made, "_cache_size")]
         counts.append(program.jitted()._cache_size() + sum(sizes))
     return counts

@@ -18,7 +18,7 @@ from reference import (
     write_caffemodel,
 )
 
-from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.caffe_networks import ResNetConfig
 
 
 def write_originals(folder: Path) -> dict[str, Path]:

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.speed.cases import Case, inputs, step_params
 from benchmarks.speed.timing import Timing, time_in_turn
 from benchmarks.speed.work import parameter_bytes, step_operations
-from jaxsynth.models.cpu_convolution import compiler_options, network_jit
+from jaxsynth.models.compiled import compiler_options, network_jit
 from jaxsynth.models.network import Network
 
 OURS, TORCH, COMPILED = "jaxsynth", "torch", "torch.compile"  # runners

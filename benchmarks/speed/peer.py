@@ -10,14 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jaxsynth.models.alexnet import AlexNetConfig
+from jaxsynth.models.caffe_networks import AlexNetConfig, ResNetConfig
 from jaxsynth.models.depthwise import same_padding
-from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.generator import GeneratorConfig, Up
 from jaxsynth.models.grid_generator import GridGeneratorConfig
 from jaxsynth.models.layers import BGR_MEAN, LRN_ALPHA
 from jaxsynth.models.network import Config, Network, image_blob, is_generator, logits_blob
-from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.packaged import EfficientNetConfig
 from jaxsynth.system import GENERATOR, sees_crop
 
 Weights = dict[str, torch.Tensor]

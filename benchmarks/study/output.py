@@ -18,7 +18,7 @@ from jaxsynth.disk import write_atomic
 from jaxsynth.environment import machine_line
 from jaxsynth.images import write_png
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.objectives import GENERATOR
 from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
 from jaxsynth.report.tables import format_markdown, format_table, write_csv

@@ -5,21 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxsynth.audit import statistics
+from jaxsynth.audit import page, statistics
 from jaxsynth.audit.changes import CHANGES, SAME, change
-from jaxsynth.audit.page import (
-    Picture,
-    Section,
-    Series,
-    Table,
-    curves,
-    median_text,
-    share_text,
-    side_by_side,
-)
 from jaxsynth.audit.sections import View
-from jaxsynth.audit.settings import PHOTOGRAPH, PIXELS, PRIOR, SAMPLE
-from jaxsynth.audit.subjects import Subject
+from jaxsynth.audit.subjects import PHOTOGRAPH, PIXELS, PRIOR, SAMPLE, Subject
 
 Numbers = Sequence[tuple[str, int]]
 _WORST = 6
@@ -35,7 +24,7 @@ def invariances_section(
     name: Callable[[str, int], str],
     picture: Callable[[str, int], np.ndarray | None],
     threshold: float,
-) -> Section:
+) -> page.Section:
     """Show how scores answer to changes that should not matter.
 
     Args:
@@ -45,7 +34,7 @@ def invariances_section(
       picture: Gives one, or None where it is not to be shown.
       threshold: From which a picture is flagged.
     """
-    section = Section(
+    section = page.Section(
         "Changes that should not matter",
         "Each picture is scored as it is and changed: mirrored, cropped, compressed, recoloured, "
         "blurred, as a grid of thumbnails of itself, between black bars. Photographs are first "
@@ -85,18 +74,20 @@ def invariances_section(
                     said = "as it is" if which == base else text
                     lines = said, f"{subject.name} {score[i, which]:.3f}"
                     p = float(view.blur()[i * len(CHANGES) + which])
-                    shown.append(Picture(change(rgb, CHANGES[which]), lines, p))
+                    shown.append(page.Picture(change(rgb, CHANGES[which]), lines, p))
         section.galleries.append((f"Largest changes of {subject.name}", shown))
         mine = [row for row in rows if row["model"] == subject.name]
         most = max(mine, key=lambda row: (row["share"], row["95 % below"]))
         section.findings.append(
             f"{subject.name} is least steady under the change '{most['change']}': its decision "
-            f"flips on {share_text(most)} of {most['of']}s."
+            f"flips on {page.share_text(most)} of {most['of']}s."
         )
-    shown = side_by_side(rows, "change", lambda r: f"{r['model']}, {r['of']}s", share_text)
+    shown = page.side_by_side(
+        rows, "change", lambda r: f"{r['model']}, {r['of']}s", page.share_text
+    )
     section.tables = [
-        Table("changes", "Share of decisions that flip under each change", rows, shown),
-        Table("changes_worst", "The largest single changes", worst),
+        page.Table("changes", "Share of decisions that flip under each change", rows, shown),
+        page.Table("changes_worst", "The largest single changes", worst),
     ]
     return section
 
@@ -105,9 +96,9 @@ def flips_section(
     found: Mapping[Subject, tuple[Sequence[Mapping[str, Any]], Mapping[str, np.ndarray]]],
     name: Callable[[str, int], str],
     threshold: float,
-) -> Section:
+) -> page.Section:
     """Show how little flips a decision, in pixels and by the prior."""
-    section = Section(
+    section = page.Section(
         "How little flips a decision",
         "Steps along the gradient go to where the decision's linear approximation crosses the "
         f"threshold {threshold:g} (DeepFool, Moosavi-Dezfooli et al. 2016): over pixels as the "
@@ -140,7 +131,7 @@ def flips_section(
                 if line["crossed"]["count"]:
                     saved = line["as a file"]
                     sizes[way] = (
-                        f"{median_text(line['grey levels'])} {_BY[way]} ({saved['count']} of "
+                        f"{page.median_text(line['grey levels'])} {_BY[way]} ({saved['count']} of "
                         f"{saved['n']} outlive a file of 8 bits)"
                     )
             if sizes:
@@ -148,23 +139,23 @@ def flips_section(
                     f"On {kind}s {subject.name} flips by grey levels of "
                     f"{', '.join(sizes.values())}, in the median."
                 )
-        chart = curves(series, "grey levels, root mean square", "share flipped", ticks=_LEVELS)
+        chart = page.curves(series, "grey levels, root mean square", "share flipped", ticks=_LEVELS)
         section.figures.append((chart, f"{subject.name}: how many flip by changes of that size."))
     shown = [{k: _said(k, v) if isinstance(v, dict) else v for k, v in row.items()} for row in rows]
     flat = [_flat(row) for row in rows]
     section.tables = [
-        Table("flips", "Smallest changes that flip a decision", flat, shown),
-        Table("flips_all", "Every one of them", single),
+        page.Table("flips", "Smallest changes that flip a decision", flat, shown),
+        page.Table("flips_all", "Every one of them", single),
     ]
     return section
 
 
-def _distribution(title: str, own: Sequence[Mapping[str, Any]]) -> Series:
+def _distribution(title: str, own: Sequence[Mapping[str, Any]]) -> page.Series:
     """The share of pictures that flip by a change of at most so many grey levels."""
     sizes = np.sort([row["grey levels"] for row in own if row["crossed"]])
     x = np.clip((np.log10(np.maximum(sizes, 1e-9)) + 2) / 4, 0, 1)
     x, y = np.repeat(x, 2), np.repeat(np.arange(len(sizes) + 1) / len(own), 2)[1:-1]
-    return Series(title, [*x, 1.0], [*y, len(sizes) / len(own)])
+    return page.Series(title, [*x, 1.0], [*y, len(sizes) / len(own)])
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +167,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(column: str, row: Mapping[str, Any]) -> str:
-    return median_text(row) if column in _MEASURES else share_text(row)
+    return page.median_text(row) if column in _MEASURES else page.share_text(row)
 
 
 def _flip_row(
@@ -197,7 +188,7 @@ def _before_after(
     own: Sequence[Mapping[str, Any]],
     pairs: np.ndarray,
     name: Callable[[str, int], str],
-) -> list[Picture]:
+) -> list[page.Picture]:
     """Before, after, and the difference made visible, of the smallest that crossed."""
     shown = []
     for row in sorted((r for r in own if "place" in r and r["crossed"]), key=lambda r: r["place"]):
@@ -207,9 +198,9 @@ def _before_after(
         blurs = bool(subject.model.sensitive_classes)
         called = name(row["of"], row["number"])
         shown += [
-            Picture(before, (called, f"before: {row['before']:.3f}"), blurs * row["before"]),
-            Picture(after, (called, f"after: {row['after']:.3f}"), blurs * row["after"]),
-            Picture(
+            page.Picture(before, (called, f"before: {row['before']:.3f}"), blurs * row["before"]),
+            page.Picture(after, (called, f"after: {row['after']:.3f}"), blurs * row["after"]),
+            page.Picture(
                 np.clip(128 + gain * change, 0, 255).astype(np.uint8),
                 (f"difference x {gain:.3g}", f"{row['grey levels']:.2f} grey levels"),
             ),

@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from jaxsynth.audit.networks import Network, Prior
-from jaxsynth.audit.settings import PIXELS, PRIOR
-from jaxsynth.audit.subjects import DECISION
+from jaxsynth.audit.subjects import DECISION, PIXELS, PRIOR
 from jaxsynth.lpips import lpips
 
 _BEYOND = 0.02  # share of a step that it goes beyond the linear crossing

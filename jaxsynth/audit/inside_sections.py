@@ -1,4 +1,4 @@
-"""Causes of a decision: hidden units, and the scene around."""
+"""Causes of a score: the images of its neuron, hidden units, the scene around."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,15 +6,57 @@ from typing import Any
 import numpy as np
 
 from jaxsynth.audit import statistics
-from jaxsynth.audit.page import Section, Table
-from jaxsynth.audit.sections import WITHIN, View
-from jaxsynth.audit.subjects import Subject
+from jaxsynth.audit.page import Section, Table, histograms, median_text
+from jaxsynth.audit.sections import EIGHT_BIT, SHOWN, WITHIN, View
+from jaxsynth.audit.subjects import LEAST, MOST, Subject
 from jaxsynth.models.base import Classifier
 
 Numbers = Sequence[tuple[str, int]]
 Found = Mapping[Subject, tuple[View, Sequence[Mapping[str, Any]]]]
 _TOP = 5  # pictures that raise a unit most
 _SURE = 0.5  # probability of a scene, and of the classes that count
+
+
+def neurons_section(ends: Found, samples: View) -> Section:
+    """Show the images that maximise and minimise each output neuron, and what samples score."""
+    section = Section(
+        "What raises and lowers each score",
+        "Images are changed step by step until a class scores as high as they can make it, or as "
+        "low: the log-odds of the class are maximised, and minimised, over the codes of the prior, "
+        "from several seeds. Of two classes one is shown, as the other is its opposite. Medians "
+        "are over seeds, of the probability of that class; their intervals are order statistics, "
+        "of few seeds their range. Histograms show what random samples score. " + EIGHT_BIT,
+        f"{WITHIN} A high score of such an image shows that it can be reached, not that it occurs.",
+    )
+    rows = []
+    for subject, (view, made) in ends.items():
+        p = view.probabilities(subject)
+        for what in dict.fromkeys(row["what"] for row in made):
+            names = subject.model.class_names
+            own = view.scores(subject) if what == subject.decision else p[:, names.index(what)]
+            shown = []
+            for end in (MOST, LEAST):
+                places = [i for i, r in enumerate(made) if (r["what"], r["end"]) == (what, end)]
+                places.sort(key=lambda i: -own[i] if end == MOST else own[i])
+                frozen = sum("frozen" in made[i] for i in places)
+                line = {"model": subject.name, "neuron": what, "end": end}
+                rows.append(line | statistics.median_row(own[places]) | {"not finite": frozen})
+                said = "maximises" if end == MOST else "minimises"
+                named = {i: f"{said}, seed {made[i]['seed']}" for i in places[:SHOWN]}
+                shown += view.pictures(named, named.__getitem__)
+            section.galleries.append((f"{subject.name}: {what}", shown))
+        names = subject.model.class_names
+        seen = [w for w in dict.fromkeys(row["what"] for row in made) if w in names]
+        scored = samples.probabilities(subject)
+        chart = histograms([(w, scored[:, names.index(w)]) for w in seen], "probability")
+        section.figures.append((chart, f"{subject.name}: random samples, class by class."))
+        mine = [r for r in rows if r["model"] == subject.name and r["neuron"] == subject.decision]
+        section.findings.append(
+            f"Images made to be flagged by {subject.name} reach a score of {median_text(mine[0])} "
+            f"in the median, images made not to be {median_text(mine[1])}."
+        )
+    section.tables = [Table("neurons", "Probability of each neuron's own images", rows)]
+    return section
 
 
 def units_section(

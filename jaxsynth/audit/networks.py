@@ -23,8 +23,8 @@ from jaxsynth.audit.subjects import DECISION
 from jaxsynth.devices import batches
 from jaxsynth.images import conversion
 from jaxsynth.models.base import Classifier, Generator, Params
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.functions import Activations
+from jaxsynth.models.compiled import network_jit
+from jaxsynth.models.functions import Activations, prepared
 from jaxsynth.system import pixels_seen, view
 
 BATCH = 4  # as fast on CPU as more, and little is computed for nothing
@@ -113,7 +113,7 @@ class Network:
     def __init__(self, model: Classifier):
         """Trace what can be read; the programs are compiled when they are first used."""
         self.model, shapes = model, model.shapes
-        self._params = model.params if model.prepare is None else model.prepare(model.params)
+        self._params = prepared(model)
         decides, function = DECISION in shapes, model.activations
         self.blobs: tuple[str, ...] = ()
         if decides:
@@ -197,9 +197,7 @@ class Prior:
     def __init__(self, generator: Generator):
         """Prepare its parameters; nothing is compiled."""
         self.generator = generator
-        self._static = generator.activations, generator.image
-        prepare = generator.prepare
-        self._params = generator.params if prepare is None else prepare(generator.params)
+        self._static, self._params = (generator.activations, generator.image), prepared(generator)
 
     def draw(self, codes: np.ndarray) -> np.ndarray:
         """Return the images of codes."""

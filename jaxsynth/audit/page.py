@@ -10,22 +10,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import markupsafe
 import numpy as np
 from PIL import Image
 
 from jaxsynth.disk import write_atomic
+from jaxsynth.report.page import templates
+from jaxsynth.report.plots import COLOURS
 from jaxsynth.report.sheet import webp_url
-from jaxsynth.report.tables import column_order, format_probability, format_value, write_csv
-from jaxsynth.table import BLUR_ABOVE
+from jaxsynth.report.tables import format_value, write_csv
 
 PAGE, NUMBERS = "index.html", "audit.json"
 Row = Mapping[str, Any]
 _INTERVAL = ("n", "count", "share", "median", "low", "high")
-_COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#3a9ca6", "#777b80")
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 420, 250, 46, 10, 40
+_WIDE, _HIGH, _LEFT, _FLOOR = 364, 200, 46, 210  # of the axes of a figure, in its own units
 _MOST_SIDE = 320  # of an embedded picture
-_TICKS = {value: f"{value:g}" for value in (0, 0.25, 0.5, 0.75, 1)}
+_SHARES = {value: f"{value:g}" for value in (0, 0.25, 0.5, 0.75, 1)}
 
 
 class Picture(NamedTuple):
@@ -70,7 +69,7 @@ class Section:
     made: str
     limits: str
     findings: list[str] = dataclasses.field(default_factory=list)
-    figures: list[tuple[markupsafe.Markup, str]] = dataclasses.field(default_factory=list)
+    figures: list[tuple["Chart", str]] = dataclasses.field(default_factory=list)
     tables: list[Table] = dataclasses.field(default_factory=list)
     galleries: list[tuple[str, list[Picture]]] = dataclasses.field(default_factory=list)
 
@@ -86,7 +85,6 @@ class Report:
       sections: In order.
       facts: Command, networks, settings, versions.
       warnings: Lines on what is missing.
-      words: Terms of the page, and what they mean.
     """
 
     title: str
@@ -95,7 +93,6 @@ class Report:
     sections: Sequence[Section]
     facts: Mapping[str, Any]
     warnings: Sequence[str] = ()
-    words: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def write_report(out: Path, report: Report) -> Path:
@@ -119,18 +116,16 @@ def write_report(out: Path, report: Report) -> Path:
     }
     text = json.dumps(numbers, indent=1, ensure_ascii=False)
     write_atomic(out / NUMBERS, text.encode("utf-8", "backslashreplace"))
-    here = Path(__file__).parent
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(here), autoescape=True)
-    templates.filters |= {"text": _text, "columns": column_order, "readable": readable}
-    templates.filters |= {"probability": format_probability, "anchor": _anchor}
-    page = templates.get_template("audit.html.jinja").render(
-        report=report,
-        css=markupsafe.Markup((here.parent / "report" / "explorer.css").read_text("utf-8")),
-        blur_above=BLUR_ABOVE,
-        numbers=NUMBERS,
-    )
+    page = _templates().get_template("audit.html.jinja").render(report=report, numbers=NUMBERS)
     write_atomic(out / PAGE, page.encode("utf-8", "xmlcharrefreplace"))
     return out / PAGE
+
+
+def _templates() -> jinja2.Environment:
+    found = templates(Path(__file__).parent)
+    found.filters |= {"text": _text, "readable": readable}
+    found.globals |= {"at": _at, "shares": _SHARES, "colours": COLOURS}
+    return found
 
 
 def percent(share: float) -> str:
@@ -178,10 +173,6 @@ def readable(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
 def _text(value: Any) -> str:
     return _number(float(value)) if isinstance(value, float | np.floating) else format_value(value)
 
@@ -202,84 +193,53 @@ class Series(NamedTuple):
     low: Sequence[float] = ()
     high: Sequence[float] = ()
 
+    @property
+    def line(self) -> list[tuple[float, float]]:
+        """Its points in the figure."""
+        return [_at(*place) for place in zip(self.x, self.y, strict=True)]
 
-def curves(
-    series: Sequence[Series],
-    x_label: str,
-    y_label: str,
-    diagonal: bool = False,
-    ticks: Mapping[float, str] = _TICKS,
-) -> markupsafe.Markup:
-    """Draw lines with their intervals; both axes go from 0 to 1, `ticks` name places of x."""
-    parts = _axes(x_label, y_label, ticks)
-    if diagonal:
-        (x0, y0), (x1, y1) = _at(0, 0), _at(1, 1)
-        parts.append(f'<path d="M{x0} {y0}L{x1} {y1}" stroke="currentColor" opacity=".3"/>')
-    for i, one in enumerate(series):
-        colour = _COLOURS[i % len(_COLOURS)]
-        if len(one.low):
-            there = [_at(*p) for p in zip(one.x, one.high, strict=True)]
-            back = [_at(*p) for p in zip(one.x, one.low, strict=True)][::-1]
-            parts.append(
-                f'<polygon points="{_points(there + back)}" fill="{colour}" opacity=".2"/>'
-            )
-        line = [_at(*p) for p in zip(one.x, one.y, strict=True)]
-        parts.append(f'<polyline points="{_points(line)}" stroke="{colour}" stroke-width="2"/>')
-        if len(line) <= 20:
-            parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in line]
-    return _svg(parts, [one.name for one in series], f"{y_label} against {x_label}")
+    @property
+    def band(self) -> list[tuple[float, float]]:
+        """The border of its intervals: the upper ends, and back along the lower ones."""
+        low, high = ([_at(*p) for p in zip(self.x, y, strict=False)] for y in (self.low, self.high))
+        return high + low[::-1]
 
 
-def histograms(
-    values: Sequence[tuple[str, np.ndarray]], x_label: str, bins: int = 20
-) -> markupsafe.Markup:
+class Chart(NamedTuple):
+    """A figure, which the template draws; both axes go from 0 to 1.
+
+    Attributes:
+      title: For those who cannot see it.
+      x_label, y_label: Of the axes.
+      names: The legend.
+      ticks: Names of places of x.
+      series: Its lines.
+      bars: For each name the heights of its bars.
+      diagonal: Whether the diagonal is drawn.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    names: Sequence[str]
+    ticks: Mapping[float, str] = _SHARES
+    series: Sequence[Series] = ()
+    bars: Sequence[Sequence[float]] = ()
+    diagonal: bool = False
+
+
+def curves(series: Sequence[Series], x_label: str, y_label: str, **how: Any) -> Chart:
+    """Draw lines with their intervals; `how` are further fields of `Chart`."""
+    title, names = f"{y_label} against {x_label}", [one.name for one in series]
+    return Chart(title, x_label, y_label, names, series=series, **how)
+
+
+def histograms(values: Sequence[tuple[str, np.ndarray]], x_label: str, bins: int = 20) -> Chart:
     """Draw how many values (N,) of 0..1 fall into each of equal bins, as shares of all."""
-    parts = _axes(x_label, "share")
-    width = (_WIDTH - _LEFT - 10) / bins / (len(values) + 0.4)
-    for i, (_, found) in enumerate(values):
-        counts, _ = np.histogram(found, bins, (0, 1))
-        for k, share in enumerate(counts / max(1, len(found))):
-            x, y = _at(k / bins, share)
-            size = f'width="{width:.1f}" height="{_HEIGHT - _BOTTOM - y:.1f}"'
-            fill = _COLOURS[i % len(_COLOURS)]
-            parts.append(f'<rect x="{x + i * width:.1f}" y="{y}" {size} fill="{fill}"/>')
-    return _svg(parts, [name for name, _ in values], f"histogram of {x_label}")
+    counts = [np.histogram(found, bins, (0, 1))[0] / max(1, len(found)) for _, found in values]
+    names = [name for name, _ in values]
+    return Chart(f"histogram of {x_label}", x_label, "share", names, bars=counts)
 
 
 def _at(x: float, y: float) -> tuple[float, float]:
-    wide, high = _WIDTH - _LEFT - 10, _HEIGHT - _TOP - _BOTTOM
-    return round(_LEFT + x * wide, 1), round(_HEIGHT - _BOTTOM - y * high, 1)
-
-
-def _points(places: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x},{y}" for x, y in places)
-
-
-def _axes(x_label: str, y_label: str, ticks: Mapping[float, str] = _TICKS) -> list[str]:
-    parts, said = [], markupsafe.escape
-    for value, text in _TICKS.items():
-        (left, y), (right, _) = _at(0, value), _at(1, 0)
-        parts.append(f'<path d="M{left} {y}H{right}" stroke="currentColor" opacity=".15"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{text}</text>')
-    for value, text in ticks.items():
-        x, bottom = _at(value, 0)
-        parts.append(f'<text x="{x}" y="{bottom + 15}" text-anchor="middle">{said(text)}</text>')
-    middle = _at(0.5, 0)[0]
-    parts.append(
-        f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{said(x_label)}</text>'
-    )
-    return [*parts, f'<text x="{_LEFT}" y="{_TOP - 1}">{said(y_label)}</text>']
-
-
-def _svg(parts: Sequence[str], names: Sequence[str], title: str) -> markupsafe.Markup:
-    body = "".join(parts)
-    box = f'viewBox="0 -12 {_WIDTH} {_HEIGHT + 12}" role="img" fill="none"'
-    legend = markupsafe.Markup("").join(
-        markupsafe.Markup('<span><i style="background:{}"></i>{}</span> ').format(
-            _COLOURS[i % len(_COLOURS)], name
-        )
-        for i, name in enumerate(names)
-    )
-    return markupsafe.Markup('<div class="chart"><svg {} aria-label="{}">{}</svg>{}</div>').format(
-        markupsafe.Markup(box), title, markupsafe.Markup(body), legend
-    )
+    return round(_LEFT + x * _WIDE, 1), round(_FLOOR - y * _HIGH, 1)

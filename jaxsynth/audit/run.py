@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,17 @@ import numpy as np
 
 from jaxsynth.audit import stages
 from jaxsynth.audit.change_sections import flips_section, invariances_section
-from jaxsynth.audit.inside_sections import scenes_section, units_section
+from jaxsynth.audit.inside_sections import neurons_section, scenes_section, units_section
 from jaxsynth.audit.networks import compiled_ahead
 from jaxsynth.audit.page import Report, write_report
 from jaxsynth.audit.sections import (
     View,
     calibration_section,
-    neurons_section,
     samples_section,
     transfer_section,
 )
-from jaxsynth.audit.settings import PHOTOGRAPH, Audit, Stage, picture_numbers
 from jaxsynth.audit.stages import Work
-from jaxsynth.audit.subjects import Subject
+from jaxsynth.audit.subjects import PHOTOGRAPH, Audit, Stage, Subject, picture_numbers
 from jaxsynth.environment import hardware, versions
 from jaxsynth.runs.folder import sha256_of
 from jaxsynth.runs.parts import Parts
@@ -97,7 +96,7 @@ def _stages(audit: Audit) -> dict[str, Compute]:
     found: dict[str, Compute] = {"samples": stages.samples}
     if audit.photographs.files:
         found["photographs"] = lambda work: Stage(None, work.judged(audit.photographs.pictures()))
-    of_each: dict[str, Callable[[Work, Subject], Stage]] = {"neurons": stages.ends}
+    of_each: dict[str, Callable[..., Stage]] = {"neurons": stages.ends}
     if settings.flips:
         of_each["flips"] = stages.flipped
     if settings.units:
@@ -110,12 +109,8 @@ def _stages(audit: Audit) -> dict[str, Compute]:
     if len(subjects) > 1:
         found["disputes"] = stages.disputes
     for name, compute in of_each.items():
-        found |= {f"{name}+{s.name}": _for(compute, s) for s in subjects}
+        found |= {f"{name}+{s.name}": partial(compute, subject=s) for s in subjects}
     return found
-
-
-def _for(compute: Callable[[Work, Subject], Stage], subject: Subject) -> Compute:
-    return lambda work: compute(work, subject)
 
 
 def _made_of(audit: Audit) -> dict[str, Any]:
@@ -145,20 +140,6 @@ _LIMITS = (
     "photographs, or of settings.",
     "No network here knows the right answer; only labelled photographs tell it.",
 )
-_WORDS = {
-    "score": "The probability, from 0 to 1, that a network gives to the classes that count.",
-    "threshold": "The score from which a picture is flagged.",
-    "prior": "A generator that turns a code, a list of numbers, into a picture. Every synthetic "
-    "picture of this report is one of its pictures.",
-    "random sample": "The picture of a code drawn by chance. Its seed names the draw.",
-    "neuron, unit, channel": "A number, or a map of numbers, that a network computes of a picture. "
-    "Output neurons are its classes, hidden ones come before.",
-    "odds, log-odds": "The odds of a score p are p / (1 - p), log-odds their logarithm. Odds still "
-    "tell scores such as 0.999 and 0.9999 apart.",
-    "interval": "Had other pictures or seeds been drawn in the same way, 95 % of such intervals "
-    "would hold the value of all pictures that could be drawn.",
-    "grey level": "The smallest step of a pixel in a file of 8 bits; there are 255 of them.",
-}
 
 
 def make_report(audit: Audit, stages: Mapping[str, Stage], facts: Mapping[str, Any]) -> Report:
@@ -213,7 +194,6 @@ def make_report(audit: Audit, stages: Mapping[str, Stage], facts: Mapping[str, A
         found,
         facts,
         _missing(audit, calibrated),
-        _WORDS,
     )
 
 

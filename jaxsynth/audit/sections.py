@@ -1,25 +1,19 @@
-"""Responses of classifiers: random samples, thresholds, both ends of neurons, transfer."""
+"""Responses of classifiers: random samples, thresholds, calibration, transfer."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxsynth.audit import statistics
-from jaxsynth.audit.page import (
-    Picture,
-    Section,
-    Series,
-    Table,
-    curves,
-    histograms,
-    median_text,
-    percent,
-    share_text,
-    side_by_side,
+from jaxsynth.audit import page, statistics
+from jaxsynth.audit.subjects import (
+    MOST,
+    THRESHOLDS,
+    Photographs,
+    Subject,
+    probabilities_of,
+    truth_of,
 )
-from jaxsynth.audit.settings import LEAST, MOST, THRESHOLDS
-from jaxsynth.audit.subjects import Photographs, Subject, probabilities_of, truth_of
 from jaxsynth.report.tables import format_probability
 
 Arrays = Mapping[str, np.ndarray]
@@ -68,26 +62,26 @@ class View:
         ]
         return np.max(found, axis=0) if found else np.zeros(len(self.arrays["p0"]))
 
-    def pictures(self, shown: Iterable[int], name: Callable[[int], str]) -> list[Picture]:
+    def pictures(self, shown: Iterable[int], name: Callable[[int], str]) -> list[page.Picture]:
         """Show some pictures with every subject's score below each; none if they are hidden."""
         if self.image is None:
             return []
         images = {int(i): self.image(int(i)) for i in shown}
         return [self._picture(i, x, name(i)) for i, x in images.items() if x is not None]
 
-    def _picture(self, number: int, image: np.ndarray, *lines: str) -> Picture:
+    def _picture(self, number: int, image: np.ndarray, *lines: str) -> page.Picture:
         said = [f"{s.name} {format_probability(float(self.scores(s)[number]))}"
                 for s in self.subjects]  # fmt: skip
-        return Picture(image, (*lines, *said), float(self.blur()[number]))
+        return page.Picture(image, (*lines, *said), float(self.blur()[number]))
 
 
 def samples_section(
     samples: View, photographs: View | None, names: Sequence[str], threshold: float
-) -> Section:
+) -> page.Section:
     """Show what random samples and photographs score, and how many are flagged."""
     subjects, sets = samples.subjects, {"random samples": samples}
     sets |= {"photographs": photographs} if photographs else {}
-    section = Section(
+    section = page.Section(
         "How many pictures are flagged",
         f"Codes are drawn by seed from the prior's own distribution. {EIGHT_BIT} A picture is "
         "flagged if the probability of the classes that count is at or above the threshold. Bands "
@@ -103,21 +97,21 @@ def samples_section(
             own = {"model": subject.name, "set": word, "neuron": subject.decision}
             rows += [own | row for row in found]
             columns = {k: [row[k] for row in found] for k in ("threshold", "share", "low", "high")}
-            series.append(Series(subject.name, *columns.values()))
+            series.append(page.Series(subject.name, *columns.values()))
             p = view.probabilities(subject)
             for i, label in enumerate(subject.model.class_names[:_CLASSES]):
                 line = {"model": subject.name, "set": word, "neuron": label}
                 spread.append(line | statistics.quantiles(p[:, i]))
                 if label != subject.decision:
                     each += [line | row for row in statistics.flagged(p[:, i], THRESHOLDS)]
-        chart = curves(series, "threshold", "share flagged")
+        chart = page.curves(series, "threshold", "share flagged")
         section.figures.append((chart, f"Threshold curves of {word}."))
         scored = [(subject.name, view.scores(subject)) for subject in subjects]
-        chart = histograms(scored, "probability of the classes that count")
+        chart = page.histograms(scored, "probability of the classes that count")
         section.figures.append((chart, f"Scores of {word}."))
     for subject in subjects:
         said = [
-            f"{share_text(statistics.share_row(view.scores(subject) >= threshold))} of {word}"
+            f"{page.share_text(statistics.share_row(view.scores(subject) >= threshold))} of {word}"
             for word, view in sets.items()
         ]
         section.findings.append(
@@ -129,17 +123,19 @@ def samples_section(
             shown = view.pictures([*order[:SHOWN], *order[-SHOWN:]], name)
             title = f"The {word} that {subject.name} scores highest and lowest"
             section.galleries.append((title, shown))
-    shown = side_by_side(rows, "threshold", lambda r: f"{r['model']}, {r['set']}", share_text)
+    shown = page.side_by_side(
+        rows, "threshold", lambda r: f"{r['model']}, {r['set']}", page.share_text
+    )
     section.tables = [
-        Table("thresholds", "How many are flagged", [*rows, *each], shown),
-        Table("scores", "Quantiles of every output neuron", spread),
+        page.Table("thresholds", "How many are flagged", [*rows, *each], shown),
+        page.Table("scores", "Quantiles of every output neuron", spread),
     ]
     return section
 
 
 def calibration_section(
     view: View, photographs: Photographs, positive: Sequence[str]
-) -> Section | None:
+) -> page.Section | None:
     """Compare scores of labelled photographs with their labels; None without labels of both kinds.
 
     Args:
@@ -149,7 +145,7 @@ def calibration_section(
     """
     named = np.array([bool(label) for label in photographs.labels], bool)
     labels = [label for label in photographs.labels if label]
-    section = Section(
+    section = page.Section(
         "How right the scores are on labelled photographs",
         "Labels are class folders or the table that was given. A label counts as positive if it is "
         "one of the classes that count, or was named so. Shares have Wilson's 95 % intervals; the "
@@ -177,65 +173,21 @@ def calibration_section(
             }
         )
         columns = {k: [row[k] for row in found] for k in ("score", "share", "low", "high")}
-        series.append(Series(subject.name, *columns.values()))
+        series.append(page.Series(subject.name, *columns.values()))
         section.findings.append(
             f"On {len(labels)} labelled photographs {subject.name} has an AUC of "
             f"{total[-1]['AUC']:.3f} and a calibration error of "
-            f"{percent(total[-1]['calibration error'])}."
+            f"{page.percent(total[-1]['calibration error'])}."
         )
     if not total:
         return None
-    chart = curves(series, "score", "share of positives", diagonal=True)
+    chart = page.curves(series, "score", "share of positives", diagonal=True)
     section.figures.append((chart, "Calibration: a calibrated score lies on the diagonal."))
     section.tables = [
-        Table("calibration_summary", "Summary", total),
-        Table("calibration", "Score and truth, bin by bin", bins),
-        Table("error_rates", "Positives found and false alarms at each threshold", errors),
+        page.Table("calibration_summary", "Summary", total),
+        page.Table("calibration", "Score and truth, bin by bin", bins),
+        page.Table("error_rates", "Positives found and false alarms at each threshold", errors),
     ]
-    return section
-
-
-def neurons_section(
-    ends: Mapping[Subject, tuple[View, Sequence[Mapping[str, Any]]]], samples: View
-) -> Section:
-    """Show the images that maximise and minimise each output neuron, and what samples score."""
-    section = Section(
-        "What raises and lowers each score",
-        "Images are changed step by step until a class scores as high as they can make it, or as "
-        "low: the log-odds of the class are maximised, and minimised, over the codes of the prior, "
-        "from several seeds. Of two classes one is shown, as the other is its opposite. Medians "
-        "are over seeds, of the probability of that class; their intervals are order statistics, "
-        "of few seeds their range. Histograms show what random samples score. " + EIGHT_BIT,
-        f"{WITHIN} A high score of such an image shows that it can be reached, not that it occurs.",
-    )
-    rows = []
-    for subject, (view, made) in ends.items():
-        p = view.probabilities(subject)
-        for what in dict.fromkeys(row["what"] for row in made):
-            names = subject.model.class_names
-            own = view.scores(subject) if what == subject.decision else p[:, names.index(what)]
-            shown = []
-            for end in (MOST, LEAST):
-                places = [i for i, r in enumerate(made) if (r["what"], r["end"]) == (what, end)]
-                places.sort(key=lambda i: -own[i] if end == MOST else own[i])
-                frozen = sum("frozen" in made[i] for i in places)
-                line = {"model": subject.name, "neuron": what, "end": end}
-                rows.append(line | statistics.median_row(own[places]) | {"not finite": frozen})
-                said = "maximises" if end == MOST else "minimises"
-                named = {i: f"{said}, seed {made[i]['seed']}" for i in places[:SHOWN]}
-                shown += view.pictures(named, named.__getitem__)
-            section.galleries.append((f"{subject.name}: {what}", shown))
-        names = subject.model.class_names
-        seen = [w for w in dict.fromkeys(row["what"] for row in made) if w in names]
-        scored = samples.probabilities(subject)
-        chart = histograms([(w, scored[:, names.index(w)]) for w in seen], "probability")
-        section.figures.append((chart, f"{subject.name}: random samples, class by class."))
-        mine = [r for r in rows if r["model"] == subject.name and r["neuron"] == subject.decision]
-        section.findings.append(
-            f"Images made to be flagged by {subject.name} reach a score of {median_text(mine[0])} "
-            f"in the median, images made not to be {median_text(mine[1])}."
-        )
-    section.tables = [Table("neurons", "Probability of each neuron's own images", rows)]
     return section
 
 
@@ -244,10 +196,10 @@ def transfer_section(
     disputes: tuple[View, Sequence[Mapping[str, Any]]],
     photographs: tuple[View, Sequence[str]] | None,
     threshold: float,
-) -> Section:
+) -> page.Section:
     """Show what each subject says of the images made for the others, and what they dispute."""
     view, made = disputes
-    section = Section(
+    section = page.Section(
         "Where the classifiers disagree",
         "The images that maximise the classes that count of one classifier are scored by all. "
         "Disputed images maximise the difference of two log-odds. Each is rated by the smaller of "
@@ -266,14 +218,14 @@ def transfer_section(
             middle, share = statistics.median_row(p), statistics.share_row(p >= threshold)
             spread = {f"{key}_p": middle.get(key) for key in ("median", "low", "high")}
             long.append(row | share | spread)
-            line[f"{judge.name} scores"] = median_text(middle)
-            line[f"{judge.name} flags"] = share_text(share)
+            line[f"{judge.name} scores"] = page.median_text(middle)
+            line[f"{judge.name} flags"] = page.share_text(share)
             if judge is not maker:
-                others.append(f"{judge.name} flags {share_text(share)}")
+                others.append(f"{judge.name} flags {page.share_text(share)}")
         said = " and ".join(others)
         section.findings.append(f"Of the images that maximise {maker.name}, {said}.")
         wide.append(line)
-    section.tables.append(Table("transfer", "Images made for one, judged by all", long, wide))
+    section.tables.append(page.Table("transfer", "Images made for one, judged by all", long, wide))
     pairs = list(dict.fromkeys((row["sure"], row["denies"]) for row in made))
     by_name, rated = {s.name: s for s in view.subjects}, []
     for sure, denies in pairs:
@@ -286,14 +238,14 @@ def transfer_section(
         title = f"{sure} is sure, {denies} of the opposite"
         shown = view.pictures(places[:SHOWN], lambda i: f"seed {made[i]['seed']}")
         section.galleries.append((title, shown))
-    section.tables.append(Table("disputes", "Synthesised disputes: min(P, 1 - P)", rated))
+    section.tables.append(page.Table("disputes", "Synthesised disputes: min(P, 1 - P)", rated))
     if photographs is not None:
         _dispute_photographs(section, *photographs, pairs)
     return section
 
 
 def _dispute_photographs(
-    section: Section,
+    section: page.Section,
     view: View,
     names: Sequence[str],
     pairs: Sequence[tuple[str, str]],
@@ -309,4 +261,4 @@ def _dispute_photographs(
             rows.append(row | {"dispute": float(rated[i])})
         title = f"Photographs: {sure} is surest, {denies} of the opposite"
         section.galleries.append((title, view.pictures(order[:SHOWN], names.__getitem__)))
-    section.tables.append(Table("disputed_photographs", "The most disputed photographs", rows))
+    section.tables.append(page.Table("disputed_photographs", "The most disputed photographs", rows))

@@ -8,20 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsynth.asked import encode
-from jaxsynth.audit import changes, synthesis
+from jaxsynth.audit import changes, subjects, synthesis
 from jaxsynth.audit.changes import CHANGES, change
 from jaxsynth.audit.networks import BATCH, LOG_PROB, Network, Prior
-from jaxsynth.audit.settings import (
-    MOST,
-    PHOTOGRAPH,
-    PIXELS,
-    PRIOR,
-    SAMPLE,
-    Audit,
-    Stage,
-    picture_numbers,
-)
-from jaxsynth.audit.subjects import DECISION, Subject, chosen, probabilities_of
+from jaxsynth.audit.subjects import Audit, Stage, Subject
 from jaxsynth.images import to_uint8
 from jaxsynth.models.base import Classifier
 from jaxsynth.models.registry import load_encoder
@@ -51,21 +41,18 @@ class Work:
 
     @property
     def places(self) -> Classifier:
-        """Return the scene network; without one there are no stages of scenes."""
+        """The scene network; without one there are no stages of scenes."""
         assert self.audit.places is not None
         return self.audit.places
 
     @property
     def flipped_photographs(self) -> list[int]:
         """Return the numbers of the photographs whose decision is flipped."""
-        return chosen(len(self.audit.photographs.files), self.audit.settings.flips)
+        return subjects.chosen(len(self.audit.photographs.files), self.audit.settings.flips)
 
     @functools.cached_property
     def photograph_codes(self) -> np.ndarray | None:
-        """The codes (N, D) of `flipped_photographs`, the same for every subject.
-
-        None if the generator has no encoder.
-        """
+        """The codes (N, D) of `flipped_photographs`; None if the generator has no encoder."""
         generator = self.audit.generator
         if generator.encoder is None:
             return None
@@ -110,7 +97,7 @@ def samples(work: Work) -> Stage:
 def ends(work: Work, subject: Subject) -> Stage:
     """Maximise and minimise a subject's neurons."""
     audit, settings = work.audit, work.audit.settings
-    p = probabilities_of(subject, audit.subjects, work.stages["samples"].arrays)
+    p = subjects.probabilities_of(subject, audit.subjects, work.stages["samples"].arrays)
     classes = synthesis.neurons_of(subject, settings.neurons, p)
     goals = synthesis.neuron_goals(work.networks, subject, classes)
     return work.maximised(goals, range(settings.seeds), settings.steps)
@@ -120,7 +107,9 @@ def disputes(work: Work) -> Stage:
     """Synthesise what two subjects dispute, from half of the seeds: each pair has two ends."""
     audit, settings = work.audit, work.audit.settings
     goals = synthesis.dispute_goals(work.networks, audit.subjects)
-    stage = work.maximised(goals, range(-(-settings.seeds // 2)), settings.steps, ends=(MOST,))
+    stage = work.maximised(
+        goals, range(-(-settings.seeds // 2)), settings.steps, ends=(subjects.MOST,)
+    )
     for row in stage.value:
         row["sure"], row["denies"] = row.pop("what")
     return stage
@@ -130,8 +119,8 @@ def invariances(work: Work) -> Stage:
     """Score every picture under every change; scores are in the order of pictures, changes."""
 
     def pictures() -> Iterator[np.ndarray]:
-        for kind, number in picture_numbers(work.audit, work.audit.settings.changed):
-            rgb = work.picture(kind == PHOTOGRAPH, number)
+        for kind, number in subjects.picture_numbers(work.audit, work.audit.settings.changed):
+            rgb = work.picture(kind == subjects.PHOTOGRAPH, number)
             yield from (change(rgb, name) for name in CHANGES)
 
     return Stage(list(CHANGES), work.judged(pictures()))
@@ -141,30 +130,30 @@ def flipped(work: Work, subject: Subject) -> Stage:
     """Flip the decision on random samples and photographs, in pixels and by the prior."""
     settings, network = work.audit.settings, work.networks[subject.name]
     samples = list(range(min(settings.flips, settings.samples)))
-    kinds = {SAMPLE: samples, PHOTOGRAPH: work.flipped_photographs}
+    kinds = {subjects.SAMPLE: samples, subjects.PHOTOGRAPH: work.flipped_photographs}
     inputs = [
-        subject.model.input_of(work.picture(kind == PHOTOGRAPH, i))
+        subject.model.input_of(work.picture(kind == subjects.PHOTOGRAPH, i))
         for kind, numbers in kinds.items()
         for i in numbers
     ]
     codes = work.stages["samples"].arrays["codes"][samples]
-    if kinds[PHOTOGRAPH] and work.photograph_codes is not None:
+    if kinds[subjects.PHOTOGRAPH] and work.photograph_codes is not None:
         codes = np.concatenate([codes, work.photograph_codes])
-    found = {PIXELS: changes.flip_pixels(network, np.stack(inputs), settings.threshold)}
-    found[PRIOR] = changes.flip_codes(network, work.prior, codes, settings.threshold)
+    found = {subjects.PIXELS: changes.flip_pixels(network, np.stack(inputs), settings.threshold)}
+    found[subjects.PRIOR] = changes.flip_codes(network, work.prior, codes, settings.threshold)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     measured = _rows(subject, network, list(found.values()), settings.threshold)
     for (way, flip), all_rows in zip(found.items(), measured, strict=True):
         for kind, numbers in kinds.items():
-            first = 0 if kind == SAMPLE else len(samples)
+            first = 0 if kind == subjects.SAMPLE else len(samples)
             own = all_rows[first : first + len(numbers)]
             for row, number in zip(own, numbers, strict=False):
                 row.update({"of": kind, "number": number, "way": way})
             order = sorted(range(len(own)), key=lambda i, own=own: _size(own[i]))[:_SHOWN]
             for place, i in enumerate(order):
                 own[i]["place"] = place
-            if order and (kind == SAMPLE or work.audit.embed):
+            if order and (kind == subjects.SAMPLE or work.audit.embed):
                 shown = flip.part(np.add(order, first))
                 arrays[f"{kind} {way}"] = to_uint8(np.stack([shown.before, shown.after], 1))
             rows += own
@@ -227,7 +216,7 @@ def important_units(network: Network, inputs: np.ndarray, count: int) -> list[Un
       inputs: (N, size, size, 3) in its units.
       count: How many to find.
     """
-    decision = network.weights(DECISION)
+    decision = network.weights(subjects.DECISION)
     readings, _, slopes = network.slopes(inputs, decision)
     ranked, means = [], {}
     for blob in network.blobs:
@@ -247,15 +236,15 @@ def important_units(network: Network, inputs: np.ndarray, count: int) -> list[Un
 def hidden_units(work: Work, subject: Subject) -> Stage:
     """Remove the units that matter most, and maximise each."""
     audit, settings = work.audit, work.audit.settings
-    seen = picture_numbers(audit, settings.unit_pictures)
-    inputs = [subject.model.input_of(work.picture(k == PHOTOGRAPH, i)) for k, i in seen]
+    seen = subjects.picture_numbers(audit, settings.unit_pictures)
+    inputs = [subject.model.input_of(work.picture(k == subjects.PHOTOGRAPH, i)) for k, i in seen]
     network = work.networks[subject.name]
     units = important_units(network, np.stack(inputs), settings.units)
     if not units:
         return Stage([], {})
     names = [f"{unit.blob} {unit.channel}" for unit in units]
     goals = {n: network.goal(u.blob, u.channel) for n, u in zip(names, units, strict=True)}
-    stage = work.maximised(goals, [0], settings.steps, ends=(MOST,))
+    stage = work.maximised(goals, [0], settings.steps, ends=(subjects.MOST,))
     found = {what: np.stack([getattr(u, what) for u in units]) for what in ("change", "response")}
     rows = [{"unit": n, "estimate": u.estimate} for n, u in zip(names, units, strict=True)]
     return Stage(rows, stage.arrays | found)
@@ -265,10 +254,10 @@ def scenes(work: Work) -> Stage:
     """Synthesise scenes alone."""
     settings, names = work.audit.settings, work.places.class_names
     network = work.networks[work.places.name]
-    some = chosen(len(names), settings.scenes)
+    some = subjects.chosen(len(names), settings.scenes)
     goals = {names[i]: network.goal(LOG_PROB, i) for i in some}
     seeds = range(settings.scene_seeds)
-    return work.maximised(goals, seeds, settings.steps, ends=(MOST,), scenes=True)
+    return work.maximised(goals, seeds, settings.steps, ends=(subjects.MOST,), scenes=True)
 
 
 def scenes_with(work: Work, subject: Subject) -> Stage:
@@ -276,8 +265,8 @@ def scenes_with(work: Work, subject: Subject) -> Stage:
     settings, alone = work.audit.settings, work.stages["scenes"]
     own = [i for i, row in enumerate(alone.value) if row["seed"] == 0]
     network, names = work.networks[work.places.name], work.places.class_names
-    decision = work.networks[subject.name].goal(DECISION)
+    decision = work.networks[subject.name].goal(subjects.DECISION)
     scenes = [alone.value[i]["what"] for i in own]
     goals = {n: synthesis.added(network.goal(LOG_PROB, names.index(n)), decision) for n in scenes}
     steps, start = -(-settings.steps // 2), alone.arrays["codes"][own]
-    return work.maximised(goals, [0], steps, ends=(MOST,), start=start, scenes=True)
+    return work.maximised(goals, [0], steps, ends=(subjects.MOST,), start=start, scenes=True)

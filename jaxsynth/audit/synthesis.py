@@ -16,8 +16,7 @@ from jaxsynth.arithmetic import arithmetic
 from jaxsynth.ascent import Response
 from jaxsynth.ask_tell import Setting
 from jaxsynth.audit.networks import BATCH, LOG_ODDS, Goal, Network, Prior
-from jaxsynth.audit.settings import LEAST, MOST
-from jaxsynth.audit.subjects import DECISION, Subject
+from jaxsynth.audit.subjects import DECISION, LEAST, MOST, Subject
 from jaxsynth.batch import Problem, Run
 from jaxsynth.devices import batches
 from jaxsynth.models.registry import load_encoder
@@ -57,10 +56,7 @@ def neurons_of(subject: Subject, most: int, p: np.ndarray) -> list[int]:
     Of two classes one is enough: the other end of its scale is the other class. Of many, those
     that count come first, then the likeliest.
 
-    Args:
-      subject: The classifier.
-      most: How many to choose.
-      p: Probabilities (N, classes) of random samples.
+    `p` are probabilities (N, classes) of random samples.
     """
     classes = range(subject.model.classes)
     if len(classes) == 2:
@@ -158,15 +154,8 @@ def search(
 
     A run ends at its best code, or at the last one if that is better, without the recipe's random
     moves. Several classifiers are joined as the balance `image` does: each gradient by the image
-    is divided by its mean size.
-
-    Args:
-      prior: Makes the images.
-      networks: Classifiers by name.
-      goals: One for each run.
-      seeds: One for each run, which decides its start and its random moves.
-      recipe: Of the steps.
-      start: Codes (R, D) to start from, instead of those of the seeds.
+    is divided by its mean size. A run's seed decides its random moves, and its start unless codes
+    (R, D) are given.
     """
     problem = _problem(prior, recipe, tuple(dict.fromkeys(seeds)))
     if start is None:

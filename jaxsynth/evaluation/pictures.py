@@ -15,7 +15,7 @@ import numpy as np
 from jaxsynth.devices import batches
 from jaxsynth.images import CAFFE, conversion
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.system import view
 from jaxsynth.training.augment import centre_input, to_input
 

@@ -14,21 +14,8 @@ import numpy as np
 
 from jaxsynth.images import CAFFE, UNIT_RGB, Preprocess, resize_to
 from jaxsynth.inputs import described, near
-from jaxsynth.models.functions import (
-    FEW,
-    ONE_A_CLASS,
-    UNKNOWN,
-    Activations,
-    Apply,
-    Code,
-    Info,
-    Params,
-    Shapes,
-    check_given,
-    check_logits,
-    check_model_name,
-    find_shapes,
-)
+from jaxsynth.models import functions
+from jaxsynth.models.functions import UNKNOWN, Activations, Apply, Code, Info, Params, Shapes
 from jaxsynth.models.labels import check_labels, check_sensitive, unique_labels
 from jaxsynth.objectives import Targets
 
@@ -65,15 +52,10 @@ class Classifier(Targets):
     prepare: Callable[[Params], Params] | None = None
 
     def __post_init__(self):
-        """Check every field, and find the logits where they are not named.
-
-        Raises:
-          ValueError: Naming the field that cannot work, if the function cannot be applied, or if it
-            gives no vector.
-        """
-        check_model_name(self.name)
+        """Check every field, by ValueErrors; find the logits where they are not named."""
+        functions.check_model_name(self.name)
         what = f"classifier {self.name!r}"
-        check_given(self, what, "size")
+        functions.check_given(self, what, "size")
         check_labels(what, self.labels)
         object.__setattr__(self, "labels", unique_labels(self.labels))
         if self.logits == "":
@@ -104,9 +86,9 @@ class Classifier(Targets):
         Raises:
           ValueError: If labels and logits do not go together.
         """
-        shapes = find_shapes(self, (self.size, self.size, 3))
+        shapes = functions.find_shapes(self, (self.size, self.size, 3))
         if self.logits is not None:
-            check_logits(self, shapes)
+            functions.check_logits(self, shapes)
         return shapes
 
     @property
@@ -166,14 +148,15 @@ class Classifier(Targets):
         return self.preprocess.to_input(resize_to(rgb, self.preprocess.resize, self.size))
 
     def _find_logits(self) -> str:
-        shapes = find_shapes(self, (self.size, self.size, 3))
+        shapes = functions.find_shapes(self, (self.size, self.size, 3))
         vectors = [blob for blob, shape in shapes.items() if len(shape) == 1]
         fitting = [blob for blob in vectors if shapes[blob] == (len(self.labels),)]
         if not vectors:
-            given = ", ".join(f"{blob} {shape}" for blob, shape in list(shapes.items())[:FEW])
+            some = list(shapes.items())[: functions.FEW]
+            given = ", ".join(f"{blob} {shape}" for blob, shape in some)
             raise ValueError(
                 f"classifier {self.name!r} has no blob that is a vector of logits: it gives "
-                f"{given}; {ONE_A_CLASS}, or say logits=None"
+                f"{given}; {functions.ONE_A_CLASS}, or say logits=None"
             )
         return "logits" if "logits" in vectors else (fitting or vectors)[-1]
 
@@ -219,13 +202,8 @@ class Generator(Targets):
     prepare: Callable[[Params], Params] | None = None
 
     def __post_init__(self):
-        """Check every field, and make a code box of plain bounds.
-
-        Raises:
-          ValueError: Naming the field that cannot work, or if the function cannot be applied or
-            gives no image.
-        """
-        check_given(self, f"generator {self.name!r}", "code_size")
+        """Check every field, by ValueErrors; make a code box of plain bounds."""
+        functions.check_given(self, f"generator {self.name!r}", "code_size")
         if self.code is None and self.box is not None:
             low, high = map(float, self.box)
             if not low < high:
@@ -259,7 +237,7 @@ class Generator(Targets):
         Raises:
           ValueError: If none of them is a square image.
         """
-        shapes = find_shapes(self, (self.code_size,))
+        shapes = functions.find_shapes(self, (self.code_size,))
         if self.image not in shapes:
             hint = near(self.image, shapes)
             raise ValueError(f"generator {self.name!r} has no blob {self.image!r}{hint}")
@@ -299,7 +277,7 @@ def check_classifiers(caller: str, given: Any) -> tuple[Classifier, ...]:
 
 
 def _renamed(model, name: str):
-    check_model_name(name)
+    functions.check_model_name(name)
     renamed = copy.copy(model)  # with its shapes, which take a moment to find
     object.__setattr__(renamed, "name", name)
     return renamed

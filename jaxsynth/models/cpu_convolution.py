@@ -1,9 +1,7 @@
-"""Fast convolutions on CPU: rewritten shapes, and the compiler's options for them.
+"""Convolutions that are fast on CPU: rewritten shapes.
 
-On accelerators both are XLA's own. On CPU, XLA gives convolutions to YNNPACK, which takes up to
-twice as long as XLA's own code (jaxlib 0.10): `network_jit` leaves it the matrix products only. In
-bfloat16 both are alike; in float64 XLA has no fast code, and YNNPACK stays. `cpu_conv` rewrites
-the shapes that are slow all the same, and leaves the rest alone (gains: benchmarks/README.md):
+`cpu_conv` rewrites the shapes that are slow in XLA, and leaves the rest alone (gains:
+benchmarks/README.md):
 
   groups            one convolution a group, side by side
   1x1               a matrix product, after a stride has dropped pixels
@@ -22,99 +20,21 @@ Layouts are flax's: x (B, H, W, C), kernel (k, k, C, F). Gradients are reverse m
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import cache, partial, wraps
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsynth.arithmetic import arithmetic, is_double
-from jaxsynth.models.derived import Derive, derive_nothing, derive_now, part
+from jaxsynth.models.compiled import Derive, derive_nothing, derive_now, part
+from jaxsynth.models.layers import interleave
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW = 4  # channels: images, not features
 _DEEP = 128  # channels from which on bfloat16 convolutions gain by being products
 _WIDE = 48  # channels out of a convolution: with fewer it is slow, whatever it computes
 
-# Matrix products stay YNNPACK's: a dense layer's few rows are slow in XLA's own. Barriers stay too:
-# without them XLA computes a layer's output again wherever it is used.
-_WITHOUT_BARRIERS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
-_CPU_OPTIONS = {**_WITHOUT_BARRIERS, "xla_disable_hlo_passes": "cse_barrier_expander"}
-
 Padding = Sequence[tuple[int, int]]
-
-
-def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
-    """Wrap a function that runs networks in `jax.jit`, with options that are fast where it runs.
-
-    The backend is asked at the first call, not before. JAX takes options at the outermost jit only:
-    within another one, or a gradient, this is `jax.jit`; so `network_jit(jax.grad(f))`, not
-    `jax.grad(network_jit(f))`. The function that `jax.jit` made is `.jitted()` of the result. Calls
-    are computed with the settings of `arithmetic`, in double precision where an argument is.
-    """
-
-    @cache
-    def made(plain: bool):
-        return jax.jit(fun, compiler_options=None if plain else compiler_options(), **kwargs)
-
-    def jitted():
-        return made(compiler_options() is None)
-
-    @wraps(fun)
-    def call(*args, **named):
-        with arithmetic(is_double(args, named)):
-            try:
-                return jitted()(*args, **named)
-            except ValueError as error:  # nothing tells beforehand: arguments may be constants
-                if "top-level `jax.jit`" not in str(error):
-                    raise
-            return made(True)(*args, **named)
-
-    call.jitted = jitted
-    return call
-
-
-def compiler_options() -> dict[str, str] | None:
-    """Return the options for `jax.jit`.
-
-    None where XLA needs or knows no option, and in double precision, for which XLA has no fast
-    convolution of its own.
-    """
-    return None if jax.config.jax_enable_x64 else _known_options()
-
-
-def rounds_by_place() -> bool:
-    """Return whether a row of a batch may be rounded differently for being the last one.
-
-    YNNPACK's convolutions do so. XLA's own do not with AVX-512 (`tests/test_pocket.py`), but did on
-    a processor without it.
-    """
-    if jax.default_backend() != "cpu":
-        return False
-    return compiler_options() is None or not _has_avx512()
-
-
-@cache
-def _has_avx512() -> bool:
-    try:
-        return " avx512f " in Path("/proc/cpuinfo").read_text()
-    except OSError:  # no Linux: nothing is known, so rows are taken to differ
-        return False
-
-
-@cache
-def _known_options() -> dict[str, str] | None:
-    """Return as many of the options as this XLA accepts; None on accelerators."""
-    if jax.default_backend() != "cpu":
-        return None
-    for options in (_CPU_OPTIONS, _WITHOUT_BARRIERS):
-        with suppress(RuntimeError, ValueError):  # another XLA, without one of them
-            jax.jit(lax.optimization_barrier, compiler_options=options).lower(0.0).compile()
-            return options
-    return None
 
 
 def network_conv() -> Callable[..., jax.Array] | None:
@@ -217,10 +137,6 @@ def _strided(
     return _conv(x, kernel, [(pad, pad)] * 2, (stride, stride))
 
 
-def _strided_forward(x, kernel, blocks, stride, pad):
-    return _strided(x, kernel, blocks, stride, pad), (x, kernel, blocks)
-
-
 def _strided_backward(stride, pad, saved, dy):
     """Make blocks of `side` pixels of a row of x, for each row of the kernel by itself.
 
@@ -251,7 +167,7 @@ def _strided_backward(stride, pad, saved, dy):
     return dx[:, pad : pad + size[0], pad : pad + size[1]], *pull(dy), None
 
 
-_strided.defvjp(_strided_forward, _strided_backward)
+_strided.defvjp(lambda *given: (_strided(*given), given[:3]), _strided_backward)
 
 
 def _move_down(maps: jax.Array, above: int, below: int) -> jax.Array:
@@ -312,12 +228,8 @@ def _doubling_turned(kernel: jax.Array) -> jax.Array:
     return jnp.pad(turned, ((0, 0), (1, 1), (0, 0), (0, 0))).reshape(4, 3, 2 * features, -1)
 
 
-def _doubling_forward(x, kernel, phases, turned):
-    return _doubling(x, kernel, phases, turned), (x, kernel, turned)
-
-
 def _doubling_backward(saved, dy):
-    x, kernel, turned = saved
+    x, kernel, _, turned = saved
     turned = _doubling_turned(kernel) if turned is None else turned
     _, pull = jax.vjp(lambda kernel: _dilated(x, kernel), kernel)
     batch, height, width, features = dy.shape
@@ -328,7 +240,7 @@ def _doubling_backward(saved, dy):
     return _conv(pairs, turned, [(1, 1)] * 2, (2, 1)), *pull(dy), None, None
 
 
-_doubling.defvjp(_doubling_forward, _doubling_backward)
+_doubling.defvjp(lambda *given: (_doubling(*given), given), _doubling_backward)
 
 
 def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -345,10 +257,6 @@ def _unit_stride(
     return _conv(x, kernel, pads)
 
 
-def _unit_stride_forward(x, kernel, turned, pads):
-    return _conv(x, kernel, pads), (x, kernel, turned)
-
-
 def _unit_stride_backward(pads, saved, dy):
     x, kernel, turned = saved
     turned = turned_kernel(kernel) if turned is None else turned
@@ -358,18 +266,7 @@ def _unit_stride_backward(pads, saved, dy):
     return _conv(dy, turned, around), *pull(dy), None
 
 
-_unit_stride.defvjp(_unit_stride_forward, _unit_stride_backward)
-
-
-def interleave(phases: jax.Array, shift: int) -> jax.Array:
-    """Turn sub-pixel phases into pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F).
-
-    Phase (a, b) of place (h, w) is pixel (2 h + a - shift, 2 w + b - shift).
-    """
-    batch, height, width, channels = phases.shape
-    y = phases.reshape(batch, height, width, 2, 2, channels // 4)
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
-    return y[:, shift : 2 * height - shift, shift : 2 * width - shift]
+_unit_stride.defvjp(lambda *given: (_unit_stride(*given), given[:3]), _unit_stride_backward)
 
 
 def turned_kernel(kernel: jax.Array) -> jax.Array:

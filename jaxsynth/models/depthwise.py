@@ -35,23 +35,18 @@ def depthwise_conv(
       pads: Zeros before and after rows and columns.
     """
     padded = _pad_image(x, pads)
-    size = _out_size(padded, kernel, strides)
+    sides = zip(padded.shape[-3:-1], kernel.shape[:2], strides, strict=True)
+    size = [(n - k) // s + 1 for n, k, s in sides]
     shifts = [((i, j), (i, j)) for i, j in np.ndindex(*kernel.shape[:2])]
     return _shifted_products(padded, kernel, shifts, size, strides)
 
 
-def _depthwise_forward(x, kernel, strides, pads):
-    return depthwise_conv(x, kernel, strides, pads), (x, kernel)
-
-
 def _depthwise_backward(strides, pads, saved, dy):
-    x, kernel = saved
-    return _input_gradient(x.shape, kernel, strides, pads, dy), _kernel_gradient(
-        x, kernel, strides, pads, dy
-    )
+    (x, kernel), how = saved, (strides, pads, dy)
+    return _input_gradient(x.shape, kernel, *how), _kernel_gradient(x, kernel, *how)
 
 
-depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
+depthwise_conv.defvjp(lambda *given: (depthwise_conv(*given), given[:2]), _depthwise_backward)
 
 
 def _input_gradient(shape, kernel, strides, pads, dy) -> jax.Array:
@@ -68,10 +63,8 @@ def _input_gradient(shape, kernel, strides, pads, dy) -> jax.Array:
     def phase(p, q):
         shifts = []
         for i, j in np.ndindex(rows, columns):
-            (a, over_a), (b, over_b) = (
-                divmod(p + top - i, strides[0]),
-                divmod(q + left - j, strides[1]),
-            )
+            a, over_a = divmod(p + top - i, strides[0])
+            b, over_b = divmod(q + left - j, strides[1])
             if not over_a and not over_b:
                 shifts.append(((i, j), (margin[0] + a, margin[1] + b)))
         return _shifted_products(padded, kernel, shifts, size, (1, 1))
@@ -114,11 +107,6 @@ def _kernel_gradient(x, kernel, strides, pads, dy) -> jax.Array:
 
     rows, columns = kernel.shape[:2]
     return jnp.stack([jnp.stack([tap(i, j) for j in range(columns)]) for i in range(rows)])
-
-
-def _out_size(padded, kernel, strides) -> list[int]:
-    sides = zip(padded.shape[-3:-1], kernel.shape[:2], strides, strict=True)
-    return [(n - k) // s + 1 for n, k, s in sides]
 
 
 def _pad_image(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:

@@ -102,6 +102,11 @@ class Activations:
         return classifier_outputs(at_least_float32(out[self.logits])) | out
 
 
+def prepared(model: Any) -> Params:
+    """Return a model's parameters with what `prepare` derives from them for many steps."""
+    return model.params if model.prepare is None else model.prepare(model.params)
+
+
 def check_model_name(name: Any) -> None:
     """Raise ValueError unless it can be a model's name in the text of a term."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsynth.models.derived import conv
+from jaxsynth.models.compiled import conv
 from jaxsynth.models.layers import SLOPE, dense, leaky_relu
 
 

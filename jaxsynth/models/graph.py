@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsynth.models.compiled import conv
 from jaxsynth.models.depthwise import depthwise_conv, same_padding
-from jaxsynth.models.derived import conv
 from jaxsynth.models.layers import (
     at_least_float32,
     classifier_outputs,
     dense,
-    from_bgr,
+    normalised,
     relu,
     relu6,
 )
@@ -95,10 +95,8 @@ class Graph(nn.Module):
     @nn.compact
     def __call__(self, data: jax.Array) -> dict[str, jax.Array]:
         """Compute every activation of an image."""
-        config, dtype = self.config, data.dtype
-        x = (from_bgr(data) - jnp.asarray(config.mean, dtype)) / jnp.asarray(
-            config.deviation, dtype
-        )
+        config = self.config
+        x = normalised(data, config.mean, config.deviation)
         out, last = {"data": data}, config.nodes[-1].name
         for node in config.nodes:
             inputs = [x if name == "data" else out[name] for name in node.inputs]

@@ -19,13 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsynth.models.cpu_convolution import interleave
-from jaxsynth.models.derived import Derive, derive_nothing, derive_now, derived_of, layer_conv
-from jaxsynth.models.layers import (
-    dense,
-    leaky_relu,
-    to_bgr,
-)
+from jaxsynth.models.compiled import Derive, derive_nothing, derive_now, derived_of, layer_conv
+from jaxsynth.models.layers import dense, interleave, leaky_relu, to_bgr
 
 _EPSILON = 1e-5
 _SLOPE = 0.2

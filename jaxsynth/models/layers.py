@@ -14,6 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
+
+Blobs = dict[str, jax.Array]
 
 
 def caffe_constant(value: float) -> float:
@@ -55,11 +58,9 @@ def _rectified_forward(x, slope):
     return y, y
 
 
-def _rectified_backward(slope, y, dy):
-    return (jnp.where(y > 0, dy, slope * dy if slope else 0),)
-
-
-_rectified.defvjp(_rectified_forward, _rectified_backward)
+_rectified.defvjp(
+    _rectified_forward, lambda slope, y, dy: (jnp.where(y > 0, dy, slope * dy if slope else 0),)
+)
 
 
 def rectify(
@@ -76,12 +77,7 @@ def relu6(x: jax.Array) -> jax.Array:
     return materialised(jnp.clip(x, 0, 6))
 
 
-def _relu6_forward(x):
-    y = materialised(jnp.clip(x, 0, 6))
-    return y, y
-
-
-relu6.defvjp(_relu6_forward, lambda y, dy: (jnp.where((y > 0) & (y < 6), dy, 0),))
+relu6.defvjp(lambda x: (relu6(x),) * 2, lambda y, dy: (jnp.where((y > 0) & (y < 6), dy, 0),))
 
 
 def dense(features: int, name: str) -> nn.Dense:
@@ -102,26 +98,18 @@ def _dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return x @ kernel
 
 
-def _dense_forward(x, kernel):
-    return x @ kernel, (x, kernel)
-
-
 def _dense_backward(saved, dy):
     x, kernel = saved
-    dx = materialised(
-        jnp.tensordot(kernel, dy, (1, -1))
-    )  # (K, ...), so that the product keeps its sides
+    # (K, ...), so that the product keeps its sides.
+    dx = materialised(jnp.tensordot(kernel, dy, (1, -1)))
     return jnp.moveaxis(dx, 0, -1), jnp.einsum("...k,...f->kf", x, dy)
 
 
-_dense.defvjp(_dense_forward, _dense_backward)
+_dense.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _dense_backward)
 
 
 def max_pool_relu(x: jax.Array) -> jax.Array:
-    """Compute `max_pool(relu(x))`, values and gradients.
-
-    The pool comes first: a quarter of the values are left to rectify.
-    """
+    """Compute `max_pool(relu(x))`, the pool first: a quarter of the values are left to rectify."""
     return relu(max_pool(x))
 
 
@@ -141,10 +129,6 @@ def _pool(x: jax.Array, axis: int) -> jax.Array:
     return jnp.maximum(jnp.maximum(first, second), third)
 
 
-def _pool_forward(x, axis):
-    return _pool(x, axis), x
-
-
 def _pool_backward(axis, x, dy):
     dy = materialised(dy)  # three pixels read each value
     first, second, third = _windows(x, axis)
@@ -159,7 +143,7 @@ def _pool_backward(axis, x, dy):
     return (lax.slice_in_dim(pairs.reshape(shape), 0, size, axis=axis),)
 
 
-_pool.defvjp(_pool_forward, _pool_backward)
+_pool.defvjp(lambda x, axis: (_pool(x, axis), x), _pool_backward)
 
 
 def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
@@ -176,6 +160,17 @@ def _widen(x: jax.Array, axis: int, before: int, after: int, value: float = 0) -
     widths = [(0, 0)] * x.ndim
     widths[axis] = (before, after)
     return jnp.pad(x, widths, constant_values=value)
+
+
+def interleave(phases: jax.Array, shift: int) -> jax.Array:
+    """Turn sub-pixel phases into pixels: (B, H + shift, W + shift, 4 F) -> (B, 2 H, 2 W, F).
+
+    Phase (a, b) of place (h, w) is pixel (2 h + a - shift, 2 w + b - shift).
+    """
+    batch, height, width, channels = phases.shape
+    y = phases.reshape(batch, height, width, 2, 2, channels // 4)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+    return y[:, shift : 2 * height - shift, shift : 2 * width - shift]
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -262,6 +257,18 @@ def classifier_outputs(logits: jax.Array) -> dict[str, jax.Array]:
         "log_prob": jax.nn.log_softmax(logits, axis=-1),
         "log_odds": log_odds(logits),
     }
+
+
+def with_logits(out: Blobs, name: str, x: jax.Array, classes: int) -> Blobs:
+    """Add a last dense layer of x (..., K), in float32 or wider, with its probabilities."""
+    out[name] = dense(classes, name)(at_least_float32(x))
+    return out | classifier_outputs(out[name])
+
+
+def normalised(data: jax.Array, mean: ArrayLike, deviation: ArrayLike) -> jax.Array:
+    """Turn images in Caffe's units into (RGB of 0..255 - mean) / deviation."""
+    mean, deviation = (jnp.asarray(x, data.dtype) for x in (mean, deviation))
+    return (from_bgr(data) - mean) / deviation
 
 
 def from_bgr(x: jax.Array) -> jax.Array:

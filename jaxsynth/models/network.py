@@ -9,7 +9,7 @@ them. `ARCHITECTURES` is the table of all kinds of networks; above this package 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,28 +18,14 @@ from flax import traverse_util
 from flax.errors import FlaxError
 
 from jaxsynth.inputs import reason
-from jaxsynth.models.alexnet import CAFFENET, PLACES205, AlexNet, AlexNetConfig, Conv
-from jaxsynth.models.conv_features import (
-    ALEXNET_FEATURES,
-    VGG16_FEATURES,
-    ConvFeatures,
-    ConvFeaturesConfig,
-    Layer,
-)
+from jaxsynth.models import caffe_networks as caffe
+from jaxsynth.models import packaged
+from jaxsynth.models.compiled import DERIVED, saved_jit, saved_json
 from jaxsynth.models.cpu_convolution import network_conv
-from jaxsynth.models.derived import DERIVED
-from jaxsynth.models.efficientnet import LITE0, EfficientNet, EfficientNetConfig, Stage
 from jaxsynth.models.functions import Code as CodeStats  # a name of version 0.1
-from jaxsynth.models.generator import DGN, Generator, GeneratorConfig, Up
-from jaxsynth.models.graph import Graph, GraphConfig, Node
-from jaxsynth.models.grid_generator import (
-    Encoder,
-    EncoderConfig,
-    GridGenerator,
-    GridGeneratorConfig,
-)
-from jaxsynth.models.resnet import OPEN_NSFW, ResNet, ResNetConfig
-from jaxsynth.models.traced import saved_jit, saved_json
+from jaxsynth.models.generator import DGN, Generator
+from jaxsynth.models.graph import Graph
+from jaxsynth.models.grid_generator import Encoder, GridGenerator
 
 # What a damaged description makes layers raise.
 _DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
@@ -54,17 +40,24 @@ class Architecture(NamedTuple):
 
     Attributes:
       module: Its flax module.
-      config: The class of its configuration.
       output: Configuration -> blob of the logits, or of a generator's image; None for neither.
       generator: Whether its input is a code.
-      rows: Field of the configuration -> class of its rows; other fields are plain data.
     """
 
     module: type[nn.Module]
-    config: type
     output: Callable[[Any], str | None]
     generator: bool = False
-    rows: Mapping[str, type] = {}
+
+    @property
+    def config(self) -> type:
+        """The class of its configuration."""
+        return self.module.__annotations__["config"]
+
+    @property
+    def rows(self) -> dict[str, type]:
+        """Field of the configuration -> class of its rows; other fields are plain data."""
+        fields = ((f.name, get_args(f.type)[:1]) for f in dataclasses.fields(self.config))
+        return {name: kind for name, kinds in fields for kind in kinds if hasattr(kind, "_fields")}
 
 
 def _logits_if_any(config: Any) -> str | None:
@@ -72,29 +65,23 @@ def _logits_if_any(config: Any) -> str | None:
 
 
 ARCHITECTURES = {
-    "generator": Architecture(
-        Generator, GeneratorConfig, lambda c: c.layers[-1].name, True, {"layers": Up}
-    ),
-    "grid_generator": Architecture(GridGenerator, GridGeneratorConfig, lambda c: "image", True),
-    "alexnet": Architecture(AlexNet, AlexNetConfig, lambda c: "fc8", rows={"convs": Conv}),
-    "resnet": Architecture(ResNet, ResNetConfig, lambda c: "fc_nsfw"),
-    "efficientnet": Architecture(
-        EfficientNet, EfficientNetConfig, _logits_if_any, rows={"stages": Stage}
-    ),
-    "conv_features": Architecture(
-        ConvFeatures, ConvFeaturesConfig, _logits_if_any, rows={"layers": Layer}
-    ),
-    "graph": Architecture(Graph, GraphConfig, lambda c: c.nodes[-1].name, rows={"nodes": Node}),
-    "encoder": Architecture(Encoder, EncoderConfig, lambda c: _of(c.trunk).output(c.trunk)),
+    "generator": Architecture(Generator, lambda c: c.layers[-1].name, generator=True),
+    "grid_generator": Architecture(GridGenerator, lambda c: "image", generator=True),
+    "alexnet": Architecture(caffe.AlexNet, lambda c: "fc8"),
+    "resnet": Architecture(caffe.ResNet, lambda c: "fc_nsfw"),
+    "efficientnet": Architecture(packaged.EfficientNet, _logits_if_any),
+    "conv_features": Architecture(packaged.ConvFeatures, _logits_if_any),
+    "graph": Architecture(Graph, lambda c: c.nodes[-1].name),
+    "encoder": Architecture(Encoder, lambda c: _of(c.trunk).output(c.trunk)),
 }
 KNOWN_CONFIGS: dict[str, Config] = {
     **DGN,
-    "places205": PLACES205,
-    "caffenet": CAFFENET,
-    "open_nsfw": OPEN_NSFW,
-    "efficientnet_lite0": LITE0,
-    "alexnet_features": ALEXNET_FEATURES,
-    "vgg16_features": VGG16_FEATURES,
+    "places205": caffe.PLACES205,
+    "caffenet": caffe.CAFFENET,
+    "open_nsfw": caffe.OPEN_NSFW,
+    "efficientnet_lite0": packaged.LITE0,
+    "alexnet_features": packaged.ALEXNET_FEATURES,
+    "vgg16_features": packaged.VGG16_FEATURES,
 }
 
 
@@ -181,7 +168,7 @@ def logits_blob(config: Config) -> str | None:
     return None if is_generator(config) else _of(config).output(config)
 
 
-def image_blob(config: GeneratorConfig | GridGeneratorConfig) -> str:
+def image_blob(config: Config) -> str:
     """Return the blob of a generator's image."""
     return _of(config).output(config)
 
@@ -189,7 +176,7 @@ def image_blob(config: GeneratorConfig | GridGeneratorConfig) -> str:
 def make_module(config: Config, **hooks: Any) -> Any:
     """Make the flax module of a configuration; `hooks`: its `norm` (training only) and `conv`."""
     module_class = _of(config).module
-    if module_class is EfficientNet:  # it convolves in one way only
+    if module_class is packaged.EfficientNet:  # it convolves in one way only
         hooks.pop("conv", None)
     if module_class is Encoder:
         return Encoder(config, functools.partial(make_module, **hooks))
@@ -210,7 +197,7 @@ def make_apply(config: Config) -> Callable[[Params, jax.Array], Activations]:
         x = x.astype(next(iter(params.values())).dtype)  # the weights' precision is the network's
         return module.apply(variables(params), x)
 
-    apply.text = f"{architecture_name(config)}: {config!r}"  # see `jaxsynth.models.traced`
+    apply.text = f"{architecture_name(config)}: {config!r}"  # see `jaxsynth.models.compiled`
     return apply
 
 
@@ -267,11 +254,7 @@ def activation_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 @functools.cache
 def _shapes(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Find the shapes of the activations of one example, and of the parameters.
-
-    Raises:
-      ValueError: if the description's sizes do not go together.
-    """
+    """Find the shapes of one example's activations and of the parameters; ValueError if none."""
     found = saved_json(f"shapes of {config!r}", lambda: _find_shapes(config))
     return tuple({name: tuple(shape) for name, shape in shapes.items()} for shapes in found)
 

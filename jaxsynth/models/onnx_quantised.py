@@ -12,9 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.models.onnx_call import Call, operator, positive
+from jaxsynth.models.onnx_call import (
+    Call,
+    Laid,
+    Value,
+    as_graph,
+    in_memory,
+    laid,
+    operator,
+    ordered,
+)
 from jaxsynth.models.onnx_file import OnnxNode, dtype_of
-from jaxsynth.models.onnx_layout import Laid, Value, as_graph, laid, ordered
 
 _MICROSOFT = "com.microsoft"
 
@@ -124,7 +132,7 @@ def _as_tensor(c: Call, value: Value, order: Sequence[int]) -> Any:
     array, shape = as_graph(value), c.shape()
     if array.size == 1:
         return array.reshape(())
-    axis = positive(c.attr("axis", 1), len(shape))
+    axis = c.axis(1)
     if array.ndim == 1:
         array = array.reshape([-1 if i == axis else 1 for i in range(len(shape))])
     elif array.ndim == len(shape) and (block := c.attr("block_size", 0)):
@@ -136,14 +144,8 @@ def _as_tensor(c: Call, value: Value, order: Sequence[int]) -> Any:
 
 def _parts(c: Call) -> tuple[Any, tuple[int, ...], Any]:
     """The first input and its scale as they lie in memory, and the order of their axes."""
-    x = c.value(0)
-    order = x.order if isinstance(x, Laid) else tuple(range(x.ndim))
-    array = x.array if isinstance(x, Laid) else x
+    array, order = in_memory(c.value(0))
     return array, order, _as_tensor(c, c.value(1), order)
-
-
-def _made(c: Call, array: Any, order: tuple[int, ...]) -> Value:
-    return np.asarray(array) if c.known else Laid(jnp.asarray(array), order)
 
 
 @operator("DequantizeLinear", folds=True)
@@ -152,7 +154,7 @@ def _dequantize(c: Call) -> Value:
     x = x.astype(scale.dtype)
     if c.has(2):
         x = x - _as_tensor(c, c.value(2), order).astype(scale.dtype)
-    return _made(c, x * scale, order)
+    return c.result(x * scale, order)
 
 
 @operator("QuantizeLinear")
@@ -167,7 +169,7 @@ def _quantize(c: Call) -> Value:
     rounded = jax.lax.stop_gradient(jnp.round(y)) + zero
     through = rounded + (y - jax.lax.stop_gradient(y))
     inside = (rounded >= low) & (rounded <= high)
-    return _made(c, jnp.where(inside, through, jnp.clip(rounded, low, high)), order)
+    return c.result(jnp.where(inside, through, jnp.clip(rounded, low, high)), order)
 
 
 @operator("DynamicQuantizeLinear")

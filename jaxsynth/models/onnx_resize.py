@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsynth.models.onnx_call import Call, check_size, operator, positive
-from jaxsynth.models.onnx_layout import Laid, Value, laid
+from jaxsynth.models.onnx_call import Call, Laid, Value, check_size, laid, operator, positive
 from jaxsynth.models.onnx_pool import as_images, images, steps_of
 
 _CUBIC = -0.75  # of Keys' kernel
@@ -79,14 +78,12 @@ def _wanted(c: Call) -> tuple[tuple[int, ...], list[float], list[int]]:
             scales[axis], sizes[axis] = scale, math.floor(old[axis] * scale)
     else:
         wanted = [int(n) for n in c.static(3).ravel()]
+        each = [n / old[axis] for axis, n in zip(axes, wanted, strict=True)]
         if (policy := c.attr("keep_aspect_ratio_policy", "stretch")) != "stretch":
-            pick = min if policy == "not_larger" else max
-            scale = pick(n / old[a] for a, n in zip(axes, wanted, strict=True))
-            wanted = [math.floor(old[a] * scale + 0.5) for a in axes]
-        for axis, size in zip(axes, wanted, strict=True):
-            sizes[axis], scales[axis] = size, size / old[axis]
-            if c.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-                scales[axis] = scale
+            each = [(min if policy == "not_larger" else max)(each)] * len(axes)
+            wanted = [math.floor(old[axis] * each[0] + 0.5) for axis in axes]
+        for axis, size, scale in zip(axes, wanted, each, strict=True):
+            sizes[axis], scales[axis] = size, scale
     if min(scales) <= 0:
         raise ValueError(f"its scales are {scales}")
     return old, scales, list(check_size(sizes))

@@ -7,13 +7,22 @@ them, so that a graph's computations of shapes are done when it is loaded.
 import math
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.models.onnx_call import Call, check_size, operator, positive
-from jaxsynth.models.onnx_layout import Laid, Value, ordered, reshape, transpose
+from jaxsynth.models.onnx_call import (
+    Call,
+    Laid,
+    Value,
+    check_size,
+    in_memory,
+    operator,
+    ordered,
+    positive,
+    reshape,
+    transpose,
+)
 
-_PAD_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+_PAD_MODES = ("constant", "reflect", "edge", "wrap")
 
 
 @operator("Identity", "Dropout", folds=True)
@@ -109,28 +118,26 @@ def _transpose(c: Call) -> Value:
 @operator("Concat", folds=True)
 def _concat(c: Call) -> Value:
     values = [c.value(i) for i in range(len(c.values))]
-    axis = positive(c.required("axis"), len(c.shape()))
+    axis = c.axis()
     order = next((v.order for v in values if isinstance(v, Laid)), range(len(c.shape())))
     arrays = [ordered(v, order) for v in values]
-    out = c.xp.concatenate(arrays, axis=order[axis])
-    return out if c.known else Laid(jnp.asarray(out), tuple(order))
+    return c.result(c.xp.concatenate(arrays, axis=order[axis]), order)
 
 
 def cut(value: Value, cuts: dict[int, slice]) -> Value:
     """Slice axes of the graph's tensor."""
-    order = range(value.ndim) if isinstance(value, np.ndarray) else value.order
+    array, order = in_memory(value)
     index = [slice(None)] * len(order)
     for axis, cut in cuts.items():
         index[order[axis]] = cut
-    if isinstance(value, np.ndarray):
-        return value[tuple(index)]
-    return value._replace(array=value.array[tuple(index)])
+    array = array[tuple(index)]
+    return array if isinstance(value, np.ndarray) else Laid(array, order)
 
 
 @operator("Split", folds=True)
 def _split(c: Call) -> Any:
     x, shape, parts = c.value(0), c.shape(), len(c.node.outputs)
-    axis = positive(c.attr("axis", 0), len(shape))
+    axis = c.axis(0)
     sizes = c.numbers(1, "split")
     if sizes is None:
         size = -(-shape[axis] // parts)
@@ -204,20 +211,16 @@ def _pad(c: Call) -> Value:
         for axis, (before, after) in pairs.items()
         if min(before, after) < 0
     }
-    x = cut(x, cuts)
-    order = range(rank) if isinstance(x, np.ndarray) else x.order
+    array, order = in_memory(cut(x, cuts))
     widths = [(0, 0)] * rank
     for axis, pair in pairs.items():
         widths[order[axis]] = tuple(max(0, n) for n in pair)
-    array = x if isinstance(x, np.ndarray) else x.array
-    if mode == "constant":
-        value = c.static(2, c.attr("value", 0.0)).item()
-        out = c.xp.pad(array, widths, constant_values=value)
-    elif mode in _PAD_MODES:
-        out = c.xp.pad(array, widths, mode=_PAD_MODES[mode])
-    else:
+    if mode not in _PAD_MODES:
         raise ValueError(f"mode {mode!r} is unknown")
-    return np.asarray(out) if c.known else Laid(jnp.asarray(out), tuple(order))
+    with_what = {}
+    if mode == "constant":
+        with_what = {"constant_values": c.static(2, c.attr("value", 0.0)).item()}
+    return c.result(c.xp.pad(array, widths, mode=mode, **with_what), order)
 
 
 @operator("DepthToSpace", image=True)

@@ -15,9 +15,8 @@ from jaxsynth.models import (
     onnx_resize,
     onnx_shapes,
 )
-from jaxsynth.models.onnx_call import MOST_NUMBERS, OPERATORS, Call, is_float
+from jaxsynth.models.onnx_call import MOST_NUMBERS, OPERATORS, Call, Value, is_float, shape_of
 from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, Subgraph
-from jaxsynth.models.onnx_layout import Value, shape_of
 from jaxsynth.models.onnx_quantised import plain
 
 # Imported so that OPERATORS is full.
@@ -134,11 +133,7 @@ def _error(file: OnnxFile, node: OnnxNode, what: str) -> ValueError:
 
 
 def _sorted(file: OnnxFile, outputs: Iterable[str]) -> list[OnnxNode]:
-    """Sort the nodes that outputs need by their data flow.
-
-    Raises:
-      ValueError: For a circle, a tensor that nothing makes, or two nodes that make one.
-    """
+    """Sort the nodes that outputs need by their data flow."""
     makers: dict[str, OnnxNode] = {}
     for node in file.nodes:
         for name in filter(None, node.outputs):

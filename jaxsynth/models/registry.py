@@ -128,16 +128,8 @@ def to_model(network: Network, name: str = "", record: dict[str, str] | None = N
       ValueError: If its labels are not one for each class.
     """
     info, config = network.info, network.info.config
-    record = record or {}
-    origin = Info(
-        network=info.network,
-        asked=record.get("name", ""),
-        file=record.get("file", ""),
-        sha256=record.get("sha256", ""),
-        licence=info.licence,
-        source=info.source,
-        notes=info.notes,
-    )
+    file = [(record or {}).get(key, "") for key in ("name", "file", "sha256")]
+    origin = Info(info.network, *file, info.licence, info.source, info.notes)
     shared: dict[str, Any] = {
         "apply": network.apply,
         "params": network.params,

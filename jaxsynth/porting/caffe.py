@@ -17,12 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf.message import Message
 
-from jaxsynth.models.alexnet import AlexNetConfig
+from jaxsynth.models.caffe_networks import AlexNetConfig, ResNetConfig
 from jaxsynth.models.generator import GeneratorConfig
 from jaxsynth.models.layers import caffe_constant
 from jaxsynth.models.network import Config, activation_shapes, param_shapes
-from jaxsynth.models.resnet import ResNetConfig
-from jaxsynth.porting.proto import message_classes, parse_file
+from jaxsynth.porting.files import message_classes, parse_file
 
 Blobs = Mapping[str, list[np.ndarray]]
 Shape = tuple[int, ...]
@@ -178,7 +177,10 @@ def convert(config: Config, blobs: Blobs) -> tuple[dict[str, np.ndarray], list[R
     """Convert fitted blobs to path -> parameter, and the table; folded convolutions are float64."""
     params: dict[str, np.ndarray] = {}
     rows = []
-    for layer, path in _kernels(config):
+    for path in param_shapes(config):
+        layer, _, leaf = path.rpartition("/")
+        if leaf != "kernel":
+            continue
         weight, bias = blobs[layer]
         kernel, change = _kernel(config, layer, weight)
         if folds(config, layer):
@@ -222,11 +224,6 @@ def norm_layers(layer: str) -> tuple[str, str]:
     """Return the names of the BatchNorm and Scale layers of a convolution `conv_...`."""
     suffix = layer.removeprefix("conv_")
     return f"bn_{suffix}", f"scale_{suffix}"
-
-
-def _kernels(config: Config) -> list[tuple[str, str]]:
-    paths = [p for p in param_shapes(config) if p.endswith("/kernel")]
-    return [(p.removesuffix("/kernel"), p) for p in paths]
 
 
 def _kind(config: Config, layer: str, rank: int) -> str:

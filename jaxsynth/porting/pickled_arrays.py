@@ -52,20 +52,14 @@ class _Made:
 
 
 def read_arrays(path_or_bytes: str | Path | bytes) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint by name; nothing that the file asks for is run.
+    """Read name -> array of a checkpoint, or its bytes, in its order; nothing in it is run.
 
     Nested dicts and lists give names with `/`. What is no array is left out. A lone array is named
     `array`. Arrays are read-only, with shape, dtype and byte order as found; bfloat16 is float32.
 
-    Args:
-      path_or_bytes: a file, or its contents.
-
-    Returns:
-      Name -> array, in the file's order.
-
     Raises:
-      ValueError: one line: the file cannot be read, is of another type, truncated or damaged, asks
-        for more than arrays, or holds none.
+      ValueError: The file cannot be read, is of another type, truncated or damaged, asks for more
+        than arrays, or holds none.
     """
     data, where = path_or_bytes, "the checkpoint"
     if not isinstance(data, bytes):

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from jaxsynth.disk import check_regular, file_kind, file_sha256
-from jaxsynth.models.efficientnet import EfficientNetConfig
+from jaxsynth.models.caffe_networks import ResNetConfig
 from jaxsynth.models.generator import GeneratorConfig
 from jaxsynth.models.labels import parse_labels as parse_labels  # a name of version 0.1
 from jaxsynth.models.labels import read_labels, read_text
@@ -27,9 +27,10 @@ from jaxsynth.models.network import (
     param_shapes,
 )
 from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, read_onnx
-from jaxsynth.models.resnet import ResNetConfig
+from jaxsynth.models.packaged import EfficientNetConfig
 from jaxsynth.models.weights import check_weights
 from jaxsynth.porting.caffe import Blobs, Row, convert, fit_blobs, read_caffemodel
+from jaxsynth.porting.files import read_tfjs
 from jaxsynth.porting.keras import keras_graph, tensorflow_graph
 from jaxsynth.porting.originals import ORIGINALS
 from jaxsynth.porting.pickled_arrays import read_arrays
@@ -39,7 +40,6 @@ from jaxsynth.porting.state_dicts import (
     torch_blobs,
     torch_graph,
 )
-from jaxsynth.porting.tfjs import read_tfjs
 
 Params = dict[str, np.ndarray]
 _BRANCHES = ("branch2a", "branch2b", "branch2c")  # of a block of open_nsfw
@@ -231,12 +231,7 @@ def read_open_nsfw(
 
 
 def _onnx_layers(file: OnnxFile, config: ResNetConfig) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (our layer name, {"kernel": tensor name, "bias": tensor name}) in network order.
-
-    Raises:
-      ValueError: If the products with weights are not as many as the network has, or a block's
-        convolutions do not have its shapes.
-    """
+    """Yield (our layer name, {"kernel": tensor name, "bias": tensor name}) in network order."""
     convs = [_conv_arrays(file, node) for node in file.nodes if node.op == "Conv"]
     blocks = [(s, b) for s, (count, _) in enumerate(config.stages) for b in range(count)]
     suffixes = [_BRANCHES if b else (*_BRANCHES, "proj_shortcut") for _, b in blocks]

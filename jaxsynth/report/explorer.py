@@ -17,10 +17,10 @@ from PIL import Image
 
 from jaxsynth import table
 from jaxsynth.disk import write_atomic
-from jaxsynth.models.base import Activations
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.report.repeat import lines_that_repeat
+from jaxsynth.models.compiled import network_jit
+from jaxsynth.models.functions import Activations, prepared
 from jaxsynth.report.sheet import place_of, placed, scaled
+from jaxsynth.report.summary import lines_that_repeat
 from jaxsynth.results import SweepResult, visible
 from jaxsynth.table import BLUR_ABOVE
 
@@ -198,18 +198,57 @@ def _write_film(sweep: SweepResult, own: Path, side: int) -> dict[str, Any] | No
     steps = sweep.recorded_codes.shape[1]
     if not steps or sweep.generator is None or len(sweep) * (steps + 2) > _MOST_FRAMES:
         return None
-    recorded = np.argsort(recorded_steps(sweep), kind="stable")
-    names = ["start", *(f"step {recorded_steps(sweep)[i]}" for i in recorded), "end"]
-
-    def frames() -> Iterator[np.ndarray]:
-        for i in range(len(sweep)):
-            codes = [sweep.start_codes[i], *sweep.recorded_codes[i][recorded]]
-            for raw in decode(sweep.generator, np.stack(codes)):
-                yield visible(raw, sweep.generator, sweep.config)
-            yield sweep.image_of(i, "last")
-
+    names = ["start", *(f"step {step}" for step in sorted(recorded_steps(sweep))), "end"]
+    frames = (picture for i in range(len(sweep)) for picture in run_film(sweep, i))
     shape = (len(names), len(names) * _FILM_ROWS, side)
-    return _sheets(own, "film", frames(), shape) | {"frames": names}
+    return _sheets(own, "film", frames, shape) | {"frames": names}
+
+
+def run_film(sweep: SweepResult, place: int) -> Iterator[np.ndarray]:
+    """Yield a run's pictures (H, W, 3) uint8: its start, the recorded steps, its last image.
+
+    Raises:
+      ValueError: if no codes were recorded, or the models are not known.
+    """
+    check_models(sweep)
+    steps = recorded_steps(sweep)
+    if not steps:
+        raise ValueError(
+            f"{sweep.folder or 'the sweep'} has no recorded codes: run it with --record_codes, "
+            "such as --record_codes=10,20,30 (record=range(10, 60, 10) in Python)"
+        )
+    order = np.argsort(steps, kind="stable")
+    codes = np.concatenate([sweep.start_codes[place][None], sweep.recorded_codes[place][order]])
+    for raw in decode(sweep.generator, codes):
+        yield visible(raw, sweep.generator, sweep.config)
+    yield sweep.image_of(place, "last")
+
+
+def check_models(sweep: SweepResult) -> None:
+    """Raise ValueError if a sweep was read without its models."""
+    if sweep.generator is None:
+        raise ValueError(f"{sweep.folder}: a film needs the generator: read it with its models")
+
+
+def recorded_steps(sweep: SweepResult) -> list[int]:
+    """Return the steps after which codes were recorded, as they were asked for."""
+    settings = sweep.settings
+    return list(settings["record"] if isinstance(settings, Mapping) else settings.record)
+
+
+def decode(generator: Any, codes: np.ndarray) -> Iterator[np.ndarray]:
+    """Draw the images of codes (N, D), one by one (H, W, 3) in the generator's units."""
+    params = prepared(generator)
+    for start in range(0, len(codes), _BATCH):
+        some = np.asarray(codes[start : start + _BATCH], np.float32)
+        padded = np.pad(some, ((0, _BATCH - len(some)), (0, 0)))
+        images = _draw(generator.activations, generator.image, params, padded)
+        yield from np.asarray(images, np.float32)[: len(some)]
+
+
+@partial(network_jit, static_argnums=(0, 1))
+def _draw(activations: Activations, image: str, params: Any, codes: jax.Array) -> jax.Array:
+    return jax.vmap(lambda code: activations(params, code)[image])(codes)
 
 
 def _write_photographs(own: Path, photographs: Sequence[Sequence[Any]]) -> dict[str, Any] | None:
@@ -234,27 +273,6 @@ def _square(picture: np.ndarray) -> np.ndarray:
     top, left = (side - height) // 2, (side - width) // 2
     out[top : top + height, left : left + width] = picture
     return out
-
-
-def recorded_steps(sweep: SweepResult) -> list[int]:
-    """Return the steps after which codes were recorded, as they were asked for."""
-    settings = sweep.settings
-    return list(settings["record"] if isinstance(settings, Mapping) else settings.record)
-
-
-def decode(generator: Any, codes: np.ndarray) -> Iterator[np.ndarray]:
-    """Draw the images of codes (N, D), one by one (H, W, 3) in the generator's units."""
-    params = generator.params if generator.prepare is None else generator.prepare(generator.params)
-    for start in range(0, len(codes), _BATCH):
-        some = np.asarray(codes[start : start + _BATCH], np.float32)
-        padded = np.pad(some, ((0, _BATCH - len(some)), (0, 0)))
-        images = _draw(generator.activations, generator.image, params, padded)
-        yield from np.asarray(images, np.float32)[: len(some)]
-
-
-@partial(network_jit, static_argnums=(0, 1))
-def _draw(activations: Activations, image: str, params: Any, codes: jax.Array) -> jax.Array:
-    return jax.vmap(lambda code: activations(params, code)[image])(codes)
 
 
 def _sheets(

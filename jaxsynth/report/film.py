@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxsynth.disk import write_atomic
 from jaxsynth.png_text import DESCRIPTION, FILM, describe
-from jaxsynth.report.explorer import decode, recorded_steps
+from jaxsynth.report.explorer import check_models, decode, run_film
 from jaxsynth.report.sheet import scaled
 from jaxsynth.results import SweepResult, visible
 
@@ -51,26 +51,6 @@ def film_text(sweep: SweepResult, places: Sequence[int]) -> str:
     return describe(sweep.config, {"run": [int(sweep.run_numbers[i]) for i in places]} | of, FILM)
 
 
-def run_film(sweep: SweepResult, place: int) -> Iterator[np.ndarray]:
-    """Yield a run's pictures (H, W, 3) uint8: its start, the recorded steps, its last image.
-
-    Raises:
-      ValueError: if no codes were recorded, or the models are not known.
-    """
-    _check_models(sweep)
-    steps = recorded_steps(sweep)
-    if not steps:
-        raise ValueError(
-            f"{sweep.folder or 'the sweep'} has no recorded codes: run it with --record_codes, "
-            "such as --record_codes=10,20,30 (record=range(10, 60, 10) in Python)"
-        )
-    order = np.argsort(steps, kind="stable")
-    codes = np.concatenate([sweep.start_codes[place][None], sweep.recorded_codes[place][order]])
-    for raw in decode(sweep.generator, codes):
-        yield visible(raw, sweep.generator, sweep.config)
-    yield sweep.image_of(place, "last")
-
-
 def morph_film(sweep: SweepResult, places: Sequence[int]) -> Iterator[np.ndarray]:
     """Yield pictures (H, W, 3) uint8 on the way from run to run and back to the first.
 
@@ -79,7 +59,7 @@ def morph_film(sweep: SweepResult, places: Sequence[int]) -> Iterator[np.ndarray
     Raises:
       ValueError: of fewer than two runs, or if the models are not known.
     """
-    _check_models(sweep)
+    check_models(sweep)
     if len(places) < 2:
         raise ValueError(f"a morph needs two runs or more, here is {len(places)}: --runs=3,7")
     ends = [sweep.best_codes[i] if sweep.which[i] == "best" else sweep.codes[i] for i in places]
@@ -170,8 +150,3 @@ def _ffmpeg() -> str:
     except ImportError:
         return shutil.which("ffmpeg") or ""
     return get_ffmpeg_exe()
-
-
-def _check_models(sweep: SweepResult) -> None:
-    if sweep.generator is None:
-        raise ValueError(f"{sweep.folder}: a film needs the generator: read it with its models")

@@ -12,8 +12,7 @@ import markupsafe
 
 from jaxsynth.disk import write_atomic
 from jaxsynth.report.sheet import CONTACT_SHEET
-from jaxsynth.report.summary import Rows
-from jaxsynth.report.tables import column_order, format_probability, format_value
+from jaxsynth.report.tables import Rows, column_order, format_probability, format_value
 from jaxsynth.runs.folder import CONFIG, METRICS, RESULTS
 from jaxsynth.table import BLUR_ABOVE
 
@@ -93,22 +92,20 @@ def write_live_page(path: Path, title: str, command: str) -> None:
 
 
 def _write(path: Path, template: str, script: str, **content: Any) -> None:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        keep_trailing_newline=True,
-    )
-    templates.filters |= {"url": _url, "text": format_value, "columns": column_order}
-    templates.filters |= {"probability": format_probability, "words": _words}
-    text = templates.get_template(template).render(
-        **content,
-        content_note=CONTENT_NOTE,
-        p_note=P_NOTE,
-        blur_above=BLUR_ABOVE,
-        css=_part("explorer.css"),
-        script=_part(script),
-    )
+    content |= {"content_note": CONTENT_NOTE, "p_note": P_NOTE, "script": _part(script)}
+    text = templates(Path(__file__).parent).get_template(template).render(content)
     write_atomic(path, text.encode("utf-8", "xmlcharrefreplace"))
+
+
+def templates(folder: Path) -> jinja2.Environment:
+    """Return the templates of a folder: they escape texts, and know numbers as tables have them."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, keep_trailing_newline=True
+    )
+    found.filters |= {"url": _url, "text": format_value, "columns": column_order}
+    found.filters |= {"probability": format_probability, "words": _words}
+    found.globals |= {"blur_above": BLUR_ABOVE, "css": _part("explorer.css")}
+    return found
 
 
 def _part(name: str) -> markupsafe.Markup:

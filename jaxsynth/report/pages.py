@@ -13,9 +13,8 @@ from jaxsynth.images import write_png
 from jaxsynth.inputs import described
 from jaxsynth.models.registry import load
 from jaxsynth.report.explorer import EXPLORER, LIVE, MOST_RUNS, write_explorer
-from jaxsynth.report.film_strip import PHOTOGRAPH, STRIP, Picture, film_strip
 from jaxsynth.report.page import Page, ReportImage, ReportRun, write_page
-from jaxsynth.report.photographs import Photograph
+from jaxsynth.report.photographs import PHOTOGRAPH, STRIP, Photograph, Picture, film_strip
 from jaxsynth.report.plots import plot_traces
 from jaxsynth.report.sheet import (
     PAGE_TILES,
@@ -26,8 +25,8 @@ from jaxsynth.report.sheet import (
     placed,
     said_of,
 )
-from jaxsynth.report.summary import Rows, settings_of, summarise
-from jaxsynth.report.tables import write_csv
+from jaxsynth.report.summary import settings_of, summarise
+from jaxsynth.report.tables import Rows, write_csv
 from jaxsynth.results import Result, Run, SweepResult, shown_file, visible
 from jaxsynth.runs.folder import CONFIG, IMAGES, METRICS, RESULTS, image_name, read_config
 from jaxsynth.runs.records import read_results

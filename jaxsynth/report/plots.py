@@ -18,7 +18,7 @@ from jaxsynth.report.fonts import files_for, readable
 FEW = 8  # runs up to which each has its own colour and a name in the legend
 LINES = 300  # more are a blot, and each costs memory
 WITHOUT_MATPLOTLIB = "no plot: matplotlib is not installed (pip install 'jaxsynth[plots]')"
-_COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#3a9ca6", "#777b80")
+COLOURS = ("#2f6db3", "#d1602b", "#3b8f5a", "#8a5bb0", "#b8912b", "#c04472", "#3a9ca6", "#777b80")
 
 
 _SPECTRA = (("photographs x", "#22252a"), ("G(E(x))", "#2f6db3"), ("scene images", "#d1602b"))
@@ -143,7 +143,7 @@ def plot_traces(
 
 def _draw_objective(axes, objective: np.ndarray, names: Sequence[str]) -> None:
     if len(objective) > FEW:
-        _draw_runs(axes, objective, _COLOURS[0], "objective")
+        _draw_runs(axes, objective, COLOURS[0], "objective")
     else:
         names = names or [f"run {i}" for i in range(len(objective))]
         for colour, name, run in zip(_cycle(len(names)), names, objective, strict=True):
@@ -184,7 +184,7 @@ def _marker(run: np.ndarray) -> dict[str, str]:
 
 
 def _cycle(count: int) -> list[str]:
-    return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
 def _shorten(text: str, length: int = 32) -> str:

@@ -53,11 +53,7 @@ class _Layout(NamedTuple):
 
 
 def _layout(places: Sequence[tuple[str, str]]) -> _Layout:
-    """Lay out runs by their (row, column): a grid if they fill one that is not very wide or high.
-
-    Other pages wrap into a square, a row's runs side by side. Of more than `PAGE_TILES` runs the
-    first are shown.
-    """
+    """Lay out runs by their (row, column): a grid if they fill a handy one, else a square."""
     numbers = {place: i for i, place in enumerate(places)}
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
     full = len(numbers) == len(places) == len(rows) * len(columns)

@@ -13,6 +13,8 @@ from tabulate import tabulate
 from jaxsynth.disk import write_atomic
 from jaxsynth.inputs import printable
 
+Rows = Sequence[Mapping[str, Any]]
+
 
 def format_value(value: Any) -> str:
     """Return the text of one value: floats with 6 significant digits, None as nothing."""
@@ -28,7 +30,7 @@ def format_probability(p: float, digits: int = 3) -> str:
     return "0" if p == 0 else f"{p:.0e}" if p < 0.5 * 10**-digits else f"{p:.{digits}f}"
 
 
-def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+def format_table(rows: Rows, columns: Sequence[str] = ()) -> str:
     """Align rows for a terminal: a header and a line per row, columns of numbers to the right.
 
     Args:
@@ -42,14 +44,14 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ())
     return "\n".join(line.rstrip() for line in table.split("\n"))
 
 
-def format_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+def format_markdown(rows: Rows) -> str:
     """Return a Markdown table of the first row's columns; a value that a row lacks is blank."""
     columns = list(rows[0])
     texts = [[format_value(row.get(c)).replace("|", r"\|") for c in columns] for row in rows]
     return tabulate(texts, columns, "github", disable_numparse=True) + "\n"
 
 
-def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: str | os.PathLike[str], rows: Rows) -> None:
     """Write CSV (UTF-8), a line per row; columns in the order in which they first appear.
 
     A kill leaves the whole file, or none.
@@ -77,6 +79,6 @@ def _read_number(text: str) -> Any:
     return text or None
 
 
-def column_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def column_order(rows: Rows) -> list[str]:
     """Return every key of the rows once, in the order in which they first appear."""
     return list(dict.fromkeys(key for row in rows for key in row))

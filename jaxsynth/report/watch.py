@@ -1,10 +1,12 @@
-"""The page of a sweep under way: OUT/index.html, which reads OUT/explorer/live.js every second.
+"""Observers of a sweep under way: a page, and events for TensorBoard.
 
-The pictures of the current chunk come first, decoded from its codes; finished runs follow, the
-newest first. The explorer takes the page's place when the report is written.
+OUT/index.html reads OUT/explorer/live.js every second. The pictures of the current chunk come
+first, decoded from its codes; finished runs follow, the newest first. The explorer takes the page's
+place when the report is written. OUT/tensorboard has the objective of each run and its image.
 """
 
 import contextlib
+import importlib.util
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,24 +19,18 @@ import numpy as np
 from jaxsynth import table
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Problem, chunk_sizes
-from jaxsynth.report.explorer import (
-    EXPLORER,
-    LIVE,
-    decode,
-    number,
-    trace_points,
-    write_call,
-)
+from jaxsynth.report.explorer import EXPLORER, LIVE, decode, number, trace_points, write_call
 from jaxsynth.report.page import write_live_page
 from jaxsynth.report.sheet import place_of, scaled, webp_url
-from jaxsynth.report.tensorboard import EventFile, check_tensorboard
 from jaxsynth.results import visible
+from jaxsynth.runs.folder import EVENTS
 from jaxsynth.runs.saving import Saving
 from jaxsynth.scoring import sensitive_score
 from jaxsynth.table import BLUR_ABOVE
 
 _SIDE = 160  # of a picture in pixels
 _NOW, _FINISHED = 16, 48  # pictures shown at most, of the current chunk and of finished runs
+_MOST_EVENTS = 64  # runs with a curve and an image of their own, in TensorBoard
 _SECONDS, _SHARE = 2.0, 0.05  # between two writings at least; of the time they take at most
 
 
@@ -81,13 +77,9 @@ class LivePage:
         if clock >= self._due:
             self._now = self._pictures(first, snapshot().codes[: len(values)])
             self._write("running")
-            self._plan_next(clock)
+            took = monotonic() - clock if self._compiled else 0.0  # the first time compiles
+            self._compiled, self._due = True, monotonic() + max(_SECONDS, took / _SHARE)
         self._begun = self._begun or (monotonic(), self._steps_done())
-
-    def _plan_next(self, clock: float) -> None:
-        took = monotonic() - clock if self._compiled else 0.0  # the first time compiles
-        self._compiled = True
-        self._due = monotonic() + max(_SECONDS, took / _SHARE)
 
     def chunk(self, first: int, chunk: ChunkResult) -> None:
         """Take a finished chunk; it is drawn when the page is written."""
@@ -180,10 +172,50 @@ class LivePage:
         }
 
 
+class EventFile:
+    """Writes an event for every step and image: an observer of `jaxsynth.runs.saving.Saving`."""
+
+    def __init__(self, problem: Problem, saving: Saving, config: Mapping[str, Any]):
+        """Open the file; arguments as of `LivePage`."""
+        from tensorboardX import SummaryWriter
+
+        self._problem, self._config = problem, config
+        self._writer = SummaryWriter(f"{saving.folder}/{EVENTS}", flush_secs=10)
+        self._writer.add_text("command", str(config.get("command", "")))
+
+    def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
+        """Write the objectives of a chunk, their median and the best."""
+        known = values[np.isfinite(values)]
+        if known.size:
+            self._writer.add_scalar(f"chunk_{first:05d}/median", np.median(known), done)
+            self._writer.add_scalar(f"chunk_{first:05d}/best", known.max(), done)
+        for row, value in enumerate(values, first):
+            if row < _MOST_EVENTS:
+                self._writer.add_scalar(f"objective/{self._name(row)}", value, done)
+
+    def chunk(self, first: int, chunk: ChunkResult) -> None:
+        """Write the image that each finished run shows."""
+        for i in range(min(len(chunk.codes), max(0, _MOST_EVENTS - first))):
+            look = getattr(chunk, table.shown(chunk, i))
+            rgb = visible(np.asarray(look.image[i]), self._problem.generator, self._config)
+            steps = self._problem.settings.recipe.steps
+            self._writer.add_image(f"image/{self._name(first + i)}", rgb, steps, dataformats="HWC")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _name(self, row: int) -> str:
+        run = int(self._problem.runs_of([row])[0][0])
+        return " ".join(filter(None, (f"run {run:05d}", place_of(self._problem.runs[run]))))
+
+
 def check_observers(saving: Saving) -> None:
     """Raise ValueError if a package that is asked for is missing."""
-    if saving.tensorboard:
-        check_tensorboard()
+    if saving.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError(
+            "tensorboard needs the package tensorboardX: pip install 'jaxsynth[tensorboard]'"
+        )
 
 
 def observers(
@@ -192,5 +224,10 @@ def observers(
     """Return what looks on while a sweep computes; `held` ends it."""
     if not saving.processes.leads:
         return ()
-    kinds = [LivePage] * saving.watch + [EventFile] * saving.tensorboard
-    return [held.enter_context(kind(problem, saving, config)) for kind in kinds]
+    found: list[Any] = []
+    if saving.watch:
+        found.append(held.enter_context(LivePage(problem, saving, config)))
+    if saving.tensorboard:
+        events = contextlib.closing(EventFile(problem, saving, config))
+        found.append(held.enter_context(events))
+    return found

@@ -59,7 +59,7 @@ class Saving:
       devices: those that share a chunk's runs; by default JAX's own choice.
       processes: who shares the run.
       watch: whether a page shows the runs under way, see `jaxsynth.report.watch`.
-      tensorboard: whether events are written, see `jaxsynth.report.tensorboard`.
+      tensorboard: whether events are written, see `jaxsynth.report.watch`.
       observers: told of every step and finished chunk.
     """
 

@@ -141,7 +141,9 @@ class Studio:
         if not wish.terms:
             raise ValueError("nothing to maximise: add a term")
         self._stop, self._due, self.done, self.steps = False, 0.0, 0, wish.steps
-        self.busy, self.finished, self.folder = True, False, _next_folder(self.out)
+        numbers = [int(path.name) for path in self.out.glob("[0-9]*") if path.name.isdecimal()]
+        self.folder = self.out / f"{max(numbers, default=0) + 1:03d}"
+        self.busy, self.finished = True, False
         self.version += 1
         try:
             objective = parse(" + ".join(wish.terms), self.models)
@@ -236,11 +238,6 @@ def _load(name: str, kind: type[M]) -> M:
     if not isinstance(model, kind):
         raise ValueError(f"{name} is no {kind.__name__.lower()}: choose another")
     return model
-
-
-def _next_folder(out: Path) -> Path:
-    numbers = [int(path.name) for path in out.glob("[0-9]*") if path.name.isdecimal()]
-    return out / f"{max(numbers, default=0) + 1:03d}"
 
 
 def _url(rgb: np.ndarray) -> str:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsynth.inputs import option
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.network import Config, Params, logits_blob, make_apply
 from jaxsynth.training.augment import random_colours, random_crop_flip
 from jaxsynth.training.scene import label_loss, moving_average, schedule

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from jaxsynth.inputs import option
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.network import Network
 from jaxsynth.runs.saving import Stopped
 from jaxsynth.training.augment import to_input

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.network import Network, logits_blob
 from jaxsynth.system import view
 from jaxsynth.training.augment import centre_input

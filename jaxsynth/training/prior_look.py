@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxsynth.arithmetic import root_key
 from jaxsynth.images import to_rgb
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.training.augment import to_input
 from jaxsynth.training.data import ImageSet, batches
 from jaxsynth.training.prior import PriorParts, PriorState

@@ -18,8 +18,7 @@ from flax import traverse_util
 from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
 from jaxsynth.lpips import distance as lpips_distance
-from jaxsynth.models.cpu_convolution import network_jit
-from jaxsynth.models.efficientnet import EfficientNetConfig
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.grid_generator import EncoderConfig, GridGeneratorConfig, grid_features
 from jaxsynth.models.network import (
     CodeStats,
@@ -30,6 +29,7 @@ from jaxsynth.models.network import (
     make_apply,
     make_module,
 )
+from jaxsynth.models.packaged import EfficientNetConfig
 from jaxsynth.models.weights import file_record, load_network, save_network
 from jaxsynth.system import view
 from jaxsynth.training.augment import to_input

@@ -15,9 +15,9 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from jaxsynth.models.cpu_convolution import network_jit
+from jaxsynth.models.caffe_networks import ResNetConfig
+from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.network import logits_blob, make_module
-from jaxsynth.models.resnet import ResNetConfig
 from jaxsynth.training.augment import random_colours, random_crop_flip
 from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.setup import cast, initial_variables

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
+from jaxsynth.models.caffe_networks import pocket_judge
 from jaxsynth.models.network import (
     Config,
     Network,
@@ -21,7 +22,6 @@ from jaxsynth.models.network import (
     logits_blob,
     param_shapes,
 )
-from jaxsynth.models.resnet import pocket_judge
 from jaxsynth.models.weights import file_record, load_network, save_network
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.finetune import (

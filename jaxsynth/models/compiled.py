@@ -1,9 +1,17 @@
-"""Traced programs on disk: a later process compiles them without tracing the networks again.
+"""Programs of networks: compiled well on CPU, saved on disk, and what they need not compute again.
 
-Tracing is Python: a third of the time of a short command. A program is saved as StableHLO
+On CPU, XLA gives convolutions to YNNPACK, which takes up to twice as long as XLA's own code (jaxlib
+0.10): `network_jit` leaves it the matrix products only. In bfloat16 both are alike; in float64 XLA
+has no fast code, and YNNPACK stays.
+
+Tracing is Python: a third of the time of a short command. `saved_jit` saves a program as StableHLO
 (`jax.export`, no pickle) under a hash of all that decides it: this package's source, the versions
 and settings of JAX, the static arguments by their text, the shapes of the others. Programs of
 functions without a text, such as a user's own, are traced in every process.
+
+On CPU, convolutions run on kernels that are turned for the input gradient or split into phases
+(`cpu_convolution`), again at every step. A layer asks a `Derive` for them; they are variables of
+the flax module, in a collection of their own.
 """
 
 import contextlib
@@ -17,19 +25,95 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
-from jax import export
+from jax import export, lax
 from jax.core import Tracer
 
 from jaxsynth.arithmetic import arithmetic, is_double, unpinned
 from jaxsynth.disk import write_atomic
-from jaxsynth.models.cpu_convolution import compiler_options, network_jit
 
+# Matrix products stay YNNPACK's: a dense layer's few rows are slow in XLA's own. Barriers stay too:
+# without them XLA computes a layer's output again wherever it is used.
+_WITHOUT_BARRIERS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+_CPU_OPTIONS = {**_WITHOUT_BARRIERS, "xla_disable_hlo_passes": "cse_barrier_expander"}
+DERIVED = "derived"  # the collection
+# derive(name, make): the array made before; made now, if it is to be stored; else None
+Derive = Callable[[str, Callable[[], jax.Array]], jax.Array | None]
 _DIGEST = 32  # bytes of SHA-256 before the content
 _DECIDE = ("jax", "jaxlib", "flax", "numpy")
 _log = logging.getLogger("jaxsynth")
 _ready: dict[Any, Callable[..., Any]] = {}
+
+
+def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
+    """Wrap a function that runs networks in `jax.jit`, with options that are fast where it runs.
+
+    The backend is asked at the first call, not before. JAX takes options at the outermost jit only:
+    within another one, or a gradient, this is `jax.jit`; so `network_jit(jax.grad(f))`, not
+    `jax.grad(network_jit(f))`. The function that `jax.jit` made is `.jitted()` of the result. Calls
+    are computed with the settings of `arithmetic`, in double precision where an argument is.
+    """
+
+    @functools.cache
+    def made(plain: bool):
+        return jax.jit(fun, compiler_options=None if plain else compiler_options(), **kwargs)
+
+    def jitted():
+        return made(compiler_options() is None)
+
+    @functools.wraps(fun)
+    def call(*args, **named):
+        with arithmetic(is_double(args, named)):
+            try:
+                return jitted()(*args, **named)
+            except ValueError as error:  # nothing tells beforehand: arguments may be constants
+                if "top-level `jax.jit`" not in str(error):
+                    raise
+            return made(True)(*args, **named)
+
+    call.jitted = jitted
+    return call
+
+
+def compiler_options() -> dict[str, str] | None:
+    """Return the options for `jax.jit`; None in double precision, and where XLA has none."""
+    return None if jax.config.jax_enable_x64 else _known_options()
+
+
+def rounds_by_place() -> bool:
+    """Return whether a row of a batch may be rounded differently for being the last one.
+
+    YNNPACK's convolutions do so. XLA's own do not with AVX-512 (`tests/test_pocket.py`), but did on
+    a processor without it.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    return compiler_options() is None or not _has_avx512()
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    try:
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    except OSError:  # no Linux: nothing is known, so rows are taken to differ
+        return False
+
+
+@functools.cache
+def _known_options() -> dict[str, str] | None:
+    """Return as many of the options as this XLA accepts; None on accelerators."""
+    if jax.default_backend() != "cpu":
+        return None
+    for options in (_CPU_OPTIONS, _WITHOUT_BARRIERS):
+        with contextlib.suppress(RuntimeError, ValueError):  # another XLA, without one of them
+            jax.jit(lax.optimization_barrier, compiler_options=options).lower(0.0).compile()
+            return options
+    return None
+
+
+# --- programs on disk -----------------------------------------------------------------------------
 
 
 def saved_jit(fun: Callable[..., Any], statics: int) -> Callable[..., Any]:
@@ -158,3 +242,55 @@ def _write(name: str, content: bytes) -> None:
         folder = _folder() or Path()
         folder.mkdir(exist_ok=True)
         write_atomic(folder / name, hashlib.sha256(content).digest() + content)
+
+
+# --- what depends on a kernel alone ---------------------------------------------------------------
+
+
+def derive_nothing(name: str, make: Callable[[], jax.Array]) -> None:
+    """Store nothing (a `Derive`): the caller makes the array itself."""
+
+
+def derive_now(derive: Derive, name: str, make: Callable[[], jax.Array]) -> jax.Array:
+    """Return the stored array, or make it now, as the forward pass needs it."""
+    derived = derive(name, make)
+    return make() if derived is None else derived
+
+
+def derived_of(module: nn.Module, layer: str) -> Derive:
+    """Return the `Derive` of a layer.
+
+    It reads the module's variables, and writes them if `DERIVED` is mutable.
+    """
+
+    def derive(name, make):
+        key = f"{layer}_{name}"
+        if module.has_variable(DERIVED, key):
+            return module.get_variable(DERIVED, key)
+        if not module.is_mutable_collection(DERIVED) or module.is_initializing():
+            return None
+        module.put_variable(DERIVED, key, make())
+        return module.get_variable(DERIVED, key)
+
+    return derive
+
+
+def layer_conv(module: Any, layer: str) -> Callable[..., jax.Array] | None:
+    """Return the module's hook `conv` for one of its layers."""
+    return (
+        None
+        if module.conv is None
+        else functools.partial(module.conv, derive=derived_of(module, layer))
+    )
+
+
+def conv(module: Any, name: str, features: int, kernel: int | Sequence[int], **how: Any) -> nn.Conv:
+    """Make a convolution that a module's hook `conv` computes; `how` as `nn.Conv` takes it."""
+    sides = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+    how |= {"conv_general_dilated": layer_conv(module, name), "name": name}
+    return nn.Conv(features, sides, **how)
+
+
+def part(derive: Derive, index: int) -> Derive:
+    """Return the `Derive` of one of several parts of a layer."""
+    return lambda name, make: derive(f"{name}_{index}", make)

@@ -1,7 +1,11 @@
-"""TensorFlow.js models: model.json with its weight files, or the npm package `nsfwjs`.
+"""Foreign files of weights: protobuf messages, and models of TensorFlow.js.
 
-The package holds each model as JavaScript that exports an object literal, and its weights as base64
-in more JavaScript. Nothing is run: literals are rewritten token by token into JSON.
+Protobuf is read with schemas that are built in code: only the fields that are needed, unknown ones
+are skipped. A TensorFlow.js model is model.json with its weight files, or the npm package `nsfwjs`,
+which holds each model as JavaScript that exports an object literal, and its weights as base64 in
+more JavaScript. Nothing is run: literals are rewritten token by token into JSON.
+
+Foreign files are untrusted: one that cannot be read is one `ValueError`.
 """
 
 import base64
@@ -17,10 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
 
-from jaxsynth.disk import check_regular, expected, file_kind
+from jaxsynth.disk import check_regular, expected, file_kind, kind_of
 
-WHAT = "a TensorFlow.js model.json, or the npm package nsfwjs (`npm pack nsfwjs@4.4.0`)"
+_MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
+_KINDS = {
+    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+    "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
+    "float": descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT,
+    "double": descriptor_pb2.FieldDescriptorProto.TYPE_DOUBLE,
+}
+_TFJS = "a TensorFlow.js model.json, or the npm package nsfwjs (`npm pack nsfwjs@4.4.0`)"
 _LARGEST = 2**29  # bytes of a package
 _TYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "uint16": "<u2"}
 _TOKEN = re.compile(
@@ -29,6 +42,58 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _WORDS = ("true", "false", "null")
+
+
+def message_classes(package: str, messages: dict[str, str]) -> dict[str, type[Message]]:
+    """Make message name -> class, for messages that may refer to each other.
+
+    Args:
+      package: Their name space.
+      messages: Name -> fields, `NAME NUMBER KIND` each, separated by commas. A kind is `bytes`,
+        `int64`, `float`, `double` or the name of a message; repeated ones end with `*`.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
+    for message_name, fields in messages.items():
+        message = file.message_type.add(name=message_name)
+        for name, number, kind in map(str.split, fields.split(",")):
+            field = message.field.add(name=name, number=int(number))
+            repeated, kind = kind.endswith("*"), kind.rstrip("*")
+            field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+            field.type = _KINDS.get(kind, field.TYPE_MESSAGE)
+            if kind not in _KINDS:
+                field.type_name = f".{package}.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+        for name in messages
+    }
+
+
+def parse_file(path: str | Path, message_class: type[Message], what: str) -> Message:
+    """Parse a file as one message; `what` names the expected format in errors.
+
+    Raises:
+      ValueError: If the file cannot be read, is too large, truncated, or not of this format.
+    """
+    path = Path(path)
+    check_regular(path, str(path), what)
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ValueError(f"{path} has {size} bytes: too large for {what}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}; expected {what}") from error
+    if kind := kind_of(data):
+        raise ValueError(f"{path} {expected(what, kind)}")
+    try:
+        return message_class.FromString(data)
+    except DecodeError as error:
+        raise ValueError(f"{path} is truncated or not {what}") from error
+
+
+# --- TensorFlow.js --------------------------------------------------------------------------------
 
 
 def read_tfjs(path: Path, model: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -41,7 +106,7 @@ def read_tfjs(path: Path, model: str) -> tuple[dict[str, Any], dict[str, np.ndar
     Raises:
       ValueError: One line: the file cannot be read, or is not one.
     """
-    check_regular(path, str(path), WHAT)
+    check_regular(path, str(path), _TFJS)
     try:
         kind = file_kind(path)
         if kind.startswith("a JSON"):
@@ -62,13 +127,13 @@ def read_tfjs(path: Path, model: str) -> tuple[dict[str, Any], dict[str, np.ndar
 
                 return _parts(description, shard_bytes)
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}; expected {WHAT}") from error
+        raise ValueError(f"cannot read {path}: {error}; expected {_TFJS}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         why = str(error).strip("'")[:200]
-        raise ValueError(f"{path} is damaged or not {WHAT} ({why})") from error
+        raise ValueError(f"{path} is damaged or not {_TFJS} ({why})") from error
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: fetch it again ({error})") from error
-    raise ValueError(f"{path} {expected(WHAT, kind)}")
+    raise ValueError(f"{path} {expected(_TFJS, kind)}")
 
 
 def _member(package: tarfile.TarFile, name: str) -> str:
