@@ -27,12 +27,8 @@ def invariances_section(
 ) -> page.Section:
     """Show how scores answer to changes that should not matter.
 
-    Args:
-      view: Scores in the order of pictures and changes.
-      numbers: The pictures: kind and number.
-      name: Names one.
-      picture: Gives one, or None where it is not to be shown.
-      threshold: From which a picture is flagged.
+    Scores are in the order of pictures (kind, number) and changes; `picture` gives None for one
+    that is not to be shown.
     """
     section = page.Section(
         "Changes that should not matter",

@@ -116,18 +116,11 @@ class Flip(NamedTuple):
 def cross(
     slope: Slope, start: np.ndarray, level: float, longest: float, limits: tuple[Any, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move points until their decision is on the other side of a level.
+    """Move points (N, ...) until their decision is on the other side of a level.
 
-    Args:
-      slope: Decisions and gradients of points (N, ...).
-      start: (N, ...).
-      level: Of the decision.
-      longest: Root mean square of a single step, at most.
-      limits: Least and largest values, that broadcast against points.
-
-    Returns:
-      The points (N, ...) and decisions (N, 2), before and after. A point that does not cross stays
-      where its last step led.
+    `slope` gives decisions and gradients. No step is longer than `longest`, as a root mean square.
+    Returns the points, and decisions (N, 2) before and after. A point that does not cross stays
+    where its last step led.
     """
     x, axes = np.array(start, np.float32), tuple(range(1, np.ndim(start)))
     low, high = np.minimum(limits[0], x), np.maximum(limits[1], x)

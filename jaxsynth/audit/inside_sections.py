@@ -62,13 +62,9 @@ def neurons_section(ends: Found, samples: View) -> Section:
 def units_section(
     found: Found, numbers: Numbers, name: Callable[[str, int], str], seen: View
 ) -> Section:
-    """Show the channels whose removal changes decisions most.
+    """Show the channels whose removal changes decisions most, with their maximising images.
 
-    Args:
-      found: Units of each subject, and their maximising images.
-      numbers: The pictures on which they were removed: kind and number.
-      name: Names one.
-      seen: Shows those pictures.
+    They were removed on the pictures `numbers` (kind, number), which `seen` shows.
     """
     section = Section(
         "Hidden units that a decision depends on",

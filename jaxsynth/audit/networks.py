@@ -172,15 +172,10 @@ class Network:
         return np.concatenate(found)
 
     def slopes(self, inputs: np.ndarray, weights: np.ndarray) -> Slopes:
-        """Differentiate a weighed sum of the readings.
+        """Differentiate a sum of readings, weighed (..., K), of inputs (N, size, size, 3).
 
-        Args:
-          inputs: (N, size, size, 3) in its units.
-          weights: (N, K), or (K,) for all.
-
-        Returns:
-          Readings (N, K), the gradient by inputs, and for each of `blobs` the gradients (N, C) by
-          a factor and by a sum of its channels.
+        Returns readings (N, K), the gradient by inputs, and for each of `blobs` gradients (N, C) by
+        a factor and by a sum of its channels.
         """
         inputs = np.asarray(inputs, np.float32)
         weights = np.broadcast_to(weights, (len(inputs), self.count))

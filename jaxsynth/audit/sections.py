@@ -138,10 +138,7 @@ def calibration_section(
 ) -> page.Section | None:
     """Compare scores of labelled photographs with their labels; None without labels of both kinds.
 
-    Args:
-      view: Scores of the photographs.
-      photographs: With labels.
-      positive: Labels that count, in addition to the classifiers' own.
+    `positive` are labels that count, in addition to the classifiers' own.
     """
     named = np.array([bool(label) for label in photographs.labels], bool)
     labels = [label for label in photographs.labels if label]

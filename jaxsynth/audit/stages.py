@@ -203,18 +203,13 @@ class Unit(NamedTuple):
 
 
 def important_units(network: Network, inputs: np.ndarray, count: int) -> list[Unit]:
-    """Find the channels whose removal changes the decision most, on average over inputs.
+    """Find the channels whose removal changes the decision most, on average over inputs (N, ...).
 
     A channel is removed by holding it at its mean over all pictures and places. Gradients rank all
     channels of several blobs at once, to first order; those that come first are removed in earnest.
     Sources: Molchanov et al. 2017, "Pruning convolutional neural networks for resource efficient
     inference" (the first-order estimate); Bau et al. 2020, "Understanding the role of individual
     units in a deep neural network" (removal of units).
-
-    Args:
-      network: The classifier.
-      inputs: (N, size, size, 3) in its units.
-      count: How many to find.
     """
     decision = network.weights(subjects.DECISION)
     readings, _, slopes = network.slopes(inputs, decision)

@@ -65,15 +65,9 @@ def median_row(values: np.ndarray) -> Row:
 
 
 def calibration(scores: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[Row]:
-    """Compare scores with what is true, in bins of equal width.
+    """Compare scores (N,) in 0..1 with what is true (N,), in bins of equal width; no empty ones.
 
-    Args:
-      scores: (N,) in 0..1.
-      truth: (N,) booleans.
-      bins: How many; empty ones are left out.
-
-    Returns:
-      A row per bin: `from`, `to`, the mean `score`, and how many are positive, with an interval.
+    A row has `from`, `to`, the mean `score`, and how many are positive, with an interval.
     """
     place = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
     rows = []

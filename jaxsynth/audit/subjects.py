@@ -185,10 +185,7 @@ def truth_of(
 ) -> np.ndarray | None:
     """Return which labels say that a subject should flag; None unless some do and some do not.
 
-    Args:
-      subject: Its own labels count, and all that are known as sensitive.
-      labels: One for each photograph; files without one are not to be among them.
-      positive: Further words that count.
+    Its own labels count, all that are known as sensitive, and the `positive` words.
     """
     own = {subject.model.class_names[i].lower() for i in subject.classes}
     words = own | {word.lower() for word in positive}

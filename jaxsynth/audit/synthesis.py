@@ -111,14 +111,7 @@ def maximise(
 ) -> Made:
     """Maximise goals, and minimise them, by the generator's own recipe.
 
-    Args:
-      prior: Makes the images.
-      networks: The classifiers.
-      goals: By what they are.
-      seeds: Of every goal and end.
-      steps: How many.
-      ends: Whether to maximise, minimise, or both.
-      start: Codes (R, D) instead of those of the seeds, in the order of goals, ends, seeds.
+    Codes (R, D) to start from, instead of the seeds', are in the order of goals, ends, seeds.
     """
     rows = [{"what": key, "end": end, "seed": s} for key in goals for end in ends for s in seeds]
     wanted = [goals[r["what"]] if r["end"] == MOST else negative(goals[r["what"]]) for r in rows]

@@ -263,11 +263,7 @@ class Generator(Targets):
 
 
 def check_classifiers(caller: str, given: Any) -> tuple[Classifier, ...]:
-    """Return classifiers as a tuple; a lone one is one of them.
-
-    Raises:
-      ValueError: if one is no Classifier.
-    """
+    """Return classifiers as a tuple, a lone one as well; ValueError if one is no Classifier."""
     found = tuple(given) if isinstance(given, list | tuple) else (given,)
     if wrong := [one for one in found if not isinstance(one, Classifier)]:
         raise ValueError(

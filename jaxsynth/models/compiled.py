@@ -120,11 +120,8 @@ def saved_jit(fun: Callable[..., Any], statics: int) -> Callable[..., Any]:
     """Wrap a function as `network_jit` does, and save its traced program where that is possible.
 
     It is not possible within other traced functions, on accelerators, in double precision, without
-    a cache folder, or where a static argument has no text.
-
-    Args:
-      fun: pure, of a module; arguments are not named.
-      statics: how many of its first arguments are static; the others are pytrees of arrays.
+    a cache folder, or where a static argument has no text. The function is pure, of a module; its
+    first `statics` arguments are static, the others pytrees of arrays, and none is named.
     """
     plain = network_jit(fun, static_argnums=tuple(range(statics)))
 

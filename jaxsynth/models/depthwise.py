@@ -26,14 +26,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def depthwise_conv(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pairs
 ) -> jax.Array:
-    """Filter each channel by itself: (..., H, W, C), (k, m, C) -> (..., H', W', C).
-
-    Args:
-      x: Images.
-      kernel: One kernel a channel.
-      strides: Of rows and columns.
-      pads: Zeros before and after rows and columns.
-    """
+    """Filter each channel by itself: (..., H, W, C), (k, m, C) -> (..., H', W', C)."""
     padded = _pad_image(x, pads)
     sides = zip(padded.shape[-3:-1], kernel.shape[:2], strides, strict=True)
     size = [(n - k) // s + 1 for n, k, s in sides]

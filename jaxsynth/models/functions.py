@@ -115,15 +115,9 @@ def check_model_name(name: Any) -> None:
 
 
 def check_given(model: Any, what: str, size: str) -> None:
-    """Check what a model is made of, but for its shapes.
+    """Raise ValueError, begun by `what`, for what cannot be a model; its shapes are not looked at.
 
-    Args:
-      model: A classifier or generator.
-      what: Begins errors.
-      size: Name of the field that is the size of its input.
-
-    Raises:
-      ValueError: If its function is no function, or its size, units or parameters cannot be.
+    `size` names the field that is the size of its input.
     """
     apply, units, number = model.apply, model.preprocess, getattr(model, size)
     if hasattr(apply, "init") and hasattr(apply, "apply"):
@@ -160,12 +154,7 @@ def _check_finite(what: str, params: Params) -> None:
 
 
 def find_shapes(model: Any, example: tuple[int, ...]) -> Shapes:
-    """Find the shapes of a model's blobs.
-
-    Raises:
-      ValueError: One line with the function's name, if it cannot be applied to one example, or
-        its logits are no floats.
-    """
+    """Find the shapes of a model's blobs; ValueError if its function fails for one example."""
     kind, function = type(model).__name__.lower(), model.apply
     called = getattr(function, "__name__", type(function).__name__)
     x = jax.ShapeDtypeStruct(example, jnp.float32)

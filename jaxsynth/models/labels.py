@@ -62,11 +62,7 @@ def sensitive_classes(labels: Sequence[str]) -> int | tuple[int, ...] | None:
 
 
 def read_labels(path: str | Path, classes: int, network: str) -> tuple[str, ...]:
-    """Read the names of a network's classes.
-
-    Raises:
-      ValueError: If the file cannot be read, or does not have one name for each class.
-    """
+    """Read the names of a network's classes; ValueError if they are not one for each."""
     try:
         names = parse_labels(read_text(path, "a file of labels"))
     except ValueError as error:

@@ -27,11 +27,7 @@ class Packaged(NamedTuple):
     sha256: str
 
     def find(self) -> Path | None:
-        """Find the file; None where the package is not installed.
-
-        Raises:
-          ValueError: If the file is missing, or another one than expected.
-        """
+        """Find the file; None without the package, ValueError if it is another one."""
         spec = find_spec(self.module)  # finds the folder without importing the package
         if spec is None or not spec.submodule_search_locations:
             return None
@@ -117,11 +113,7 @@ def find_ported(name: str) -> Path | None:
 def resolve(name: str) -> Path:
     """Find the weights file of a name, ported now if an installed package holds the original.
 
-    Args:
-      name: A path, if it has a folder or a suffix; else a name.
-
-    Raises:
-      ValueError: For an unknown name, with the nearest ones, or a package that is not as expected.
+    A name with a folder or a suffix is a path. ValueErrors name the nearest names.
     """
     if Path(name).suffix or Path(name).name != name:
         return expand(name)

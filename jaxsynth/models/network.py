@@ -273,11 +273,7 @@ def _find_shapes(config: Config) -> list[dict[str, tuple[int, ...]]]:
 def build_network(
     info: NetworkInfo, params: Mapping[str, Any], code: CodeStats | None = None
 ) -> Network:
-    """Check the parameters against the description and put both together.
-
-    Raises:
-      ValueError: Naming every missing, unexpected or mis-shaped parameter.
-    """
+    """Put parameters and description together; ValueError names every one that does not fit."""
     expected = param_shapes(info.config)
     problems = [f"{p} is missing" for p in expected if p not in params]
     problems += [f"{p} is unexpected" for p in params if p not in expected]

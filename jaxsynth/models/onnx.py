@@ -49,9 +49,6 @@ def load_named(name: str, dtype: Any = "float32") -> Classifier:
 
     Keys are labels (a file), preprocess, size, logits; and mean, std, order, range, resize, which
     change the preprocessing. Several numbers are joined by `/`: std=58.4/57.1/57.4.
-
-    Raises:
-      ValueError: For an unknown key, or what `load_onnx` refuses.
     """
     path, options = _FILE.fullmatch(name).groups()
     given = dict(part.partition("=")[::2] for part in (options or "").split(",") if part)

@@ -73,11 +73,9 @@ def channels_last(rank: int) -> tuple[int, ...]:
 
 
 def align(values: Sequence[Value]) -> tuple[list[Any], tuple[int, ...]]:
-    """Bring the operands of a broadcasting operator into one order.
+    """Bring the operands of a broadcasting operator into one order: arrays of as many axes, and it.
 
-    Returns:
-      The arrays, of as many axes each, and the order that they have in common: that of the largest
-      traced operand.
+    It is that of the largest traced operand.
     """
     rank = max(len(shape_of(v)) for v in values)
     traced = [v for v in values if isinstance(v, Laid) and len(v.order) == rank]

@@ -121,11 +121,7 @@ class OnnxFile(NamedTuple):
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
-    """Read an ONNX file and the external data that it names.
-
-    Raises:
-      ValueError: One line, if it is not such a file, is damaged, or claims more data than it has.
-    """
+    """Read an ONNX file and its external data; ValueError, one line, if it is damaged."""
     path = Path(path)
     model = parse_file(path, _MESSAGES["Model"], WHAT)
     graph = model.graph
@@ -152,11 +148,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
 
 
 def dtype_of(number: int) -> np.dtype:
-    """Return the numpy type of a TensorProto.DataType.
-
-    Raises:
-      ValueError: If it is none of floats, integers and bool.
-    """
+    """Return the numpy type of a TensorProto.DataType; ValueError if no array has it."""
     if number not in _TYPES:
         raise ValueError(
             f"data type {number} is not one of float32, float16, bfloat16, double, bool and "

@@ -107,17 +107,10 @@ def evaluate(
     inputs: dict[str, Laid],
     store: Params | None = None,
 ) -> dict[str, Value]:
-    """Compute every tensor of a graph.
+    """Compute every tensor of a graph; ValueErrors name the node that cannot be computed.
 
-    Args:
-      file: The file.
-      wiring: What `wire` made of it.
-      params: The initialisers by name, perhaps with what is derived from them.
-      inputs: By name; they get the parameters' precision, which is that of the arithmetic.
-      store: Gets the arrays that are derived from parameters.
-
-    Raises:
-      ValueError: Naming the node that cannot be computed.
+    `inputs` get the precision of `params`, the initialisers, with what is derived from them.
+    `store` gets the arrays that are derived from parameters.
     """
     floats = [v.array.dtype for v in inputs.values() if is_float(v.array)]
     dtype = next((p.dtype for p in params.values()), floats[0] if floats else jnp.float32)
@@ -166,11 +159,7 @@ def _blob_names(tensors: Iterable[str]) -> dict[str, str]:
 
 
 def find_logits(graph: OnnxGraph, params: Any, asked: str) -> str:
-    """Trace the graph once; return the blob of the logits, which `asked` may name.
-
-    Raises:
-      ValueError: If the graph cannot be computed, or no output is a vector of class scores.
-    """
+    """Trace the graph once; return the blob of the logits, which `asked` may name."""
     file, shapes = graph.file, {}
 
     def trace(params, x):

@@ -47,11 +47,7 @@ class Wiring(NamedTuple):
 def wire(file: OnnxFile, outputs: Iterable[str]) -> tuple[Wiring, dict[str, np.ndarray]]:
     """Sort a graph, compute what its initialisers alone decide, drop what no output needs.
 
-    Returns:
-      The wiring, and the parameters: arrays of floats, of more than one number.
-
-    Raises:
-      ValueError: Naming the node, if the graph cannot be computed.
+    Returns the wiring, and the parameters: arrays of floats, of more than one number.
     """
     if not OPSETS[0] <= file.opset <= OPSETS[1]:
         raise ValueError(
@@ -79,11 +75,7 @@ def wire(file: OnnxFile, outputs: Iterable[str]) -> tuple[Wiring, dict[str, np.n
 
 
 def compute(file: OnnxFile, node: OnnxNode, call: Call) -> tuple[Value, ...]:
-    """Compute a node.
-
-    Raises:
-      ValueError: One line that names it.
-    """
+    """Compute a node; ValueErrors name it."""
     try:
         made = call.compute()
     except Exception as error:  # a damaged node can make jax or numpy raise anything
@@ -96,11 +88,7 @@ def compute(file: OnnxFile, node: OnnxNode, call: Call) -> tuple[Value, ...]:
 
 
 def check_inputs(file: OnnxFile, node: OnnxNode, known: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of a node's inputs.
-
-    Raises:
-      ValueError: If one is an optional output, such as MaxPool's second, that is not computed.
-    """
+    """Return the names of a node's inputs; ValueError if one is an output that is not computed."""
     if missing := [name for name in node.inputs if name and name not in known]:
         raise _error(file, node, f"reads {missing[0]!r}, an optional output that is not computed")
     return node.inputs

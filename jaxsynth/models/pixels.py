@@ -33,14 +33,7 @@ _RUN_BYTES = 100  # of a pixel: its code with Adam's state and a gradient, in fl
 
 
 def fourier(size: int = 224) -> Generator:
-    """Make lucid's generator: a code of real and imaginary parts -> an image.
-
-    Args:
-      size: Side of the image in pixels.
-
-    Raises:
-      ValueError: For a size below 2.
-    """
+    """Make lucid's generator of S x S pixels: real and imaginary parts -> an image."""
     cycles = _cycles(size)
     scale = _SIGMA / 4 * size**2 * (1 / cycles)  # lucid's, up to a constant
     params = {"scale": jnp.asarray(scale, jnp.float32)}
@@ -48,14 +41,7 @@ def fourier(size: int = 224) -> Generator:
 
 
 def maco(size: int = 224) -> Generator:
-    """Make the generator of phases: a code of half turns -> an image with a natural spectrum.
-
-    Args:
-      size: Side of the image in pixels.
-
-    Raises:
-      ValueError: For a size below 2.
-    """
+    """Make the generator of phases of S x S pixels: half turns -> an image of natural spectrum."""
     cycles = _cycles(size)
     magnitude = size**2 * _LEVELS * cycles[..., None] ** -_SLOPES
     magnitude[0, 0] = 0  # the mean has no phase

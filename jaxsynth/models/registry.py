@@ -96,15 +96,9 @@ def load(name: str | Path, dtype: np.dtype | type | str = "float32") -> Model:
 def load_encoder(
     generator: Generator, name: str | Path = "", dtype: np.dtype | type | str = ""
 ) -> Classifier:
-    """Load the classifier whose blob is a generator's code.
+    """Load the classifier whose blob is a generator's code, by default the one that it names.
 
-    Args:
-      generator: The generator.
-      name: As in `load`; by default the encoder that the generator names.
-      dtype: As in `load`; by default the generator's own.
-
-    Raises:
-      ValueError: If there is none, or it is not the file that the generator was trained for.
+    ValueError if there is none, or it is not the file that the generator was trained for.
     """
     wanted = generator.encoder
     if isinstance(wanted, _Encoder):
@@ -119,13 +113,7 @@ def load_encoder(
 def to_model(network: Network, name: str = "", record: dict[str, str] | None = None) -> Model:
     """Make a classifier or generator of the content of a weights file.
 
-    Args:
-      network: As `load_network` gives it.
-      name: The model's name; by default the network's own.
-      record: "name", "file" and "sha256" of the weights file, as `file_record` gives them.
-
-    Raises:
-      ValueError: If its labels are not one for each class.
+    `record` has "name", "file" and "sha256" of the file, as `file_record` gives them.
     """
     info, config = network.info, network.info.config
     file = [(record or {}).get(key, "") for key in ("name", "file", "sha256")]
@@ -151,9 +139,7 @@ def of_size(name: str, size: int) -> str:
 def with_pixels(name: str, preprocess: str) -> str:
     """Return the name of an ONNX file with units of its pixels, where it has none; else the name.
 
-    Args:
-      name: of any model.
-      preprocess: `imagenet` or another name, or options: `mean=0.5/0.5/0.5,order=BGR`.
+    Units are a name such as `imagenet`, or options: `mean=0.5/0.5/0.5,order=BGR`.
     """
     if not preprocess or ".onnx" not in name.lower() or _OF_PIXELS.search(name):
         return name

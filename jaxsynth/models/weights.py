@@ -48,17 +48,10 @@ _MOST_BLOCKS = 1000  # a damaged description could ask for any number, each of w
 
 
 def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) -> Network:
-    """Load the network of a weights file.
+    """Load the network of a weights file, by its path or name; see `jaxsynth.load`.
 
-    Args:
-      name_or_path: A path (has a folder or ends with .safetensors), or the name of a shipped
-        (`pocket_generator`, `pocket_places`) or ported file. Originals in installed packages
-        (`open_nsfw`) are ported on first use.
-      dtype: Of the parameters: float32, float64 or bfloat16.
-
-    Raises:
-      ValueError: For an unknown name, a missing or corrupt file, a hash other than the manifest's,
-        or parameters that do not fit the description.
+    ValueErrors tell of an unknown name, a missing or corrupt file, a hash other than the
+    manifest's, and parameters that do not fit the description.
     """
     dtype = check_dtype(dtype)
     check_backend()
@@ -76,11 +69,7 @@ def load_network(name_or_path: str | Path, dtype: np.dtype | type = np.float32) 
 
 
 def check_dtype(dtype: np.dtype | type | str) -> np.dtype:
-    """Return the type of parameters.
-
-    Raises:
-      ValueError: If it is not float32, float64 or bfloat16.
-    """
+    """Return the type of parameters: float32, float64 or bfloat16, else ValueError."""
     try:
         dtype = np.dtype(dtype)
         known = dtype in (np.float32, np.float64, jnp.bfloat16)
@@ -92,22 +81,12 @@ def check_dtype(dtype: np.dtype | type | str) -> np.dtype:
 
 
 def read_info(name_or_path: str | Path) -> NetworkInfo:
-    """Read the description in a weights file, not its arrays.
-
-    Raises:
-      ValueError: For an unknown name, or a file without a description.
-    """
+    """Read the description in a weights file, not its arrays."""
     return _read(resolve(str(name_or_path)), arrays=False)[0]
 
 
 def save_network(path: str | Path, network: Network) -> str:
-    """Write a weights file, atomically, and its manifest line; return the file's sha256.
-
-    Arrays keep their precision.
-
-    Raises:
-      ValueError: If the path does not end with .safetensors or cannot be written.
-    """
+    """Write a weights file, atomically, and its manifest line; return the file's sha256."""
     path = check_output(path)
     code = network.code._asdict() if network.code is not None else {}
     arrays = dict(network.params) | {f"code/{k}": a for k, a in code.items() if a is not None}
@@ -132,11 +111,7 @@ def save_network(path: str | Path, network: Network) -> str:
 
 
 def check_output(path: str | Path) -> Path:
-    """Check that a weights file may be written at a path, and return the path.
-
-    Raises:
-      ValueError: If it does not end with .safetensors, or is a folder.
-    """
+    """Return a path if a weights file may be written there, else raise ValueError."""
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"{path} must end with {SUFFIX}")
@@ -192,12 +167,7 @@ def _labelled(info: NetworkInfo) -> NetworkInfo:
 
 
 def check_weights(arrays: Mapping[str, np.ndarray]) -> None:
-    """Check that arrays can be the weights of a trained network.
-
-    Raises:
-      ValueError: If all are 0; or naming the first that is no float array, is not finite, reaches
-        beyond `_LARGEST`, or holds whole numbers only, as quantised weights without scales do.
-    """
+    """Raise ValueError unless arrays can be the weights of a trained network."""
     if arrays and not any(np.any(array) for array in arrays.values()):
         raise ValueError("weights must be those of a trained network: all of them are 0")
     flaws = [f"{name} {flaw}" for name, array in arrays.items() if (flaw := _flaw(array))]
@@ -243,11 +213,7 @@ def info_to_json(info: NetworkInfo) -> str:
 
 
 def info_from_json(text: str) -> NetworkInfo:
-    """Invert `info_to_json`.
-
-    Raises:
-      ValueError: If the text is not such a description.
-    """
+    """Invert `info_to_json`; ValueError if the text is not such a description."""
     try:
         plain = json.loads(text)
         config = _config_from_plain(plain.pop("architecture"), plain.pop("config"))

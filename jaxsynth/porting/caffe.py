@@ -58,13 +58,8 @@ class Row(NamedTuple):
 def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
     """Read layer name -> its blobs, in the file's order; layers without blobs are left out.
 
-    Returns:
-      Read-only arrays, shapes as found: the legacy num/channels/height/width give 4-D arrays.
-      float32, or float64 where the file holds `double_data`; raw data as they are.
-
-    Raises:
-      ValueError: If the file cannot be read, is of another type, truncated, has no weights, has two
-        layers of one name, or a blob whose data do not match its shape.
+    Arrays are read-only, shapes as found: the legacy num/channels/height/width give 4-D arrays.
+    They are float32, or float64 where the file holds `double_data`; raw data as they are.
     """
     net = parse_file(path, _MESSAGES["NetParameter"], WHAT)
     layers: dict[str, list[np.ndarray]] = {}
@@ -115,11 +110,7 @@ def _values(blob: Message, where: str) -> np.ndarray:
 
 
 def expected_blobs(config: Config) -> dict[str, list[Shape]]:
-    """Return layer -> the shapes of its blobs, as Caffe has them.
-
-    Raises:
-      ValueError: If the configuration has a layer that Caffe does not know.
-    """
+    """Return layer -> the shapes of its blobs, as Caffe has them."""
     if not isinstance(config, GeneratorConfig | AlexNetConfig | ResNetConfig):
         raise ValueError("only generators, AlexNets and residual networks have Caffe originals")
     axes = {"dense": (1, 0), "conv": (3, 2, 0, 1), "deconv": (2, 3, 0, 1)}
@@ -140,8 +131,7 @@ def expected_blobs(config: Config) -> dict[str, list[Shape]]:
 def fit_blobs(config: Config, blobs: Blobs) -> dict[str, list[np.ndarray]]:
     """Bring the blobs into their expected shapes: leading ones of the legacy form are dropped.
 
-    Raises:
-      ValueError: Naming everything that is missing, unexpected or mis-shaped.
+    ValueErrors name everything that is missing, unexpected or mis-shaped.
     """
     expected = expected_blobs(config)
     missing = _difference(expected, blobs)

@@ -47,10 +47,8 @@ _WORDS = ("true", "false", "null")
 def message_classes(package: str, messages: dict[str, str]) -> dict[str, type[Message]]:
     """Make message name -> class, for messages that may refer to each other.
 
-    Args:
-      package: Their name space.
-      messages: Name -> fields, `NAME NUMBER KIND` each, separated by commas. A kind is `bytes`,
-        `int64`, `float`, `double` or the name of a message; repeated ones end with `*`.
+    Each has fields `NAME NUMBER KIND`, separated by commas. A kind is `bytes`, `int64`, `float`,
+    `double` or the name of a message; repeated ones end with `*`.
     """
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
     for message_name, fields in messages.items():
@@ -71,11 +69,7 @@ def message_classes(package: str, messages: dict[str, str]) -> dict[str, type[Me
 
 
 def parse_file(path: str | Path, message_class: type[Message], what: str) -> Message:
-    """Parse a file as one message; `what` names the expected format in errors.
-
-    Raises:
-      ValueError: If the file cannot be read, is too large, truncated, or not of this format.
-    """
+    """Parse a file as one message; `what` names the expected format in errors."""
     path = Path(path)
     check_regular(path, str(path), what)
     try:
@@ -97,15 +91,7 @@ def parse_file(path: str | Path, message_class: type[Message], what: str) -> Mes
 
 
 def read_tfjs(path: Path, model: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read a model's topology, and name -> array (float32).
-
-    Args:
-      path: model.json, or the package.
-      model: Which model of the package, such as `mobilenet_v2`.
-
-    Raises:
-      ValueError: One line: the file cannot be read, or is not one.
-    """
+    """Read a model's topology, and name -> array (float32); `model` is a folder of the package."""
     check_regular(path, str(path), _TFJS)
     try:
         kind = file_kind(path)

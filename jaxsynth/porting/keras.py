@@ -78,11 +78,7 @@ class GraphBuilder:
         return self.users[source] == 1 and not self.nodes[self.where[source]].relu
 
     def config(self, size: int, output: str, **units: Any) -> GraphConfig:
-        """Finish the graph.
-
-        Raises:
-          ValueError: If its output is not the dense layer that comes last.
-        """
+        """Finish the graph; ValueError if its output is not the dense layer that comes last."""
         last = list(self.nodes.values())[-1:]
         if not last or last[0].name != output or last[0].op != "dense" or last[0].relu:
             raise ValueError(f"its output {output!r} is no dense layer at its end")
@@ -92,11 +88,7 @@ class GraphBuilder:
 def keras_graph(
     topology: Mapping[str, Any], arrays: Arrays
 ) -> tuple[GraphConfig, dict[str, np.ndarray]]:
-    """Make the graph of a Keras model that sees RGB of 0..1.
-
-    Raises:
-      ValueError: Naming a layer that is not known, or used in a way that is not.
-    """
+    """Make the graph of a Keras model that sees RGB of 0..1; ValueErrors name its layers."""
     model = topology["model_config"]["config"]
     layers = model if isinstance(model, list) else model["layers"]
     made, pads, previous, size = GraphBuilder(where={"data": "data"}), {}, "data", 0
@@ -195,11 +187,7 @@ def _check_activation(made: GraphBuilder, name: str, activation: str) -> None:
 def tensorflow_graph(
     topology: Mapping[str, Any], arrays: Arrays
 ) -> tuple[GraphConfig, dict[str, np.ndarray]]:
-    """Make the graph of a frozen graph of TensorFlow that sees RGB of 0..1, 224 x 224 by default.
-
-    Raises:
-      ValueError: Naming an operation that is not known.
-    """
+    """Make the graph of a frozen TensorFlow graph that sees RGB of 0..1, by default 224 x 224."""
     made, mean, deviation, size = GraphBuilder(), 0.0, 255.0, _SIZE
     made.users.update(i for node in topology["node"] for i in node.get("input", ()))
     for node in topology["node"]:

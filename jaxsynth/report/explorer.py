@@ -45,13 +45,8 @@ def write_explorer(
 ) -> None:
     """Write what the explorer shows into FOLDER/explorer.
 
-    Args:
-      sweep: finished runs.
-      folder: of the page.
-      title: of the page.
-      rows: of the table, with `shown`; of the first runs, if not of all.
-      looks: the images that each run has a file of.
-      photographs: shown with each run, `jaxsynth.report.photographs.Photograph`.
+    `rows` of the table have `shown`; they are of the first runs, if not of all. `looks` are the
+    images that each run has a file of.
     """
     own = folder / EXPLORER
     own.mkdir(exist_ok=True)
@@ -205,11 +200,7 @@ def _write_film(sweep: SweepResult, own: Path, side: int) -> dict[str, Any] | No
 
 
 def run_film(sweep: SweepResult, place: int) -> Iterator[np.ndarray]:
-    """Yield a run's pictures (H, W, 3) uint8: its start, the recorded steps, its last image.
-
-    Raises:
-      ValueError: if no codes were recorded, or the models are not known.
-    """
+    """Yield a run's pictures (H, W, 3) uint8: its start, the recorded steps, its last image."""
     check_models(sweep)
     steps = recorded_steps(sweep)
     if not steps:

@@ -25,17 +25,7 @@ MOST_FILMS = 64  # that are written at once
 def write_films(
     sweep: SweepResult, folder: Path, places: Sequence[int] | None = None, seconds: float = 0.2
 ) -> list[Path]:
-    """Write a film of each run's path, see `run_film` and `write_film`.
-
-    Args:
-      sweep: finished runs, whose codes were recorded.
-      folder: where the films go, as film_run00003.webp.
-      places: of the runs; by default the first 64.
-      seconds: that each picture is shown.
-
-    Returns:
-      The files.
-    """
+    """Write FOLDER/film_run00003.webp and so on: the paths of runs, by default of the first 64."""
     found: list[Path] = []
     for place in range(min(len(sweep), MOST_FILMS)) if places is None else places:
         path = folder / f"film_run{int(sweep.run_numbers[place]):05d}.webp"
@@ -55,9 +45,6 @@ def morph_film(sweep: SweepResult, places: Sequence[int]) -> Iterator[np.ndarray
     """Yield pictures (H, W, 3) uint8 on the way from run to run and back to the first.
 
     Codes between two runs lie on the great circle through both, their lengths in between (slerp).
-
-    Raises:
-      ValueError: of fewer than two runs, or if the models are not known.
     """
     check_models(sweep)
     if len(places) < 2:

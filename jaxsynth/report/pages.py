@@ -139,11 +139,7 @@ def report(
 
 
 def read_sweep(folder: Path) -> SweepResult:
-    """Read a folder with the models that it names.
-
-    Raises:
-      ValueError: if one of them is not found by name.
-    """
+    """Read a folder with the models that it names; ValueError if one is not found by name."""
     networks = read_config(folder).get("networks", {})
     try:
         generator, *classifiers = (
@@ -206,11 +202,7 @@ def write_strip(
     title: str,
     blur: bool = False,
 ) -> float | None:
-    """Draw the paths of the first runs into strip.png.
-
-    Returns:
-      The highest probability of a sensitive class in its pictures; None if it is unknown.
-    """
+    """Draw the paths of the first runs; return the highest P of a sensitive class, if known."""
     drawn, seen = [], []
     for run, path, row in zip(sweep.runs, paths, sweep.table, strict=False):
         tiles = []

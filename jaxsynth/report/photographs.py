@@ -61,12 +61,7 @@ def extreme_photographs(
 ) -> list[list[Photograph]]:
     """Return for each unit the photographs that raise it most, then those that lower it most.
 
-    Args:
-      found: a column for each unit.
-      classifier: whose units.
-      blob: of the units.
-      count: photographs at either end.
-      sensitive: picture (h, w, 3) -> probability of a sensitive class.
+    `sensitive`: picture (h, w, 3) -> probability of a sensitive class.
     """
     cut = _cutter(classifier, blob, sensitive)
     return [
@@ -112,12 +107,7 @@ def _cutter(classifier: Classifier, blob: str, sensitive: Callable[[np.ndarray],
 def example_pages(found: Responses, shown: Sequence[Sequence[Photograph]]) -> Draw:
     """Make the function that draws pages of units: a row each, the extremes next to its image.
 
-    Args:
-      found: a column for each run, in the order of runs.
-      shown: the photographs of each.
-
-    Returns:
-      (title, runs, rows, tile) -> names and images of pages.
+    The columns of `found`, and `shown`, are in the order of runs.
     """
     count = max(sum(one.group == end for one in own) for own in shown for end in (_MOST, _LEAST))
 
@@ -142,12 +132,7 @@ def example_pages(found: Responses, shown: Sequence[Sequence[Photograph]]) -> Dr
 
 
 def map_page(cells: "Sequence[Cell]", side: int) -> Draw:
-    """Make the function that draws a map: the image of each cell in its place.
-
-    Args:
-      cells: one for each run, in the order of runs.
-      side: cells of a row and of a column.
-    """
+    """Make the function that draws a map, its cells by run: the image of each in its place."""
 
     def draw(
         title: str, runs: Sequence[Any], rows: Sequence[Mapping[str, Any]], tile: DrawTile
@@ -211,15 +196,8 @@ def path_pictures(
 ) -> list[Picture]:
     """Return the photograph, its reconstruction, pictures of recorded codes, the end image.
 
-    Args:
-      problem: a sweep; start codes are those of the photograph, and codes are recorded
-        (`path_steps`). Of many recorded steps `PATH` evenly spaced ones are shown.
-      results: its arrays.
-      run: which of the sweep's runs.
-      photo: the photograph (H, W, 3) as the encoder sees it, in the generator's units.
-
-    Returns:
-      Pictures in the order of the path. The last is the sweep's own last image.
+    Start codes of the sweep are those of the photograph (H, W, 3), as the encoder sees it in the
+    generator's units. Of many recorded steps `PATH` evenly spaced ones are shown.
     """
     recipe = problem.settings.recipe
     end = max(0, recipe.steps - (recipe.last_image == "last_forward"))
@@ -235,13 +213,7 @@ def path_pictures(
 
 
 def film_strip(title: str, runs: Sequence[Any], paths: Sequence[Sequence[Tile]]) -> Image.Image:
-    """Draw the paths of the first runs, as many as there are, a row each.
-
-    Args:
-      title: heading of the page.
-      runs: of the sweep; those without a path are left out.
-      paths: equally many tiles for every run.
-    """
+    """Draw the paths of the first runs, equally many tiles each, a row each."""
     if len(paths) < len(runs):
         title = f"{title} (first {len(paths)} of {len(runs)} runs)"
     labels = [_label(run) for run in runs[: len(paths)]]

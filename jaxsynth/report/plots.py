@@ -32,16 +32,9 @@ def save_figure(
     draw: Callable[[Any], None],
     texts: Sequence[str] = (),
 ) -> str:
-    """Draw a figure as PNG, whatever matplotlib is set to be.
+    """Draw a figure as PNG, whatever matplotlib is set to be; return why not, or "".
 
-    Args:
-      path: image file to write.
-      size: width and height in inches.
-      draw: fills a matplotlib Figure.
-      texts: that it shows; they decide which fonts are used.
-
-    Returns:
-      "" when written, else one line that tells why not.
+    The size is in inches, and `texts` that it shows decide which fonts are used.
     """
     try:
         with _own_style(texts) as figure_of:
@@ -103,23 +96,11 @@ def plot_traces(
     probabilities: Mapping[str, np.ndarray] | None = None,
     objective_label: str = "objective",
 ) -> str:
-    """Draw every run's objective, and beside it probabilities, against the step.
+    """Draw every run's objective, and beside it probabilities, against the step; return why not.
 
     Few runs get a colour and a legend each; many are thin lines (of more than 300, as many evenly
-    spaced ones) with the median of all on top.
-
-    Args:
-      path: image file to write.
-      objective: (runs, steps); what is not finite leaves a gap.
-      names: one per run.
-      probabilities: label -> (runs, steps), values in 0..1; a colour per label.
-      objective_label: of the objective's axis.
-
-    Returns:
-      "" when written, else one line that tells why not.
-
-    Raises:
-      ValueError: if an array is not (runs, steps) or the names do not match the runs.
+    spaced ones) with the median of all on top. Arrays are (runs, steps); what is not finite leaves
+    a gap.
     """
     objective = _finite(objective, "objective")
     panels = {label: _finite(p, label) for label, p in (probabilities or {}).items()}
@@ -219,15 +200,9 @@ def plot_spectra(
     reconstructions: Mapping[str, Any] | None,
     scenes: Mapping[str, Any] | None,
 ) -> str:
-    """Draw power spectra, and their differences from those of photographs.
+    """Draw power spectra, and their differences from those of photographs; return why not, or "".
 
-    Args:
-      path: Image file to write.
-      reconstructions: Metrics of `evaluation.measures.compare_spectra`, or None.
-      scenes: Those of images of scenes, or None.
-
-    Returns:
-      "" when written, else one line that says why not.
+    They are metrics of `evaluation.measures.compare_spectra`.
     """
     if not (reconstructions or scenes):
         return "no plot: no spectra were measured"

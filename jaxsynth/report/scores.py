@@ -64,11 +64,7 @@ def csv_file(
 ) -> Iterator[Callable[[Score], None]]:
     """Yield a function that writes each row at once, so that a kill leaves all rows before it.
 
-    Args:
-      out: The file; without one nothing is written.
-      names: Of the classifiers.
-      top: Classes of each.
-      add: Write behind the rows that are there.
+    Without a file it writes nothing; `add` writes behind the rows that are there.
     """
     if out is None:
         yield lambda row: None
@@ -89,8 +85,7 @@ def csv_file(
 def scored_files(out: Path, names: Sequence[str], top: int) -> set[str]:
     """Return the files with a complete row in a CSV file (see `as_written`); half a row is removed.
 
-    Raises:
-      ValueError: If it is of other classifiers.
+    ValueError if it is of other classifiers.
     """
     if not out.exists():
         return set()

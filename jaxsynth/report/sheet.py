@@ -99,15 +99,7 @@ def atlas_pages(
 ) -> Iterator[tuple[str, Image.Image]]:
     """Draw every run in order: its `row` as the unit's label, below it the unit's activation.
 
-    Args:
-      title: heading of every page.
-      runs: a term each.
-      rows: their rows of the table.
-      tile: makes a run's tile.
-
-    Yields:
-      Name and image of each page. One page is contact_sheet.png; more of them, of at most 400
-      tiles, are atlas_00.png and so on.
+    One page is contact_sheet.png; more of them, of at most 400 tiles, are atlas_00.png and so on.
     """
     columns = _square_columns(len(runs), len({run.seed for run in runs}))
     size = PAGE_TILES // columns * columns
@@ -151,21 +143,10 @@ def contact_sheet(
     column_labels: Sequence[str] = (),
     side: int | None = None,
 ) -> Image.Image:
-    """Draw tiles row by row.
+    """Draw tiles row by row, `columns` in each, with the labels of a full grid.
 
-    Args:
-      tiles: in reading order.
-      columns: tiles per row.
-      title: heading of the page; it wraps to the page's width.
-      row_labels: of a grid, e.g. the weights of a sweep; empty for none.
-      column_labels: likewise.
-      side: at which every picture is shown; by default 160 to 192 pixels, by their own size.
-
-    Returns:
-      An RGB image. Text that does not fit is shortened with an ellipsis, so it never overlaps.
-
-    Raises:
-      ValueError: without tiles, without columns, or with labels that do not match the grid.
+    Pictures are shown at `side`, by default at 160 to 192 pixels, by their own size. The title
+    wraps; other text that does not fit is shortened with an ellipsis, so it never overlaps.
     """
     rows = _check_grid(len(tiles), columns, row_labels, column_labels)
     columns = min(columns, len(tiles))

@@ -96,16 +96,11 @@ def _flatten(name: str, value: Any, out: dict[str, Any]) -> None:
 
 
 def lines_that_repeat(config: Mapping[str, Any], folder: Path | None) -> dict[str, str]:
-    """Say how a run of a sweep is repeated and continued.
+    """Say how a run of a sweep, by its config.json and folder, is repeated and continued.
 
-    Args:
-      config: as config.json has it.
-      folder: of the sweep, if it has one.
-
-    Returns:
-      `command`: of the whole sweep. `continue`: a command for one run. `python`: lines that repeat
-      one run. `python_continue`: lines after those. `RUN`, `SEED` and `OBJECTIVE` stand for a run's
-      own. What is not known is empty.
+    `command` is of the whole sweep, `continue` of one run; `python` are lines that repeat one run,
+    `python_continue` lines after those. `RUN`, `SEED` and `OBJECTIVE` stand for a run's own. What
+    is not known is empty.
     """
     out = {"command": str(config.get("command", "")), "continue": "", "python": ""}
     out["python_continue"] = ""

@@ -31,12 +31,7 @@ def format_probability(p: float, digits: int = 3) -> str:
 
 
 def format_table(rows: Rows, columns: Sequence[str] = ()) -> str:
-    """Align rows for a terminal: a header and a line per row, columns of numbers to the right.
-
-    Args:
-      rows: column -> value; a value that a row lacks is left blank.
-      columns: by default those of all rows, in the order in which they first appear.
-    """
+    """Align rows for a terminal: a header and a line per row, columns of numbers to the right."""
     columns = list(columns) or column_order(rows)
     texts = [[printable(format_value(row.get(c))) for c in columns] for row in rows]
     sides = ["left" if any(isinstance(r.get(c), str) for r in rows) else "right" for c in columns]

@@ -41,13 +41,7 @@ class LivePage:
     """
 
     def __init__(self, problem: Problem, saving: Saving, config: Mapping[str, Any]):
-        """Write the page.
-
-        Args:
-          problem: the runs.
-          saving: its folder, which exists, and the processes of which this one shows its own runs.
-          config: as config.json has it.
-        """
+        """Write the page of the runs of this process."""
         self._problem, self._config, self._folder = problem, config, saving.folder or Path()
         index, count = saving.processes
         sizes = list(chunk_sizes(problem, len(saving.devices) or 1).items())[index::count]
@@ -176,7 +170,7 @@ class EventFile:
     """Writes an event for every step and image: an observer of `jaxsynth.runs.saving.Saving`."""
 
     def __init__(self, problem: Problem, saving: Saving, config: Mapping[str, Any]):
-        """Open the file; arguments as of `LivePage`."""
+        """Open the file."""
         from tensorboardX import SummaryWriter
 
         self._problem, self._config = problem, config

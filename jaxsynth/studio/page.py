@@ -24,16 +24,9 @@ _NOTE = (
 
 
 def make_server(studio: Studio, port: int) -> tuple[uvicorn.Server, socket.socket]:
-    """Make the server of the page, and the socket that it is to be run with.
+    """Make the server of the page, and the socket to run it with; port 0 is any free one.
 
     Only this machine reaches it, and only pages of its own address do.
-
-    Args:
-      studio: what the page is of.
-      port: of the address; 0 for any that is free.
-
-    Raises:
-      ValueError: If the port is taken.
     """
     try:
         door = socket.create_server((HOST, port))

@@ -107,11 +107,7 @@ class Studio:
         return {"generator": self.generator, **self.classifiers}
 
     def use(self, generator: str, classifiers: Sequence[str]) -> None:
-        """Load models by name, if they are not loaded; another generator has other codes.
-
-        Raises:
-          ValueError: If one cannot be loaded.
-        """
+        """Load models by name, if they are not loaded; another generator has other codes."""
         known = self.classifiers
         found = {n: known.get(n) or _load(n, Classifier).named(n) for n in classifiers}
         if generator != self.generator.name:
@@ -124,20 +120,12 @@ class Studio:
         self.start, self.version = look, self.version + 1
 
     def start_from_photograph(self, data: bytes) -> None:
-        """Start the next sweep from the bytes of an image file.
-
-        Raises:
-          ValueError: If they are none, or the generator has no encoder.
-        """
+        """Start the next sweep from the bytes of an image file."""
         codes = start_of("studio", read_image(data), self.generator, None).codes
         self.start_from(self._drawn(np.asarray(codes), ["the photograph, as a code"])[0])
 
     def paint(self, wish: Wish) -> None:
-        """Compute a sweep and save it: the work of a thread.
-
-        Raises:
-          ValueError: For what cannot work, in one line.
-        """
+        """Compute a sweep and save it: the work of a thread; ValueErrors are one line."""
         if not wish.terms:
             raise ValueError("nothing to maximise: add a term")
         self._stop, self._due, self.done, self.steps = False, 0.0, 0, wish.steps
@@ -173,11 +161,7 @@ class Studio:
         self._stop = True
 
     def step(self, first: int, done: int, values: np.ndarray, snapshot: Callable) -> None:
-        """Take a step, as the sweep's observer; draw it if it is time, or asked to stop.
-
-        Raises:
-          Stopped: If asked to.
-        """
+        """Take a step, as the sweep's observer; draw it if it is time, or asked to stop."""
         self.done, begun = done, monotonic()
         if begun >= self._due or self._stop:
             said = [f"objective {value:.4g}" for value in values]
