@@ -14,11 +14,10 @@ from pathlib import Path
 
 from jaxsynth.environment import writable_cache
 from jaxsynth.inputs import option
-from jaxsynth.models.names import SUFFIX
+from jaxsynth.models.names import ORIGINALS, SUFFIX
 from jaxsynth.models.network import is_generator
 from jaxsynth.models.weights import check_output, save_network
 from jaxsynth.porting.caffe import Row
-from jaxsynth.porting.originals import ORIGINALS
 from jaxsynth.porting.port import port
 from jaxsynth.report.tables import format_table
 

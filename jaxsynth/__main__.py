@@ -133,7 +133,7 @@ def _answer(question: str, *names: str) -> str:
         return str(page(*names[:2], *(names[2:] or ("out/compare",))))
     from jaxsynth.models import registry
     from jaxsynth.models.base import Classifier
-    from jaxsynth.porting.originals import ORIGINALS
+    from jaxsynth.models.names import ORIGINALS
 
     if question == "models":
         table = format_table([{"name": n, "what": _describe(n)} for n in registry.available()])

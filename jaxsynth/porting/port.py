@@ -1,6 +1,6 @@
 """Original weights -> a `Network`: `.caffemodel`, ONNX, PyTorch and TensorFlow.js files.
 
-`jaxsynth.porting.originals` names the networks. A file is known by its first bytes.
+`jaxsynth.models.names` names the networks. A file is known by its first bytes.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from jaxsynth.models.caffe_networks import ResNetConfig
 from jaxsynth.models.generator import GeneratorConfig
 from jaxsynth.models.labels import parse_labels as parse_labels  # a name of version 0.1
 from jaxsynth.models.labels import read_labels, read_text
+from jaxsynth.models.names import ORIGINALS
 from jaxsynth.models.network import (
     KNOWN_CONFIGS,
     CodeStats,
@@ -32,7 +33,6 @@ from jaxsynth.models.weights import check_weights
 from jaxsynth.porting.caffe import Blobs, Row, convert, fit_blobs, read_caffemodel
 from jaxsynth.porting.files import read_tfjs
 from jaxsynth.porting.keras import keras_graph, tensorflow_graph
-from jaxsynth.porting.originals import ORIGINALS
 from jaxsynth.porting.pickled_arrays import read_arrays
 from jaxsynth.porting.state_dicts import (
     convert_conv_features,

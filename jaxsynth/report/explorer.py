@@ -55,12 +55,11 @@ def write_explorer(
     shown = (sweep.image_of(i, row["shown"]) for i, row in enumerate(rows))
     side = min(_SIDE, max(sweep.arrays.last.image.shape[1:3]))
     thumbs = _sheets(own, "sprite", shown, (min(_COLUMNS, len(rows)), _PER_SHEET, side))
-    film, curves = _write_film(sweep, own, side), _curves(sweep)
+    film = _write_film(sweep, own, side)
     points = trace_points(sweep.objective.shape[1])
     for part, start in enumerate(range(0, len(rows), _PER_PART)):
-        found = [
-            _rounded(curves(i), points) for i in range(start, min(start + _PER_PART, len(rows)))
-        ]
+        part_of = range(start, min(start + _PER_PART, len(rows)))
+        found = [_rounded(_curves(sweep, i), points) for i in part_of]
         write_call(own / f"traces_{part:03d}.js", "traces", part, found)
     judges = sweep.classifiers
     hide = {w: [table.sensitive_of(row, judges, w) for row in rows] for w in table.PICTURES}
@@ -154,20 +153,16 @@ def _rounded(curves: Mapping[str, np.ndarray], points: list[int]) -> dict[str, l
     }
 
 
-def _curves(sweep: SweepResult):
-    """Return a function: a run's place -> its curves (T,) by name, the objective first."""
-
-    def of_run(place: int) -> dict[str, np.ndarray]:
-        curves = {"objective": np.asarray(sweep.objective[place])}
-        for n, curve in enumerate(sweep.curves[place], 1):
-            if curve is not None:
-                target = str(sweep.table[place][f"target_{n}"])
-                curves[f"P({target.split(':', 2)[-1]})"] = curve
-        for name, curve in _sensitive_curves(sweep, place):
-            curves.setdefault(name, curve)
-        return curves
-
-    return of_run
+def _curves(sweep: SweepResult, place: int) -> dict[str, np.ndarray]:
+    """A run's curves (T,) by name, the objective first."""
+    curves = {"objective": np.asarray(sweep.objective[place])}
+    for n, curve in enumerate(sweep.curves[place], 1):
+        if curve is not None:
+            target = str(sweep.table[place][f"target_{n}"])
+            curves[f"P({target.split(':', 2)[-1]})"] = curve
+    for name, curve in _sensitive_curves(sweep, place):
+        curves.setdefault(name, curve)
+    return curves
 
 
 def _sensitive_curves(sweep: SweepResult, place: int) -> Iterator[tuple[str, np.ndarray]]:
