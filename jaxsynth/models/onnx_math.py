@@ -1,11 +1,12 @@
-"""ONNX operators number by number, sums over axes, and products of matrices.
+"""ONNX operators number by number, and quantised numbers.
 
 Sources: the operators' pages at onnx.ai/onnx/operators; where they leave a gradient open,
-PyTorch's.
+PyTorch's. A quantised tensor stays a float with the value of an integer, so that gradients pass
+straight through its rounding; where a number is out of range they are 0, as in PyTorch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,9 +23,9 @@ from jaxsynth.models.onnx_call import (
     as_graph,
     in_memory,
     is_float,
+    laid,
     operator,
-    positive,
-    root,
+    ordered,
 )
 from jaxsynth.models.onnx_file import dtype_of
 
@@ -162,81 +163,64 @@ def _as(c: Call, x: Value, dtype: Any) -> Value:
     return x._replace(array=x.array.astype(dtype))
 
 
-# --- sums over axes -------------------------------------------------------------------------------
-
-_REDUCE: dict[str, Callable] = {
-    "ReduceL1": lambda xp, x, **k: abs(x).sum(**k),
-    "ReduceL2": lambda xp, x, **k: root((x * x).sum(**k)),
-    "ReduceLogSum": lambda xp, x, **k: xp.log(x.sum(**k)),
-    "ReduceLogSumExp": lambda xp, x, **k: _log_sum_exp(xp, x, **k),
-    "ReduceMax": lambda xp, x, **k: x.max(**k),
-    "ReduceMean": lambda xp, x, **k: x.mean(**k),
-    "ReduceMin": lambda xp, x, **k: x.min(**k),
-    "ReduceProd": lambda xp, x, **k: x.prod(**k),
-    "ReduceSum": lambda xp, x, **k: x.sum(**k),
-    "ReduceSumSquare": lambda xp, x, **k: (x * x).sum(**k),
-}
+# --- quantised numbers ----------------------------------------------------------------------------
 
 
-@operator(*_REDUCE, folds=True)
-def _reduce(c: Call) -> Value:
-    x, rank = c.value(0), len(c.shape())
-    axes = c.numbers(1, "axes")
-    if not axes:
-        if c.attr("noop_with_empty_axes", 0):
-            return x
-        axes = range(rank)
-    axes = {positive(a, rank) for a in axes}
-    keep, function = bool(c.attr("keepdims", 1)), _REDUCE[c.node.op]
-    if isinstance(x, np.ndarray):
-        return np.asarray(function(np, x, axis=tuple(axes), keepdims=keep)).astype(x.dtype)
-    array = function(jnp, x.array, axis=tuple(x.order[a] for a in axes), keepdims=keep)
-    array = array.astype(x.array.dtype)
-    if keep:
-        return Laid(array, x.order)
-    left = [x.order[a] for a in range(rank) if a not in axes]
-    return Laid(array, tuple(sorted(left).index(place) for place in left))
-
-
-def _log_sum_exp(xp: Any, x: Any, axis: Any, keepdims: bool) -> Any:
-    if xp is np:
-        return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
-    return jax.nn.logsumexp(x, axis=axis, keepdims=keepdims)
-
-
-@operator("ArgMax", "ArgMin", folds=True)
-def _arg(c: Call) -> Value:
-    x, axis = c.array(0), c.axis(0)
-    find = c.xp.argmax if c.node.op == "ArgMax" else c.xp.argmin
-    if c.attr("select_last_index", 0):
-        out = x.shape[axis] - 1 - find(c.xp.flip(x, axis), axis=axis)
+def _as_tensor(c: Call, value: Value, order: Sequence[int]) -> Any:
+    """A scale or zero point, one or of an axis or of blocks along it, as the tensor lies."""
+    array, shape = as_graph(value), c.shape()
+    if array.size == 1:
+        return array.reshape(())
+    axis = c.axis(1)
+    if array.ndim == 1:
+        array = array.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    elif array.ndim == len(shape) and (block := c.attr("block_size", 0)):
+        array = c.xp.take(c.xp.repeat(array, block, axis=axis), np.arange(shape[axis]), axis=axis)
     else:
-        out = find(x, axis=axis)
-    return c.result(c.xp.expand_dims(out, axis) if c.attr("keepdims", 1) else out)
+        raise ValueError(f"a scale of shape {array.shape} without block_size")
+    return ordered(array if isinstance(array, np.ndarray) else laid(array), order)
 
 
-@operator("CumSum", folds=True)
-def _cumulative_sum(c: Call) -> Value:
-    x, axis = c.array(0), positive(int(c.static(1).item()), len(c.shape()))
-    x = c.xp.flip(x, axis) if c.attr("reverse", 0) else x
-    out = c.xp.cumsum(x, axis=axis, dtype=x.dtype)
-    out = out - x if c.attr("exclusive", 0) else out
-    return c.result(c.xp.flip(out, axis) if c.attr("reverse", 0) else out)
+def _parts(c: Call) -> tuple[Any, tuple[int, ...], Any]:
+    """The first input and its scale as they lie in memory, and the order of their axes."""
+    array, order = in_memory(c.value(0))
+    return array, order, _as_tensor(c, c.value(1), order)
 
 
-@operator("Softmax", "LogSoftmax", "Hardmax")
-def _softmax(c: Call) -> Value:
-    """Over one axis; before opset 13 over all axes from that one on."""
-    x, rank = c.value(0), len(c.shape())
-    x = x if isinstance(x, Laid) else c.result(x)
-    axis = c.axis(-1 if c.opset >= 13 else 1)
-    axes = [x.order[a] for a in ([axis] if c.opset >= 13 else range(axis, rank))]
-    if c.node.op != "Hardmax":
-        function = jax.nn.softmax if c.node.op == "Softmax" else jax.nn.log_softmax
-        return x._replace(array=function(x.array, axis=tuple(axes)))
-    shape = c.shape()
-    matrix = math.prod(shape[:axis]), math.prod(shape[axis:])
-    flat = as_graph(x).reshape(shape if c.opset >= 13 else matrix)
-    along = axis if c.opset >= 13 else 1
-    hot = jax.nn.one_hot(flat.argmax(along), flat.shape[along], axis=along, dtype=flat.dtype)
-    return c.result(hot.reshape(shape))
+@operator("DequantizeLinear", folds=True)
+def _dequantize(c: Call) -> Value:
+    x, order, scale = _parts(c)
+    x = x.astype(scale.dtype)
+    if c.has(2):
+        x = x - _as_tensor(c, c.value(2), order).astype(scale.dtype)
+    return c.result(x * scale, order)
+
+
+@operator("QuantizeLinear")
+def _quantize(c: Call) -> Value:
+    x, order, scale = _parts(c)
+    zero = c.values[2] if c.has(2) else np.zeros((), dtype_of(c.attr("output_dtype", 0) or 2))
+    if not isinstance(zero, np.ndarray):
+        raise ValueError("its zero point must be known beforehand")
+    low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max
+    zero = _as_tensor(c, zero.astype(c.dtype), order)
+    y = x / scale
+    rounded = jax.lax.stop_gradient(jnp.round(y)) + zero
+    through = rounded + (y - jax.lax.stop_gradient(y))
+    inside = (rounded >= low) & (rounded <= high)
+    return c.result(jnp.where(inside, through, jnp.clip(rounded, low, high)), order)
+
+
+@operator("DynamicQuantizeLinear")
+def _quantize_by_range(c: Call) -> tuple[Value, ...]:
+    """To 0 to 255 by the least and the largest number; all are within, so all have a gradient."""
+    x = c.value(0)
+    x = x if isinstance(x, Laid) else laid(jnp.asarray(x))
+    given = jax.lax.stop_gradient(x.array)
+    low, high = jnp.minimum(given.min(), 0), jnp.maximum(given.max(), 0)
+    scale = (high - low) / 255
+    scale = jnp.where(scale == 0, 1, scale)
+    zero = jnp.clip(jnp.round(-low / scale), 0, 255)
+    rounded = jnp.clip(jnp.round(given / scale) + zero, 0, 255)
+    y = rounded + (x.array - given) / scale
+    return x._replace(array=y), laid(scale), laid(zero)

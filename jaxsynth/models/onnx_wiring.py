@@ -1,14 +1,18 @@
-"""An ONNX graph before any image: its nodes in order, what is known, what is a parameter."""
+"""An ONNX graph before any image: its nodes in order, what is known, what is a parameter.
+
+Quantised operators become plain ones. Sources: onnx.ai/onnx/operators, and onnxruntime's
+ContribOperators.md for those of com.microsoft.
+"""
 
 import graphlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxsynth.inputs import near, reason
 from jaxsynth.models import (
-    onnx_indices,
+    onnx_axes,
     onnx_math,
     onnx_nn,
     onnx_pool,
@@ -17,10 +21,9 @@ from jaxsynth.models import (
 )
 from jaxsynth.models.onnx_call import MOST_NUMBERS, OPERATORS, Call, Value, is_float, shape_of
 from jaxsynth.models.onnx_file import OnnxFile, OnnxNode, Subgraph
-from jaxsynth.models.onnx_quantised import plain
 
 # Imported so that OPERATORS is full.
-_TABLES = (onnx_indices, onnx_math, onnx_nn, onnx_pool, onnx_resize, onnx_shapes)
+_TABLES = (onnx_axes, onnx_math, onnx_nn, onnx_pool, onnx_resize, onnx_shapes)
 _STATIC = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (2,), "Clip": (1, 2)}  # float inputs
 _IN_PLACE = ("Concat", "Split", "Pad", "Slice", "Clip", "Cast", "Identity", "Dropout")
 _IN_PLACE += ("DequantizeLinear", "QuantizeLinear")
@@ -183,3 +186,108 @@ def _image_tensors(nodes: Iterable[OnnxNode], arrays: Any) -> frozenset[str]:
                 group[root(name)] = root(alike[0])
     roots = {root(n) for n in images}
     return frozenset(n for n in (*group, *images) if root(n) in roots)
+
+
+# --- quantised operators as products of plain ones ------------------------------------------------
+
+_MICROSOFT = "com.microsoft"
+
+
+class _Form(NamedTuple):
+    """A quantised operator as a plain one.
+
+    Attributes:
+      op: The plain operator.
+      parts: Index of each quantised input, its scale and its zero point; no scale is 1.
+      out: Index of the result's scale, before its zero point; None if the result stays a number.
+      bias: Index of an input whose scale is the product of the parts'.
+      axes: Axis of each part's scale, where that is a vector.
+      domain: Where the operator is from.
+    """
+
+    op: str
+    parts: Sequence[tuple[int, int | None, int]]
+    out: int | None
+    bias: int | None = None
+    axes: tuple[int, int] = (1, 1)
+    domain: str = ""
+
+
+_ONE, _TWO = ((0, 1, 2),), ((0, 1, 2), (3, 4, 5))
+_WHOLE = ((0, None, 2), (1, None, 3))  # integers whose product stays one
+_FORMS = {
+    "QLinearConv": _Form("Conv", _TWO, 6, 8, (1, 0)),
+    "QLinearMatMul": _Form("MatMul", _TWO, 6, axes=(-2, -1)),
+    "ConvInteger": _Form("Conv", _WHOLE, None, axes=(1, 0)),
+    "MatMulInteger": _Form("MatMul", _WHOLE, None, axes=(-2, -1)),
+    "QGemm": _Form("Gemm", _TWO, 7, 6, (-2, -1), _MICROSOFT),
+    "QLinearAdd": _Form("Add", _TWO, 6, domain=_MICROSOFT),
+    "QLinearMul": _Form("Mul", _TWO, 6, domain=_MICROSOFT),
+    "QLinearConcat": _Form("Concat", (), 0, domain=_MICROSOFT),  # of any number of parts
+    **{
+        f"QLinear{op}": _Form(op, _ONE, 3, domain=_MICROSOFT)
+        for op in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
+    },
+}
+
+
+def plain(nodes: Iterable[OnnxNode]) -> list[OnnxNode]:
+    """Write each quantised operator as DequantizeLinear, a plain operator and QuantizeLinear.
+
+    The new tensors are `x/real`, what the integers x stand for, and `y/exact`, which rounds to y.
+    """
+    out: list[OnnxNode] = []
+    reals: dict[tuple[str, ...], str] = {}
+    for node in nodes:
+        form = _FORMS.get(node.op)
+        if node.op in ("QuantizeLinear", "DequantizeLinear"):
+            out.append(node._replace(domain=node.domain.removeprefix(_MICROSOFT)))
+        elif form is None or form.domain != node.domain or node.attributes.get("channels_last"):
+            out.append(node)
+        else:
+            out += _plain(node, form, reals)
+    return out
+
+
+def _plain(node: OnnxNode, form: _Form, reals: dict[tuple[str, ...], str]) -> list[OnnxNode]:
+    """The nodes of one; `reals` has a name for each triple that is dequantised already."""
+    made: list[OnnxNode] = []
+    y = node.outputs[0]
+    attributes = dict(node.attributes)
+    inputs = (*node.inputs, *("",) * 9)  # optional ones may be left out
+
+    def add(op: str, names: Sequence[str], output: str, **how: Any) -> str:
+        made.append(OnnxNode(op, tuple(names), (output,), how, node.name))
+        return output
+
+    def real(names: tuple[str, str, str], axis: int) -> str:
+        if names not in reals:
+            reals[names] = f"{names[0]}/real" + "_" * sum(n[0] == names[0] for n in reals)
+            add("DequantizeLinear", names, reals[names], axis=axis)
+        return reals[names]
+
+    def constant(name: str, number: float) -> str:
+        return add("Constant", (), f"{y}/{name}", value=np.asarray(number, np.float32))
+
+    parts = form.parts or [(i, i + 1, i + 2) for i in range(2, len(node.inputs), 3)]
+    scales = [inputs[s] if s else "" for _, s, _ in parts]
+    if not all(scales):
+        scales = [constant("one", 1.0)] * len(parts)
+    if (alpha := attributes.pop("alpha", 1.0)) != 1 and form.op == "Gemm":
+        scales[0] = add("Mul", (scales[0], constant("alpha", alpha)), f"{y}/scale")
+    elif form.op != "Gemm" and alpha != 1:
+        attributes["alpha"] = alpha
+    axes = form.axes if form.parts else (1,) * len(parts)
+    values = [
+        real((inputs[x], scale, inputs[zero]), axis)
+        for (x, _, zero), scale, axis in zip(parts, scales, axes, strict=False)
+    ]
+    if form.bias is not None and inputs[form.bias]:
+        product = add("Mul", scales, f"{y}/bias_scale")
+        values.append(real((inputs[form.bias], product, ""), -1))
+    level = () if form.out is None else inputs[form.out : form.out + 2]
+    rounds = any(level)
+    add(form.op, values, f"{y}/exact" if rounds else y, **attributes)
+    if rounds:
+        add("QuantizeLinear", (f"{y}/exact", *level), y)
+    return made

@@ -1,18 +1,42 @@
-"""ONNX operators that read and write at indices: gathers, scatters, the largest of an axis.
+"""ONNX operators along axes: gathers, scatters, sums, the largest of an axis, softmax.
 
 Source: the operators' pages at onnx.ai/onnx/operators.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.models.onnx_call import Call, Value, check_size, operator, positive, reshape
+from jaxsynth.models.onnx_call import (
+    Call,
+    Laid,
+    Value,
+    as_graph,
+    check_size,
+    operator,
+    positive,
+    reshape,
+    root,
+)
 from jaxsynth.models.onnx_file import dtype_of
 from jaxsynth.models.onnx_shapes import cut
 
+_REDUCE: dict[str, Callable] = {
+    "ReduceL1": lambda xp, x, **k: abs(x).sum(**k),
+    "ReduceL2": lambda xp, x, **k: root((x * x).sum(**k)),
+    "ReduceLogSum": lambda xp, x, **k: xp.log(x.sum(**k)),
+    "ReduceLogSumExp": lambda xp, x, **k: _log_sum_exp(xp, x, **k),
+    "ReduceMax": lambda xp, x, **k: x.max(**k),
+    "ReduceMean": lambda xp, x, **k: x.mean(**k),
+    "ReduceMin": lambda xp, x, **k: x.min(**k),
+    "ReduceProd": lambda xp, x, **k: x.prod(**k),
+    "ReduceSum": lambda xp, x, **k: x.sum(**k),
+    "ReduceSumSquare": lambda xp, x, **k: (x * x).sum(**k),
+}
 _REDUCTIONS: dict[str, Any] = {  # of scattered numbers: a method of jax's, a function of numpy's
     "none": ("set", None),
     "add": ("add", np.add),
@@ -137,3 +161,70 @@ def _compress(c: Call) -> Value:
     if c.node.attributes.get("axis") is None:
         return c.result(c.xp.take(x.ravel(), places))
     return c.result(c.xp.take(x, places, axis=c.axis()))
+
+
+# --- sums over axes -------------------------------------------------------------------------------
+
+
+@operator(*_REDUCE, folds=True)
+def _reduce(c: Call) -> Value:
+    x, rank = c.value(0), len(c.shape())
+    axes = c.numbers(1, "axes")
+    if not axes:
+        if c.attr("noop_with_empty_axes", 0):
+            return x
+        axes = range(rank)
+    axes = {positive(a, rank) for a in axes}
+    keep, function = bool(c.attr("keepdims", 1)), _REDUCE[c.node.op]
+    if isinstance(x, np.ndarray):
+        return np.asarray(function(np, x, axis=tuple(axes), keepdims=keep)).astype(x.dtype)
+    array = function(jnp, x.array, axis=tuple(x.order[a] for a in axes), keepdims=keep)
+    array = array.astype(x.array.dtype)
+    if keep:
+        return Laid(array, x.order)
+    left = [x.order[a] for a in range(rank) if a not in axes]
+    return Laid(array, tuple(sorted(left).index(place) for place in left))
+
+
+def _log_sum_exp(xp: Any, x: Any, axis: Any, keepdims: bool) -> Any:
+    if xp is np:
+        return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
+    return jax.nn.logsumexp(x, axis=axis, keepdims=keepdims)
+
+
+@operator("ArgMax", "ArgMin", folds=True)
+def _arg(c: Call) -> Value:
+    x, axis = c.array(0), c.axis(0)
+    find = c.xp.argmax if c.node.op == "ArgMax" else c.xp.argmin
+    if c.attr("select_last_index", 0):
+        out = x.shape[axis] - 1 - find(c.xp.flip(x, axis), axis=axis)
+    else:
+        out = find(x, axis=axis)
+    return c.result(c.xp.expand_dims(out, axis) if c.attr("keepdims", 1) else out)
+
+
+@operator("CumSum", folds=True)
+def _cumulative_sum(c: Call) -> Value:
+    x, axis = c.array(0), positive(int(c.static(1).item()), len(c.shape()))
+    x = c.xp.flip(x, axis) if c.attr("reverse", 0) else x
+    out = c.xp.cumsum(x, axis=axis, dtype=x.dtype)
+    out = out - x if c.attr("exclusive", 0) else out
+    return c.result(c.xp.flip(out, axis) if c.attr("reverse", 0) else out)
+
+
+@operator("Softmax", "LogSoftmax", "Hardmax")
+def _softmax(c: Call) -> Value:
+    """Over one axis; before opset 13 over all axes from that one on."""
+    x, rank = c.value(0), len(c.shape())
+    x = x if isinstance(x, Laid) else c.result(x)
+    axis = c.axis(-1 if c.opset >= 13 else 1)
+    axes = [x.order[a] for a in ([axis] if c.opset >= 13 else range(axis, rank))]
+    if c.node.op != "Hardmax":
+        function = jax.nn.softmax if c.node.op == "Softmax" else jax.nn.log_softmax
+        return x._replace(array=function(x.array, axis=tuple(axes)))
+    shape = c.shape()
+    matrix = math.prod(shape[:axis]), math.prod(shape[axis:])
+    flat = as_graph(x).reshape(shape if c.opset >= 13 else matrix)
+    along = axis if c.opset >= 13 else 1
+    hot = jax.nn.one_hot(flat.argmax(along), flat.shape[along], axis=along, dtype=flat.dtype)
+    return c.result(hot.reshape(shape))
