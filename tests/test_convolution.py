@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxsynth.models import compiled
 from jaxsynth.models import cpu_convolution as convolution
 from jaxsynth.models.compiled import compiler_options, network_jit
 from jaxsynth.models.cpu_convolution import cpu_conv
@@ -246,13 +247,13 @@ def test_within_another_transformation_it_is_jax_jit():
 
 def test_an_xla_that_does_not_know_an_option_compiles_without(monkeypatch):
     unknown = {"xla_cpu_of_another_year": "yes"}
-    known = convolution._WITHOUT_BARRIERS
+    known = compiled._WITHOUT_BARRIERS
     monkeypatch.setattr(convolution, "_CPU_OPTIONS", known | unknown)
     for fewer, expected in ((known, known), (unknown, None)):
-        convolution._known_options.cache_clear()
+        compiled._known_options.cache_clear()
         monkeypatch.setattr(convolution, "_WITHOUT_BARRIERS", fewer)
         try:
             assert compiler_options() == expected
             assert network_jit(lambda x: x + 1)(1.0) == 2.0
         finally:
-            convolution._known_options.cache_clear()
+            compiled._known_options.cache_clear()
