@@ -11,7 +11,6 @@ import pytest
 from jax import lax
 
 from jaxsynth.models import compiled
-from jaxsynth.models import cpu_convolution as convolution
 from jaxsynth.models.compiled import compiler_options, network_jit
 from jaxsynth.models.cpu_convolution import cpu_conv
 from jaxsynth.models.layers import (
@@ -223,7 +222,7 @@ def test_double_precision_is_compiled_as_jax_does(monkeypatch):
 
     ours = network_jit(_conv)
     with monkeypatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(convolution, "_known_options", asked)
+        patch.setattr(compiled, "_known_options", asked)
         given = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
         assert ours(*given).dtype == jnp.float64
         wide = ours.jitted()
@@ -248,10 +247,10 @@ def test_within_another_transformation_it_is_jax_jit():
 def test_an_xla_that_does_not_know_an_option_compiles_without(monkeypatch):
     unknown = {"xla_cpu_of_another_year": "yes"}
     known = compiled._WITHOUT_BARRIERS
-    monkeypatch.setattr(convolution, "_CPU_OPTIONS", known | unknown)
+    monkeypatch.setattr(compiled, "_CPU_OPTIONS", known | unknown)
     for fewer, expected in ((known, known), (unknown, None)):
         compiled._known_options.cache_clear()
-        monkeypatch.setattr(convolution, "_WITHOUT_BARRIERS", fewer)
+        monkeypatch.setattr(compiled, "_WITHOUT_BARRIERS", fewer)
         try:
             assert compiler_options() == expected
             assert network_jit(lambda x: x + 1)(1.0) == 2.0

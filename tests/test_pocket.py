@@ -9,7 +9,7 @@ from short import Run, Sweep, models, parse_term, synthesize
 
 from jaxsynth import RECIPES, load_network
 from jaxsynth.devices import share_rows
-from jaxsynth.models import cpu_convolution as convolution
+from jaxsynth.models import compiled
 from jaxsynth.models.weights import file_record
 from jaxsynth.starts import still
 from jaxsynth.system import view
@@ -95,7 +95,7 @@ def test_where_convolutions_are_left_to_ynnpack_a_spare_row_takes_the_last_place
     networks, monkeypatch
 ):
     """It rounds the last row of a batch differently; runs must not show it."""
-    monkeypatch.setattr(convolution, "_known_options", lambda: None)
+    monkeypatch.setattr(compiled, "_known_options", lambda: None)
     assert (share_rows(4), share_rows(1)) == (5, 1)
     last, alone = maximise_mountain(networks, 4, (4, 1))
     np.testing.assert_array_equal(last.codes[-1], alone.codes[0])
