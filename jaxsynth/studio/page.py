@@ -59,8 +59,6 @@ class _Page:
                 self._stage()
         ui.timer(_TICK, self._refresh)
 
-    # --- inputs ---
-
     def _controls(self) -> None:
         studio = self.studio
         with ui.expansion("Networks").classes("wide"):
@@ -135,8 +133,6 @@ class _Page:
             return False
         return True
 
-    # --- outputs ---
-
     def _stage(self) -> None:
         self.said = ui.label().props("role=status").classes("text-sm")
         self.bar = ui.linear_progress(0, show_value=False).props("aria-label='steps done'")
@@ -182,9 +178,7 @@ def _said(studio: Studio) -> str:
         return f"Step {studio.done} of {studio.steps}"
     if studio.finished:
         return f"Saved in {studio.folder}"
-    return (
-        "Choose what to maximise. Every picture that is made is saved." if not studio.looks else ""
-    )
+    return "" if studio.looks else "Choose what to maximise. Every picture that is made is saved."
 
 
 # --- widgets --------------------------------------------------------------------------------------
