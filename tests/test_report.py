@@ -328,6 +328,6 @@ def test_letters_that_no_font_has_are_escapes_and_never_boxes(monkeypatch):
     assert fonts.readable("山 a") == "\\u5c71 a"
     font = fonts.Font(13)
     box = bytes(fonts._font(str(fonts.FONT), 13).getmask("\U000f0000"))
-    assert bytes(font.getmask("山")) != box
+    assert bytes(font.mask("山").im) != box
     assert font.getlength("山") == font.getlength("\\u5c71") > 30
     fonts._font_of.cache_clear()

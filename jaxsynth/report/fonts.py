@@ -3,7 +3,6 @@
 import functools
 import itertools
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -41,10 +40,6 @@ class Font:
             draw.text((x, ascent), part, 255, font, anchor="ls")
             x += font.getlength(part)
         return mask
-
-    def getmask(self, text: str) -> Any:
-        """Draw a line as Pillow's own fonts do."""
-        return self.mask(text).im
 
     def draw(self, page: Image.Image, at: tuple[float, float], text: str, fill: str) -> None:
         """Write a line, its upper left corner at `at`."""
