@@ -1,10 +1,12 @@
 """The page of a sweep under way: what it is told, how it ends, and a real browser."""
 
 import base64
+import dataclasses
 import io
 import itertools
 import json
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -88,13 +90,14 @@ def test_the_pictures_take_a_small_share_of_the_time(models, told, monkeypatch, 
 
 def test_a_stop_is_told_and_resumed_runs_are_the_same(models, told, tmp_path, monkeypatch):
     whole = _sweep(models, tmp_path / "whole")
-    asked, made = iter([False] * 4 + [True] * 9), saving.Saving
+    asked = iter([False] * 4 + [True] * 9)
+
+    @dataclasses.dataclass(frozen=True)
+    class Stopping(saving.Saving):
+        asked_to_stop: Callable[[], bool] = lambda: next(asked)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            sys.modules["jaxsynth.maximize"],
-            "Saving",
-            lambda *a, **k: made(*a, **k | {"asked_to_stop": lambda: next(asked)}),
-        )
+        patch.setattr(sys.modules["jaxsynth.maximize"], "Saving", Stopping)
         with pytest.raises(saving.Stopped):
             _sweep(models, tmp_path / "run")
     assert told[-1]["state"] == "stopped" and told[-1]["finished_runs"] == 2
