@@ -14,9 +14,9 @@ import numpy as np
 
 from jaxsynth.devices import batches
 from jaxsynth.models.compiled import network_jit
+from jaxsynth.models.layers import to_bgr
 from jaxsynth.models.network import Activations, Network, Params
 from jaxsynth.models.weights import load_network
-from jaxsynth.training.augment import to_input
 
 _BATCH = 16
 Apply = Callable[[Params, jax.Array], Activations]
@@ -76,4 +76,5 @@ def distance(apply: Apply, params: Params, first: jax.Array, second: jax.Array) 
 
 @partial(network_jit, static_argnums=0)
 def _distances(apply: Apply, params: Params, first: jax.Array, second: jax.Array) -> jax.Array:
-    return distance(apply, params, to_input(first), to_input(second))
+    first, second = (to_bgr(rgb.astype(jnp.float32)) for rgb in (first, second))
+    return distance(apply, params, first, second)

@@ -162,7 +162,7 @@ def test_a_constant_unit_explains_nothing():
         real = awake * (code + shift)
         made = real + awake * np.sqrt(1 - share) * lost
         batches = [(np.zeros((64, 4, 4, 3), np.uint8), None, 64)]
-        return inversion_metrics(lambda x: (real, made, image), batches, 4)
+        return inversion_metrics(lambda x: (real, made, image), batches)
 
     plain, shifted = metrics(0.0, 0.75), metrics(100.0 * (np.arange(8) == 0), 0.75)
     assert plain["explained"] == pytest.approx(0.75, abs=0.1)

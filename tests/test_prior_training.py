@@ -17,8 +17,7 @@ from jaxsynth.models.weights import load_network, save_network
 from jaxsynth.porting.state_dicts import convert_efficientnet
 from jaxsynth.runs.saving import Stopped
 from jaxsynth.training.data import ImageSet
-from jaxsynth.training.finetune import FineTuning
-from jaxsynth.training.linear import LinearTraining, balanced_rows, fit_linear
+from jaxsynth.training.finetune import FineTuning, LinearTraining, balanced_rows, fit_linear
 from jaxsynth.training.loop import LoopConfig
 from jaxsynth.training.prior import (
     PriorParts,
@@ -27,9 +26,9 @@ from jaxsynth.training.prior import (
     advance_searches,
     other_codes,
 )
-from jaxsynth.training.prior_run import PriorRun, train_prior
+from jaxsynth.training.prior_encoder import PriorRun, measure_whitening
+from jaxsynth.training.prior_run import train_prior
 from jaxsynth.training.scene_run import SceneRun, train_scene
-from jaxsynth.training.whitening import measure_whitening
 
 LITE = EfficientNetConfig(
     size=32,

@@ -21,13 +21,11 @@ from jaxsynth.models.layers import interleave
 from jaxsynth.models.weights import load_network
 from jaxsynth.runs.saving import Stopped
 from jaxsynth.training import scene_run
-from jaxsynth.training.augment import random_crop_flip, to_input
-from jaxsynth.training.convolution import matmul_conv
 from jaxsynth.training.data import load_images
 from jaxsynth.training.loop import LoopConfig, Training, run_loop
 from jaxsynth.training.scene import SceneTraining, init_scene, scene_step
 from jaxsynth.training.scene_run import SceneRun, train_scene
-from jaxsynth.training.setup import place_on
+from jaxsynth.training.setup import matmul_conv, place_on, random_crop_flip, to_input
 
 CLASSES = ("blue", "red", "white")
 LAYOUT = ("NHWC", "HWIO", "NHWC")

@@ -29,7 +29,7 @@ from jaxsynth.results import Run
 from jaxsynth.system import GENERATOR
 from jaxsynth.table import BLUR_ABOVE
 from jaxsynth.training.data import ImageSet, batches
-from jaxsynth.training.measure import top_k_accuracy
+from jaxsynth.training.scene import top_k_accuracy
 
 NSFW, PLACES = "nsfw", "places"
 JUDGE = "judge"  # a classifier that no objective knows
@@ -86,9 +86,9 @@ class Group(NamedTuple):
 
 def network(work: Work) -> Group:
     """Measure top-1 and top-5 of the scene network on all photographs."""
-    places, images, side = work.models[PLACES], work.photographs(), work.generator.image_size
+    places, images = work.models[PLACES], work.photographs()
     images = images._replace(labels=label_units(images.classes, places)[images.labels])
-    found = top_k_accuracy(logits_of(places), batches(images, _BATCH), side)
+    found = top_k_accuracy(logits_of(places), batches(images, _BATCH))
     metrics = {"top1": found["val top-1"], "top5": found["val top-5"], "loss": found["val loss"]}
     return Group(metrics | {"photographs": len(images.rows)}, {})
 
@@ -96,8 +96,7 @@ def network(work: Work) -> Group:
 def inversion(work: Work) -> Group:
     """Compare E(G(E(x))) with E(x), and G(E(x)) with x."""
     images = work.some()
-    some = batches(images, _BATCH)
-    metrics = inversion_metrics(invert(work.pair), some, work.generator.image_size)
+    metrics = inversion_metrics(invert(work.pair), batches(images, _BATCH))
     few = images.images[images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET]]
     page = _reconstruction_page(few, reconstruct(work.pair, few))
     return Group(metrics | {"photographs": len(images.rows)}, {"reconstructions.png": page})

@@ -17,11 +17,11 @@ from jaxsynth.images import CAFFE, conversion
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.system import view
-from jaxsynth.training.augment import centre_input, to_input
+from jaxsynth.training.data import Batch
+from jaxsynth.training.setup import to_input
 
 FEATURES = "pool"  # pooled features of a judge
 _BATCH = 100
-Batch = tuple[np.ndarray, np.ndarray, int]  # pixels (B, S, S, 3) uint8 RGB, labels (B,), count
 # x (B, S, S, 3) -> E(x) and E(G(E(x))), (B, D), and G(E(x))
 Circle = Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -137,13 +137,12 @@ def reconstruct(pair: Pair, rgb: np.ndarray) -> np.ndarray:
     ])  # fmt: skip
 
 
-def inversion_metrics(circle: Circle, some: Iterable[Batch], size: int) -> dict[str, float]:
+def inversion_metrics(circle: Circle, some: Iterable[Batch]) -> dict[str, float]:
     """Measure how well G inverts E on photographs x.
 
     Args:
       circle: See `Circle`.
       some: Batches of photographs.
-      size: Side of x.
 
     Returns:
       `explained`: 1 less the mean square of what E(G(E(x))) loses over a unit's variance, at least
@@ -153,7 +152,7 @@ def inversion_metrics(circle: Circle, some: Iterable[Batch], size: int) -> dict[
     square = total = 0.0
     sums = 0.0  # (3, D): of codes, of their squares, of the squares of what is lost
     for rgb, _, count in some:
-        x = centre_input(rgb, size)
+        x = to_input(rgb)
         code, code_made, image = (np.asarray(v)[:count] for v in circle(x))
         square += float(((image - np.asarray(x)[:count]) ** 2).mean((1, 2, 3)).sum())
         wide = code.astype(np.float64)

@@ -24,6 +24,7 @@ from jaxsynth.disk import expand
 from jaxsynth.image_files import READER, read_picture
 from jaxsynth.image_search import SUFFIXES, ImageFile, find_images
 
+Batch = tuple[np.ndarray, np.ndarray, int]  # pixels (B, S, S, 3) uint8 RGB, labels (B,), count
 SPLITS = ("train", "val")
 _UNUSED = "test"  # a split that nothing reads
 _HELD_OUT = 10  # every tenth file, where the data has no split of its own
@@ -103,7 +104,7 @@ def epoch_rows(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(rows)
 
 
-def batches(images: ImageSet, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+def batches(images: ImageSet, size: int) -> Iterator[Batch]:
     """Yield all usable images in order: (pixels, labels, count), the last batch padded."""
     for start in range(0, len(images.rows), size):
         rows = images.rows[start : start + size]

@@ -18,8 +18,8 @@ import optax
 from jaxsynth.arithmetic import root_key
 from jaxsynth.inputs import option
 from jaxsynth.models.network import Activations, Params
-from jaxsynth.training.augment import to_input
 from jaxsynth.training.projected import Adversary, hinge_loss, mix, realism
+from jaxsynth.training.setup import to_input
 
 _COARSE = 4  # pixels a side of what the pixel distance compares
 _EPSILON = 1e-3

@@ -8,18 +8,20 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from PIL import Image
 
+from jaxsynth.arithmetic import root_key
 from jaxsynth.environment import writable_cache
-from jaxsynth.inputs import option
+from jaxsynth.images import to_rgb
 from jaxsynth.lpips import distance as lpips_distance
 from jaxsynth.models.compiled import network_jit
-from jaxsynth.models.grid_generator import EncoderConfig, GridGeneratorConfig, grid_features
+from jaxsynth.models.grid_generator import EncoderConfig, GridGeneratorConfig
 from jaxsynth.models.network import (
     CodeStats,
     Network,
@@ -29,13 +31,10 @@ from jaxsynth.models.network import (
     make_apply,
     make_module,
 )
-from jaxsynth.models.packaged import EfficientNetConfig
 from jaxsynth.models.weights import file_record, load_network, save_network
 from jaxsynth.system import view
-from jaxsynth.training.augment import to_input
-from jaxsynth.training.convolution import training_conv
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
-from jaxsynth.training.loop import LoopConfig, Training, run_loop
+from jaxsynth.training.loop import Training, run_loop
 from jaxsynth.training.prior import (
     BOX,
     Phase,
@@ -45,49 +44,28 @@ from jaxsynth.training.prior import (
     init_prior,
     prior_step,
 )
-from jaxsynth.training.prior_look import measure_prior, write_sheet
+from jaxsynth.training.prior_encoder import (
+    BATCH,
+    ENCODER,
+    PriorRun,
+    code_grid,
+    encoder_network,
+    half_precision,
+    trunk_of,
+    whitened,
+)
 from jaxsynth.training.projected import init_adversary
-from jaxsynth.training.setup import ACTIVATIONS, cast, default_activations, initial_variables
-from jaxsynth.training.whitening import Whitening, measure_whitening, saved_whitening
+from jaxsynth.training.setup import (
+    cast,
+    default_activations,
+    initial_variables,
+    to_input,
+    training_conv,
+)
 
-GENERATOR, ENCODER = "pocket_generator", "pocket_encoder"
-_BATCH = 100  # of photographs that are only looked at
+GENERATOR = "pocket_generator"
+_SHEET = 16  # columns of the sheet
 _INTERIM = 500  # validation photographs looked at during training
-_WHITENING = 16_000  # photographs that the whitening is measured on
-
-
-@dataclasses.dataclass(frozen=True)
-class PriorRun:
-    """A run; `loop.out` receives checkpoints, both weights files and `samples.png`."""
-
-    data: Path = dataclasses.field(metadata={"help": "Folder of zips, class folders or images."})
-    loop: LoopConfig
-    encoder: str = option("efficientnet_lite0", "Classifier whose blob is inverted: name or file.")
-    blob: str = option("block15", "The blob, spatial or a vector.")
-    layers: tuple[str, ...] = option(
-        ("block2", "block4", "block10", "block15"), "Blobs that losses compare, finest first."
-    )
-    comparator: str = option(
-        "none", "Network of LPIPS whose distance joins the losses, such as vgg16_features, or none."
-    )
-    channels: int = option(64, "Of the code at each place of the blob's grid.", low=1)
-    size: int = option(128, "Side of the images: the grid's, doubled any number of times.", low=32)
-    width: int = option(32, "Channels of the last map.", low=1)
-    training: PriorTraining = dataclasses.field(default_factory=PriorTraining)
-    cache: Path | None = option(None, "Folder of decoded images; by default jaxsynth's cache.")
-    activations: str | None = option(
-        None, "By default bfloat16 on an accelerator, float32 on CPU.", among=ACTIVATIONS
-    )
-    licence: str = option("", "A note that the weights files carry.")
-
-
-class _Encoding(NamedTuple):
-    """The encoder of a run, whitened."""
-
-    config: EncoderConfig
-    params: Any  # tree
-    whitening: Whitening
-    source: str
 
 
 def train_prior(
@@ -103,16 +81,16 @@ def train_prior(
     """
     activations = run.activations or default_activations()
     run = dataclasses.replace(run, activations=activations)
-    network = _trunk(load_network(run.encoder), run)
-    grid, cache = _grid(network, run), run.cache or writable_cache()
+    network = trunk_of(load_network(run.encoder), run)
+    grid, comparator = code_grid(network, run), _comparator(run)
+    cache = run.cache or writable_cache()
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
-    encoding = _whiten(network, grid, run, train)
+    encoding = whitened(network, grid, run, train)
     say(f"the code holds {encoding.whitening.explained:.1%} of the features' variance")
     config = GridGeneratorConfig(grid, run.size, run.width)
-    comparator = _comparator(run)
     compare = comparator and comparator.apply
     parts = _parts(config, encoding.config, run.layers, run.activations, compare)
     state, frozen = _first_state(config, encoding, parts, run)
@@ -120,45 +98,17 @@ def train_prior(
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
 
     def evaluate(state: PriorState) -> dict[str, float]:
-        write_sheet(run.loop.out / "samples.png", parts, state, frozen, few)
-        return measure_prior(parts, state, frozen, few)
+        _write_sheet(run.loop.out / "samples.png", parts, state, frozen, few)
+        return _measure(parts, state, frozen, few)
 
     step = _join_late(parts, run.training, run.loop.batch)
     training = Training(step, _settings(run, train), evaluate, frozen)
     state = run_loop(training, state, train, run.loop, say, asked_to_stop)
-    encoder = _encoder_network(encoding, run)
     encoder_path = run.loop.out / f"{ENCODER}.safetensors"
-    digest = save_network(encoder_path, encoder)
+    digest = save_network(encoder_path, encoder_network(encoding, run))
     path = run.loop.out / f"{GENERATOR}.safetensors"
     save_network(path, _generator_network(state, config, run, digest))
-    return path, measure_prior(parts, state, frozen, val)
-
-
-def _trunk(network: Network, run: PriorRun) -> Network:
-    """The encoder's network at the run's size, without a head that nothing reads.
-
-    Raises:
-      ValueError: if it has not the blobs that the run names.
-    """
-    config = network.info.config
-    if isinstance(config, EfficientNetConfig):
-        config = dataclasses.replace(config, size=run.size)
-        if all(name.startswith("block") for name in (run.blob, *run.layers)):
-            config = dataclasses.replace(config, classes=0)
-    info = dataclasses.replace(network.info, config=config)
-    heads = ("conv_head/", "logits/") if getattr(config, "classes", 1) == 0 else ()
-    params = (
-        {k: v for k, v in network.params.items() if not k.startswith(heads)}
-        if heads
-        else (network.params)
-    )
-    blobs = activation_shapes(config)
-    for name in (run.blob, *run.layers):
-        if name not in blobs:
-            raise ValueError(
-                f"{run.encoder!r} has no blob {name!r}: choose from {', '.join(blobs)}"
-            )
-    return build_network(info, params)
+    return path, _measure(parts, state, frozen, val)
 
 
 def _comparator(run: PriorRun) -> Network | None:
@@ -176,50 +126,6 @@ def _comparator(run: PriorRun) -> Network | None:
             "vgg16_features, or none"
         )
     return network
-
-
-def _grid(network: Network, run: PriorRun) -> tuple[int, int, int]:
-    """(height, width, channels) of the code.
-
-    Raises:
-      ValueError: if doubling the blob's grid does not reach the run's size.
-    """
-    shape = activation_shapes(network.info.config)[run.blob]
-    side = shape[0] if len(shape) == 3 else 1
-    ratio = run.size / side
-    if (len(shape) == 3 and shape[0] != shape[1]) or ratio < 2 or np.log2(ratio) % 1:
-        raise ValueError(
-            f"size is {run.size}, but {run.blob!r} has a grid of {shape[:2]}: expected that side "
-            f"doubled any number of times, such as {side * 16}, {side * 32}"
-        )
-    return side, side, run.channels
-
-
-def _whiten(
-    network: Network, grid: tuple[int, int, int], run: PriorRun, train: ImageSet
-) -> _Encoding:
-    side, apply = network.input_shape[0], network.apply
-
-    @network_jit
-    def features(params, rgb):
-        x = view(to_input(rgb), side)
-        blob = jax.vmap(apply, (None, 0))(params, x)[run.blob]
-        return grid_features(blob, x, grid[:2])
-
-    rows = train.rows[:: max(1, len(train.rows) // _WHITENING)]
-    some = train._replace(rows=rows)
-    whitening = saved_whitening(
-        run.loop.out / "whitening.npz",
-        lambda: measure_whitening(
-            lambda rgb: features(network.params, rgb), lambda: batches(some, _BATCH), grid[2]
-        ),
-    )
-    flat = {f"trunk/{path}": value for path, value in network.params.items()}
-    layers = {"project": whitening.project, "whiten": whitening.whiten}
-    for name, (kernel, bias) in layers.items():
-        flat |= {f"{name}/kernel": jnp.asarray(kernel), f"{name}/bias": jnp.asarray(bias)}
-    config = EncoderConfig(network.info.config, run.blob, grid)
-    return _Encoding(config, flat, whitening, network.name)
 
 
 @functools.cache  # equal runs of a process share their programs
@@ -297,17 +203,6 @@ def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
     }
 
 
-def _encoder_network(encoding: _Encoding, run: PriorRun) -> Network:
-    info = NetworkInfo(
-        network=ENCODER,
-        config=encoding.config,
-        licence=run.licence,
-        source=f"{run.encoder}, whitened by experiments.train_generator",
-        notes=f"{run.blob}, {encoding.whitening.explained:.1%} of its variance",
-    )
-    return build_network(info, _half(encoding.params))
-
-
 def _generator_network(
     state: PriorState, config: GridGeneratorConfig, run: PriorRun, encoder: str
 ) -> Network:
@@ -324,9 +219,46 @@ def _generator_network(
     ones = np.ones(config.code, np.float32)
     code = CodeStats(BOX * ones, 0 * ones, ones, -BOX * ones)
     flat = traverse_util.flatten_dict(state.average, sep="/")
-    return build_network(info, _half(flat), code)
+    return build_network(info, half_precision(flat), code)
 
 
-def _half(params: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Parameters in the precision of a shipped file."""
-    return {path: np.asarray(value, np.float16) for path, value in params.items()}
+def _measure(
+    parts: PriorParts, state: PriorState, frozen: Any, images: ImageSet
+) -> dict[str, float]:
+    """Measure the rms of E(G(E(x))) - E(x) and, in grey levels, of G(E(x)) - x."""
+    code = pixels = total = 0.0
+    for rgb, _, count in batches(images, BATCH):
+        z, made, x, image = (
+            np.asarray(v)[:count] for v in _reconstruct(parts, state.average, frozen, rgb)
+        )
+        code += float(((made - z) ** 2).mean(1).sum())
+        pixels += float(((image - x) ** 2).mean((1, 2, 3)).sum())
+        total += count
+    return {"val code": (code / total) ** 0.5, "val rms": (pixels / total) ** 0.5}
+
+
+@functools.partial(network_jit, static_argnums=0)
+def _reconstruct(parts, average, frozen, rgb):
+    x = to_input(rgb)
+    z = parts.encode(frozen["encoder"], x)["code"]
+    image = parts.generate(average, z)
+    return z, parts.encode(frozen["encoder"], image)["code"], x, image
+
+
+@functools.partial(network_jit, static_argnums=0)
+def _generate(parts, average, codes):
+    return parts.generate(average, codes)
+
+
+def _write_sheet(
+    path: Path, parts: PriorParts, state: PriorState, frozen: Any, images: ImageSet
+) -> None:
+    """Write photographs, their reconstructions, images of N(0, 1) and of 0.7 N(0, 1)."""
+    chosen = images._replace(rows=images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET])
+    (rgb, _, _), *_ = batches(chosen, _SHEET)
+    _, _, x, made = _reconstruct(parts, state.average, frozen, rgb)
+    codes = jax.random.normal(root_key(1), (_SHEET, len(state.params["colour"]["bias"])))
+    drawn = [_generate(parts, state.average, scale * codes) for scale in (1.0, 0.7)]
+    rows = [np.concatenate([to_rgb(np.asarray(v)) for v in row], 1) for row in (x, made, *drawn)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows, 0)).save(path)

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsynth.models.layers import leaky_relu
-from jaxsynth.training.convolution import training_conv
-from jaxsynth.training.setup import initial_variables
+from jaxsynth.training.setup import initial_variables, training_conv
 
 _CHANNELS = 64  # of the mixed features
 _WIDEST = 128

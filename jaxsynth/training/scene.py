@@ -5,6 +5,7 @@ warm-up and a cosine schedule. Inputs are BGR, mean-subtracted, (B, H, W, 3); pu
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,9 +19,15 @@ from flax import traverse_util
 from jaxsynth.models.caffe_networks import ResNetConfig
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.network import logits_blob, make_module
-from jaxsynth.training.augment import random_colours, random_crop_flip
-from jaxsynth.training.convolution import training_conv
-from jaxsynth.training.setup import cast, initial_variables
+from jaxsynth.training.data import Batch
+from jaxsynth.training.setup import (
+    cast,
+    initial_variables,
+    random_colours,
+    random_crop_flip,
+    to_input,
+    training_conv,
+)
 
 NORM_EPSILON = 1e-5
 INPUT_SCALE = 64.0  # while training, the first layer sees grey levels in units of this
@@ -122,6 +129,23 @@ def normed_logits(config: ResNetConfig, state: SceneState, x: jax.Array) -> jax.
     """Logits (B, classes) of the network as trained, batch norm with its running statistics."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return scene_module(config, train=False).apply(variables, x / INPUT_SCALE)[logits_blob(config)]
+
+
+def top_k_accuracy(
+    logits_fn: Callable[[jax.Array], jax.Array], batches: Iterable[Batch]
+) -> dict[str, float]:
+    """Measure the top-1 and top-5 rate of the true label, and the mean cross-entropy."""
+    first = fifth = loss = total = 0.0
+    for rgb, labels, count in batches:
+        logits = np.asarray(logits_fn(to_input(rgb)))[:count]
+        true = labels[:count]
+        rank = (logits > np.take_along_axis(logits, true[:, None], 1)).sum(1)
+        first += float((rank < 1).sum())
+        fifth += float((rank < 5).sum())
+        log_p = np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))
+        loss -= float(log_p[np.arange(count), true].sum())
+        total += count
+    return {"val top-1": first / total, "val top-5": fifth / total, "val loss": loss / total}
 
 
 def fold_batch_norm(params: Any, batch_stats: Any, first: str) -> dict[str, np.ndarray]:

@@ -26,25 +26,23 @@ from jaxsynth.models.weights import file_record, load_network, save_network
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.finetune import (
     FineTuning,
-    finetune_step,
-    finetuned_logits,
-    init_finetuned,
-    split_params,
-)
-from jaxsynth.training.linear import (
     LinearTraining,
     balanced_rows,
+    finetune_step,
+    finetuned_logits,
     fit_linear,
+    init_finetuned,
     pooled_features,
+    split_params,
 )
 from jaxsynth.training.loop import LoopConfig, Training, format_line, has_checkpoint, run_loop
-from jaxsynth.training.measure import logits_of, top_k_accuracy
 from jaxsynth.training.scene import (
     SceneTraining,
     fold_batch_norm,
     init_scene,
     normed_logits,
     scene_step,
+    top_k_accuracy,
 )
 from jaxsynth.training.setup import ACTIVATIONS, default_activations
 
@@ -129,7 +127,7 @@ def train_scene(
     network = _described(run, config, params, train.classes)
     path = run.loop.out / f"{run.network}.safetensors"
     save_network(path, network)
-    return path, top_k_accuracy(logits_of(network), batches(val, _BATCH), run.size)
+    return path, _accuracy(partial(finetuned_logits, config, network.params), val)
 
 
 def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say, stop) -> tuple[Config, Params]:
@@ -138,7 +136,7 @@ def _judge(run: SceneRun, train: ImageSet, few: ImageSet, say, stop) -> tuple[Co
     training = Training(
         partial(scene_step, config, run.settings, run.activations),
         _settings(run, train) | {"training": dataclasses.asdict(run.settings), "width": run.width},
-        lambda state: _accuracy(partial(normed_logits, config, state), few, run.size),
+        lambda state: _accuracy(partial(normed_logits, config, state), few),
     )
     start = init_scene(run.loop.seed, config, run.settings)
     state = run_loop(training, start, train, run.loop, say, stop)
@@ -152,16 +150,14 @@ def _fine_tune(run: SceneRun, train: ImageSet, few: ImageSet, say, stop) -> tupl
     if run.settings.fitted and not has_checkpoint(run.loop.out):  # else the checkpoint has it
         start, how = (trunk, config, params), LinearTraining()
         params |= _fit_last(run, start, train, run.settings.fitted, how, say, stop)
-        found = _accuracy(partial(finetuned_logits, config, params), few, run.size)
+        found = _accuracy(partial(finetuned_logits, config, params), few)
         say(format_line("last layer fitted", found))
     trained, frozen = split_params(params, run.settings.freeze)
     training = Training(
         partial(finetune_step, config, run.settings, run.activations),
         _settings(run, train)
         | {"trunk": file_record(run.trunk)["sha256"], "tuning": dataclasses.asdict(run.settings)},
-        lambda state: _accuracy(
-            partial(finetuned_logits, config, state.average | frozen), few, run.size
-        ),
+        lambda state: _accuracy(partial(finetuned_logits, config, state.average | frozen), few),
         frozen,
     )
     begin = init_finetuned(trained, run.settings)
@@ -244,5 +240,5 @@ def _described(run: SceneRun, config: Config, params: Params, classes) -> Networ
     return build_network(info, {k: np.asarray(v, np.float16) for k, v in params.items()})
 
 
-def _accuracy(logits_fn, val: ImageSet, size: int) -> dict[str, float]:
-    return top_k_accuracy(logits_fn, batches(val, _BATCH), size)
+def _accuracy(logits_fn, val: ImageSet) -> dict[str, float]:
+    return top_k_accuracy(logits_fn, batches(val, _BATCH))

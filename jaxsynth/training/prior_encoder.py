@@ -1,0 +1,245 @@
+"""A run of a generator's training, and its encoder: a network's blob, whitened into a code.
+
+The whitening is measured over training photographs: principal components, then ZCA.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsynth.disk import atomic_file
+from jaxsynth.inputs import option
+from jaxsynth.models.compiled import network_jit
+from jaxsynth.models.grid_generator import EncoderConfig, grid_features
+from jaxsynth.models.network import Network, NetworkInfo, activation_shapes, build_network
+from jaxsynth.models.packaged import EfficientNetConfig
+from jaxsynth.system import view
+from jaxsynth.training.data import Batch, ImageSet, batches
+from jaxsynth.training.loop import LoopConfig
+from jaxsynth.training.prior import PriorTraining
+from jaxsynth.training.setup import ACTIVATIONS, to_input
+
+ENCODER = "pocket_encoder"
+BATCH = 100  # of photographs that are only looked at
+_PHOTOGRAPHS = 16_000  # that the whitening is measured on
+_LAYERS = ("project", "whiten", "colour")
+_LEAST = 1e-4  # share of the mean eigenvalue below which a direction is not amplified further
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorRun:
+    """A run; `loop.out` receives checkpoints, both weights files and `samples.png`."""
+
+    data: Path = dataclasses.field(metadata={"help": "Folder of zips, class folders or images."})
+    loop: LoopConfig
+    encoder: str = option("efficientnet_lite0", "Classifier whose blob is inverted: name or file.")
+    blob: str = option("block15", "The blob, spatial or a vector.")
+    layers: tuple[str, ...] = option(
+        ("block2", "block4", "block10", "block15"), "Blobs that losses compare, finest first."
+    )
+    comparator: str = option(
+        "none", "Network of LPIPS whose distance joins the losses, such as vgg16_features, or none."
+    )
+    channels: int = option(64, "Of the code at each place of the blob's grid.", low=1)
+    size: int = option(128, "Side of the images: the grid's, doubled any number of times.", low=32)
+    width: int = option(32, "Channels of the last map.", low=1)
+    training: PriorTraining = dataclasses.field(default_factory=PriorTraining)
+    cache: Path | None = option(None, "Folder of decoded images; by default jaxsynth's cache.")
+    activations: str | None = option(
+        None, "By default bfloat16 on an accelerator, float32 on CPU.", among=ACTIVATIONS
+    )
+    licence: str = option("", "A note that the weights files carry.")
+
+
+class Whitening(NamedTuple):
+    """Dense layers, each (kernel, bias).
+
+    project: features at one place (C + 3,) -> components (K,). whiten: components of the whole grid
+    (D,) -> code (D,). colour: the inverse of `whiten`.
+    """
+
+    project: tuple[np.ndarray, np.ndarray]
+    whiten: tuple[np.ndarray, np.ndarray]
+    colour: tuple[np.ndarray, np.ndarray]
+    explained: float  # share of the features' variance that the components hold
+
+
+class Encoding(NamedTuple):
+    """The encoder of a run, whitened."""
+
+    config: EncoderConfig
+    params: Any  # tree
+    whitening: Whitening
+
+
+def trunk_of(network: Network, run: PriorRun) -> Network:
+    """The encoder's network at the run's size, without a head that nothing reads.
+
+    Raises:
+      ValueError: if it has not the blobs that the run names.
+    """
+    config = network.info.config
+    if isinstance(config, EfficientNetConfig):
+        config = dataclasses.replace(config, size=run.size)
+        if all(name.startswith("block") for name in (run.blob, *run.layers)):
+            config = dataclasses.replace(config, classes=0)
+    info = dataclasses.replace(network.info, config=config)
+    heads = ("conv_head/", "logits/") if getattr(config, "classes", 1) == 0 else ()
+    params = {k: v for k, v in network.params.items() if not k.startswith(heads)}
+    blobs = activation_shapes(config)
+    for name in (run.blob, *run.layers):
+        if name not in blobs:
+            raise ValueError(
+                f"{run.encoder!r} has no blob {name!r}: choose from {', '.join(blobs)}"
+            )
+    return build_network(info, params)
+
+
+def code_grid(network: Network, run: PriorRun) -> tuple[int, int, int]:
+    """(height, width, channels) of the code.
+
+    Raises:
+      ValueError: if doubling the blob's grid does not reach the run's size.
+    """
+    shape = activation_shapes(network.info.config)[run.blob]
+    side = shape[0] if len(shape) == 3 else 1
+    ratio = run.size / side
+    if (len(shape) == 3 and shape[0] != shape[1]) or ratio < 2 or np.log2(ratio) % 1:
+        raise ValueError(
+            f"size is {run.size}, but {run.blob!r} has a grid of {shape[:2]}: expected that side "
+            f"doubled any number of times, such as {side * 16}, {side * 32}"
+        )
+    return side, side, run.channels
+
+
+def whitened(
+    network: Network, grid: tuple[int, int, int], run: PriorRun, train: ImageSet
+) -> Encoding:
+    """Measure the whitening, or read it, and build the encoder."""
+    side, apply = network.input_shape[0], network.apply
+
+    @network_jit
+    def features(params, rgb):
+        x = view(to_input(rgb), side)
+        blob = jax.vmap(apply, (None, 0))(params, x)[run.blob]
+        return grid_features(blob, x, grid[:2])
+
+    rows = train.rows[:: max(1, len(train.rows) // _PHOTOGRAPHS)]
+    some = train._replace(rows=rows)
+    whitening = saved_whitening(
+        run.loop.out / "whitening.npz",
+        lambda: measure_whitening(
+            lambda rgb: features(network.params, rgb), lambda: batches(some, BATCH), grid[2]
+        ),
+    )
+    flat = {f"trunk/{path}": value for path, value in network.params.items()}
+    layers = {"project": whitening.project, "whiten": whitening.whiten}
+    for name, (kernel, bias) in layers.items():
+        flat |= {f"{name}/kernel": jnp.asarray(kernel), f"{name}/bias": jnp.asarray(bias)}
+    config = EncoderConfig(network.info.config, run.blob, grid)
+    return Encoding(config, flat, whitening)
+
+
+def encoder_network(encoding: Encoding, run: PriorRun) -> Network:
+    """Describe the encoder for its weights file."""
+    info = NetworkInfo(
+        network=ENCODER,
+        config=encoding.config,
+        licence=run.licence,
+        source=f"{run.encoder}, whitened by experiments.train_generator",
+        notes=f"{run.blob}, {encoding.whitening.explained:.1%} of its variance",
+    )
+    return build_network(info, half_precision(encoding.params))
+
+
+def half_precision(params: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Parameters in the precision of a shipped file."""
+    return {path: np.asarray(value, np.float16) for path, value in params.items()}
+
+
+def measure_whitening(
+    features: Callable[[np.ndarray], jax.Array],
+    batches: Callable[[], Iterable[Batch]],
+    channels: int,
+) -> Whitening:
+    """Measure a whitening over photographs, which are read twice.
+
+    Args:
+      features: RGB (B, S, S, 3) uint8 -> (B, h, w, C), `encoder.grid_features`.
+      batches: A function that gives batches (rgb, labels, count).
+      channels: Of the code at each place.
+
+    Raises:
+      ValueError: If the blob has fewer features than `channels`.
+    """
+
+    def places(rgb, count):
+        made = np.asarray(features(rgb), np.float64)[:count]
+        return made.reshape(count, -1, made.shape[-1])
+
+    mean, covariance = _moments(
+        x.reshape(-1, x.shape[-1]) for x in (places(rgb, n) for rgb, _, n in batches())
+    )
+    if len(mean) < channels:
+        raise ValueError(
+            f"the blob has {len(mean)} features with colour, fewer than the code's {channels}: "
+            "choose fewer channels"
+        )
+    scaled = _heard_colours(covariance)
+    values, vectors = np.linalg.eigh(scaled.T @ covariance @ scaled)
+    order = np.argsort(values)[::-1][:channels]
+    basis = scaled @ vectors[:, order] / np.sqrt(values[order])  # (C, K), unit variance
+    bias = -mean @ basis
+
+    mean_grid, grid = _moments(
+        (x @ basis + bias).reshape(len(x), -1) for x in (places(rgb, n) for rgb, _, n in batches())
+    )
+    values_grid, vectors_grid = np.linalg.eigh(grid)
+    root = np.sqrt(np.maximum(values_grid, _LEAST * values_grid.mean()))
+    whiten = vectors_grid / root @ vectors_grid.T  # C^-1/2, (D, D)
+    colour = vectors_grid * root @ vectors_grid.T
+    layers = ((basis, bias), (whiten, -mean_grid @ whiten), (colour, mean_grid))
+    single = (tuple(np.asarray(a, np.float32) for a in layer) for layer in layers)
+    return Whitening(*single, explained=float(values[order].sum() / values.sum()))
+
+
+def saved_whitening(path: Path, measure: Callable[[], Whitening]) -> Whitening:
+    """Read a whitening from a file; measure and save it first if the file is missing.
+
+    A resumed run reads what its first part measured.
+    """
+    if not path.is_file():
+        made = measure()
+        layers = {f"{n}_{k}": a for n in _LAYERS for k, a in enumerate(getattr(made, n))}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as part:
+            np.savez(part, explained=made.explained, **layers)
+    with np.load(path) as saved:
+        layers = {n: (saved[f"{n}_0"], saved[f"{n}_1"]) for n in _LAYERS}
+        return Whitening(**layers, explained=float(saved["explained"]))
+
+
+def _heard_colours(covariance: np.ndarray) -> np.ndarray:
+    """Scales features (C + 3,), the last three colours, so that colours are principal components.
+
+    Features stay; colours are whitened and get the variance of the strongest feature.
+    """
+    scaled = np.eye(len(covariance))
+    values, vectors = np.linalg.eigh(covariance[-3:, -3:])
+    strongest = np.linalg.eigvalsh(covariance[:-3, :-3])[-1]
+    scaled[-3:, -3:] = vectors * np.sqrt(strongest / np.maximum(values, 1e-12))
+    return scaled
+
+
+def _moments(rows: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (N,) and covariance (N, N) of batches of rows (B, N)."""
+    total, square, count = 0.0, 0.0, 0
+    for x in rows:
+        total, square, count = total + x.sum(0), square + x.T @ x, count + len(x)
+    mean = total / count
+    return mean, square / count - np.outer(mean, mean)
