@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.checks import check_flags_only, parse_counts, parse_some_of
+from benchmarks import check_flags_only, parse_counts, parse_some_of
 from benchmarks.speed.compare import COMPILED, TORCH, Limits, Measured
 from benchmarks.speed.table import second_rows, speed_rows
 from benchmarks.speed_cases import (

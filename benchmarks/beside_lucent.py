@@ -23,7 +23,7 @@ from lucent.optvis import objectives, param, render
 from PIL import Image
 
 import jaxsynth as js
-from benchmarks.checks import check_flags_only
+from benchmarks import check_flags_only
 from benchmarks.speed import peer
 from experiments.launch import command_line, run_main
 from jaxsynth.disk import write_atomic

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.checks import check_flags_only, parse_counts, parse_some_of
+from benchmarks import check_flags_only, parse_counts, parse_some_of
 from benchmarks.speed.table import commit_rows
 from benchmarks.speed_cases import CASES
 from experiments.launch import command_line, run_main

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from benchmarks.checks import check_flags_only, parse_counts
+from benchmarks import check_flags_only, parse_counts
 from experiments.launch import command_line, run_main
 from experiments.run_flags import NSFW, PLACES
 from jaxsynth.disk import write_atomic

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.speed.timing import Timing, ratio, time_in_turn
+from benchmarks.speed.compare import Timing, ratio, time_in_turn
 from jaxsynth import Classifier, load_onnx
 from jaxsynth.environment import keep_memory, machine_line
 from jaxsynth.models.compiled import network_jit

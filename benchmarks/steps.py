@@ -20,8 +20,8 @@ import numpy as np
 from absl import flags
 
 import jaxsynth as js
-from benchmarks.checks import check_flags_only, parse_counts
-from benchmarks.speed.work import forward_operations
+from benchmarks import check_flags_only, parse_counts
+from benchmarks.speed.cases import forward_operations
 from experiments.launch import command_line, run_main
 from jaxsynth.environment import machine_line
 from jaxsynth.inputs import choose_units

@@ -18,11 +18,24 @@ from launching import ROOT, run, start
 from tiny import tiny_networks
 
 from benchmarks import accelerator
-from benchmarks.speed.cases import inputs, network_case, random_network, trio_case
-from benchmarks.speed.compare import OURS, Limits, Measured, check_agreement
+from benchmarks.speed.cases import (
+    forward_operations,
+    inputs,
+    network_case,
+    random_network,
+    step_operations,
+    trio_case,
+)
+from benchmarks.speed.compare import (
+    OURS,
+    Limits,
+    Measured,
+    check_agreement,
+    ratio,
+    summarise,
+    time_in_turn,
+)
 from benchmarks.speed.table import commit_rows, second_rows, speed_rows
-from benchmarks.speed.timing import ratio, summarise, time_in_turn
-from benchmarks.speed.work import forward_operations, step_operations
 from benchmarks.speed_cases import in_own_process
 from benchmarks.whole import exclusive
 from jaxsynth.models.grid_generator import GridGeneratorConfig

@@ -1,6 +1,7 @@
 """Measures a case: agreement with PyTorch, seconds in turn, and the machine's own limits.
 
-An edge module: it holds the clock.
+An edge module: it holds the clock. Functions are timed in turn, so that what else the machine does
+meets them alike.
 """
 
 import importlib
@@ -12,15 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.speed.cases import Case, inputs, step_params
-from benchmarks.speed.timing import Timing, time_in_turn
-from benchmarks.speed.work import parameter_bytes, step_operations
+from benchmarks.speed.cases import Case, inputs, parameter_bytes, step_operations, step_params
 from jaxsynth.models.compiled import compiler_options, network_jit
 from jaxsynth.models.network import Network
 
 OURS, TORCH, COMPILED = "jaxsynth", "torch", "torch.compile"  # runners
 AGREEMENT = 1e-3  # largest relative difference of the gradients that is taken for the same
 _REHEARSALS = 5
+_SETTLE = 0.05  # seconds; PyTorch's threads spin for some 10 ms (benchmarks/README.md)
 
 
 class Limits(NamedTuple):
@@ -28,6 +28,15 @@ class Limits(NamedTuple):
 
     operations: float
     bytes: float
+
+
+class Timing(NamedTuple):
+    """Seconds a call: median, and the first and third quartile."""
+
+    median: float
+    low: float
+    high: float
+    seconds: np.ndarray  # (repeats,)
 
 
 class Measured(NamedTuple):
@@ -182,3 +191,42 @@ def _program_figures(step: jax.stages.Compiled, least: int) -> tuple[float, floa
 
 def _best(call: Callable[[], Any]) -> float:
     return time_in_turn({"call": call}, _REHEARSALS, np.inf)["call"].seconds.min()
+
+
+def time_in_turn(
+    calls: Mapping[str, Callable[[], None]], repeats: int, budget: float
+) -> dict[str, Timing]:
+    """Each call once unclocked, then all in turn until `repeats` rounds or `budget` seconds.
+
+    A turn is calls unclocked until `_SETTLE` seconds have passed, and one clocked: another call's
+    threads still spin when it has returned, and the caches are full of its weights; a step among
+    steps meets neither. A call must wait for its own result. At least three rounds are made.
+    """
+    for call in calls.values():
+        call()  # compiles
+    rows: list[list[float]] = []
+    begin = time.perf_counter()
+    while len(rows) < 3 or (len(rows) < repeats and time.perf_counter() - begin < budget):
+        rows.append([_warm_seconds(call) for call in calls.values()])
+    return {name: summarise(column) for name, column in zip(calls, np.asarray(rows).T, strict=True)}
+
+
+def summarise(seconds: np.ndarray) -> Timing:
+    """Median and quartiles of (repeats,) seconds."""
+    low, median, high = np.percentile(seconds, (25, 50, 75))
+    return Timing(float(median), float(low), float(high), seconds)
+
+
+def ratio(ours: Timing, other: Timing) -> float:
+    """Median over the rounds of other / ours: above 1 where ours is faster."""
+    return float(np.median(other.seconds / ours.seconds))
+
+
+def _warm_seconds(call: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    call()
+    while time.perf_counter() - begin < _SETTLE:
+        call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.speed.compare import OURS, Limits, Measured
-from benchmarks.speed.timing import Timing, ratio
+from benchmarks.speed.compare import OURS, Limits, Measured, Timing, ratio
 
 
 def speed_rows(measured: Sequence[Measured], limits: dict[str, Limits]) -> list[dict[str, Any]]:

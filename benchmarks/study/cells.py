@@ -1,9 +1,9 @@
 """Cells of the study: one optimizer on all objectives of a group from all seeds, at a budget.
 
 Cost is counted in forward passes: a code whose gradient is asked for counts by measured time
-(`costs`). Networks see codes in rows of a fixed number, whatever the optimizer's population. So one
-compiled evaluation of each kind serves a group's every optimizer, rate, seed and objective. Arrays
-have an axis of the group's objectives O, then one of seeds S.
+(`tuning`). Networks see codes in rows of a fixed number, whatever the optimizer's population. So
+one compiled evaluation of each kind serves a group's every optimizer, rate, seed and objective.
+Arrays have an axis of the group's objectives O, then one of seeds S.
 """
 
 import functools

@@ -16,6 +16,8 @@ from benchmarks.study.summary import Names, Outcome
 from jaxsynth.devices import batches
 from jaxsynth.disk import write_atomic
 from jaxsynth.environment import machine_line
+from jaxsynth.evaluation.measures import saturated_share
+from jaxsynth.evaluation.pictures import ranks as ranks_of
 from jaxsynth.images import write_png
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.compiled import network_jit
@@ -76,25 +78,13 @@ def _judge(
             for j, o in enumerate(names.scenes):
                 raw = _images(generator, found[m, o])
                 rgb = generator.preprocess.show(raw)
-                clipped[m, j] = _clipped_share(generator, raw)
-                ranks[m, j] = _ranks(_look(judge, rgb, judge.logits), units[j])
+                clipped[m, j] = saturated_share(generator.preprocess.to_rgb(raw))
+                ranks[m, j] = ranks_of(_look(judge, rgb, judge.logits), np.full(len(rgb), units[j]))
                 shown.append(rgb[0])
         judged.append(outcome._replace(judged=ranks, clipped=clipped))
         if shown:
             examples = np.stack(shown).reshape(len(names.optimizers), -1, *shown[0].shape)
     return judged, examples
-
-
-def _ranks(logits: np.ndarray, unit: int) -> np.ndarray:
-    """How many classes stand before a unit: logits (N, K) -> (N,)."""
-    own = logits[:, unit : unit + 1]
-    return np.where(np.isfinite(own[:, 0]), (logits > own).sum(1), logits.shape[1])
-
-
-def _clipped_share(generator: Generator, raw: np.ndarray) -> float:
-    """Share of pixels outside 0..255 in any channel; one that is not finite counts."""
-    pixels = generator.preprocess.to_rgb(raw)
-    return float(1 - ((pixels >= 0) & (pixels <= 255)).all(-1).mean())
 
 
 def _images(generator: Generator, codes: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ import numpy as np
 
 from benchmarks.study import cells, output, tuning
 from benchmarks.study.cells import Costs, Work, step_cost, steps_within
-from benchmarks.study.costs import measured_costs
 from benchmarks.study.problems import START, Group, Models, Target, make_groups
 from benchmarks.study.setting import (
     Study,
@@ -32,6 +31,7 @@ from benchmarks.study.setting import (
     given_costs,
 )
 from benchmarks.study.summary import Names, Outcome
+from benchmarks.study.tuning import measured_costs
 from jaxsynth.ask_tell import VALUE, Optimizer
 from jaxsynth.models.base import Classifier
 from jaxsynth.objectives import GENERATOR

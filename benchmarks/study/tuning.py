@@ -1,4 +1,4 @@
-"""The rate of an optimizer: a sweep over rates from seeds that are not reported. Pure.
+"""The rate of an optimizer: a sweep over rates from seeds that are not reported; costs of codes.
 
 For every objective by itself the rate of the highest median over the seeds is chosen. Where that is
 at an end of the sweep, rates beyond it are tried as well.
@@ -7,11 +7,15 @@ at an end of the sweep, rates beyond it are tried as well.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from benchmarks.study.cells import Costs, Work, optimise_all
+from benchmarks.speed.compare import time_in_turn
+from benchmarks.study.cells import Costs, Work, evaluation, optimise_all
 from benchmarks.study.problems import Group, part_of
-from jaxsynth.ask_tell import Optimizer
+from jaxsynth import programs
+from jaxsynth.ask_tell import ASKS, VALUE, Optimizer
+from jaxsynth.devices import share_rows
 
 
 class Tuned(NamedTuple):
@@ -82,3 +86,28 @@ def _beyond(rates: np.ndarray, end: int) -> float:
     rising = np.sort(rates)
     last, before = (rising[-1], rising[-2]) if end == 1 else (rising[0], rising[1])
     return float(last * (last / before))
+
+
+def measured_costs(group: Group, asks: Sequence[str], starts: np.ndarray, batch: int) -> Costs:
+    """Measure what a code costs by what is asked of it, in forward passes.
+
+    The evaluations are timed in turn, and the shortest times count: what else the machine does only
+    ever adds. They are those of the cells, and compiled by them too.
+
+    Args:
+      group: Gives the evaluations.
+      asks: Some of `ASKS`.
+      starts: Any codes (R, D).
+      batch: Codes per evaluation.
+    """
+    codes = starts[np.arange(share_rows(batch)) % len(starts)]
+    structure, which = (leaf[:1] for leaf in group.problem.batch[1:3])
+
+    def call(asked: str):
+        given = evaluation(group.problem, asked, int(structure[0]), which, codes)
+        return lambda: jax.block_until_ready(programs.respond_jit(*given))
+
+    wanted = [asked for asked in ASKS if asked == VALUE or asked in asks]
+    timings = time_in_turn({asked: call(asked) for asked in wanted}, repeats=15, budget=20.0)
+    shortest = {asked: timing.seconds.min() for asked, timing in timings.items()}
+    return {asked: float(seconds / shortest[VALUE]) for asked, seconds in shortest.items()}

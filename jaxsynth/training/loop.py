@@ -110,8 +110,12 @@ def run_loop(
             "minutes; the first step compiles"
         )
         root = root_key(config.seed)
-        clock, rows_of = _Clock(spent), _batch_rows(images, config, per_epoch, step)
-        saved, mark, metrics = clock.seconds(), None, {}
+        zero, rows_of = time.monotonic() - spent, _batch_rows(images, config, per_epoch, step)
+
+        def clock() -> float:  # seconds of training, earlier runs of the same job included
+            return time.monotonic() - zero
+
+        saved, mark, metrics = clock(), None, {}
         while (done := _share_spent(config, per_epoch, step, clock)) < 1:
             rows = next(rows_of)
             batch = place.batch(images.images[rows]), place.batch(images.labels[rows])
@@ -120,25 +124,21 @@ def run_loop(
             step += 1
             if mark is None:  # images per second do not count compiling
                 jax.block_until_ready(state)
-                mark = (step, clock.seconds())
+                mark = (step, clock())
             if step % config.report_steps == 0:
                 values = _check_finite(step, metrics, checkpoints)
                 say(_report(step, per_epoch, values, config.batch, mark, clock))
-                mark = (step, clock.seconds())
-            if clock.seconds() - saved > 60 * config.checkpoint_minutes:
-                checkpoints.save(state, step, clock.seconds(), metrics)
+                mark = (step, clock())
+            if clock() - saved > 60 * config.checkpoint_minutes:
+                checkpoints.save(state, step, clock(), metrics)
                 say(format_line(f"step {step} checkpoint", training.evaluate(state)))
-                saved = clock.seconds()
+                saved = clock()
                 mark = (step, saved)
             if asked_to_stop():
-                checkpoints.save(state, step, clock.seconds(), metrics)
+                checkpoints.save(state, step, clock(), metrics)
                 raise Stopped(f"step {step} is saved")
-        checkpoints.save(state, step, clock.seconds(), metrics)
-    say(
-        format_line(
-            f"step {step} end, {clock.seconds() / 60:.1f} minutes", training.evaluate(state)
-        )
-    )
+        checkpoints.save(state, step, clock(), metrics)
+    say(format_line(f"step {step} end, {clock() / 60:.1f} minutes", training.evaluate(state)))
     return state
 
 
@@ -159,7 +159,9 @@ def _batch_rows(
         epoch, first = epoch + 1, 0
 
 
-def _share_spent(config: LoopConfig, per_epoch: int, step: int, clock: "_Clock") -> float:
+def _share_spent(
+    config: LoopConfig, per_epoch: int, step: int, clock: Callable[[], float]
+) -> float:
     """Progress through the budget; 1 or more says stop. Epochs pay for a step at least."""
     if config.max_steps is not None and step >= config.max_steps:
         return 1.0
@@ -167,17 +169,7 @@ def _share_spent(config: LoopConfig, per_epoch: int, step: int, clock: "_Clock")
         return step * config.batch / config.images
     if config.epochs:
         return step / max(1, round(config.epochs * per_epoch))
-    return clock.seconds() / (60 * config.minutes)
-
-
-class _Clock:
-    """Seconds of training, earlier runs of the same job included."""
-
-    def __init__(self, spent: float):
-        self._zero = time.monotonic() - spent
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._zero
+    return clock() / (60 * config.minutes)
 
 
 class _Checkpoints:
@@ -233,11 +225,7 @@ def _check_settings(old: dict[str, Any], new: dict[str, Any], folder: Path) -> N
 def _check_finite(
     step: int, metrics: Metrics, checkpoints: _Checkpoints, state: State = ()
 ) -> dict[str, float]:
-    """Wait for a step and return its metrics as numbers.
-
-    Raises:
-      ValueError: If one of them, or anything in the state, is not finite.
-    """
+    """Wait for a step; return its metrics as numbers. All of them and the state must be finite."""
     values = {k: float(v) for k, v in metrics.items()}
     wrong = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
     if not wrong and not _sound(state):
@@ -260,8 +248,8 @@ def _sound(state: State) -> jax.Array:
 
 
 def _report(step, per_epoch, values: dict[str, float], batch, mark, clock) -> str:
-    rate = (step - mark[0]) * batch / max(clock.seconds() - mark[1], 1e-9)
-    head = f"step {step} epoch {step / per_epoch:.2f} {clock.seconds() / 60:.1f} min"
+    rate = (step - mark[0]) * batch / max(clock() - mark[1], 1e-9)
+    head = f"step {step} epoch {step / per_epoch:.2f} {clock() / 60:.1f} min"
     return format_line(f"{head} {rate:.0f} img/s", values)
 
 

@@ -112,11 +112,7 @@ def train_prior(
 
 
 def _comparator(run: PriorRun) -> Network | None:
-    """The network of LPIPS that the run names.
-
-    Raises:
-      ValueError: if it is none of LPIPS.
-    """
+    """The network of LPIPS that the run names; raise ValueError if it is none of LPIPS."""
     if run.comparator == "none":
         return None
     network = load_network(run.comparator)

@@ -176,11 +176,7 @@ def _linear(run: SceneRun, train: ImageSet, few: ImageSet, say, stop) -> tuple[C
 def _fit_last(
     run: SceneRun, start, train: ImageSet, count: int | None, how: LinearTraining, say, stop
 ) -> Params:
-    """The last layer by path, fitted to the pooled features of `count` photographs.
-
-    Raises:
-      ValueError: if the network has no pooled features.
-    """
+    """The last layer by path, fitted to the pooled features of `count` photographs."""
     trunk, config, params = start
     if "pool" not in activation_shapes(config):
         raise ValueError(f"{trunk.name!r} has no pooled features: expected a blob `pool`")
@@ -194,11 +190,7 @@ def _fit_last(
 
 
 def _with_classes(trunk: Network, size: int, classes: int) -> tuple[Config, Params]:
-    """The trunk for images of `size`, its last layer fresh: kernel and bias 0.
-
-    Raises:
-      ValueError: if its layers do not take images of that size.
-    """
+    """The trunk for images of `size`, if its layers take that; its last layer is 0."""
     config = dataclasses.replace(trunk.info.config, size=size, classes=classes)
     head = logits_blob(config)
     expected, params = param_shapes(config), dict(trunk.params)
