@@ -1,4 +1,4 @@
-"""Groups of metrics: each computes its numbers and the pages that show them. Touches no file.
+"""Groups of metrics: each computes its numbers and the pages that show them; their table.
 
 Every group is a function of `Work`; `jaxsynth.evaluation.run` calls those that were asked for.
 """
@@ -13,6 +13,7 @@ from jaxsynth.ascent import ChunkResult, Evaluation
 from jaxsynth.evaluation import measures
 from jaxsynth.evaluation.pictures import (
     FEATURES,
+    PLACES,
     Pair,
     inversion_metrics,
     invert,
@@ -20,24 +21,26 @@ from jaxsynth.evaluation.pictures import (
     label_units,
     logits_of,
     look,
+    nsfw_page,
     reconstruct,
+    reconstruction_page,
+    scene_pages,
 )
 from jaxsynth.lpips import mean_pairwise_lpips
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.models.names import shipped_files
+from jaxsynth.report.tables import format_markdown
 from jaxsynth.results import Run
+from jaxsynth.runs.parts import Parts
 from jaxsynth.system import GENERATOR
-from jaxsynth.table import BLUR_ABOVE
 from jaxsynth.training.data import ImageSet, batches
 from jaxsynth.training.scene import top_k_accuracy
 
-NSFW, PLACES = "nsfw", "places"
+NSFW = "nsfw"
 JUDGE = "judge"  # a classifier that no objective knows
 LPIPS = "lpips"  # a network whose features tell how different two images look
 _BATCH = 100
 _SHEET = 24  # photographs on the page of reconstructions
-_PAGE_ROWS = 25  # categories on a page of scenes
-_COLUMNS = 8
 
 
 class Work(NamedTuple):
@@ -98,7 +101,7 @@ def inversion(work: Work) -> Group:
     images = work.some()
     metrics = inversion_metrics(invert(work.pair), batches(images, _BATCH))
     few = images.images[images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET]]
-    page = _reconstruction_page(few, reconstruct(work.pair, few))
+    page = reconstruction_page(few, reconstruct(work.pair, few))
     return Group(metrics | {"photographs": len(images.rows)}, {"reconstructions.png": page})
 
 
@@ -153,7 +156,7 @@ def scenes(work: Work) -> Group:
     metrics |= {"saturated": measures.saturated_share(unclipped)}
     metrics |= _lpips(work, rgb, names, pixels[same], labels[same])
     metrics |= measures.compare_spectra(measures.mean_power(rgb), measures.mean_power(pixels))
-    pages = _scene_pages(runs, rgb, p, made < measures.TOP)
+    pages = scene_pages(runs, rgb, p, made < measures.TOP)
     return Group(metrics, {f"scenes_{i:02d}.png": page for i, page in enumerate(pages)})
 
 
@@ -177,32 +180,42 @@ def _lpips(work: Work, made, names, photographs, labels) -> dict[str, float]:
 
 def nsfw(work: Work) -> Group:
     """Measure both ends of the NSFW neuron."""
-    last = {name: work.results(name).last for name in ("nsfw", "sfw")}
-    metrics = measures.ends_values(*(_p_nsfw(work, one) for one in last.values()))
     titles = {"nsfw": "Maximising P(NSFW)", "sfw": "Minimising P(NSFW)"}
-    pages = {f"{name}.png": _nsfw_page(work, titles[name], name, one) for name, one in last.items()}
-    return Group(metrics, pages)
+    p, pages, show = [], {}, work.generator.preprocess.show
+    for name, title in titles.items():
+        last = work.results(name).last
+        p.append(_p_nsfw(work, last))
+        pages[f"{name}.png"] = nsfw_page(title, work.runs[name], show(last.image), p[-1])
+    return Group(measures.ends_values(*p), pages)
 
 
 def joint(work: Work) -> Group:
     """Measure a scene and NSFW together."""
     last = work.results("joint").last
     p = _p_scene(last, _scene_units(work.runs["joint"]))
-    metrics = measures.joint_values(p, _p_nsfw(work, last))
-    page = _nsfw_page(work, "A scene and NSFW together", "joint", last, p)
-    return Group(metrics, {"joint.png": page})
+    p_nsfw, title = _p_nsfw(work, last), "A scene and NSFW together"
+    rgb = work.generator.preprocess.show(last.image)
+    page = nsfw_page(title, work.runs["joint"], rgb, p_nsfw, p)
+    return Group(measures.joint_values(p, p_nsfw), {"joint.png": page})
 
 
 def random(work: Work) -> Group:
     """Measure random codes, not optimised; with photographs, against those."""
     last = work.results("random").last
-    metrics = measures.random_values(_p_nsfw(work, last))
+    p, rgb = _p_nsfw(work, last), work.generator.preprocess.show(last.image)
+    metrics = measures.random_values(p)
     if JUDGE in work.models and work.has_photographs:
-        rgb, real = work.generator.preprocess.show(last.image), work.pixels
+        real = work.pixels
         metrics |= {"frechet": _distance(work, rgb)}
         metrics |= measures.compare_spectra(measures.mean_power(rgb), measures.mean_power(real))
-    page = _nsfw_page(work, "Random codes, not optimised", "random", last)
+    page = nsfw_page("Random codes, not optimised", work.runs["random"], rgb, p)
     return Group(metrics, {"random.png": page})
+
+
+def size(work: Work) -> Group:
+    """Measure the weights that ship with the package, in MB (1e6)."""
+    sizes = {path.name: path.stat().st_size for path in shipped_files()}
+    return Group({"megabytes": sum(sizes.values()) / 1e6, "files": sizes}, {})
 
 
 def _scene_units(runs: Sequence[Run]) -> np.ndarray:
@@ -222,55 +235,43 @@ def _p_nsfw(work: Work, last: Evaluation) -> np.ndarray:
     return work.models[NSFW].sensitive_probability(last.watched[NSFW]["prob"])
 
 
-def _scene_pages(
-    runs: Sequence[Run], rgb: np.ndarray, p: np.ndarray, seen: np.ndarray
-) -> list[Image.Image]:
-    """Draw a row per category, a column per seed, with P(target) and the judge's word, (R,)."""
-    columns = len({run.seed for run in runs})
-    tiles = [
-        Tile(image, (f"P {q:.2f}, judge {'sees it' if s else 'does not'}",))
-        for image, q, s in zip(rgb, p, seen, strict=True)
+def summary_line(name: str, metrics: Mapping[str, Any]) -> str:
+    """Return a group's metrics on one line."""
+    if name == "scenes":
+        fraction = metrics["judge_fraction"]
+        return (
+            f"scenes: P >= 0.9 {metrics['reached']:.1%}, median P {metrics['median']:.3f}, "
+            f"judge top-5 {metrics['judge_made']:.1%} (photographs {metrics['judge_real']:.1%}), "
+            f"fraction {'none' if fraction is None else format(fraction, '.2f')}, "
+            f"LPIPS share {metrics.get('lpips_share', float('nan')):.2f}, "
+            f"clipped {metrics['saturated']:.1%}, spectrum {metrics['largest_db']:.1f} dB"
+        )
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
+    return f"{name}: {', '.join(f'{k} {v:.4g}' for k, v in numbers.items())}"
+
+
+def table_text(parts: Parts, groups: Sequence[str]) -> str:
+    """Format the table: a row for every number, and how each group was made."""
+    found = [name for name in groups if name in parts.names()]
+    rows = [
+        {"group": name, "metric": metric, "value": text}
+        for name in found
+        for metric, value in parts.value(name)["metrics"].items()
+        if (text := _text(value))
     ]
-    names = [run.row for run in runs[::columns]]
-    pages = []
-    for first in range(0, len(names), _PAGE_ROWS):
-        rows = names[first : first + _PAGE_ROWS]
-        own = tiles[first * columns :][: len(rows) * columns]
-        heads = [run.column for run in runs[:columns]]
-        title = f"scene, categories {first} to {first + len(rows) - 1} of {len(names)}"
-        pages.append(contact_sheet(own, columns, title, rows, heads))
-    return pages
+    lines = [format_markdown(rows)]
+    if missing := [name for name in groups if name not in found]:
+        lines += [f"Not measured: {', '.join(missing)}.", ""]
+    made: dict[str, list[str]] = {}  # command and hardware -> groups
+    for name in found:
+        how = f"`{parts.command(name)}`, {parts.value(name)['hardware']}"
+        made.setdefault(how, []).append(name)
+    lines += [f"* {', '.join(names)}: {how}" for how, names in made.items()]
+    return "\n".join(lines) + "\n"
 
 
-def _reconstruction_page(photographs: np.ndarray, made: np.ndarray) -> Image.Image:
-    """Draw rows of photographs above rows of their reconstructions, (N, S, S, 3) uint8 each."""
-    tiles, labels, columns = [], [], min(_COLUMNS, len(photographs))
-    for first in range(0, len(photographs) - columns + 1, columns):  # full rows only
-        part = slice(first, first + columns)
-        for name, images in (("photographs", photographs), ("G(E(x))", made)):
-            tiles += [Tile(image) for image in images[part]]
-            labels.append(name)
-    return contact_sheet(tiles, columns, "Photographs and their reconstructions", labels)
-
-
-def _nsfw_page(
-    work: Work, title: str, name: str, last: Evaluation, p_scene: np.ndarray | None = None
-) -> Image.Image:
-    """Draw runs with their scores; pictures of P(NSFW) above 0.5, or of none, are blurred.
-
-    Runs of scenes get a row for each, and must be as many for each.
-    """
-    runs, p = work.runs[name], _p_nsfw(work, last)
-    tiles = []
-    for i, image in enumerate(work.generator.preprocess.show(last.image)):
-        lines = [f"seed {runs[i].seed}, NSFW {p[i]:.3f}"]
-        if p_scene is not None:
-            lines.append(f"scene {p_scene[i]:.2f}")
-        bad = not np.isfinite(p[i])
-        blur = bool(bad or p[i] > BLUR_ABOVE)
-        tiles.append(Tile(image, tuple(lines), blur=blur, flag="non-finite" if bad else ""))
-    terms = [t for run in runs for t in run.objective.terms]
-    rows = list(dict.fromkeys(t.label for t in terms if t.network == PLACES))
-    if not rows:
-        return contact_sheet(tiles, _COLUMNS, title)
-    return contact_sheet(tiles, len(runs) // len(rows), title, rows)
+def _text(value: Any) -> str:
+    """Return a number, or a few named ones, as text; nothing for curves and what is missing."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {number:+.1f}" for name, number in value.items())
+    return f"{value:.4g}" if isinstance(value, int | float) else ""

@@ -1,26 +1,34 @@
-"""Classifiers on 8-bit pictures, as a user sees them; reconstructions by generator and encoder.
+"""8-bit pictures as a user sees them: what networks see, reconstructions, pages.
 
 Pictures are (N, S, S, 3) uint8, RGB. Photographs and made images of one side S take the same way
 into a network: `jaxsynth.system.view` where its side is another one. In between, images are in
 Caffe's units (`jaxsynth.images.CAFFE`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image
 
 from jaxsynth.devices import batches
 from jaxsynth.images import CAFFE, conversion
 from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.compiled import network_jit
+from jaxsynth.report.sheet import Tile, contact_sheet
+from jaxsynth.results import Run
+from jaxsynth.runs.records import model_record
 from jaxsynth.system import view
+from jaxsynth.table import BLUR_ABOVE
 from jaxsynth.training.data import Batch
 from jaxsynth.training.setup import to_input
 
 FEATURES = "pool"  # pooled features of a judge
+PLACES = "places"
+_PAGE_ROWS = 25  # categories on a page of scenes
+_COLUMNS = 8
 _BATCH = 100
 # x (B, S, S, 3) -> E(x) and E(G(E(x))), (B, D), and G(E(x))
 Circle = Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
@@ -33,8 +41,18 @@ class Pair(NamedTuple):
     encoder: Classifier
 
 
-def check_judge(judge: Classifier, labels: Sequence[str]) -> None:
-    """Raise ValueError unless a judge sees whole pictures and has pooled features and labels."""
+def check_judge(judge: Classifier, labels: Sequence[str], others: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a judge sees whole pictures and has pooled features and labels.
+
+    Or if it is one of the others, by role.
+    """
+    own = model_record(judge)
+    for role, other in others.items():
+        if model_record(other)["sha256"] == own["sha256"]:
+            raise ValueError(
+                f"{own['name']!r} is the judge and cannot be the network for {role!r} as well: a "
+                "judge that is maximised or inverted judges nothing"
+            )
     if FEATURES not in judge.shapes:
         raise ValueError(
             f"judge {judge.info.network!r} has no pooled features: expected a blob `{FEATURES}`"
@@ -167,3 +185,60 @@ def inversion_metrics(circle: Circle, some: Iterable[Batch]) -> dict[str, float]
         "silent": int((~varies).sum()),
         "rms": (square / total) ** 0.5,
     }
+
+
+def scene_pages(
+    runs: Sequence[Run], rgb: np.ndarray, p: np.ndarray, seen: np.ndarray
+) -> list[Image.Image]:
+    """Draw a row per category, a column per seed, with P(target) and the judge's word, (R,)."""
+    columns = len({run.seed for run in runs})
+    tiles = [
+        Tile(image, (f"P {q:.2f}, judge {'sees it' if s else 'does not'}",))
+        for image, q, s in zip(rgb, p, seen, strict=True)
+    ]
+    names = [run.row for run in runs[::columns]]
+    pages = []
+    for first in range(0, len(names), _PAGE_ROWS):
+        rows = names[first : first + _PAGE_ROWS]
+        own = tiles[first * columns :][: len(rows) * columns]
+        heads = [run.column for run in runs[:columns]]
+        title = f"scene, categories {first} to {first + len(rows) - 1} of {len(names)}"
+        pages.append(contact_sheet(own, columns, title, rows, heads))
+    return pages
+
+
+def reconstruction_page(photographs: np.ndarray, made: np.ndarray) -> Image.Image:
+    """Draw rows of photographs above rows of their reconstructions, (N, S, S, 3) uint8 each."""
+    tiles, labels, columns = [], [], min(_COLUMNS, len(photographs))
+    for first in range(0, len(photographs) - columns + 1, columns):  # full rows only
+        part = slice(first, first + columns)
+        for name, images in (("photographs", photographs), ("G(E(x))", made)):
+            tiles += [Tile(image) for image in images[part]]
+            labels.append(name)
+    return contact_sheet(tiles, columns, "Photographs and their reconstructions", labels)
+
+
+def nsfw_page(
+    title: str,
+    runs: Sequence[Run],
+    rgb: np.ndarray,
+    p: np.ndarray,
+    p_scene: np.ndarray | None = None,
+) -> Image.Image:
+    """Draw runs with their P(NSFW) and P(scene), (R,); above 0.5, or where it is NaN, blurred.
+
+    Runs of scenes get a row for each, and must be as many for each.
+    """
+    tiles = []
+    for i, image in enumerate(rgb):
+        lines = [f"seed {runs[i].seed}, NSFW {p[i]:.3f}"]
+        if p_scene is not None:
+            lines.append(f"scene {p_scene[i]:.2f}")
+        bad = not np.isfinite(p[i])
+        blur = bool(bad or p[i] > BLUR_ABOVE)
+        tiles.append(Tile(image, tuple(lines), blur=blur, flag="non-finite" if bad else ""))
+    terms = [t for run in runs for t in run.objective.terms]
+    rows = list(dict.fromkeys(t.label for t in terms if t.network == PLACES))
+    if not rows:
+        return contact_sheet(tiles, _COLUMNS, title)
+    return contact_sheet(tiles, len(runs) // len(rows), title, rows)

@@ -2,6 +2,11 @@
 
 Every group is saved as soon as it is finished, its sweeps until then. A later evaluation of the
 same weights into the same folder adds its groups to the others.
+
+OUT/figures.json         group -> its metrics, and what they were made of (`jaxsynth.runs.parts`)
+OUT/table.md             all metrics, rewritten after every group
+OUT/scenes_00.png, ...   pages of `scenes`; reconstructions, nsfw, sfw, joint, random, spectra
+OUT/unfinished/          sweeps under way, see `jaxsynth.runs.saving`
 """
 
 import dataclasses
@@ -12,27 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from jaxsynth.ascent import ChunkResult
 from jaxsynth.batch import Problem
+from jaxsynth.disk import write_atomic
 from jaxsynth.environment import hardware, versions
 from jaxsynth.evaluation import groups
-from jaxsynth.evaluation.folder import (
-    STEM,
-    TABLE,
-    draw_spectra,
-    open_parts,
-    write_pages,
-    write_table,
-)
 from jaxsynth.evaluation.groups import JUDGE, LPIPS, NSFW, PLACES, Group, Work, features
 from jaxsynth.evaluation.pictures import Pair, check_judge, label_units, reconstruct
+from jaxsynth.images import write_png
 from jaxsynth.models.base import Classifier, Generator
-from jaxsynth.models.names import shipped_files
 from jaxsynth.problem import Settings, plan
+from jaxsynth.report.plots import plot_spectra
 from jaxsynth.results import Run
-from jaxsynth.runs.folder import sha256_of
-from jaxsynth.runs.parts import close_sweep, finished_sweep, open_sweep
+from jaxsynth.runs.folder import UNFINISHED, sha256_of
+from jaxsynth.runs.parts import Parts, close_sweep, finished_sweep, open_sweep
 from jaxsynth.runs.processes import lock
 from jaxsynth.runs.records import config_of, model_record
 from jaxsynth.runs.saving import Saving, Stopped
@@ -48,7 +48,7 @@ _COMPUTE: dict[str, Callable[[Work], Group]] = {
     "nsfw": groups.nsfw,
     "joint": groups.joint,
     "random": groups.random,
-    "size": lambda work: Group(_shipped_size(), {}),
+    "size": groups.size,
 }
 GROUPS = tuple(_COMPUTE)
 SWEEPS = {
@@ -67,6 +67,9 @@ _ROLES = {  # in addition to the generator and the scene network
     "joint": (NSFW,),
     "random": (NSFW,),
 }
+_STEM, _TABLE = "figures", "table.md"
+_PAGES = ("scenes_*", "reconstructions", "nsfw", "sfw", "joint", "random", "spectra")
+_OURS = (_TABLE, *(f"{name}.png" for name in _PAGES))
 _WITH_PHOTOGRAPHS = ("network", "inversion", "frechet", "spectrum", "scenes")
 Models = Mapping[str, Generator | Classifier]
 Sweeps = Mapping[str, tuple[Sequence[Run], Settings]]
@@ -99,7 +102,8 @@ def roles_needed(chosen: Sequence[str], data: Path | None) -> set[str]:
     Raises:
       ValueError: If one of them needs photographs and there is no folder of them.
     """
-    _check_data(chosen, data)
+    if data is None and (needs := [g for g in chosen if g in _WITH_PHOTOGRAPHS]):
+        raise ValueError(f"--data is missing: {needs[0]} needs a folder of photographs")
     roles = {GENERATOR, PLACES, *(role for group in chosen for role in _ROLES.get(group, ()))}
     return roles | {JUDGE} if "random" in chosen and data is not None else roles
 
@@ -130,7 +134,7 @@ def evaluate_prior(
     configs = {name: _config(run, models, problem) for name, problem in plans.items()}
     made_of = {name: _made_of(run, name, models, configs) for name in run.groups}
     photographs = functools.cache(lambda: _photographs(run, models[GENERATOR].image_size, say))
-    if not (out / f"{STEM}.json").is_file():
+    if not (out / f"{_STEM}.json").is_file():
         _check_categories(run, run.groups, photographs, models)
 
     @functools.cache
@@ -150,19 +154,10 @@ def evaluate_prior(
         return finished_sweep(saving, name, plans[name], configs[name])
 
     runs = {name: of for name, (of, _) in sweeps.items()}
-    work = Work(
-        models,
-        pair,
-        runs,
-        results,
-        photographs,
-        some,
-        run.data is not None,
-        reconstructions,
-        real_features,
-    )
+    given = models, pair, runs, results, photographs, some, run.data is not None
+    work = Work(*given, reconstructions, real_features)
     with lock(out):
-        parts = open_parts(run.command, saving, models)
+        parts = _open_parts(run.command, saving, models)
         left = [name for name in run.groups if not parts.done(name, made_of[name])]
         _check_categories(run, left, photographs, models)
         for name in [s for group in left for s in SWEEPS.get(group, ())]:
@@ -172,59 +167,24 @@ def evaluate_prior(
         for i, name in enumerate(left):
             start = time.perf_counter()
             group = _COMPUTE[name](work)
-            write_pages(out, name, group.pages)
+            _write_pages(out, name, group.pages)
             value = {"metrics": group.metrics, "hardware": hardware()}
             parts.save(name, made_of[name], value)
-            write_table(parts, GROUPS)
+            write_atomic(out / _TABLE, groups.table_text(parts, GROUPS).encode())
             _close(out, name)
-            say(f"{summary_line(name, group.metrics)} ({time.perf_counter() - start:.0f} s)")
+            say(f"{groups.summary_line(name, group.metrics)} ({time.perf_counter() - start:.0f} s)")
             if left[i + 1 :] and saving.asked_to_stop():
                 raise Stopped(f"{i + 1} of {len(left)} groups finished")
-        if problem := draw_spectra(parts, run.groups):
+        if problem := _draw_spectra(parts, run.groups):
             say(problem)
-    return (out / TABLE).read_text()
-
-
-def summary_line(name: str, metrics: Mapping[str, Any]) -> str:
-    """Return a group's metrics on one line."""
-    if name == "scenes":
-        fraction = metrics["judge_fraction"]
-        return (
-            f"scenes: P >= 0.9 {metrics['reached']:.1%}, median P {metrics['median']:.3f}, "
-            f"judge top-5 {metrics['judge_made']:.1%} (photographs {metrics['judge_real']:.1%}), "
-            f"fraction {'none' if fraction is None else format(fraction, '.2f')}, "
-            f"LPIPS share {metrics.get('lpips_share', float('nan')):.2f}, "
-            f"clipped {metrics['saturated']:.1%}, spectrum {metrics['largest_db']:.1f} dB"
-        )
-    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
-    return f"{name}: {', '.join(f'{k} {v:.4g}' for k, v in numbers.items())}"
-
-
-def _shipped_size() -> dict[str, Any]:
-    """Measure the weights that ship with the package, in MB (1e6)."""
-    sizes = {path.name: path.stat().st_size for path in shipped_files()}
-    return {"megabytes": sum(sizes.values()) / 1e6, "files": sizes}
-
-
-# --- checks ---------------------------------------------------------------------------------------
-
-
-def _check_data(chosen: Sequence[str], data: Path | None) -> None:
-    if data is None and (needs := [g for g in chosen if g in _WITH_PHOTOGRAPHS]):
-        raise ValueError(f"--data is missing: {needs[0]} needs a folder of photographs")
+    return (out / _TABLE).read_text()
 
 
 def _check(run: EvaluationRun, models: Models) -> Pair | None:
-    _check_data(run.groups, run.data)
+    roles_needed(run.groups, run.data)
     if JUDGE in models:
-        judge = model_record(models[JUDGE])
-        for role in (PLACES, ENCODER):
-            if role in models and model_record(models[role])["sha256"] == judge["sha256"]:
-                raise ValueError(
-                    f"{judge['name']!r} is the judge and cannot be the network for {role!r} as "
-                    "well: a judge that is maximised or inverted judges nothing"
-                )
-        check_judge(models[JUDGE], models[PLACES].class_names)
+        others = {role: models[role] for role in (PLACES, ENCODER) if role in models}
+        check_judge(models[JUDGE], models[PLACES].class_names, others)
     pair = Pair(models[GENERATOR], models[ENCODER]) if ENCODER in models else None
     if pair:
         make_encoder(*pair)
@@ -257,22 +217,16 @@ def _photographs(run: EvaluationRun, side: int, say: Callable[[str], None]) -> I
     return images
 
 
-# --- what a group is made of ----------------------------------------------------------------------
-
-
 def _plan(models: Models, name: str, runs: Sequence[Run], settings: Settings) -> Problem:
     """Plan a sweep: never with the judge, and with no larger networks than it needs."""
     own = [models[role] for role in _SEEN_BY.get(name, (NSFW,))]
     return plan(runs, models[GENERATOR], own, settings, encoder=models.get(ENCODER))
 
 
-def _uses_encoder(problem: Problem) -> bool:
-    return problem.structures[0].request.system.encoder is not None
-
-
 def _config(run: EvaluationRun, models: Models, problem: Problem) -> dict[str, Any]:
     """Return the config.json of a sweep under way."""
-    encoder = models[ENCODER] if _uses_encoder(problem) else None
+    seen = problem.structures[0].request.system.encoder is not None
+    encoder = models[ENCODER] if seen else None
     return {"command": run.command} | config_of(problem, encoder=encoder)
 
 
@@ -305,3 +259,36 @@ def _close(out: Path, group: str) -> None:
     """Remove the checkpoints of a group's sweeps: its metrics are written."""
     for name in SWEEPS.get(group, ()):
         close_sweep(out, name)
+
+
+def _open_parts(command: str, saving: Saving, models: Mapping[str, Any]) -> Parts:
+    """Make the folder ready; an evaluation of the same weights that is finished is added to."""
+    out = saving.folder
+    finished = (out / f"{_STEM}.json").is_file() and not (out / UNFINISHED).is_dir()
+    resume = saving.resume or (finished and not saving.overwrite)
+    parts = Parts(out, command, resume=resume, overwrite=saving.overwrite, stem=_STEM, files=_OURS)
+    for name in parts.names():
+        for role, record in parts.made_of(name)["networks"].items():
+            own = model_record(models[role]) if role in models else record
+            if own["sha256"] != record["sha256"]:
+                raise ValueError(
+                    f"{out} holds figures of another {role}: choose another --out, or --overwrite"
+                )
+    return parts
+
+
+def _write_pages(out: Path, group: str, pages: Mapping[str, Image.Image]) -> None:
+    """Write a group's pages; delete numbered ones of an earlier evaluation."""
+    for old in out.glob(f"{group}_*.png"):
+        old.unlink()
+    for name, page in pages.items():
+        write_png(out / name, np.asarray(page.convert("RGB")))
+
+
+def _draw_spectra(parts: Parts, chosen: Sequence[str]) -> str:
+    """Draw spectra.png from what is measured; return one line if that is impossible."""
+    names = ("spectrum", "scenes")
+    if not set(names) & set(chosen):
+        return ""
+    done = [parts.value(name)["metrics"] if name in parts.names() else None for name in names]
+    return plot_spectra(parts.folder / "spectra.png", *done)
