@@ -18,8 +18,7 @@ from typing import Any
 
 from jaxsynth.environment import check_backend, keep_compiled, writable_cache
 from jaxsynth.training.loop import format_line
-from jaxsynth.training.prior_encoder import PriorRun
-from jaxsynth.training.prior_run import train_prior
+from jaxsynth.training.prior_run import PriorRun, train_prior
 
 from .launch import resumable, run_experiment
 

@@ -59,7 +59,7 @@ def test_flags_of_the_last_version_work_and_say_their_new_name(capsys):
 
 
 def test_every_new_name_is_a_flag_of_a_trainer():
-    from jaxsynth.training.prior_encoder import PriorRun
+    from jaxsynth.training.prior_run import PriorRun
 
     flags.define(PriorRun)
     for old, new in flags.RENAMED.items():

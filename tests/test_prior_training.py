@@ -26,8 +26,8 @@ from jaxsynth.training.prior import (
     advance_searches,
     other_codes,
 )
-from jaxsynth.training.prior_encoder import PriorRun, measure_whitening
-from jaxsynth.training.prior_run import train_prior
+from jaxsynth.training.prior_encoder import measure_whitening
+from jaxsynth.training.prior_run import PriorRun, train_prior
 from jaxsynth.training.scene_run import SceneRun, train_scene
 
 LITE = EfficientNetConfig(

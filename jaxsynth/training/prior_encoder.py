@@ -1,4 +1,4 @@
-"""A run of a generator's training, and its encoder: a network's blob, whitened into a code.
+"""The encoder of a generator in training: a network's blob, whitened into a code.
 
 The whitening is measured over training photographs: principal components, then ZCA.
 """
@@ -13,47 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsynth.disk import atomic_file
-from jaxsynth.inputs import option
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.grid_generator import EncoderConfig, grid_features
 from jaxsynth.models.network import Network, NetworkInfo, activation_shapes, build_network
 from jaxsynth.models.packaged import EfficientNetConfig
+from jaxsynth.models.weights import load_network
 from jaxsynth.system import view
 from jaxsynth.training.data import Batch, ImageSet, batches
-from jaxsynth.training.loop import LoopConfig
-from jaxsynth.training.prior import PriorTraining
-from jaxsynth.training.setup import ACTIVATIONS, to_input
+from jaxsynth.training.setup import to_input
 
 ENCODER = "pocket_encoder"
 BATCH = 100  # of photographs that are only looked at
 _PHOTOGRAPHS = 16_000  # that the whitening is measured on
 _LAYERS = ("project", "whiten", "colour")
 _LEAST = 1e-4  # share of the mean eigenvalue below which a direction is not amplified further
-
-
-@dataclasses.dataclass(frozen=True)
-class PriorRun:
-    """A run; `loop.out` receives checkpoints, both weights files and `samples.png`."""
-
-    data: Path = dataclasses.field(metadata={"help": "Folder of zips, class folders or images."})
-    loop: LoopConfig
-    encoder: str = option("efficientnet_lite0", "Classifier whose blob is inverted: name or file.")
-    blob: str = option("block15", "The blob, spatial or a vector.")
-    layers: tuple[str, ...] = option(
-        ("block2", "block4", "block10", "block15"), "Blobs that losses compare, finest first."
-    )
-    comparator: str = option(
-        "none", "Network of LPIPS whose distance joins the losses, such as vgg16_features, or none."
-    )
-    channels: int = option(64, "Of the code at each place of the blob's grid.", low=1)
-    size: int = option(128, "Side of the images: the grid's, doubled any number of times.", low=32)
-    width: int = option(32, "Channels of the last map.", low=1)
-    training: PriorTraining = dataclasses.field(default_factory=PriorTraining)
-    cache: Path | None = option(None, "Folder of decoded images; by default jaxsynth's cache.")
-    activations: str | None = option(
-        None, "By default bfloat16 on an accelerator, float32 on CPU.", among=ACTIVATIONS
-    )
-    licence: str = option("", "A note that the weights files carry.")
 
 
 class Whitening(NamedTuple):
@@ -77,48 +50,47 @@ class Encoding(NamedTuple):
     whitening: Whitening
 
 
-def trunk_of(network: Network, run: PriorRun) -> Network:
-    """The encoder's network at the run's size, without a head that nothing reads.
+def trunk_of(name: str, wanted: tuple[str, ...], size: int) -> Network:
+    """The encoder's network for images of this size, without a head that nothing reads.
 
     Raises:
-      ValueError: if it has not the blobs that the run names.
+      ValueError: if it has not the wanted blobs.
     """
+    network = load_network(name)
     config = network.info.config
     if isinstance(config, EfficientNetConfig):
-        config = dataclasses.replace(config, size=run.size)
-        if all(name.startswith("block") for name in (run.blob, *run.layers)):
+        config = dataclasses.replace(config, size=size)
+        if all(blob.startswith("block") for blob in wanted):
             config = dataclasses.replace(config, classes=0)
     info = dataclasses.replace(network.info, config=config)
     heads = ("conv_head/", "logits/") if getattr(config, "classes", 1) == 0 else ()
     params = {k: v for k, v in network.params.items() if not k.startswith(heads)}
     blobs = activation_shapes(config)
-    for name in (run.blob, *run.layers):
-        if name not in blobs:
-            raise ValueError(
-                f"{run.encoder!r} has no blob {name!r}: choose from {', '.join(blobs)}"
-            )
+    for blob in wanted:
+        if blob not in blobs:
+            raise ValueError(f"{name!r} has no blob {blob!r}: choose from {', '.join(blobs)}")
     return build_network(info, params)
 
 
-def code_grid(network: Network, run: PriorRun) -> tuple[int, int, int]:
+def code_grid(network: Network, blob: str, channels: int, size: int) -> tuple[int, int, int]:
     """(height, width, channels) of the code.
 
     Raises:
-      ValueError: if doubling the blob's grid does not reach the run's size.
+      ValueError: if doubling the blob's grid does not reach the images' size.
     """
-    shape = activation_shapes(network.info.config)[run.blob]
+    shape = activation_shapes(network.info.config)[blob]
     side = shape[0] if len(shape) == 3 else 1
-    ratio = run.size / side
+    ratio = size / side
     if (len(shape) == 3 and shape[0] != shape[1]) or ratio < 2 or np.log2(ratio) % 1:
         raise ValueError(
-            f"size is {run.size}, but {run.blob!r} has a grid of {shape[:2]}: expected that side "
+            f"size is {size}, but {blob!r} has a grid of {shape[:2]}: expected that side "
             f"doubled any number of times, such as {side * 16}, {side * 32}"
         )
-    return side, side, run.channels
+    return side, side, channels
 
 
 def whitened(
-    network: Network, grid: tuple[int, int, int], run: PriorRun, train: ImageSet
+    network: Network, blob: str, grid: tuple[int, int, int], file: Path, train: ImageSet
 ) -> Encoding:
     """Measure the whitening, or read it, and build the encoder."""
     side, apply = network.input_shape[0], network.apply
@@ -126,13 +98,12 @@ def whitened(
     @network_jit
     def features(params, rgb):
         x = view(to_input(rgb), side)
-        blob = jax.vmap(apply, (None, 0))(params, x)[run.blob]
-        return grid_features(blob, x, grid[:2])
+        return grid_features(jax.vmap(apply, (None, 0))(params, x)[blob], x, grid[:2])
 
     rows = train.rows[:: max(1, len(train.rows) // _PHOTOGRAPHS)]
     some = train._replace(rows=rows)
     whitening = saved_whitening(
-        run.loop.out / "whitening.npz",
+        file,
         lambda: measure_whitening(
             lambda rgb: features(network.params, rgb), lambda: batches(some, BATCH), grid[2]
         ),
@@ -141,18 +112,18 @@ def whitened(
     layers = {"project": whitening.project, "whiten": whitening.whiten}
     for name, (kernel, bias) in layers.items():
         flat |= {f"{name}/kernel": jnp.asarray(kernel), f"{name}/bias": jnp.asarray(bias)}
-    config = EncoderConfig(network.info.config, run.blob, grid)
+    config = EncoderConfig(network.info.config, blob, grid)
     return Encoding(config, flat, whitening)
 
 
-def encoder_network(encoding: Encoding, run: PriorRun) -> Network:
+def encoder_network(encoding: Encoding, source: str, licence: str) -> Network:
     """Describe the encoder for its weights file."""
     info = NetworkInfo(
         network=ENCODER,
         config=encoding.config,
-        licence=run.licence,
-        source=f"{run.encoder}, whitened by experiments.train_generator",
-        notes=f"{run.blob}, {encoding.whitening.explained:.1%} of its variance",
+        licence=licence,
+        source=f"{source}, whitened by experiments.train_generator",
+        notes=f"{encoding.config.blob}, {encoding.whitening.explained:.1%} of its variance",
     )
     return build_network(info, half_precision(encoding.params))
 

@@ -19,6 +19,7 @@ from PIL import Image
 from jaxsynth.arithmetic import root_key
 from jaxsynth.environment import writable_cache
 from jaxsynth.images import to_rgb
+from jaxsynth.inputs import option
 from jaxsynth.lpips import distance as lpips_distance
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.grid_generator import EncoderConfig, GridGeneratorConfig
@@ -34,7 +35,7 @@ from jaxsynth.models.network import (
 from jaxsynth.models.weights import file_record, load_network, save_network
 from jaxsynth.system import view
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
-from jaxsynth.training.loop import Training, run_loop
+from jaxsynth.training.loop import LoopConfig, Training, run_loop
 from jaxsynth.training.prior import (
     BOX,
     Phase,
@@ -47,7 +48,6 @@ from jaxsynth.training.prior import (
 from jaxsynth.training.prior_encoder import (
     BATCH,
     ENCODER,
-    PriorRun,
     code_grid,
     encoder_network,
     half_precision,
@@ -56,6 +56,7 @@ from jaxsynth.training.prior_encoder import (
 )
 from jaxsynth.training.projected import init_adversary
 from jaxsynth.training.setup import (
+    ACTIVATIONS,
     cast,
     default_activations,
     initial_variables,
@@ -66,6 +67,31 @@ from jaxsynth.training.setup import (
 GENERATOR = "pocket_generator"
 _SHEET = 16  # columns of the sheet
 _INTERIM = 500  # validation photographs looked at during training
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorRun:
+    """A run; `loop.out` receives checkpoints, both weights files and `samples.png`."""
+
+    data: Path = dataclasses.field(metadata={"help": "Folder of zips, class folders or images."})
+    loop: LoopConfig
+    encoder: str = option("efficientnet_lite0", "Classifier whose blob is inverted: name or file.")
+    blob: str = option("block15", "The blob, spatial or a vector.")
+    layers: tuple[str, ...] = option(
+        ("block2", "block4", "block10", "block15"), "Blobs that losses compare, finest first."
+    )
+    comparator: str = option(
+        "none", "Network of LPIPS whose distance joins the losses, such as vgg16_features, or none."
+    )
+    channels: int = option(64, "Of the code at each place of the blob's grid.", low=1)
+    size: int = option(128, "Side of the images: the grid's, doubled any number of times.", low=32)
+    width: int = option(32, "Channels of the last map.", low=1)
+    training: PriorTraining = dataclasses.field(default_factory=PriorTraining)
+    cache: Path | None = option(None, "Folder of decoded images; by default jaxsynth's cache.")
+    activations: str | None = option(
+        None, "By default bfloat16 on an accelerator, float32 on CPU.", among=ACTIVATIONS
+    )
+    licence: str = option("", "A note that the weights files carry.")
 
 
 def train_prior(
@@ -81,14 +107,15 @@ def train_prior(
     """
     activations = run.activations or default_activations()
     run = dataclasses.replace(run, activations=activations)
-    network = trunk_of(load_network(run.encoder), run)
-    grid, comparator = code_grid(network, run), _comparator(run)
+    network = trunk_of(run.encoder, (run.blob, *run.layers), run.size)
+    grid = code_grid(network, run.blob, run.channels, run.size)
+    comparator = _comparator(run)
     cache = run.cache or writable_cache()
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
-    encoding = whitened(network, grid, run, train)
+    encoding = whitened(network, run.blob, grid, run.loop.out / "whitening.npz", train)
     say(f"the code holds {encoding.whitening.explained:.1%} of the features' variance")
     config = GridGeneratorConfig(grid, run.size, run.width)
     compare = comparator and comparator.apply
@@ -105,7 +132,7 @@ def train_prior(
     training = Training(step, _settings(run, train), evaluate, frozen)
     state = run_loop(training, state, train, run.loop, say, asked_to_stop)
     encoder_path = run.loop.out / f"{ENCODER}.safetensors"
-    digest = save_network(encoder_path, encoder_network(encoding, run))
+    digest = save_network(encoder_path, encoder_network(encoding, run.encoder, run.licence))
     path = run.loop.out / f"{GENERATOR}.safetensors"
     save_network(path, _generator_network(state, config, run, digest))
     return path, _measure(parts, state, frozen, val)
