@@ -36,6 +36,7 @@ MAY_SKIP = (  # beginnings of reasons: what a machine or a clone may lack
     "mounting a small tmpfs needs root",
     "its memory is what can be kept",  # glibc's
     "only on CPU",
+    "this processor has no bfloat16",
     "on accelerators nothing is derived",
     "this XLA ",
     "commits are git's",

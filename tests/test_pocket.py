@@ -8,6 +8,7 @@ import pytest
 from short import Run, Sweep, models, parse_term, synthesize
 
 from jaxsynth import RECIPES, load_network
+from jaxsynth.arithmetic import has_bfloat16
 from jaxsynth.devices import share_rows
 from jaxsynth.models import compiled
 from jaxsynth.models.weights import file_record
@@ -84,8 +85,10 @@ def test_both_ends_of_the_nsfw_neuron_are_reached(networks):
     assert high >= 0.9 and low <= 0.005  # processors round differently: not the shares' targets
 
 
-@pytest.mark.parametrize(("batch", "precision"), [(8, "float32"), (2, "bfloat16")])
+@pytest.mark.parametrize(("batch", "precision"), [(8, "float32"), (4, "bfloat16")])
 def test_a_run_does_not_depend_on_its_place_in_the_chunk(networks, batch, precision):
+    if precision == "bfloat16" and not has_bfloat16():
+        pytest.skip("this processor has no bfloat16")  # launchers take float32 there
     last, alone = maximise_mountain(networks, batch, (batch, 1), precision)
     np.testing.assert_array_equal(last.codes[-1], alone.codes[0])
     np.testing.assert_array_equal(last.last.image[-1], alone.last.image[0])
