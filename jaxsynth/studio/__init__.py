@@ -1,1 +1,1 @@
-"""The page of `jaxsynth studio`: `work` makes the pictures, `page` and `widgets` show them."""
+"""The page of `jaxsynth studio`: `work` makes the pictures, `page` shows them."""
