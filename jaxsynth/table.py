@@ -126,7 +126,7 @@ def non_finite_line(arrays: "ChunkResult") -> str:
     first, last = int(steps.min()), int(steps.max())
     who = "no run stayed" if bad.all() else f"{bad.sum()} of {len(bad)} runs did not stay"
     at = f"step {first}" if first == last else f"steps {first} to {last}"
-    return f"{who} finite: frozen at {at}, see the column status of metrics.csv"
+    return f"{who} finite: frozen at {at}, see the column `status`"
 
 
 def is_non_finite(row: Mapping[str, Any]) -> bool:
