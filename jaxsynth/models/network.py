@@ -17,6 +17,7 @@ from flax import linen as nn
 from flax import traverse_util
 from flax.errors import FlaxError
 
+from jaxsynth.arithmetic import arithmetic
 from jaxsynth.inputs import reason
 from jaxsynth.models import caffe_networks as caffe
 from jaxsynth.models import packaged
@@ -262,7 +263,8 @@ def _shapes(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple
 def _find_shapes(config: Config) -> list[dict[str, tuple[int, ...]]]:
     try:
         x = jax.ShapeDtypeStruct(input_shape(config), jnp.float32)
-        made = jax.eval_shape(make_module(config).init_with_output, jax.random.key(0), x)
+        with arithmetic():  # shapes are those of float32, whatever the process computes in
+            made = jax.eval_shape(make_module(config).init_with_output, jax.random.key(0), x)
     except _DAMAGE as error:
         why = reason(error)
         raise ValueError(f"its description is of no network that can be built: {why}") from error
