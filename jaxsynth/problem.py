@@ -21,8 +21,9 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.optimizer_names import check_protocol, make_optimizer
 from jaxsynth.recipes import Recipe, make_recipe
 from jaxsynth.starts import checked_codes, drawn_codes, make_box
-from jaxsynth.system import ENCODER, GENERATOR, Request, Transforms, make_system, system_params
+from jaxsynth.system import ENCODER, GENERATOR, Request, make_system, system_params
 from jaxsynth.terms import MEASURES, Objective, before_relu, is_class_blob
+from jaxsynth.transforms import Transforms
 
 PRECISIONS = ("float32", "float64", "bfloat16")
 _CPU_BATCH, _BATCH = 8, 64

@@ -11,7 +11,7 @@ import pytest
 
 from jaxsynth.models import compiled
 from jaxsynth.models.compiled import network_jit, saved_jit
-from jaxsynth.system import Transforms
+from jaxsynth.transforms import Transforms
 
 _TRACES = []
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsynth.system import Transforms
+from jaxsynth.transforms import Transforms
 
 IMAGE = np.random.default_rng(0).normal(size=(12, 12, 3)).astype(np.float32)
 

@@ -24,7 +24,8 @@ from jaxsynth.objectives import Objective
 from jaxsynth.problem import Settings, plan
 from jaxsynth.recipes import RECIPES, Recipe, make_recipe
 from jaxsynth.starts import still
-from jaxsynth.system import Transforms, make_encoder
+from jaxsynth.system import make_encoder
+from jaxsynth.transforms import Transforms
 
 Networks = Mapping[str, Network]
 
