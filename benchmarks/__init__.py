@@ -10,7 +10,7 @@ def check_flags_only(name: str, argv: Sequence[str]) -> None:
 
 
 def parse_some_of(flag: str, values: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return what a list flag names, each once; ValueError unless it is some of what is known."""
+    """Return the values of a list flag, each once; ValueError unless all are known."""
     if not values or not set(values) <= set(known):
         raise ValueError(f"--{flag}={','.join(values)}: expected some of {', '.join(known)}")
     return list(dict.fromkeys(values))

@@ -82,7 +82,7 @@ def _rows(found: Responses, labels: list[str], count: int) -> list[dict[str, Any
 
 
 def load_one(flags: _F) -> tuple[_F, Models, Classifier]:
-    """Load the model whose layer is asked for, and the judge: flags, models, that model."""
+    """Load the model of the chosen layer, and the judge: flags, models, that model."""
     asked, paths = (*flags.model, PLACES)[0], flags.images
     if len(flags.model) > 1 or len(flags.seed_numbers) > 1:
         raise ValueError("one --model and one seed are shown: give a single one of each")
@@ -104,7 +104,7 @@ def find_extremes(
     paths: Sequence[str],
     top: int,
 ) -> tuple[Responses, list[list[Photograph]]]:
-    """Find the photographs that raise and lower units most, and print what is left out.
+    """Find the photographs that raise and lower units most, and print the files left out.
 
     They are ranked where the units are maximised: behind a ReLU many photographs are equal. `goals`
     are a unit each of one blob, perhaps before its ReLU; `top` photographs are taken at either end.

@@ -211,7 +211,7 @@ def distinct(
     """Find the objectives that are computed, and of each run which one and its factor, (R,).
 
     Where steps are normalised, positive multiples are one objective. It is computed with a first
-    weight that is a power of two, which changes no bits: a run is the same beside any others.
+    weight that is a power of two, which changes no bits: a run does not depend on the others.
     """
     seen: dict[int, tuple[int, float]] = {}  # by identity: many seeds share one object
     places: dict[Objective, int] = {}

@@ -175,7 +175,7 @@ def _steps(name: str) -> Recipe:
 def check_protocol(optimizer: Optimizer, box: Box) -> None:
     """Check by shapes alone, nothing computed, that an optimizer keeps to the protocol.
 
-    ValueError names the field or function that does not, what it gives and what is expected.
+    ValueError names the field or function that does not, its value and the expected one.
     """
     what, population = f"optimizer {optimizer.name!r}", optimizer.population
     if optimizer.asks not in ASKS:

@@ -27,7 +27,7 @@ from jaxsynth.system import GENERATOR, START_CODE, params_of
 _NOISE_ROOT = 7  # of objectives' noise; not an optimizer's own draws
 _START_ROOT = 0  # that of the experiments: a seed is the same start there and here
 MARKS = 40  # costs at which the best is noted
-Costs = Mapping[str, float]  # of a code by what is asked of it, in forward passes
+Costs = Mapping[str, float]  # of a code in forward passes, by kind of evaluation
 
 
 class Work(NamedTuple):

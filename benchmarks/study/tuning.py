@@ -89,7 +89,7 @@ def _beyond(rates: np.ndarray, end: int) -> float:
 
 
 def measured_costs(group: Group, asks: Sequence[str], starts: np.ndarray, batch: int) -> Costs:
-    """Measure what a code costs by what is asked of it, in forward passes.
+    """Measure the cost of a code in forward passes, for each kind of evaluation.
 
     The evaluations are timed in turn, and the shortest times count: what else the machine does only
     ever adds. They are those of the cells, and compiled by them too.

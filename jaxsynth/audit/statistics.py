@@ -65,7 +65,7 @@ def median_row(values: np.ndarray) -> Row:
 
 
 def calibration(scores: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[Row]:
-    """Compare scores (N,) in 0..1 with what is true (N,), in bins of equal width; no empty ones.
+    """Compare scores (N,) in 0..1 with the truth (N,), in bins of equal width; no empty ones.
 
     A row has `from`, `to`, the mean `score`, and how many are positive, with an interval.
     """

@@ -271,7 +271,7 @@ def table_text(parts: Parts, groups: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a number, or a few named ones, as text; nothing for curves and what is missing."""
+    """Return a number, or a few named ones, as text; "" for curves and missing numbers."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {number:+.1f}" for name, number in value.items())
     return f"{value:.4g}" if isinstance(value, int | float) else ""

@@ -286,7 +286,7 @@ def _write_pages(out: Path, group: str, pages: Mapping[str, Image.Image]) -> Non
 
 
 def _draw_spectra(parts: Parts, chosen: Sequence[str]) -> str:
-    """Draw spectra.png from what is measured; return one line if that is impossible."""
+    """Draw spectra.png of the measured groups; return one line if that is impossible."""
     names = ("spectrum", "scenes")
     if not set(names) & set(chosen):
         return ""

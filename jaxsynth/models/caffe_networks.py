@@ -77,7 +77,7 @@ class AlexNet(nn.Module):
         for c in self.config.convs:
             how = {"strides": c.stride, "padding": c.pad, "feature_group_count": c.groups}
             x = self._rectify(out, c.name, conv(self, c.name, c.features, c.kernel, **how)(x))
-            if c.pool:  # the ReLU above is not computed then unless its blob is asked for
+            if c.pool:  # the ReLU above is then computed only where its blob is read
                 x = out[c.pool] = layers.max_pool_relu(out[f"{c.name}_pre"])
             if c.norm:
                 x = layers.local_response_norm(x)

@@ -1,7 +1,7 @@
 """The call of an ONNX operator, its values, and the table that operators enter themselves in.
 
 ONNX graphs are NCHW, convolutions on CPU want NHWC. A transpose only changes the order that is
-noted beside the array (`Laid`), so layouts follow the data: convolutions leave NHWC behind,
+noted with the array (`Laid`), so layouts follow the data: convolutions leave NHWC behind,
 elementwise operators keep what they find, and the transposes of a graph (tf2onnx, ConvNeXt) cost
 nothing. Numpy arrays are constants, known when the graph is loaded, in their own order.
 """
@@ -286,7 +286,7 @@ def positive(axis: int, rank: int) -> int:
 
 
 def check_size(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return a shape that is asked for; ValueError if no tensor of an image network has it."""
+    """Check and return a shape; ValueError if no tensor of an image network has it."""
     shape = tuple(map(int, shape))
     if min(shape, default=0) < 0 or math.prod(shape) > MOST_NUMBERS:
         raise ValueError(f"a tensor of shape {shape} is too large or impossible")

@@ -109,7 +109,7 @@ def evaluate(
 ) -> dict[str, Value]:
     """Compute every tensor of a graph; ValueErrors name the node that cannot be computed.
 
-    `inputs` get the precision of `params`, the initialisers, with what is derived from them.
+    `inputs` get the precision of `params`, the initialisers, and the arrays derived from them.
     `store` gets the arrays that are derived from parameters.
     """
     floats = [v.array.dtype for v in inputs.values() if is_float(v.array)]

@@ -77,7 +77,7 @@ def _pool(c: Call, x: Any, padding: Any, reduce: Callable[[list], Any]) -> tuple
     """Pool (N, ..., C), or a tuple of them, axis by axis: reduce windows' values, as whole maps.
 
     The result comes with how many places of the image, and of image and padding, each window of
-    every axis sees. `padding` is what is outside.
+    every axis sees. `padding` is the value outside.
     """
     kernel, shape = c.required("kernel_shape"), jax.tree.leaves(x)[0].shape
     rank = len(shape) - 2

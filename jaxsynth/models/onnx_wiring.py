@@ -1,4 +1,4 @@
-"""An ONNX graph before any image: its nodes in order, what is known, what is a parameter.
+"""An ONNX graph before any image: its nodes in order, its constants, its parameters.
 
 Quantised operators become plain ones. Sources: onnx.ai/onnx/operators, and onnxruntime's
 ContribOperators.md for those of com.microsoft.

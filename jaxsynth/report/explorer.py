@@ -217,7 +217,7 @@ def check_models(sweep: SweepResult) -> None:
 
 
 def recorded_steps(sweep: SweepResult) -> list[int]:
-    """Return the steps after which codes were recorded, as they were asked for."""
+    """Return the steps after which codes were recorded, in the order of the settings."""
     settings = sweep.settings
     return list(settings["record"] if isinstance(settings, Mapping) else settings.record)
 

@@ -96,11 +96,11 @@ def plot_traces(
     probabilities: Mapping[str, np.ndarray] | None = None,
     objective_label: str = "objective",
 ) -> str:
-    """Draw every run's objective, and beside it probabilities, against the step; return why not.
+    """Draw objectives, and probabilities next to them, against the step; return why not.
 
     Few runs get a colour and a legend each; many are thin lines (of more than 300, as many evenly
-    spaced ones) with the median of all on top. Arrays are (runs, steps); what is not finite leaves
-    a gap.
+    spaced ones) with the median of all on top. Arrays are (runs, steps); numbers that are not
+    finite leave a gap.
     """
     objective = _finite(objective, "objective")
     panels = {label: _finite(p, label) for label, p in (probabilities or {}).items()}

@@ -128,7 +128,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Map the arrays of a safetensors file: their pages are read when they are asked for."""
+    """Map the arrays of a safetensors file: their pages are read at their first use."""
     try:
         with safetensors.safe_open(path, framework="np"), open(path, "rb") as file:  # a check
             begin = 8 + int.from_bytes(file.read(8), "little")

@@ -127,7 +127,7 @@ def read_results(
     generator: Generator | None = None,
     classifiers: Sequence[Classifier] | Classifier = (),
 ) -> SweepResult:
-    """Read a finished run's folder; arrays are read when they are asked for.
+    """Read a finished run's folder; arrays are read at their first use.
 
     Args:
       folder: of `sweep`, `maximize` or a launcher.
