@@ -13,12 +13,17 @@ OUT/samples.png: photographs, their reconstructions, images of random codes.
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from jaxsynth.environment import check_backend, keep_compiled, writable_cache
+from jaxsynth.environment import (
+    check_backend,
+    keep_compiled,
+    split_over_processors,
+    writable_cache,
+)
 from jaxsynth.training.loop import format_line
 from jaxsynth.training.prior_run import PriorRun, train_prior
+from jaxsynth.training.scene_run import SceneRun
 
 from .launch import resumable, run_experiment
 
@@ -27,16 +32,18 @@ Flags = PriorRun  # its fields are the flags
 
 def main(run: Flags) -> int:
     """Train a generator."""
-    return train(run, run.loop.out, run.cache, train_prior)
+    return train(run, train_prior)
 
 
-def train(run: Any, out: Path, cache: Path | None, trainer: Callable[..., Any]) -> int:
+def train(run: PriorRun | SceneRun, trainer: Callable[..., Any]) -> int:
     """Carry out a training, which a stop leaves resumable, and say what it has written."""
     say, begun = partial(print, flush=True), time.monotonic()
+    split_over_processors(run.loop.batch)
     check_backend()
-    keep_compiled(cache or writable_cache())
-    say(f"decoded photographs are cached in {cache or writable_cache()}")
-    with resumable(out, "the same command") as stop:
+    cache = run.cache or writable_cache()
+    keep_compiled(cache)
+    say(f"decoded photographs are cached in {cache}")
+    with resumable(run.loop.out, "the same command") as stop:
         path, metrics = trainer(run, say, stop.asked)
     minutes = (time.monotonic() - begun) / 60
     say(format_line(f"wrote {path} after {minutes:.1f} minutes in all", metrics))

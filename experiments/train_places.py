@@ -41,7 +41,7 @@ def main(flags: Flags) -> int:
     """Train a scene network or a judge."""
     fields = {field.name: getattr(flags, field.name) for field in dataclasses.fields(SceneRun)}
     fields["settings"] = SETTINGS[flags.network](**fields["settings"])
-    return train(SceneRun(**fields), flags.loop.out, flags.cache, train_scene)
+    return train(SceneRun(**fields), train_scene)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from launching import ROOT
 from jaxsynth import environment
 from jaxsynth.environment import cache_dir, keep_compiled, writable_cache
 
+_FOUR = "--xla_force_host_platform_device_count=4"
+
 
 @pytest.fixture
 def no_cache(monkeypatch, tmp_path):
@@ -105,3 +107,20 @@ def test_closed_streams_lead_nowhere(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert closed.returncode == 0 and (tmp_path / "x").read_text() == "written"
+
+
+@pytest.mark.parametrize(
+    ("batch", "env", "devices"),
+    [(16, {}, 2), (6, {}, 1), (16, {"JAX_NUM_CPU_DEVICES": "1"}, 1), (16, {"XLA_FLAGS": _FOUR}, 4)],
+)
+def test_a_training_batch_is_split_over_processors(batch, env, devices):
+    code = (
+        "import os; os.sched_getaffinity = lambda pid: {0, 1, 2}\n"
+        "from jaxsynth.environment import split_over_processors\n"
+        f"split_over_processors({batch}); import jax; print(jax.device_count())\n"
+        "split_over_processors(64)  # too late, and no fault"
+    )
+    command = [sys.executable, "-c", code]
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"} | env
+    done = subprocess.run(command, env=env, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert int(done.stdout) == devices

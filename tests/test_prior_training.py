@@ -215,6 +215,9 @@ def test_the_generator_learns_and_its_files_load(prior):
         load_network(path),
         load_network(path.with_name("pocket_encoder.safetensors")),
     )
+    with np.load(path.with_name("whitening.npz")) as measured:  # which training leaves alone
+        colour = generator.params["colour/kernel"]
+        np.testing.assert_array_equal(colour, measured["colour_0"].astype(np.float16))
     code = jax.jit(encoder.apply)(encoder.params, jnp.zeros((32, 32, 3)))["code"]
     image = jax.jit(generator.apply)(generator.params, code)["image"]
     assert code.shape == (64,) and image.shape == (32, 32, 3)

@@ -39,7 +39,7 @@ class PriorTraining:
     lpips: float = option(1.0, "Weight of the distance by --comparator, if there is one.", low=0)
     code: float = option(4.0, "Weight of the distance of codes; that of features is 1.", low=0)
     adversary: float = option(0.15, "Weight of the adversary; 0 trains without.", low=0)
-    adversary_start: int = option(24_000, "Photographs seen before the adversary joins.", low=0)
+    adversary_start: int = option(16_000, "Photographs seen before the adversary joins.", low=0)
     others: float = option(0.5, "Codes of no photograph, as a share of a batch.", low=0)
     searches: float = option(
         0.25, "Those of them that are codes of searches under way, as a share of a batch.", low=0

@@ -164,6 +164,7 @@ def _parts(
 
     def generate(params, codes):
         params, codes = cast((params, codes), activations)
+        params = params | {"colour": jax.lax.stop_gradient(params["colour"])}  # stays as measured
         return generator.apply({"params": params}, codes)["image"].astype(jnp.float32)
 
     def encoded(params, image):
