@@ -39,12 +39,12 @@ class PriorTraining:
     lpips: float = option(1.0, "Weight of the distance by --comparator, if there is one.", low=0)
     code: float = option(4.0, "Weight of the distance of codes; that of features is 1.", low=0)
     adversary: float = option(0.15, "Weight of the adversary; 0 trains without.", low=0)
-    adversary_start: int = option(16_000, "Photographs seen before the adversary joins.", low=0)
+    adversary_start: int = option(8_000, "Photographs seen before the adversary joins.", low=0)
     others: float = option(0.5, "Codes of no photograph, as a share of a batch.", low=0)
     searches: float = option(
         0.25, "Those of them that are codes of searches under way, as a share of a batch.", low=0
     )
-    searches_start: int = option(50_000, "Photographs seen before searches begin.", low=0)
+    searches_start: int = option(16_000, "Photographs seen before searches begin.", low=0)
     noise: float = option(0.1, "Noise on the photographs' codes, in sigmas.", low=0)
     average: float = option(
         0.998, "Weight of the past in the average that is exported.", low=0, high=1

@@ -76,14 +76,14 @@ class PriorRun:
     data: Path = dataclasses.field(metadata={"help": "Folder of zips, class folders or images."})
     loop: LoopConfig
     encoder: str = option("efficientnet_lite0", "Classifier whose blob is inverted: name or file.")
-    blob: str = option("block15", "The blob, spatial or a vector.")
+    blob: str = option("block10", "The blob, spatial or a vector.")
     layers: tuple[str, ...] = option(
         ("block2", "block4", "block10", "block15"), "Blobs that losses compare, finest first."
     )
     comparator: str = option(
         "none", "Network of LPIPS whose distance joins the losses, such as vgg16_features, or none."
     )
-    channels: int = option(64, "Of the code at each place of the blob's grid.", low=1)
+    channels: int = option(16, "Of the code at each place of the blob's grid.", low=1)
     size: int = option(128, "Side of the images: the grid's, doubled any number of times.", low=32)
     width: int = option(32, "Channels of the last map.", low=1)
     training: PriorTraining = dataclasses.field(default_factory=PriorTraining)
