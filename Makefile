@@ -20,8 +20,7 @@ $(VENV)/.tested: $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/jaxsynth joint --scenes=mountain,iceberg --nsfw_weights=0.5,2 --seeds=2 \
-		--out=$(DEMO_OUT) --overwrite
+	$(BIN)/jaxsynth scene --scenes=mountain,iceberg --seeds=4 --out=$(DEMO_OUT) --overwrite
 
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
