@@ -199,7 +199,7 @@ def split_over_processors(batch: int) -> None:
     used the CPU, and where XLA_FLAGS or JAX_NUM_CPU_DEVICES gives a number.
     """
     given = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if given or jax.config.jax_num_cpu_devices >= 0:
+    if given or "JAX_NUM_CPU_DEVICES" in os.environ:
         return
     affinity = getattr(os, "sched_getaffinity", None)
     usable = len(affinity(0)) if affinity else os.cpu_count() or 1
