@@ -7,8 +7,8 @@ Run from the repository's root. The shipped pair with its own recipe, whose rate
 steps that there are; --rates multiplies them. `scene` maximises scenes, `joint` the same with
 open_nsfw, both weights 1. With --coarse=SIDE runs of --coarse_steps see open_nsfw's input at that
 side for their first half. LPIPS is to the run of most steps from the same seed; the last row tells
-it of another seed. The judge is a scene classifier that takes no part, and by which no recipe is
-chosen. Prints a table; writes OUT.csv, and OUT.npz with the images. Ten minutes on two cores.
+it of another seed. The judge is a scene classifier that takes no part in the objective. Prints a
+table; writes OUT.csv, and OUT.npz with the images. Ten minutes on two cores.
 """
 
 import dataclasses

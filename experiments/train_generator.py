@@ -13,7 +13,7 @@ OUT/samples.png: photographs, their reconstructions, images of random codes.
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxsynth.environment import (
     check_backend,
@@ -23,9 +23,11 @@ from jaxsynth.environment import (
 )
 from jaxsynth.training.loop import format_line
 from jaxsynth.training.prior_run import PriorRun, train_prior
-from jaxsynth.training.scene_run import SceneRun
 
 from .launch import resumable, run_experiment
+
+if TYPE_CHECKING:
+    from jaxsynth.training.scene_run import SceneRun
 
 Flags = PriorRun  # its fields are the flags
 
@@ -35,7 +37,7 @@ def main(run: Flags) -> int:
     return train(run, train_prior)
 
 
-def train(run: PriorRun | SceneRun, trainer: Callable[..., Any]) -> int:
+def train(run: "PriorRun | SceneRun", trainer: Callable[..., Any]) -> int:
     """Carry out a training, which a stop leaves resumable, and say what it has written."""
     say, begun = partial(print, flush=True), time.monotonic()
     split_over_processors(run.loop.batch)

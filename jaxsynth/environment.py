@@ -187,7 +187,7 @@ def use_two_threads() -> None:
     row's rounding depends on its place (`devices.share_rows`). Without an effect once JAX has used
     the CPU, and where NPROC, XLA's own setting, is given.
     """
-    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1:
+    if _processors() == 1:
         os.environ.setdefault("NPROC", "2")
 
 
@@ -199,14 +199,19 @@ def split_over_processors(batch: int) -> None:
     used the CPU, and where XLA_FLAGS or JAX_NUM_CPU_DEVICES gives a number.
     """
     given = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if given or "JAX_NUM_CPU_DEVICES" in os.environ:
-        return
-    affinity = getattr(os, "sched_getaffinity", None)
-    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
-    fitting = [n for n in range(2, usable + 1) if batch % n == 0 and batch // n >= _SHARE]
-    if fitting:
+    given = given or "JAX_NUM_CPU_DEVICES" in os.environ
+    counts = range(2, _processors() + 1)
+    fitting = [n for n in counts if batch % n == 0 and batch // n >= _SHARE]
+    if fitting and not given:
         with contextlib.suppress(RuntimeError):  # JAX has used the CPU
             jax.config.update("jax_num_cpu_devices", fitting[-1])
+
+
+def _processors() -> int:
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_memory() -> None:

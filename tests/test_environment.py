@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 from launching import ROOT
+from launching import environment as surroundings
 
 from jaxsynth import environment
 from jaxsynth.environment import cache_dir, keep_compiled, writable_cache
@@ -121,6 +122,7 @@ def test_a_training_batch_is_split_over_processors(batch, env, devices):
         "split_over_processors(64)  # too late, and no fault"
     )
     command = [sys.executable, "-c", code]
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"} | env
-    done = subprocess.run(command, env=env, cwd=ROOT, check=True, capture_output=True, text=True)
+    own = {k: v for k, v in surroundings().items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    env = own | {"JAX_PLATFORMS": "cpu"} | env
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     assert int(done.stdout) == devices

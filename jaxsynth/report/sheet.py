@@ -117,8 +117,8 @@ def atlas_pages(
 
 def _atlas_lines(run: Any, row: Mapping[str, Any]) -> tuple[str, ...]:
     value = row[f"activation_1_{row.get('shown', 'last')}"]
-    shown = f"run {row['run']}, {row.get('shown', 'last')}"  # tiles are narrow
-    return run.row, ", ".join(filter(None, (f"{value:.3g}", run.column))), shown
+    said = said_of(row).removesuffix(" image")  # tiles are narrow
+    return run.row, ", ".join(filter(None, (f"{value:.3g}", run.column))), said
 
 
 def said_of(row: Mapping[str, Any]) -> str:
