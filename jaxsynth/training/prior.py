@@ -2,9 +2,10 @@
 
 Losses on G(z), z = E(x) of a photograph x with noise: distance of normalised features at several
 depths of the encoder's trunk; distance of coarse pixels; distance of E(G(z)) and z; from
-`adversary_start` on the adversary of `projected`. A part of each batch are codes of no photograph
-(random ones, mixtures of two, from `searches_start` on codes of searches under way), which have no
-features to match: what a search visits must be painted well, too.
+`adversary_start` on the adversary of `projected`. Half of the images are shifted before they are
+seen. A part of each batch are codes of no photograph (random ones, mixtures of two, from
+`searches_start` on codes of searches under way), which have no features to match: what a search
+visits must be painted well, too.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from jaxsynth.training.setup import to_input
 _COARSE = 4  # pixels a side of what the pixel distance compares
 _EPSILON = 1e-3
 _RAMP = 16_000  # images over which the adversary's weight rises
+_SHIFT = 8  # pixels, at most
 BOX = 3.0  # of the code, on either side of 0
 _SEARCH_STEPS = 40  # of a search under way, on average
 _SEARCH_RATE, _SEARCH_DECAY = 0.2, 0.99
@@ -89,12 +91,12 @@ class PriorState(NamedTuple):
 class PriorParts(NamedTuple):
     """Functions of a step; weights come as `frozen` arguments.
 
-    generate: (params, z (B, D)) -> image (B, S, S, 3). encode: (params, image) -> activations,
-    `code` (B, D) among them. layers: names of the compared features, finest first. distance:
-    (params, image, image) -> (B,), a further distance to photographs, or None.
+    generate: (params, frozen `colour`, z (B, D)) -> image (B, S, S, 3). encode: (params, image) ->
+    activations, `code` (B, D) among them. layers: names of the compared features, finest first.
+    distance: (params, image, image) -> (B,), a further distance to photographs, or None.
     """
 
-    generate: Callable[[Any, jax.Array], jax.Array]
+    generate: Callable[[Any, Any, jax.Array], jax.Array]
     encode: Callable[[Params, jax.Array], Activations]
     layers: tuple[str, ...]
     places: int = 1
@@ -131,7 +133,8 @@ def prior_step(
       training: Weights of the losses and the like (static).
       phase: What takes part (static).
       state: Before the step.
-      frozen: Parameters `encoder`, `projections`, and `comparator` of `parts.distance`.
+      frozen: Parameters `encoder`, `colour` (the generator's layer that undoes the whitening),
+        `projections`, and `comparator` of `parts.distance`.
       batch: RGB (B, S, S, 3) uint8, a key, and progress 0 to 1.
 
     Returns:
@@ -139,24 +142,27 @@ def prior_step(
     """
     rgb, key, progress = batch
     photo = to_input(_flip(jax.random.fold_in(key, 0), rgb))
-    seen = parts.encode(frozen["encoder"], photo)
-    seen = {name: jax.lax.stop_gradient(seen[name]) for name in (*parts.layers, "code")}
-    z = seen["code"]
+    z = parts.encode(frozen["encoder"], photo)["code"]
     noisy = z + training.noise * jax.random.normal(jax.random.fold_in(key, 1), z.shape)
     searched = state.searches.codes if phase.searches else z[:0]
     count = round(training.others * len(z)) - len(searched)
     others = other_codes(jax.random.fold_in(key, 2), z, count)
     codes = jnp.concatenate([noisy, others, searched])
-    clean = jnp.concatenate([z, codes[len(z) :]])
+    offsets = _offsets(jax.random.fold_in(key, 4), len(codes))
+    photo = shifted(photo, offsets[: len(z)])
+    seen = parts.encode(frozen["encoder"], photo)
+    clean = jnp.concatenate([seen["code"], codes[len(z) :]])
+    known = (jnp.arange(len(codes)) < len(z)) | ~offsets.any(-1)  # the code of what is seen
     ramp = jnp.clip((state.step * len(z) - training.adversary_start) / _RAMP, 0, 1)
 
     def loss_fn(params):
-        image = parts.generate(params, codes)
+        image = shifted(parts.generate(params, frozen["colour"], codes), offsets)
         made = parts.encode(frozen["encoder"], image)
+        code = optax.losses.huber_loss(made["code"], clean).mean(-1)
         losses = {
             "features": _feature_distance(seen, made, parts.layers, len(z)),
             "pixels": jnp.abs(_coarse(image[: len(z)] - photo)).mean() / 127.5,
-            "code": optax.losses.huber_loss(made["code"], clean).mean(),
+            "code": (code * known).sum() / known.sum(),
         }
         total = losses["features"] + training.pixels * losses["pixels"]
         total = total + training.code * losses["code"]
@@ -182,7 +188,7 @@ def prior_step(
         new, told = _train_adversary(new, training, real, mixed, rate)
         losses |= told
     if phase.searches:
-        networks = params, frozen["encoder"]
+        networks = params, frozen
         searches = advance_searches(parts, networks, state.searches, z, jax.random.fold_in(key, 3))
         new = new._replace(searches=searches)
     return new, losses
@@ -200,7 +206,7 @@ def other_codes(key: jax.Array, z: jax.Array, count: int) -> jax.Array:
 
 
 def advance_searches(
-    parts: PriorParts, networks: tuple[Any, Any], searches: Searches, z: jax.Array, key: jax.Array
+    parts: PriorParts, networks: tuple[Any, dict], searches: Searches, z: jax.Array, key: jax.Array
 ) -> Searches:
     """Take a step of each search; about one in `_SEARCH_STEPS` begins afresh.
 
@@ -209,16 +215,17 @@ def advance_searches(
 
     Args:
       parts: The functions of the networks.
-      networks: Parameters of the generator and of the encoder.
+      networks: Parameters of the generator, and the `frozen` ones of a step.
       searches: Before the step.
       z: Codes of photographs (B, D), from which new goals are taken.
       key: Of the draws.
     """
-    params, encoder = networks
+    params, frozen = networks
     count = len(searches.codes)
 
     def score(codes):
-        made = parts.encode(encoder, parts.generate(params, codes))["code"]
+        image = parts.generate(params, frozen["colour"], codes)
+        made = parts.encode(frozen["encoder"], image)["code"]
         return (made * searches.goals).sum()
 
     grad = jax.grad(score)(searches.codes)
@@ -264,6 +271,26 @@ def _rate(training: PriorTraining, step: jax.Array, progress: jax.Array) -> jax.
 
 def _flip(key: jax.Array, rgb: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key, 0.5, (len(rgb), 1, 1, 1)), rgb[:, :, ::-1], rgb)
+
+
+def _offsets(key: jax.Array, count: int) -> jax.Array:
+    """Draw shifts (count, 2); half of them are 0."""
+    keys = jax.random.split(key, 2)
+    drawn = jax.random.randint(keys[0], (count, 2), -_SHIFT, _SHIFT + 1)
+    return jnp.where(jax.random.bernoulli(keys[1], 0.5, (count, 1)), drawn, 0)
+
+
+def shifted(images: jax.Array, offsets: jax.Array) -> jax.Array:
+    """Shift images (B, S, S, 3) by offsets (B, 2) in pixels; borders are mirrored.
+
+    What losses see at all offsets cannot settle into a pattern of the encoder's strides.
+    """
+    side = images.shape[1]
+    at = jnp.arange(side) + offsets[..., None]  # (B, 2, S)
+    at = side - 1 - jnp.abs(side - 1 - jnp.abs(at))
+    rows, columns = jnp.moveaxis(jax.nn.one_hot(at, side), 1, 0)  # each (B, S, S)
+    images = jnp.einsum("bip,bpqc->biqc", rows, images)
+    return jnp.einsum("bjq,biqc->bijc", columns, images)
 
 
 def _feature_distance(seen, made, layers, count: int) -> jax.Array:

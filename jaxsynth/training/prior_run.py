@@ -78,7 +78,8 @@ class PriorRun:
     encoder: str = option("efficientnet_lite0", "Classifier whose blob is inverted: name or file.")
     blob: str = option("block10", "The blob, spatial or a vector.")
     layers: tuple[str, ...] = option(
-        ("block2", "block4", "block10", "block15"), "Blobs that losses compare, finest first."
+        ("block0", "block2", "block4", "block10", "block15"),
+        "Blobs that losses compare, finest first.",
     )
     comparator: str = option(
         "none", "Network of LPIPS whose distance joins the losses, such as vgg16_features, or none."
@@ -134,7 +135,8 @@ def train_prior(
     encoder_path = run.loop.out / f"{ENCODER}.safetensors"
     digest = save_network(encoder_path, encoder_network(encoding, run.encoder, run.licence))
     path = run.loop.out / f"{GENERATOR}.safetensors"
-    save_network(path, _generator_network(state, config, run, digest))
+    params = {**state.average, "colour": frozen["colour"]}
+    save_network(path, _generator_network(params, int(state.step), config, run, digest))
     return path, _measure(parts, state, frozen, val)
 
 
@@ -162,9 +164,8 @@ def _parts(
     generator = make_module(config, conv=training_conv())
     encode, side = make_apply(encoder), encoder.size
 
-    def generate(params, codes):
-        params, codes = cast((params, codes), activations)
-        params = params | {"colour": jax.lax.stop_gradient(params["colour"])}  # stays as measured
+    def generate(params, colour, codes):
+        params, codes = cast(({**params, "colour": colour}, codes), activations)
         return generator.apply({"params": params}, codes)["image"].astype(jnp.float32)
 
     def encoded(params, image):
@@ -184,13 +185,14 @@ def _apart(compare: Callable, activations: str, params: Any, *images: jax.Array)
 def _first_state(config, encoding, parts, run) -> tuple[PriorState, dict[str, Any]]:
     generator = make_module(config, conv=training_conv())
     params = initial_variables(generator, run.loop.seed, (1, config.code))["params"]
-    kernel, bias = encoding.whitening.colour
-    params["colour"] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+    kernel, bias = map(jnp.asarray, encoding.whitening.colour)
+    del params["colour"]  # stays as measured
     image = jax.ShapeDtypeStruct((2, run.size, run.size, 3), jnp.float32)
     seen = jax.eval_shape(parts.encode, encoding.params, image)
     shapes = [seen[name].shape for name in run.layers]
     adversary, projections = init_adversary(run.loop.seed, shapes)
     frozen = {"encoder": encoding.params, "projections": projections}
+    frozen["colour"] = {"kernel": kernel, "bias": bias}
     searches = round(run.training.searches * run.loop.batch), config.code
     return init_prior(params, adversary, run.training, searches), frozen
 
@@ -228,7 +230,7 @@ def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
 
 
 def _generator_network(
-    state: PriorState, config: GridGeneratorConfig, run: PriorRun, encoder: str
+    params: Any, step: int, config: GridGeneratorConfig, run: PriorRun, encoder: str
 ) -> Network:
     info = NetworkInfo(
         network=GENERATOR,
@@ -238,11 +240,11 @@ def _generator_network(
         encoder=ENCODER,
         encoder_sha256=encoder,
         encoder_blob="code",
-        notes=f"seed {run.loop.seed}, {int(state.step) * run.loop.batch} images, {run.training}",
+        notes=f"seed {run.loop.seed}, {step * run.loop.batch} images, {run.training}",
     )
     ones = np.ones(config.code, np.float32)
     code = CodeStats(BOX * ones, 0 * ones, ones, -BOX * ones)
-    flat = traverse_util.flatten_dict(state.average, sep="/")
+    flat = traverse_util.flatten_dict(params, sep="/")
     return build_network(info, half_precision(flat), code)
 
 
@@ -265,13 +267,13 @@ def _measure(
 def _reconstruct(parts, average, frozen, rgb):
     x = to_input(rgb)
     z = parts.encode(frozen["encoder"], x)["code"]
-    image = parts.generate(average, z)
+    image = parts.generate(average, frozen["colour"], z)
     return z, parts.encode(frozen["encoder"], image)["code"], x, image
 
 
 @functools.partial(network_jit, static_argnums=0)
-def _generate(parts, average, codes):
-    return parts.generate(average, codes)
+def _generate(parts, average, frozen, codes):
+    return parts.generate(average, frozen["colour"], codes)
 
 
 def _write_sheet(
@@ -281,8 +283,8 @@ def _write_sheet(
     chosen = images._replace(rows=images.rows[:: max(1, len(images.rows) // _SHEET)][:_SHEET])
     (rgb, _, _), *_ = batches(chosen, _SHEET)
     _, _, x, made = _reconstruct(parts, state.average, frozen, rgb)
-    codes = jax.random.normal(root_key(1), (_SHEET, len(state.params["colour"]["bias"])))
-    drawn = [_generate(parts, state.average, scale * codes) for scale in (1.0, 0.7)]
+    codes = jax.random.normal(root_key(1), (_SHEET, len(frozen["colour"]["bias"])))
+    drawn = [_generate(parts, state.average, frozen, scale * codes) for scale in (1.0, 0.7)]
     rows = [np.concatenate([to_rgb(np.asarray(v)) for v in row], 1) for row in (x, made, *drawn)]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows, 0)).save(path)

@@ -16,6 +16,7 @@ from jaxsynth.models.layers import leaky_relu
 from jaxsynth.training.setup import initial_variables, training_conv
 
 _CHANNELS = 64  # of the mixed features
+_FINE, _FINE_CHANNELS = 32, 16  # maps of a longer side have fewer
 _WIDEST = 128
 _SLOPE = 0.2
 
@@ -31,23 +32,30 @@ class Adversary(NamedTuple):
 
 
 class _Mix(nn.Module):
-    """Features of several scales (B, s, s, C), finest first -> the same scales (B, s, s, 64)."""
+    """Features of several scales (B, s, s, C), finest first -> the same scales, mixed."""
 
     @nn.compact
     def __call__(self, features: Sequence[jax.Array]) -> list[jax.Array]:
         made, coarser = [], None
         for i, x in reversed(list(enumerate(features))):
-            x = nn.Dense(_CHANNELS, use_bias=False, name=f"project{i}")(x)
+            channels = _channels(x.shape)
+            x = nn.Dense(channels, use_bias=False, name=f"project{i}")(x)
             if coarser is not None:
-                shape = (*x.shape[:3], coarser.shape[-1])
-                x = (x + jax.image.resize(coarser, shape, "nearest")) * 0.7
-            coarser = _conv(_CHANNELS, 3, 1, f"mix{i}", use_bias=False)(x)
+                if coarser.shape[-1] != channels:
+                    coarser = nn.Dense(channels, use_bias=False, name=f"narrow{i}")(coarser)
+                x = (x + jax.image.resize(coarser, x.shape, "nearest")) * 0.7
+            coarser = _conv(channels, 3, 1, f"mix{i}", use_bias=False)(x)
             made.insert(0, coarser)
         return made
 
 
+def _channels(shape: Sequence[int]) -> int:
+    """Channels of mixed features (B, s, s, C)."""
+    return _CHANNELS if shape[1] <= _FINE else _FINE_CHANNELS
+
+
 class _Head(nn.Module):
-    """Mixed features (B, s, s, 64) -> scores (B, s', s'), s' about 4."""
+    """Mixed features (B, s, s, C) -> scores (B, s', s'), s' about 4."""
 
     @nn.compact
     def __call__(self, x: jax.Array, update: bool = False) -> jax.Array:
@@ -84,7 +92,7 @@ def _conv(features: int, kernel: int, stride: int, name: str, **kwargs: Any) -> 
 def init_adversary(seed: int, shapes: Sequence[tuple[int, ...]]) -> tuple[Adversary, Any]:
     """Draw heads for features of these shapes (B, s, s, C), and the fixed projections."""
     projections = initial_variables(_Mix(), seed + 1, shapes)["params"]
-    mixed = [(*shape[:3], _CHANNELS) for shape in shapes]
+    mixed = [(*shape[:3], _channels(shape)) for shape in shapes]
     heads = initial_variables(_Heads(), seed + 2, mixed)
     return Adversary(heads["params"], heads["batch_stats"]), projections
 
