@@ -21,7 +21,7 @@ from jaxsynth.models.base import Classifier, Generator
 from jaxsynth.models.registry import SENSITIVE, load, load_encoder, of_size, with_pixels
 from jaxsynth.optimizer_names import make_optimizer
 from jaxsynth.report.film import write_films
-from jaxsynth.report.pages import DrawSheet, Pages, Parts, report
+from jaxsynth.report.pages import DrawSheet, Extras, Pages, report
 from jaxsynth.report.photographs import STRIP, STRIP_ROWS, Photograph, path_pictures
 from jaxsynth.report.tables import format_table
 from jaxsynth.results import SweepResult
@@ -217,7 +217,7 @@ def launch(
         options = {
             "note": " ".join(notes),
             "blur_sheet": flags.blur_sheet,
-            "parts": Parts(draw_sheet, paths, photographs),
+            "extras": Extras(draw_sheet, paths, photographs),
         }
         if flags.film:
             films = write_films(result, flags.folder)

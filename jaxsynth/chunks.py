@@ -26,7 +26,7 @@ from jaxsynth.batch import (
     chunk_sizes,
     with_all_functions,
 )
-from jaxsynth.devices import Parts, committed, on_all, runs_mesh, share_rows, split
+from jaxsynth.devices import Slices, committed, on_all, runs_mesh, share_rows, split
 from jaxsynth.environment import is_out_of_memory
 from jaxsynth.goals import RunData
 from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
@@ -52,7 +52,7 @@ def execute(
         bit-equal to an uninterrupted sweep.
       devices: The devices that share a chunk's runs; by default one, JAX's own choice.
       on_halved: Called with the codes that each device takes at once from now on, where its memory
-        did not hold the chunk: parts of the chunk then take each step in turn, and each run is
+        did not hold the chunk: slices of the chunk then take each step in turn, and each run is
         bit-equal to one of a sweep of that smaller batch.
       evaluate: Evaluate final and best codes, and yield `ChunkResult`s; else `Optimised` ones.
 
@@ -95,11 +95,11 @@ def _halved(problem: Problem, first: int, at_once: int, error: Exception) -> int
 
 
 class _Chunk:
-    """A chunk's runs on their devices, in parts that take every block of steps in turn.
+    """A chunk's runs on their devices, in slices that take every block of steps in turn.
 
     `first` and `count` are its runs, more rows repeat the last one. `factor` is of the objectives
     as they are reported, see `Shared`. `rows` are the codes a device that the networks see at once.
-    Lists with an entry per part: `runs`, the data for every row; `evaluated`, likewise with one
+    Lists with an entry per slice: `runs`, the data for every row; `evaluated`, likewise with one
     code a run; `settings`, of the optimizer.
     """
 
@@ -110,13 +110,13 @@ class _Chunk:
         whole, some = (max(1, n // population) for n in (problem.settings.batch, at_once))
         if self.structure.joint:
             whole = some = at_once = count
-        self.parts = Parts(shares, whole, min(some, whole))
-        self.rows = share_rows(max(at_once, self.parts.at_once * population))
+        self.slices = Slices(shares, whole, min(some, whole))
+        self.rows = share_rows(max(at_once, self.slices.at_once * population))
         shared = problem.shared
         self.factor = 1 if shared is None else shared.row_factor[first : first + count]
         self.index = first + np.minimum(np.arange(shares * whole), count - 1)
         self.codes = np.asarray(batch.codes[self.index])
-        places = self.parts.cut(np.arange(len(self.index)))
+        places = self.slices.cut(np.arange(len(self.index)))
         self.runs = [self._run_data(place, population) for place in places]
         self.evaluated = self.runs
         if population > 1:
@@ -132,12 +132,12 @@ class _Chunk:
         self.setting = committed(mesh, setting)
         self.settings = [
             self.setting._replace(start=start, rate=rate, key=key)
-            for start, rate, key in self.parts.cut(tuple(self.setting[:3]))
+            for start, rate, key in self.slices.cut(tuple(self.setting[:3]))
         ]
 
     def optimise(self, under_way: Progress | None, report) -> Optimised:
-        """Make all steps; parts of the states stay on their devices, as `self.states`."""
-        problem, parts = self.problem, self.parts
+        """Make all steps; slices of the states stay on their devices, as `self.states`."""
+        problem, slices = self.problem, self.slices
         steps, record = problem.settings.recipe.steps, problem.settings.record
         traces, recorded, done = [], {}, 0
         if under_way is None:
@@ -146,19 +146,19 @@ class _Chunk:
             state = programs.restored(problem.optimizer, self.setting, under_way.state)
             state, done = committed(self.mesh, state), under_way.done
             traces, recorded = [under_way.trace], dict(under_way.recorded)
-        self.states = parts.cut(state)
+        self.states = slices.cut(state)
 
         def snapshot() -> Progress:
             trace = jax.tree.map(lambda *leaves: np.concatenate(leaves), *traces)
             leaves = [[np.array(v) for v in jax.tree.leaves(s)] for s in self.states]
-            return Progress(parts.join(leaves), trace, dict(recorded))
+            return Progress(slices.join(leaves), trace, dict(recorded))
 
         for block in programs.blocks(steps, record, done):
             made = [self._advance(i, block, done) for i in range(len(self.states))]
-            traces.append(parts.join(made, axis=1))
+            traces.append(slices.join(made, axis=1))
             done += block
             if done in record:
-                recorded[done] = parts.join([np.array(state.code) for state in self.states])
+                recorded[done] = slices.join([np.array(state.code) for state in self.states])
             report(done, traces[-1].objective[-1][: self.count] * self.factor, snapshot)
         trace = jax.tree.map(
             lambda *leaves: np.moveaxis(np.concatenate(leaves), 0, 1),
@@ -168,19 +168,19 @@ class _Chunk:
         nothing = np.zeros((len(self.codes), 0, self.codes.shape[1]), self.codes.dtype)
         return Optimised(self.states, trace, np.stack(codes, axis=1) if codes else nothing)
 
-    def evaluate(self, part: int, codes: np.ndarray) -> Evaluation:
-        """Evaluate codes of a part's runs with the judges; host arrays."""
+    def evaluate(self, i: int, codes: np.ndarray) -> Evaluation:
+        """Evaluate codes of a slice's runs with the judges; host arrays."""
         judge = self.structure.judge
         params = params_of(judge, self.problem.params)
         given = split(self.mesh, np.asarray(codes)[self._places(1)])
         record = self.structure.request.record
-        seen = programs.evaluate_jit(judge, record, self.mesh, params, self.evaluated[part], given)
-        own = self.rows * np.arange(self.parts.shares)[:, None] + np.arange(self.parts.at_once)
+        seen = programs.evaluate_jit(judge, record, self.mesh, params, self.evaluated[i], given)
+        own = self.rows * np.arange(self.slices.shares)[:, None] + np.arange(self.slices.at_once)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[own.ravel()], seen)
 
-    def _advance(self, part: int, steps: int, done: int) -> Trace:
+    def _advance(self, i: int, steps: int, done: int) -> Trace:
         request, optimizer, params = self.structure.request, self.problem.optimizer, self.params
-        runs, setting, state = self.runs[part], self.settings[part], self.states[part]
+        runs, setting, state = self.runs[i], self.settings[i], self.states[i]
         step = jnp.asarray(done, jnp.int32)
         if steps > 1:
             how = (request, optimizer, self.mesh, self.rows)
@@ -190,18 +190,18 @@ class _Chunk:
             response = programs.respond_jit(request, self.mesh, params, runs, codes, step)
             state, trace = programs.update_jit(optimizer, self.mesh, setting, state, response)
             trace = jax.tree.map(lambda leaf: np.asarray(leaf)[None], trace)
-        self.states[part] = state
+        self.states[i] = state
         return jax.tree.map(np.asarray, trace)
 
     def _places(self, population: int) -> np.ndarray:
-        """For every row of a part that the networks see, its run's place in the part."""
-        runs = self.parts.at_once
+        """For every row of a slice that the networks see, its run's place in the slice."""
+        runs = self.slices.at_once
         place = np.minimum(np.arange(self.rows) // population, runs - 1)
-        return (runs * np.arange(self.parts.shares)[:, None] + place).ravel()
+        return (runs * np.arange(self.slices.shares)[:, None] + place).ravel()
 
-    def _run_data(self, part: np.ndarray, population: int) -> RunData:
+    def _run_data(self, runs: np.ndarray, population: int) -> RunData:
         structure, batch, mesh = self.structure, self.problem.batch, self.mesh
-        place = part[self._places(population)]
+        place = runs[self._places(population)]
         rows = self.index[place]
         goals = jax.tree.map(lambda leaf: leaf[batch.which[rows]], structure.goals)
         measures = goals.linear.get(GENERATOR, {})
@@ -222,7 +222,7 @@ class _Chunk:
 
     def _no_trace(self) -> Trace:
         """Of no steps, leaves (0, R, ...)."""
-        codes = jnp.zeros((self.rows * self.parts.shares, self.codes.shape[1]), self.codes.dtype)
+        codes = jnp.zeros((self.rows * self.slices.shares, self.codes.shape[1]), self.codes.dtype)
         respond = functools.partial(programs.respond_rows, self.structure.request, self.mesh)
         seen = jax.eval_shape(respond, self.params, self.runs[0], codes, jnp.int32(0))
         return jax.tree.map(
@@ -232,7 +232,7 @@ class _Chunk:
 
 
 def _skip_evaluation(chunk: _Chunk, done: Optimised) -> Optimised:
-    state = chunk.parts.join([jax.tree.map(np.asarray, state) for state in done.state])
+    state = chunk.slices.join([jax.tree.map(np.asarray, state) for state in done.state])
     found = done._replace(state=state)
     return jax.tree.map(lambda leaf: leaf[: chunk.count], found)
 
@@ -249,7 +249,7 @@ class _End(NamedTuple):
 def _evaluate_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
     recipe = chunk.problem.settings.recipe
     ends = [_evaluate_end(chunk, i, recipe, state) for i, state in enumerate(done.state)]
-    end = chunk.parts.join(ends)
+    end = chunk.slices.join(ends)
     result = ChunkResult(
         start_codes=chunk.codes,
         codes=end.state.code,
@@ -265,14 +265,14 @@ def _evaluate_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
     return with_all_functions(chunk.problem, jax.tree.map(lambda leaf: leaf[: chunk.count], result))
 
 
-def _evaluate_end(chunk: _Chunk, part: int, recipe, state: State) -> _End:
-    """Evaluate the final and the best codes of a part.
+def _evaluate_end(chunk: _Chunk, i: int, recipe, state: State) -> _End:
+    """Evaluate the final and the best codes of a slice.
 
     Takes an update back where the final image is not finite.
     """
     state = jax.tree.map(np.asarray, state._replace(optimizer=None, asked=None))
     used = {GENERATOR, *(c.name for c in chunk.structure.request.system.classifiers)}
-    final = chunk.evaluate(part, state.code)
+    final = chunk.evaluate(i, state.code)
     seen = {name: blobs for name, blobs in final.watched.items() if name in used}
     broken = ~_finite_runs(final.objective, final.image, seen)
     if broken.any():
@@ -281,13 +281,11 @@ def _evaluate_end(chunk: _Chunk, part: int, recipe, state: State) -> _End:
             ended=np.where(broken & (state.ended < 0), np.int32(recipe.steps), state.ended),
             sound=state.sound & ~broken,
         )
-        final = chunk.evaluate(part, state.code)
-    last = (
-        chunk.evaluate(part, state.forward_code) if recipe.last_image == "last_forward" else final
-    )
+        final = chunk.evaluate(i, state.code)
+    last = chunk.evaluate(i, state.forward_code) if recipe.last_image == "last_forward" else final
     better = state.sound & (final.objective > state.best_value)
     best_codes = np.where(better[:, None], state.code, state.best_code)
-    return _End(state, last, chunk.evaluate(part, best_codes), best_codes)
+    return _End(state, last, chunk.evaluate(i, best_codes), best_codes)
 
 
 def _finite_runs(*trees: Any) -> np.ndarray:

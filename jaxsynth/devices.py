@@ -1,4 +1,4 @@
-"""Rows of a batch: over several devices, in parts that memory holds, padded to a fixed number.
+"""Rows of a batch: over several devices, in slices that memory holds, padded to a fixed number.
 
 Runs are independent, so nothing is exchanged between devices. A device computes exactly what it
 would compute alone with the same number of rows.
@@ -91,12 +91,12 @@ def share_rows(batch: int) -> int:
     return batch + (_SPARE if batch > 1 and rounds_by_place() else 0)
 
 
-class Parts(NamedTuple):
-    """How a chunk of `shares` x `runs` rows is cut into parts of `at_once` runs a share.
+class Slices(NamedTuple):
+    """How a chunk of `shares` x `runs` rows is cut into slices of `at_once` runs a share.
 
-    Parts go through the compiled step in turn, where memory does not hold the whole chunk. The last
-    one is padded with the share's last run. Checkpoints hold the whole chunk, so that it may be
-    resumed in other parts, or whole.
+    Slices go through the compiled step in turn, where memory does not hold the whole chunk. The
+    last one is padded with the share's last run. Checkpoints hold the whole chunk, so that it may
+    be resumed in other slices, or whole.
     """
 
     shares: int
@@ -104,7 +104,7 @@ class Parts(NamedTuple):
     at_once: int
 
     def cut(self, tree: Any) -> list[Any]:
-        """Cut arrays (shares x runs, ...) into (shares x at_once, ...) for every part."""
+        """Cut arrays (shares x runs, ...) into (shares x at_once, ...) for every slice."""
         if self.at_once >= self.runs:
             return [tree]
         begin = self.runs * np.arange(self.shares)[:, None]
@@ -122,7 +122,7 @@ class Parts(NamedTuple):
 
     def _join(self, leaves: Sequence[np.ndarray], axis: int) -> np.ndarray:
         before, after = leaves[0].shape[:axis], leaves[0].shape[axis + 1 :]
-        parts = [leaf.reshape(*before, self.shares, self.at_once, *after) for leaf in leaves]
-        whole = np.concatenate(parts, axis + 1)
+        slices = [leaf.reshape(*before, self.shares, self.at_once, *after) for leaf in leaves]
+        whole = np.concatenate(slices, axis + 1)
         whole = np.take(whole, np.arange(self.runs), axis + 1)
         return whole.reshape(*before, self.shares * self.runs, *after)

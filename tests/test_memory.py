@@ -15,7 +15,7 @@ from short import Run, Sweep, Term, execute, join, plan
 from tiny import save_tiny_networks, tiny_networks
 
 from jaxsynth import programs
-from jaxsynth.devices import Parts, share_rows
+from jaxsynth.devices import Slices, share_rows
 from jaxsynth.recipes import Recipe
 from jaxsynth.runs.checkpoint import load_progress, save_progress
 from jaxsynth.runs.folder import UNFINISHED
@@ -31,13 +31,13 @@ RECIPE = Recipe(
 @pytest.mark.parametrize(("batch", "at_once", "shares"), [
     (4, 4, 1), (4, 2, 1), (5, 3, 1), (5, 2, 3), (7, 1, 2), (1, 1, 2), (8, 3, 4)
 ])  # fmt: skip
-def test_parts_give_the_chunk_back(batch, at_once, shares):
+def test_slices_give_the_chunk_back(batch, at_once, shares):
     whole = np.arange(batch * shares)
-    parts = Parts(shares, batch, at_once)
-    cut = parts.cut({"a": whole, "b": whole[:, None] * 2})
+    slices = Slices(shares, batch, at_once)
+    cut = slices.cut({"a": whole, "b": whole[:, None] * 2})
     assert {len(part["a"]) for part in cut} == {shares * min(at_once, batch)}
-    np.testing.assert_array_equal(parts.join(cut)["a"], whole)
-    across = parts.join([part["b"].T for part in cut], axis=1)
+    np.testing.assert_array_equal(slices.join(cut)["a"], whole)
+    across = slices.join([part["b"].T for part in cut], axis=1)
     np.testing.assert_array_equal(across[0], 2 * whole)
 
 
@@ -85,7 +85,7 @@ def test_a_halved_chunk_is_bit_equal_to_a_sweep_of_the_smaller_batch(spare, monk
     assert [len(chunk.codes) for chunk in chunks] == [4, 3]
     jax.tree.map(np.testing.assert_array_equal, join(chunks), small)
 
-    # its state half-way continues in parts, or in one chunk, to the same bits
+    # its state half-way continues in slices, or in one chunk, to the same bits
     again = list(execute(todo(4), chunks=(4,), under_way=load_progress(tmp_path, 4)))
     jax.tree.map(np.testing.assert_array_equal, again[0], chunks[1])
     monkeypatch.undo()

@@ -38,8 +38,8 @@ REPORT_RUNS = 1000  # shown without JavaScript, where a browser holds every pict
 DrawSheet = Callable[[str, Sequence[Run], Rows, DrawTile], Iterable[tuple[str, Image.Image]]]
 
 
-class Parts(NamedTuple):
-    """Optional parts of the pages.
+class Extras(NamedTuple):
+    """What pages show beside the runs.
 
     Attributes:
       draw_sheet: draws other pages than the contact sheet.
@@ -52,7 +52,7 @@ class Parts(NamedTuple):
     photographs: Sequence[Sequence[Photograph]] = ()
 
 
-NO_PARTS = Parts()
+NO_EXTRAS = Extras()
 
 
 class Pages(NamedTuple):
@@ -70,7 +70,7 @@ def report(
     title: str = "",
     note: str = "",
     blur_sheet: bool = False,
-    parts: Parts = NO_PARTS,
+    extras: Extras = NO_EXTRAS,
 ) -> Pages:
     """Write index.html, a copy report.html, explorer/, metrics.csv and the pictures.
 
@@ -84,7 +84,7 @@ def report(
       title: heading of the pages.
       note: a text above the gallery.
       blur_sheet: blurs such images on contact sheet and film strip, too.
-      parts: what else is shown.
+      extras: what else is shown.
 
     Returns:
       The rows of the table, and the names of the pictures that were drawn.
@@ -106,13 +106,13 @@ def report(
 
     write_csv(folder / METRICS, rows)
     sheets = []
-    for name, sheet in (parts.draw_sheet or _contact_pages(sweep))(title, sweep.runs, rows, tile):
+    for name, sheet in (extras.draw_sheet or _contact_pages(sweep))(title, sweep.runs, rows, tile):
         sheet.save(folder / name)
         sheets.append(name)
-    strip, strip_nsfw = STRIP if parts.paths else "", None
-    if parts.paths:
+    strip, strip_nsfw = STRIP if extras.paths else "", None
+    if extras.paths:
         strip_nsfw = write_strip(
-            sweep, parts.paths, folder, f"{title}, from a photograph", blur_sheet
+            sweep, extras.paths, folder, f"{title}, from a photograph", blur_sheet
         )
     shown = range(min(len(rows), REPORT_RUNS) if which else 0)
     links = [name for name in (METRICS, CONFIG, RESULTS) if (folder / name).is_file()]
@@ -131,7 +131,7 @@ def report(
         links=(*sheets, *links),
         explorer=f"{EXPLORER}/data.js",
     )
-    write_explorer(sweep, folder, page.title, rows[:MOST_RUNS], which, parts.photographs)
+    write_explorer(sweep, folder, page.title, rows[:MOST_RUNS], which, extras.photographs)
     for name in PAGES:
         write_page(folder / name, page)
     (folder / EXPLORER / LIVE).unlink(missing_ok=True)  # so the page of a sweep under way reloads
