@@ -25,6 +25,7 @@ from jaxsynth.training.prior import (
     Searches,
     advance_searches,
     other_codes,
+    shifted,
 )
 from jaxsynth.training.prior_encoder import measure_whitening
 from jaxsynth.training.prior_run import PriorRun, train_prior
@@ -150,9 +151,13 @@ def test_searches_raise_their_goals_and_begin_afresh():
     def encode(params, image):
         return {"code": image @ params}
 
-    parts = PriorParts(lambda params, codes: jnp.tanh(codes @ params), encode, (), places=2)
+    def generate(params, colour, codes):
+        return jnp.tanh(codes @ params + colour)
+
+    parts = PriorParts(generate, encode, (), places=2)
     rng = np.random.default_rng(0)
-    networks = tuple(jnp.asarray(rng.normal(size=(6, 6)) / 3) for _ in range(2))
+    params, encoder = (jnp.asarray(rng.normal(size=(6, 6)) / 3) for _ in range(2))
+    networks = params, {"encoder": encoder, "colour": jnp.full(6, 0.2)}
     z = jnp.asarray(rng.normal(size=(8, 6)), jnp.float32)
     begun = Searches(jnp.zeros((500, 6)), jnp.zeros((500, 6)))  # no goals yet
     advance = jax.jit(partial(advance_searches, parts))
@@ -166,11 +171,20 @@ def test_searches_raise_their_goals_and_begin_afresh():
     assert 450 < same.sum() < 500  # one in forty begins afresh
 
     def score(codes):
-        made = jnp.tanh(codes @ networks[0]) @ networks[1]
+        made = jnp.tanh(codes @ params + 0.2) @ encoder
         return np.asarray((made * searches.goals).sum(1))
 
     raised = score(later.codes) - score(searches.codes)
     assert (raised[same] > 0).mean() > 0.9 and np.abs(later.codes).max() <= 3
+
+
+def test_shifted_images_move_and_mirror_their_borders():
+    images = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
+    offsets = jnp.array([[0, 0], [3, -2], [-8, 8]])
+    made = np.asarray(shifted(jnp.asarray(images), offsets))
+    around = np.pad(images, ((0, 0), (8, 8), (8, 8), (0, 0)), mode="reflect")
+    for one, whole, (down, right) in zip(made, around, np.asarray(offsets) + 8, strict=True):
+        np.testing.assert_array_equal(one, whole[down : down + 16, right : right + 16])
 
 
 def test_more_searches_than_other_codes_are_refused():
@@ -247,7 +261,8 @@ def test_a_comparator_of_lpips_joins_the_losses(data, trunk, tmp_path):  # noqa:
     run, lines, made = _run(data, trunk, tmp_path, max_steps=1), [], []
     for name, comparator in (("with", str(file)), ("without", "none")):
         loop = dataclasses.replace(run.loop, out=tmp_path / name)
-        changed = dataclasses.replace(run, comparator=comparator, loop=loop)
+        heavy = dataclasses.replace(run.training, lpips=100.0)
+        changed = dataclasses.replace(run, comparator=comparator, loop=loop, training=heavy)
         made.append(load_network(train_prior(changed, lines.append)[0]).params)
     first = [line for line in lines if "img/s" in line]
     assert "lpips" in first[0] and "lpips" not in first[1]
