@@ -15,7 +15,7 @@ DOCS = Path(__file__).parent
 PICTURES = DOCS / "pictures"
 SWEEP = (
     "joint --scenes=volcano,iceberg --nsfw_weights=-0.5,0.25,0.5,1 --seeds=2 "
-    "--record_codes=3,6,9,12,15,20,25"
+    "--record_codes=3,6,9,12,15,18"
 )
 _VIEWS = {"gallery": ("#/", 760), "run": ("#/run/12", 900), "grid": ("#/grid", 760)}
 _BUTTON = "[...document.querySelectorAll('button')].find(b => /make pictures/i.test(b.innerText))"

@@ -201,7 +201,7 @@ def run_film(sweep: SweepResult, place: int) -> Iterator[np.ndarray]:
     if not steps:
         raise ValueError(
             f"{sweep.folder or 'the sweep'} has no recorded codes: run it with --record_codes, "
-            "such as --record_codes=10,20,30 (record=(10, 20, 30) in Python)"
+            "such as --record_codes=5,10,15 (record=(5, 10, 15) in Python)"
         )
     order = np.argsort(steps, kind="stable")
     codes = np.concatenate([sweep.start_codes[place][None], sweep.recorded_codes[place][order]])
