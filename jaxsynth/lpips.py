@@ -15,7 +15,7 @@ import numpy as np
 from jaxsynth.devices import batches
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.layers import to_bgr
-from jaxsynth.models.network import Activations, Network, Params
+from jaxsynth.models.network import Activations, Network, Params, activation_shapes
 from jaxsynth.models.weights import load_network
 
 _BATCH = 16
@@ -78,3 +78,14 @@ def distance(apply: Apply, params: Params, first: jax.Array, second: jax.Array) 
 def _distances(apply: Apply, params: Params, first: jax.Array, second: jax.Array) -> jax.Array:
     first, second = (to_bgr(rgb.astype(jnp.float32)) for rgb in (first, second))
     return distance(apply, params, first, second)
+
+
+def load_comparator(name: str) -> Network:
+    """Load a network whose features `distance` compares; ValueError if it is none."""
+    network = load_network(name)
+    if not any(blob.startswith("lpips_") for blob in activation_shapes(network.info.config)):
+        raise ValueError(
+            f"comparator {name!r} has no blobs of LPIPS: choose alexnet_features, vgg16_features, "
+            "or none"
+        )
+    return network

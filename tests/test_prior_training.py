@@ -25,11 +25,11 @@ from jaxsynth.training.prior import (
     Searches,
     advance_searches,
     other_codes,
-    shifted,
 )
 from jaxsynth.training.prior_encoder import measure_whitening
 from jaxsynth.training.prior_run import PriorRun, train_prior
 from jaxsynth.training.scene_run import SceneRun, train_scene
+from jaxsynth.training.setup import shifted
 
 LITE = EfficientNetConfig(
     size=32,
@@ -249,6 +249,26 @@ def test_a_resumed_generator_has_the_same_weights(data, trunk, tmp_path, prior):
     resumed, whole = load_network(path), load_network(prior[0])
     for name, value in whole.params.items():
         np.testing.assert_array_equal(value, resumed.params[name], err_msg=name)
+
+
+def test_a_generator_starts_from_a_trained_one(data, trunk, tmp_path, prior):  # noqa: F811
+    """It has the same encoder, to the byte, and weights near those that it starts from."""
+    say, run = (lambda line: None), _run(data, trunk, tmp_path, max_steps=1)
+    run = dataclasses.replace(run, start=str(prior[0]))
+    path, _ = train_prior(run, say)
+    encoder = "pocket_encoder.safetensors"
+    assert path.with_name(encoder).read_bytes() == prior[0].with_name(encoder).read_bytes()
+    before, after = load_network(prior[0]).params, load_network(path).params
+    moved = [np.abs(before[name] - after[name]).max() for name in before]
+    assert 0 < max(moved) < 2e-3 and set(before) == set(after)
+    np.testing.assert_array_equal(before["colour/kernel"], after["colour/kernel"])
+    with pytest.raises(ValueError, match="of other settings: its pocket_generator"):
+        train_prior(dataclasses.replace(run, width=8), say)
+    other = load_network(prior[0])
+    other = other._replace(info=dataclasses.replace(other.info, encoder_sha256="0"))
+    save_network(path, other)
+    with pytest.raises(ValueError, match="not trained for"):
+        train_prior(dataclasses.replace(run, start=str(path)), say)
 
 
 def test_a_comparator_of_lpips_joins_the_losses(data, trunk, tmp_path):  # noqa: F811

@@ -20,12 +20,11 @@ from jaxsynth.arithmetic import root_key
 from jaxsynth.inputs import option
 from jaxsynth.models.network import Activations, Params
 from jaxsynth.training.projected import Adversary, hinge_loss, mix, realism
-from jaxsynth.training.setup import to_input
+from jaxsynth.training.setup import random_offsets, shifted, to_input
 
 _COARSE = 4  # pixels a side of what the pixel distance compares
 _EPSILON = 1e-3
 _RAMP = 16_000  # images over which the adversary's weight rises
-_SHIFT = 8  # pixels, at most
 BOX = 3.0  # of the code, on either side of 0
 _SEARCH_STEPS = 40  # of a search under way, on average
 _SEARCH_RATE, _SEARCH_DECAY = 0.2, 0.99
@@ -148,7 +147,7 @@ def prior_step(
     count = round(training.others * len(z)) - len(searched)
     others = other_codes(jax.random.fold_in(key, 2), z, count)
     codes = jnp.concatenate([noisy, others, searched])
-    offsets = _offsets(jax.random.fold_in(key, 4), len(codes))
+    offsets = random_offsets(jax.random.fold_in(key, 4), len(codes))
     photo = shifted(photo, offsets[: len(z)])
     seen = parts.encode(frozen["encoder"], photo)
     clean = jnp.concatenate([seen["code"], codes[len(z) :]])
@@ -271,26 +270,6 @@ def _rate(training: PriorTraining, step: jax.Array, progress: jax.Array) -> jax.
 
 def _flip(key: jax.Array, rgb: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key, 0.5, (len(rgb), 1, 1, 1)), rgb[:, :, ::-1], rgb)
-
-
-def _offsets(key: jax.Array, count: int) -> jax.Array:
-    """Draw shifts (count, 2); half of them are 0."""
-    keys = jax.random.split(key, 2)
-    drawn = jax.random.randint(keys[0], (count, 2), -_SHIFT, _SHIFT + 1)
-    return jnp.where(jax.random.bernoulli(keys[1], 0.5, (count, 1)), drawn, 0)
-
-
-def shifted(images: jax.Array, offsets: jax.Array) -> jax.Array:
-    """Shift images (B, S, S, 3) by offsets (B, 2) in pixels; borders are mirrored.
-
-    What losses see at all offsets cannot settle into a pattern of the encoder's strides.
-    """
-    side = images.shape[1]
-    at = jnp.arange(side) + offsets[..., None]  # (B, 2, S)
-    at = side - 1 - jnp.abs(side - 1 - jnp.abs(at))
-    rows, columns = jnp.moveaxis(jax.nn.one_hot(at, side), 1, 0)  # each (B, S, S)
-    images = jnp.einsum("bip,bpqc->biqc", rows, images)
-    return jnp.einsum("bjq,biqc->bijc", columns, images)
 
 
 def _feature_distance(seen, made, layers, count: int) -> jax.Array:

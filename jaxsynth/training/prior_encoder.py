@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsynth.disk import atomic_file
+from jaxsynth.disk import atomic_file, file_sha256
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.grid_generator import EncoderConfig, grid_features
+from jaxsynth.models.names import resolve
 from jaxsynth.models.network import Network, NetworkInfo, activation_shapes, build_network
 from jaxsynth.models.packaged import EfficientNetConfig
 from jaxsynth.models.weights import load_network
@@ -131,6 +132,36 @@ def encoder_network(encoding: Encoding, source: str, licence: str) -> Network:
 def half_precision(params: dict[str, Any]) -> dict[str, np.ndarray]:
     """Parameters in the precision of a shipped file."""
     return {path: np.asarray(value, np.float16) for path, value in params.items()}
+
+
+def trained_pair(start: str, wanted: tuple[Any, Any]) -> tuple[Network, Network]:
+    """Load a generator, by its name or file, and the encoder that lies beside it.
+
+    Raises:
+      ValueError: if the generator does not invert that encoder, or their settings are not `wanted`.
+    """
+    generator, beside = load_network(start), resolve(start).with_name(f"{ENCODER}.safetensors")
+    encoder = load_network(str(beside))
+    if file_sha256(beside) != generator.info.encoder_sha256:
+        raise ValueError(f"start is {start!r}, but it was not trained for {str(beside)!r}")
+    for network, config in zip((generator, encoder), wanted, strict=True):
+        if network.info.config != config:
+            raise ValueError(
+                f"start is {start!r}, of other settings: its {network.name} has "
+                f"{network.info.config}, expected {config}"
+            )
+    return generator, encoder
+
+
+def encoding_of(generator: Network, encoder: Network) -> Encoding:
+    """Return the encoding of a trained pair; the share of variance is not known."""
+
+    def layer(network: Network, name: str) -> tuple[np.ndarray, np.ndarray]:
+        kernel, bias = (np.asarray(network.params[f"{name}/{k}"]) for k in ("kernel", "bias"))
+        return kernel, bias
+
+    layers = layer(encoder, "project"), layer(encoder, "whiten"), layer(generator, "colour")
+    return Encoding(encoder.info.config, encoder.params, Whitening(*layers, float("nan")))
 
 
 def measure_whitening(

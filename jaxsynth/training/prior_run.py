@@ -21,18 +21,18 @@ from jaxsynth.environment import writable_cache
 from jaxsynth.images import to_rgb
 from jaxsynth.inputs import option
 from jaxsynth.lpips import distance as lpips_distance
+from jaxsynth.lpips import load_comparator
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.grid_generator import EncoderConfig, GridGeneratorConfig
 from jaxsynth.models.network import (
     CodeStats,
     Network,
     NetworkInfo,
-    activation_shapes,
     build_network,
     make_apply,
     make_module,
 )
-from jaxsynth.models.weights import file_record, load_network, save_network
+from jaxsynth.models.weights import file_record, save_network
 from jaxsynth.system import view
 from jaxsynth.training.data import ImageSet, batches, content_hash, load_images
 from jaxsynth.training.loop import LoopConfig, Training, run_loop
@@ -50,7 +50,9 @@ from jaxsynth.training.prior_encoder import (
     ENCODER,
     code_grid,
     encoder_network,
+    encoding_of,
     half_precision,
+    trained_pair,
     trunk_of,
     whitened,
 )
@@ -76,6 +78,9 @@ class PriorRun:
     data: Path = dataclasses.field(metadata={"help": "Folder of zips, class folders or images."})
     loop: LoopConfig
     encoder: str = option("efficientnet_lite0", "Classifier whose blob is inverted: name or file.")
+    start: str = option(
+        "none", "Generator whose weights and code the training starts from: name or file, or none."
+    )
     blob: str = option("block10", "The blob, spatial or a vector.")
     layers: tuple[str, ...] = option(
         ("block0", "block2", "block4", "block10", "block15"),
@@ -110,18 +115,23 @@ def train_prior(
     run = dataclasses.replace(run, activations=activations)
     network = trunk_of(run.encoder, (run.blob, *run.layers), run.size)
     grid = code_grid(network, run.blob, run.channels, run.size)
-    comparator = _comparator(run)
+    comparator = None if run.comparator == "none" else load_comparator(run.comparator)
     cache = run.cache or writable_cache()
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
-    encoding = whitened(network, run.blob, grid, run.loop.out / "whitening.npz", train)
-    say(f"the code holds {encoding.whitening.explained:.1%} of the features' variance")
     config = GridGeneratorConfig(grid, run.size, run.width)
+    wanted = config, EncoderConfig(network.info.config, run.blob, grid)
+    begun = None if run.start == "none" else trained_pair(run.start, wanted)
+    if begun:
+        encoding = encoding_of(*begun)
+    else:
+        encoding = whitened(network, run.blob, grid, run.loop.out / "whitening.npz", train)
+        say(f"the code holds {encoding.whitening.explained:.1%} of the features' variance")
     compare = comparator and comparator.apply
     parts = _parts(config, encoding.config, run.layers, run.activations, compare)
-    state, frozen = _first_state(config, encoding, parts, run)
+    state, frozen = _first_state(config, encoding, parts, run, begun and begun[0].params)
     frozen["comparator"] = comparator and comparator.params
     few = val._replace(rows=val.rows[:: max(1, len(val.rows) // _INTERIM)])
 
@@ -133,24 +143,14 @@ def train_prior(
     training = Training(step, _settings(run, train), evaluate, frozen)
     state = run_loop(training, state, train, run.loop, say, asked_to_stop)
     encoder_path = run.loop.out / f"{ENCODER}.safetensors"
-    digest = save_network(encoder_path, encoder_network(encoding, run.encoder, run.licence))
+    encoder = encoder_network(encoding, run.encoder, run.licence)
+    if begun:
+        encoder = begun[1]._replace(params=half_precision(begun[1].params))
+    digest = save_network(encoder_path, encoder)
     path = run.loop.out / f"{GENERATOR}.safetensors"
     params = {**state.average, "colour": frozen["colour"]}
     save_network(path, _generator_network(params, int(state.step), config, run, digest))
     return path, _measure(parts, state, frozen, val)
-
-
-def _comparator(run: PriorRun) -> Network | None:
-    """The network of LPIPS that the run names; raise ValueError if it is none of LPIPS."""
-    if run.comparator == "none":
-        return None
-    network = load_network(run.comparator)
-    if not any(name.startswith("lpips_") for name in activation_shapes(network.info.config)):
-        raise ValueError(
-            f"comparator {run.comparator!r} has no blobs of LPIPS: choose alexnet_features, "
-            "vgg16_features, or none"
-        )
-    return network
 
 
 @functools.cache  # equal runs of a process share their programs
@@ -182,9 +182,12 @@ def _apart(compare: Callable, activations: str, params: Any, *images: jax.Array)
     return lpips_distance(compare, *cast((params, *images), activations)).astype(jnp.float32)
 
 
-def _first_state(config, encoding, parts, run) -> tuple[PriorState, dict[str, Any]]:
-    generator = make_module(config, conv=training_conv())
-    params = initial_variables(generator, run.loop.seed, (1, config.code))["params"]
+def _first_state(config, encoding, parts, run, start) -> tuple[PriorState, dict[str, Any]]:
+    if start:
+        params = traverse_util.unflatten_dict(start, sep="/")
+    else:
+        generator = make_module(config, conv=training_conv())
+        params = initial_variables(generator, run.loop.seed, (1, config.code))["params"]
     kernel, bias = map(jnp.asarray, encoding.whitening.colour)
     del params["colour"]  # stays as measured
     image = jax.ShapeDtypeStruct((2, run.size, run.size, 3), jnp.float32)
@@ -220,6 +223,7 @@ def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
     return {
         "network": GENERATOR,
         "encoder": file_record(run.encoder)["sha256"],
+        "start": "none" if run.start == "none" else file_record(run.start)["sha256"],
         **{name: getattr(run, name) for name in fields},
         "batch": run.loop.batch,
         "seed": run.loop.seed,

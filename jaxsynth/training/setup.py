@@ -32,6 +32,7 @@ from jaxsynth.models.layers import to_bgr
 ACTIVATIONS = ("float32", "bfloat16")
 _IM2COL_SIDE = 10  # up to this the kernel's gradient is a product
 _COL2IM_SIDE = 17  # up to this the input's gradient is one
+_SHIFT = 8  # pixels, at most
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -103,6 +104,26 @@ def _draw(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.nda
 def to_input(rgb: jax.Array) -> jax.Array:
     """(..., 3) RGB 0..255 -> (..., 3) float32 BGR, mean-subtracted."""
     return to_bgr(rgb.astype(jnp.float32))
+
+
+def random_offsets(key: jax.Array, count: int) -> jax.Array:
+    """Draw shifts (count, 2) by up to `_SHIFT` pixels; half of them are 0."""
+    keys = jax.random.split(key, 2)
+    drawn = jax.random.randint(keys[0], (count, 2), -_SHIFT, _SHIFT + 1)
+    return jnp.where(jax.random.bernoulli(keys[1], 0.5, (count, 1)), drawn, 0)
+
+
+def shifted(images: jax.Array, offsets: jax.Array) -> jax.Array:
+    """Shift images (B, S, S, 3) by offsets (B, 2) in pixels; borders are mirrored.
+
+    What losses see at all offsets cannot settle into a pattern of the encoder's strides.
+    """
+    side = images.shape[1]
+    at = jnp.arange(side) + offsets[..., None]  # (B, 2, S)
+    at = side - 1 - jnp.abs(side - 1 - jnp.abs(at))
+    rows, columns = jnp.moveaxis(jax.nn.one_hot(at, side), 1, 0)  # each (B, S, S)
+    images = jnp.einsum("bip,bpqc->biqc", rows, images)
+    return jnp.einsum("bjq,biqc->bijc", columns, images)
 
 
 def random_crop_flip(
