@@ -358,8 +358,10 @@ def test_pages_of_runs_in_memory_and_scores_of_files(gen, places, nsfw, photo, t
     runs[0].save(tmp_path / "one.png")
     [made, read] = js.score([tmp_path / "one.png", photo], [places, nsfw])
     assert not made.error and not read.error and set(made.values) == {"places", "nsfw"}
-    [one] = js.score(tmp_path / "one.png", nsfw)
-    assert dict(one.values["nsfw"]) == pytest.approx(dict(made.values["nsfw"]))  # another program
+    [one, _] = js.score([tmp_path / "one.png", photo], nsfw)
+    assert one.values["nsfw"] == made.values["nsfw"]
+    [one] = js.score(tmp_path / "one.png", nsfw)  # another batch size rounds differently
+    assert dict(one.values["nsfw"]) == pytest.approx(dict(made.values["nsfw"]))
     assert len(js.report(runs[1], tmp_path / "page of one").rows) == 1
 
 

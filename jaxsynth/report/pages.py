@@ -39,7 +39,7 @@ DrawSheet = Callable[[str, Sequence[Run], Rows, DrawTile], Iterable[tuple[str, I
 
 
 class Extras(NamedTuple):
-    """What pages show beside the runs.
+    """Shown in addition to the runs.
 
     Attributes:
       draw_sheet: draws other pages than the contact sheet.

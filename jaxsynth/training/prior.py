@@ -151,7 +151,7 @@ def prior_step(
     photo = shifted(photo, offsets[: len(z)])
     seen = parts.encode(frozen["encoder"], photo)
     clean = jnp.concatenate([seen["code"], codes[len(z) :]])
-    known = (jnp.arange(len(codes)) < len(z)) | ~offsets.any(-1)  # the code of what is seen
+    known = (jnp.arange(len(codes)) < len(z)) | ~offsets.any(-1)  # has a code to reach
     ramp = jnp.clip((state.step * len(z) - training.adversary_start) / _RAMP, 0, 1)
 
     def loss_fn(params):

@@ -135,15 +135,15 @@ def half_precision(params: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def trained_pair(start: str, wanted: tuple[Any, Any]) -> tuple[Network, Network]:
-    """Load a generator, by its name or file, and the encoder that lies beside it.
+    """Load a generator, by its name or file, and the encoder in the same folder.
 
     Raises:
       ValueError: if the generator does not invert that encoder, or their settings are not `wanted`.
     """
-    generator, beside = load_network(start), resolve(start).with_name(f"{ENCODER}.safetensors")
-    encoder = load_network(str(beside))
-    if file_sha256(beside) != generator.info.encoder_sha256:
-        raise ValueError(f"start is {start!r}, but it was not trained for {str(beside)!r}")
+    generator, file = load_network(start), resolve(start).with_name(f"{ENCODER}.safetensors")
+    encoder = load_network(str(file))
+    if file_sha256(file) != generator.info.encoder_sha256:
+        raise ValueError(f"start is {start!r}, but it was not trained for {str(file)!r}")
     for network, config in zip((generator, encoder), wanted, strict=True):
         if network.info.config != config:
             raise ValueError(

@@ -115,19 +115,21 @@ def train_prior(
     run = dataclasses.replace(run, activations=activations)
     network = trunk_of(run.encoder, (run.blob, *run.layers), run.size)
     grid = code_grid(network, run.blob, run.channels, run.size)
+    config = GridGeneratorConfig(grid, run.size, run.width)
+    wanted = config, EncoderConfig(network.info.config, run.blob, grid)
+    begun = None if run.start == "none" else trained_pair(run.start, wanted)
     comparator = None if run.comparator == "none" else load_comparator(run.comparator)
     cache = run.cache or writable_cache()
     train = load_images(run.data, "train", run.size, cache)
     val = load_images(run.data, "val", run.size, cache)
     for line in train.skipped + val.skipped:
         say(f"skipped {line}")
-    config = GridGeneratorConfig(grid, run.size, run.width)
-    wanted = config, EncoderConfig(network.info.config, run.blob, grid)
-    begun = None if run.start == "none" else trained_pair(run.start, wanted)
     if begun:
         encoding = encoding_of(*begun)
+        encoder = begun[1]._replace(params=half_precision(begun[1].params))
     else:
         encoding = whitened(network, run.blob, grid, run.loop.out / "whitening.npz", train)
+        encoder = encoder_network(encoding, run.encoder, run.licence)
         say(f"the code holds {encoding.whitening.explained:.1%} of the features' variance")
     compare = comparator and comparator.apply
     parts = _parts(config, encoding.config, run.layers, run.activations, compare)
@@ -143,9 +145,6 @@ def train_prior(
     training = Training(step, _settings(run, train), evaluate, frozen)
     state = run_loop(training, state, train, run.loop, say, asked_to_stop)
     encoder_path = run.loop.out / f"{ENCODER}.safetensors"
-    encoder = encoder_network(encoding, run.encoder, run.licence)
-    if begun:
-        encoder = begun[1]._replace(params=half_precision(begun[1].params))
     digest = save_network(encoder_path, encoder)
     path = run.loop.out / f"{GENERATOR}.safetensors"
     params = {**state.average, "colour": frozen["colour"]}

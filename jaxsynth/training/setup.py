@@ -32,7 +32,7 @@ from jaxsynth.models.layers import to_bgr
 ACTIVATIONS = ("float32", "bfloat16")
 _IM2COL_SIDE = 10  # up to this the kernel's gradient is a product
 _COL2IM_SIDE = 17  # up to this the input's gradient is one
-_SHIFT = 8  # pixels, at most
+_SHIFT = 8  # pixels, the largest random one
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
