@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsynth.ascent import ChunkResult, Progress, State, Trace
 from jaxsynth.ask_tell import Box, Optimizer
+from jaxsynth.environment import is_out_of_memory
 from jaxsynth.goal_arrays import Shared
 from jaxsynth.goals import Goal, RunData
 from jaxsynth.inputs import described
@@ -157,6 +158,17 @@ def chunk_sizes(problem: Problem, shares: int = 1) -> dict[int, int]:
         size = end - begin if joint[batch.structure[begin]] else step
         sizes |= {first: min(size, end - first) for first in range(begin, end, size)}
     return sizes
+
+
+def fewer_at_once(problem: Problem, first: int, at_once: int, error: Exception) -> int:
+    """How many codes go at once where those did not fit, or the error."""
+    if at_once <= problem.optimizer.population or not is_out_of_memory(error):
+        raise error
+    if problem.structures[problem.batch.structure[first]].joint:
+        raise ValueError(
+            "out of memory: diversity needs all seeds of an objective at once: give fewer seeds"
+        ) from None
+    return max(-(-at_once // 2), problem.optimizer.population)
 
 
 def one_run(problem: Problem, run: int) -> tuple[Structure, RunData]:

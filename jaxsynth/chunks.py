@@ -7,6 +7,7 @@ elsewhere blocks of steps run inside one `lax.scan`.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +25,10 @@ from jaxsynth.batch import (
     Problem,
     check_problem,
     chunk_sizes,
+    fewer_at_once,
     with_all_functions,
 )
 from jaxsynth.devices import Slices, committed, on_all, runs_mesh, share_rows, split
-from jaxsynth.environment import is_out_of_memory
 from jaxsynth.goals import RunData
 from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
 
@@ -67,15 +68,19 @@ def execute(
     with arithmetic(double):
         problem = problem._replace(params=on_all(mesh, problem.params))
     sizes, at_once = chunk_sizes(problem, shares), problem.settings.batch
+    ahead = evaluate and mesh is None and jax.default_backend() == "cpu"
+    ahead = ahead and problem.settings.recipe.steps > 0
     for first in sizes if chunks is None else chunks:
         report, result = functools.partial(on_step, first), None
         while result is None:
             try:
                 with arithmetic(double):
                     chunk = _Chunk(problem, mesh, shares, first, sizes[first], at_once)
-                    result = finish(chunk, chunk.optimise(under_way, report))
+                    make = _beside_evaluation if ahead else _Chunk.optimise
+                    result = finish(chunk, make(chunk, under_way, report))
+                    ahead = False
             except jax.errors.JaxRuntimeError as error:
-                at_once = _halved(problem, first, at_once, error)
+                at_once = fewer_at_once(problem, first, at_once, error)
             chunk = None  # only now is the memory of the chunk given back
             if result is None:
                 on_halved(at_once)
@@ -83,15 +88,20 @@ def execute(
         yield result
 
 
-def _halved(problem: Problem, first: int, at_once: int, error: Exception) -> int:
-    """How many codes go at once where those did not fit, or the error."""
-    if at_once <= problem.optimizer.population or not is_out_of_memory(error):
-        raise error
-    if problem.structures[problem.batch.structure[first]].joint:
-        raise ValueError(
-            "out of memory: diversity needs all seeds of an objective at once: give fewer seeds"
-        ) from None
-    return max(-(-at_once // 2), problem.optimizer.population)
+def _beside_evaluation(chunk: "_Chunk", under_way: Progress | None, report) -> Optimised:
+    """Make a chunk's steps while another thread compiles its evaluation, which takes seconds.
+
+    It evaluates start codes, for nothing; what fails there fails again when the ends are evaluated.
+    """
+    start = chunk.settings[0].start
+
+    def evaluate():
+        with arithmetic(start.dtype == np.float64):
+            chunk.evaluate(0, start)
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(evaluate)
+        return chunk.optimise(under_way, report)
 
 
 class _Chunk:
@@ -225,16 +235,13 @@ class _Chunk:
         codes = jnp.zeros((self.rows * self.slices.shares, self.codes.shape[1]), self.codes.dtype)
         respond = functools.partial(programs.respond_rows, self.structure.request, self.mesh)
         seen = jax.eval_shape(respond, self.params, self.runs[0], codes, jnp.int32(0))
-        return jax.tree.map(
-            lambda leaf: np.zeros((0, len(self.codes), *leaf.shape[1:]), leaf.dtype),
-            Trace(seen.value, seen.watched),
-        )
+        nothing = lambda leaf: np.zeros((0, len(self.codes), *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+        return jax.tree.map(nothing, Trace(seen.value, seen.watched))
 
 
 def _skip_evaluation(chunk: _Chunk, done: Optimised) -> Optimised:
     state = chunk.slices.join([jax.tree.map(np.asarray, state) for state in done.state])
-    found = done._replace(state=state)
-    return jax.tree.map(lambda leaf: leaf[: chunk.count], found)
+    return jax.tree.map(lambda leaf: leaf[: chunk.count], done._replace(state=state))
 
 
 class _End(NamedTuple):
@@ -248,8 +255,7 @@ class _End(NamedTuple):
 
 def _evaluate_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
     recipe = chunk.problem.settings.recipe
-    ends = [_evaluate_end(chunk, i, recipe, state) for i, state in enumerate(done.state)]
-    end = chunk.slices.join(ends)
+    end = chunk.slices.join([_evaluate_end(chunk, i, recipe, s) for i, s in enumerate(done.state)])
     result = ChunkResult(
         start_codes=chunk.codes,
         codes=end.state.code,

@@ -1,6 +1,7 @@
 """Objective, balance, recipes and sweeps on tiny networks."""
 
 import dataclasses
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from short import Run, Sweep, Term, plan, problem_of, steps_of, synthesize
 from tiny import compiles_once, in_float64, tiny_networks
 
-from jaxsynth import ascent, recipes
+from jaxsynth import ascent, programs, recipes
 from jaxsynth.ask_tell import Setting
 from jaxsynth.balance import BALANCES, objective, value_and_gradient
 from jaxsynth.models.layers import log_odds, softmax
@@ -321,6 +322,26 @@ def test_one_compilation_serves_every_unit_category_and_weighting(networks):
                 Term("places", "conv2", (1, 1, unit), 1.0),
             )
             synthesize(networks, [Run(s, terms) for s in range(seeds)], Sweep(recipe, batch=3))
+
+
+@pytest.mark.parametrize(("fails", "steps"), [(False, 2), (True, 2), (False, 0)])
+def test_the_evaluation_is_compiled_beside_the_first_chunk_alone(
+    networks, monkeypatch, fails, steps
+):
+    real, callers = programs.evaluate_jit, []
+
+    def evaluate(*args):
+        callers.append(threading.current_thread() is threading.main_thread())
+        if fails and not callers[-1]:
+            raise ValueError("only there")
+        return real(*args)
+
+    monkeypatch.setattr(programs, "evaluate_jit", evaluate)
+    recipe = dataclasses.replace(SHORT, steps=steps)
+    found = synthesize(networks, runs_of(6), Sweep(recipe, batch=3))
+    assert callers.count(False) == (steps > 0)
+    assert callers.count(True) == 4  # last and best of two chunks
+    assert np.isfinite(found.last.image).all()
 
 
 def test_scan_blocks_and_single_steps_agree(networks, x64):

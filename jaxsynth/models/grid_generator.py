@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsynth.models.compiled import Derive, derive_nothing, derive_now, derived_of, layer_conv
-from jaxsynth.models.layers import dense, interleave, leaky_relu, to_bgr
+from jaxsynth.models.layers import dense, interleave, leaky_relu, materialised, to_bgr
 
 _EPSILON = 1e-5
 _SLOPE = 0.2
@@ -78,8 +78,9 @@ class GridGenerator(nn.Module):
         return out
 
     def _gated(self, name: str, side: int, x: jax.Array, double: bool = False) -> jax.Array:
-        x = self._conv(name, 2 * self.config.channels(side), x, double)
-        return nn.glu(x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + _EPSILON))
+        x = materialised(self._conv(name, 2 * self.config.channels(side), x, double))
+        normed = x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + _EPSILON)
+        return materialised(nn.glu(normed))
 
     def _conv(self, name: str, features: int, x: jax.Array, double: bool = False) -> jax.Array:
         """3x3, padding 1; `double` doubles the map before, by nearest neighbour."""
