@@ -85,9 +85,10 @@ def measure(words: Sequence[str], folder: Path) -> dict[str, str]:
 
 
 def exclusive(spans: Sequence[Span]) -> dict[str, float]:
-    """Give every moment to the innermost span that holds it; return seconds by phase.
+    """Give every moment to the span that began last of those that hold it; seconds by phase.
 
-    Spans nest, as calls of one thread do; of two with one begin the shorter one is inside.
+    Spans of one thread nest; of two with one begin the shorter one is inside. The evaluation is
+    compiled by a thread of its own, so its spans overlap others: moments of both are one phase's.
     """
     found: dict[str, float] = {}
     open_spans: list[Span] = []

@@ -76,7 +76,7 @@ def execute(
             try:
                 with arithmetic(double):
                     chunk = _Chunk(problem, mesh, shares, first, sizes[first], at_once)
-                    make = _beside_evaluation if ahead else _Chunk.optimise
+                    make = _optimise_and_compile if ahead else _Chunk.optimise
                     result = finish(chunk, make(chunk, under_way, report))
                     ahead = False
             except jax.errors.JaxRuntimeError as error:
@@ -88,10 +88,10 @@ def execute(
         yield result
 
 
-def _beside_evaluation(chunk: "_Chunk", under_way: Progress | None, report) -> Optimised:
+def _optimise_and_compile(chunk: "_Chunk", under_way: Progress | None, report) -> Optimised:
     """Make a chunk's steps while another thread compiles its evaluation, which takes seconds.
 
-    It evaluates start codes, for nothing; what fails there fails again when the ends are evaluated.
+    The thread evaluates the start codes to do so; an error comes again at the real evaluation.
     """
     start = chunk.settings[0].start
 

@@ -325,7 +325,7 @@ def test_one_compilation_serves_every_unit_category_and_weighting(networks):
 
 
 @pytest.mark.parametrize(("fails", "steps"), [(False, 2), (True, 2), (False, 0)])
-def test_the_evaluation_is_compiled_beside_the_first_chunk_alone(
+def test_the_evaluation_is_compiled_during_the_first_chunk_only(
     networks, monkeypatch, fails, steps
 ):
     real, callers = programs.evaluate_jit, []
