@@ -13,7 +13,7 @@ from test_training import CLASSES, data  # noqa: F401
 
 from jaxsynth.models.network import NetworkInfo, build_network, make_apply, param_shapes
 from jaxsynth.models.packaged import ConvFeaturesConfig, EfficientNetConfig, Layer, Stage
-from jaxsynth.models.weights import load_network, save_network
+from jaxsynth.models.weights import file_record, load_network, save_network
 from jaxsynth.porting.state_dicts import convert_efficientnet
 from jaxsynth.runs.saving import Stopped
 from jaxsynth.training.data import ImageSet
@@ -258,7 +258,10 @@ def test_a_generator_starts_from_a_trained_one(data, trunk, tmp_path, prior):  #
     path, _ = train_prior(run, say)
     encoder = "pocket_encoder.safetensors"
     assert path.with_name(encoder).read_bytes() == prior[0].with_name(encoder).read_bytes()
-    before, after = load_network(prior[0]).params, load_network(path).params
+    started, made = load_network(prior[0]), load_network(path)
+    assert started.info.notes.startswith("start none, ")
+    assert made.info.notes.startswith(f"start {file_record(prior[0])['sha256']}, seed 0, ")
+    before, after = started.params, made.params
     moved = [np.abs(before[name] - after[name]).max() for name in before]
     assert 0 < max(moved) < 2e-3 and set(before) == set(after)
     np.testing.assert_array_equal(before["colour/kernel"], after["colour/kernel"])

@@ -222,7 +222,7 @@ def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
     return {
         "network": GENERATOR,
         "encoder": file_record(run.encoder)["sha256"],
-        "start": "none" if run.start == "none" else file_record(run.start)["sha256"],
+        "start": _start(run),
         **{name: getattr(run, name) for name in fields},
         "batch": run.loop.batch,
         "seed": run.loop.seed,
@@ -230,6 +230,11 @@ def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
         "activations": run.activations,
         "photographs": content_hash(train),
     }
+
+
+def _start(run: PriorRun) -> str:
+    """Return the hash of the generator that the training starts from, or `none`."""
+    return "none" if run.start == "none" else file_record(run.start)["sha256"]
 
 
 def _generator_network(
@@ -243,7 +248,8 @@ def _generator_network(
         encoder=ENCODER,
         encoder_sha256=encoder,
         encoder_blob="code",
-        notes=f"seed {run.loop.seed}, {step * run.loop.batch} images, {run.training}",
+        notes=f"start {_start(run)}, seed {run.loop.seed}, {step * run.loop.batch} images, "
+        f"{run.training}",
     )
     ones = np.ones(config.code, np.float32)
     code = CodeStats(BOX * ones, 0 * ones, ones, -BOX * ones)
