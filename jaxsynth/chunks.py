@@ -235,8 +235,10 @@ class _Chunk:
         codes = jnp.zeros((self.rows * self.slices.shares, self.codes.shape[1]), self.codes.dtype)
         respond = functools.partial(programs.respond_rows, self.structure.request, self.mesh)
         seen = jax.eval_shape(respond, self.params, self.runs[0], codes, jnp.int32(0))
-        nothing = lambda leaf: np.zeros((0, len(self.codes), *leaf.shape[1:]), leaf.dtype)  # noqa: E731
-        return jax.tree.map(nothing, Trace(seen.value, seen.watched))
+        return jax.tree.map(
+            lambda leaf: np.zeros((0, len(self.codes), *leaf.shape[1:]), leaf.dtype),
+            Trace(seen.value, seen.watched),
+        )
 
 
 def _skip_evaluation(chunk: _Chunk, done: Optimised) -> Optimised:

@@ -142,13 +142,16 @@ def train_prior(
         return _measure(parts, state, frozen, few)
 
     step = _join_late(parts, run.training, run.loop.batch)
-    training = Training(step, _settings(run, train), evaluate, frozen)
+    settings = _settings(run, train)
+    training = Training(step, settings, evaluate, frozen)
     state = run_loop(training, state, train, run.loop, say, asked_to_stop)
     encoder_path = run.loop.out / f"{ENCODER}.safetensors"
     digest = save_network(encoder_path, encoder)
     path = run.loop.out / f"{GENERATOR}.safetensors"
     params = {**state.average, "colour": frozen["colour"]}
-    save_network(path, _generator_network(params, int(state.step), config, run, digest))
+    images = int(state.step) * run.loop.batch
+    notes = f"start {settings['start']}, seed {run.loop.seed}, {images} images, {run.training}"
+    save_network(path, _generator_network(params, notes, config, run, digest))
     return path, _measure(parts, state, frozen, val)
 
 
@@ -222,7 +225,7 @@ def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
     return {
         "network": GENERATOR,
         "encoder": file_record(run.encoder)["sha256"],
-        "start": _start(run),
+        "start": "none" if run.start == "none" else file_record(run.start)["sha256"],
         **{name: getattr(run, name) for name in fields},
         "batch": run.loop.batch,
         "seed": run.loop.seed,
@@ -232,13 +235,8 @@ def _settings(run: PriorRun, train: ImageSet) -> dict[str, Any]:
     }
 
 
-def _start(run: PriorRun) -> str:
-    """Return the hash of the generator that the training starts from, or `none`."""
-    return "none" if run.start == "none" else file_record(run.start)["sha256"]
-
-
 def _generator_network(
-    params: Any, step: int, config: GridGeneratorConfig, run: PriorRun, encoder: str
+    params: Any, notes: str, config: GridGeneratorConfig, run: PriorRun, encoder: str
 ) -> Network:
     info = NetworkInfo(
         network=GENERATOR,
@@ -248,8 +246,7 @@ def _generator_network(
         encoder=ENCODER,
         encoder_sha256=encoder,
         encoder_blob="code",
-        notes=f"start {_start(run)}, seed {run.loop.seed}, {step * run.loop.batch} images, "
-        f"{run.training}",
+        notes=notes,
     )
     ones = np.ones(config.code, np.float32)
     code = CodeStats(BOX * ones, 0 * ones, ones, -BOX * ones)
