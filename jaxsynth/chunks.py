@@ -7,7 +7,6 @@ elsewhere blocks of steps run inside one `lax.scan`.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +30,8 @@ from jaxsynth.batch import (
 from jaxsynth.devices import Slices, committed, on_all, runs_mesh, share_rows, split
 from jaxsynth.goals import RunData
 from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
+
+_evaluated: set[tuple[Any, ...]] = set()  # programs that are compiled, or about to be
 
 
 def execute(
@@ -69,7 +70,6 @@ def execute(
         problem = problem._replace(params=on_all(mesh, problem.params))
     sizes, at_once = chunk_sizes(problem, shares), problem.settings.batch
     ahead = evaluate and mesh is None and jax.default_backend() == "cpu"
-    ahead = ahead and problem.settings.recipe.steps > 0
     for first in sizes if chunks is None else chunks:
         report, result = functools.partial(on_step, first), None
         while result is None:
@@ -78,7 +78,6 @@ def execute(
                     chunk = _Chunk(problem, mesh, shares, first, sizes[first], at_once)
                     make = _optimise_and_compile if ahead else _Chunk.optimise
                     result = finish(chunk, make(chunk, under_way, report))
-                    ahead = False
             except jax.errors.JaxRuntimeError as error:
                 at_once = fewer_at_once(problem, first, at_once, error)
             chunk = None  # only now is the memory of the chunk given back
@@ -89,18 +88,18 @@ def execute(
 
 
 def _optimise_and_compile(chunk: "_Chunk", under_way: Progress | None, report) -> Optimised:
-    """Make a chunk's steps while another thread compiles its evaluation, which takes seconds.
+    """Make a chunk's steps while its evaluation is compiled, unless this process has done so."""
+    judge, record = chunk.structure.judge, chunk.structure.request.record
+    program = judge, record, chunk.codes.dtype, chunk.rows
+    if program in _evaluated or not chunk.problem.settings.recipe.steps:
+        return chunk.optimise(under_way, report)
+    _evaluated.add(program)
 
-    The thread evaluates the start codes to do so; an error comes again at the real evaluation.
-    """
-    start = chunk.settings[0].start
+    def evaluate():  # an error comes again at the real evaluation
+        with arithmetic(chunk.codes.dtype == np.float64):
+            chunk.evaluate(0, chunk.codes)
 
-    def evaluate():
-        with arithmetic(start.dtype == np.float64):
-            chunk.evaluate(0, start)
-
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(evaluate)
+    with programs.in_other_thread(evaluate):
         return chunk.optimise(under_way, report)
 
 
@@ -274,10 +273,7 @@ def _evaluate_ends(chunk: _Chunk, done: Optimised) -> ChunkResult:
 
 
 def _evaluate_end(chunk: _Chunk, i: int, recipe, state: State) -> _End:
-    """Evaluate the final and the best codes of a slice.
-
-    Takes an update back where the final image is not finite.
-    """
+    """Evaluate the ends of a slice; an update whose image is not finite is taken back."""
     state = jax.tree.map(np.asarray, state._replace(optimizer=None, asked=None))
     used = {GENERATOR, *(c.name for c in chunk.structure.request.system.classifiers)}
     final = chunk.evaluate(i, state.code)

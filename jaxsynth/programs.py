@@ -4,9 +4,11 @@ Rows are codes: a run of a population has several. The networks see a fixed numb
 so one compilation of them serves every optimizer, rate and population.
 """
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.export
@@ -148,3 +150,18 @@ for _kind in (Goal, Picked, RunData, Response, Evaluation):
 def noise_keys(seeds: jax.Array) -> jax.Array:
     """Make keys (n,) of the optimizers' own draws, from seeds (n,)."""
     return jax.vmap(lambda seed: jax.random.fold_in(root_key(NOISE_ROOT), seed))(seeds)
+
+
+@contextlib.contextmanager
+def in_other_thread(*tasks: Callable[[], object]) -> Iterator[None]:
+    """Call functions in turn in another thread, which so compiles their programs.
+
+    Compiling takes one core: this thread computes meanwhile. What is not begun at the end is left.
+    """
+    thread = ThreadPoolExecutor(1)
+    for task in tasks:
+        thread.submit(task)
+    try:
+        yield
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -142,7 +142,7 @@ _PIXELS: dict[str, Any] = {
 }
 RECIPES: dict[str, Recipe] = {
     "goh": Recipe(),
-    "pocket": Recipe(steps=30, lr_start=0.3, lr_end=0.03, decay=0.95, jitter=8),
+    "pocket": Recipe(steps=40, lr_start=0.3, lr_end=0.03, decay=0.95, jitter=8),
     "dgn_am": Recipe(
         steps=200, lr_start=8.0, decay=0.99, start="normal", last_image="last_forward"
     ),

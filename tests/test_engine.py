@@ -11,7 +11,7 @@ import pytest
 from short import Run, Sweep, Term, plan, problem_of, steps_of, synthesize
 from tiny import compiles_once, in_float64, tiny_networks
 
-from jaxsynth import ascent, programs, recipes
+from jaxsynth import ascent, chunks, programs, recipes
 from jaxsynth.ask_tell import Setting
 from jaxsynth.balance import BALANCES, objective, value_and_gradient
 from jaxsynth.models.layers import log_odds, softmax
@@ -325,7 +325,7 @@ def test_one_compilation_serves_every_unit_category_and_weighting(networks):
 
 
 @pytest.mark.parametrize(("fails", "steps"), [(False, 2), (True, 2), (False, 0)])
-def test_the_evaluation_is_compiled_during_the_first_chunk_only(
+def test_the_evaluation_is_compiled_during_the_first_chunk_of_a_process(
     networks, monkeypatch, fails, steps
 ):
     real, callers = programs.evaluate_jit, []
@@ -337,10 +337,12 @@ def test_the_evaluation_is_compiled_during_the_first_chunk_only(
         return real(*args)
 
     monkeypatch.setattr(programs, "evaluate_jit", evaluate)
+    monkeypatch.setattr(chunks, "_evaluated", set())
     recipe = dataclasses.replace(SHORT, steps=steps)
-    found = synthesize(networks, runs_of(6), Sweep(recipe, batch=3))
-    assert callers.count(False) == (steps > 0)
-    assert callers.count(True) == 4  # last and best of two chunks
+    for sweeps in (1, 2):
+        found = synthesize(networks, runs_of(6), Sweep(recipe, batch=3))
+        assert callers.count(False) == (steps > 0)
+        assert callers.count(True) == 4 * sweeps  # last and best of two chunks
     assert np.isfinite(found.last.image).all()
 
 

@@ -6,7 +6,6 @@ are edits of channels: neurons, pairs, scenes, channels, flips and removals shar
 each network is compiled once forward and once with its gradient.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -25,6 +24,7 @@ from jaxsynth.images import conversion
 from jaxsynth.models.base import Classifier, Generator, Params
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.functions import Activations, prepared
+from jaxsynth.programs import in_other_thread
 from jaxsynth.system import pixels_seen, view
 
 BATCH = 4  # as fast on CPU as more, and little is computed for nothing
@@ -231,13 +231,8 @@ def compiled_ahead(prior: Prior, networks: Iterable[Network]) -> Iterator[None]:
     tasks: list[Callable[[], Any]] = [partial(n.read, n.nothing) for n in last_first]
     tasks += [lambda: prior.draw_back(codes, prior.draw(codes))]
     tasks += [partial(n.slopes, n.nothing, n.weights(LOG_ODDS)) for n in last_first]
-    beside = concurrent.futures.ThreadPoolExecutor(1)
-    for task in tasks:
-        beside.submit(task)
-    try:
+    with in_other_thread(*tasks):
         yield
-    finally:
-        beside.shutdown(cancel_futures=True)
 
 
 def _batched(program: Callable[..., Any], *rows: np.ndarray) -> Any:
