@@ -204,9 +204,9 @@ def captions(
     named = name in place or f"seed {run.seed}" in place
     said = [] if named else [name]
     said += [f"best, step {row['best_step']}"] if which == "best" and "best_step" in row else []
-    said += [f"equals run {row['equals']}"] if row.get("equals") is not None else []
-    lines = score_lines(run.objective, row, classifiers, which)
-    return (", ".join(said), *lines) if said else lines
+    first = [", ".join(said)] if said else []
+    first += [f"equals run {row['equals']}"] if row.get("equals") is not None else []
+    return (*first, *score_lines(run.objective, row, classifiers, which))
 
 
 def score_lines(

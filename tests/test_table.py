@@ -53,6 +53,8 @@ def test_captions_say_terms_first_then_what_is_sensitive_then_the_likeliest():
     assert captions(Run(3, goal, "", "seed 3"), row, [NSFW, PLACES])[0] == "estuary 1e-10"
     continued = Run(3, goal, origin="out/first:12")
     assert captions(continued, row, [NSFW, PLACES])[0] == "run 12"
+    repeated = captions(run, row | {"equals": 0, "best_step": 7}, [NSFW, PLACES], "best")
+    assert repeated[:2] == ("seed 3, best, step 7", "equals run 0")  # short enough for a tile
 
 
 def test_of_many_classes_the_target_is_told_beside_the_sensitive_ones():
