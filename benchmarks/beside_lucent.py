@@ -27,7 +27,7 @@ from benchmarks import check_flags_only
 from benchmarks.speed import peer
 from experiments.launch import command_line, run_main
 from jaxsynth.disk import write_atomic
-from jaxsynth.environment import keep_memory, machine_line
+from jaxsynth.environment import machine_line
 from jaxsynth.models.base import Classifier
 from jaxsynth.models.weights import load_network
 from jaxsynth.report.tables import format_markdown, write_csv
@@ -58,7 +58,6 @@ class _Net(torch.nn.Module):
 
 def main(argv: Sequence[str]) -> int:
     check_flags_only("beside_lucent", argv)
-    keep_memory()
     warnings.filterwarnings("ignore")  # lucent's, of what PyTorch has renamed since
     ours, theirs = js.load(_NETWORK), _Net()
     units = [ours.unit_of(name) for name in _CLASS.value]

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.speed.compare import Timing, ratio, time_in_turn
 from jaxsynth import Classifier, load_onnx
-from jaxsynth.environment import keep_memory, machine_line
+from jaxsynth.environment import machine_line
 from jaxsynth.models.compiled import network_jit
 from jaxsynth.models.functions import prepared
 from jaxsynth.report.tables import format_markdown
@@ -35,7 +35,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60.0)
     given = parser.parse_args()
-    keep_memory()
     names = given.networks.split(",")
     rows = [_measure(name, given.batch, given.seconds) for name in names]
     torch = _torch()[0]

@@ -27,7 +27,6 @@ from jaxsynth.environment import (
     cache_dir,
     is_out_of_memory,
     keep_compiled,
-    keep_memory,
     machine_line,
 )
 from jaxsynth.models.network import Network
@@ -112,7 +111,6 @@ def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
 
 def _answer(sender: Connection, function: Callable[..., Any], args: Sequence[Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_memory()
     keep_compiled(cache_dir())
     try:
         sender.send((function(*args), None))

@@ -131,7 +131,7 @@ PICTURES = (
         "A map of a layer",
         "An activation atlas: activations of photographs laid out in the plane, and an image for "
         "each cell. The label is the commonest category of its photographs; often few share it.",
-        ("map --model=places --blob=conv_head --images=photographs/ --side=8",),
+        ("map --model=places --blob=conv_head --images=photographs/ --side=8 --blur_sheet",),
     ),
     Picture(
         "pixels",

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 from absl import app
 from absl import flags as absl_flags
 
-from jaxsynth.environment import is_out_of_memory, keep_memory, prepare_streams
+from jaxsynth.environment import is_out_of_memory, prepare_streams
 from jaxsynth.inputs import printable
 from jaxsynth.runs.folder import UNFINISHED
 from jaxsynth.runs.saving import Stopped
@@ -58,7 +58,7 @@ def run_main(
 ) -> NoReturn:
     """Parse the flags, call `main(argv)` with the rest, and exit with its return value.
 
-    The process reuses its memory (`keep_memory`). A closed output pipe does not end the work.
+    A closed output pipe does not end the work.
 
     Exit codes: 0 done (also `--help`), 130 stopped by Ctrl-C (143 by SIGTERM), 2 bad input: a flag
     that cannot be parsed, or a ValueError or OSError of the library; 3 where no run stayed finite.
@@ -83,7 +83,6 @@ def run_main(
     if "debug" not in absl_flags.FLAGS:
         absl_flags.DEFINE_bool("debug", False, _DEBUG, module_name=sys.argv[0])
     prepare_streams()
-    keep_memory()
     for chatty in ("jax", "matplotlib"):  # absent accelerators and font caches are no news
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

@@ -9,7 +9,7 @@ __version__ = "0.2.0"
 
 from jaxsynth import recipes
 from jaxsynth.ask_tell import Optimizer
-from jaxsynth.environment import use_two_threads
+from jaxsynth.environment import keep_memory, use_two_threads
 from jaxsynth.gradient_free import cma_es, ga, sphere_cma
 from jaxsynth.lpips import lpips
 from jaxsynth.maximize import Options, maximize, sweep
@@ -79,6 +79,7 @@ __all__ = [
 ]
 
 use_two_threads()
+keep_memory()
 
 
 def __getattr__(name: str) -> typing.Any:

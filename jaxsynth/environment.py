@@ -219,9 +219,13 @@ def keep_memory() -> None:
 
     XLA allocates the memory of a step's activations by malloc each time. glibc maps and unmaps
     blocks of more than 32 MB every time, page by page, and the step waits for it. Nothing happens
-    without glibc. To be called early. Source: mallopt(3).
+    without glibc, and where the environment has settings of its malloc. Most of the effect is lost
+    once JAX has used the CPU. Source: mallopt(3).
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    given = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    if sys.platform != "linux" or given:
+        return
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # musl has none
         for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER)):
             libc.mallopt(option, value)

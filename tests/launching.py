@@ -32,7 +32,6 @@ import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import jax
 import quick  # noqa: F401
@@ -159,11 +158,7 @@ def _as_it_was(cwd: Path) -> Iterator[None]:
     x64, argv = jax.config.jax_enable_x64, sys.argv
     for flag in absl_flags.FLAGS:
         absl_flags.FLAGS[flag].unparse()
-    with (
-        contextlib.chdir(cwd),
-        warnings.catch_warnings(),
-        mock.patch.object(launch, "keep_memory"),
-    ):
+    with contextlib.chdir(cwd), warnings.catch_warnings():
         warnings.simplefilter("default")
         try:
             yield
