@@ -1,7 +1,6 @@
 """Where a help is missing, work continues: no home, no cache, a damaged cache, closed streams."""
 
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -94,30 +93,6 @@ assert np.ptp(image) > 50 and (image[0] == image[1]).all()
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-_FAULTS = """
-import resource
-import jaxsynth
-
-def write(size):
-    b"1" * size
-
-write(2**26)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
-    write(2**26)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is reused with glibc only")
-def test_an_import_has_the_process_reuse_its_memory():
-    def faults(**own: str) -> int:
-        how = {"env": surroundings() | own, "capture_output": True, "text": True, "check": True}
-        return int(subprocess.run([sys.executable, "-c", _FAULTS], **how).stdout)
-
-    assert 10 * faults() < faults(MALLOC_MMAP_THRESHOLD_="131072")  # the user's own setting stays
 
 
 def test_closed_streams_lead_nowhere(tmp_path):
