@@ -29,6 +29,7 @@ from jaxsynth.batch import (
 )
 from jaxsynth.devices import Slices, committed, on_all, runs_mesh, share_rows, split
 from jaxsynth.goals import RunData
+from jaxsynth.models.compiled import text_of
 from jaxsynth.system import GENERATOR, START_CODE, START_IMAGE, params_of
 
 _evaluated: set[tuple[Any, ...]] = set()  # programs that are compiled, or about to be
@@ -89,9 +90,9 @@ def execute(
 
 def _optimise_and_compile(chunk: "_Chunk", under_way: Progress | None, report) -> Optimised:
     """Make a chunk's steps while its evaluation is compiled, unless this process has done so."""
-    judge, record = chunk.structure.judge, chunk.structure.request.record
-    program = judge, record, chunk.codes.dtype, chunk.rows
-    if program in _evaluated or not chunk.problem.settings.recipe.steps:
+    named = text_of((chunk.structure.judge, chunk.structure.request.record))
+    program = named, chunk.codes.dtype, chunk.rows  # no name: a user's, which may know its thread
+    if named is None or program in _evaluated or not chunk.problem.settings.recipe.steps:
         return chunk.optimise(under_way, report)
     _evaluated.add(program)
 

@@ -156,11 +156,13 @@ def noise_keys(seeds: jax.Array) -> jax.Array:
 def in_other_thread(*tasks: Callable[[], object]) -> Iterator[None]:
     """Call functions in turn in another thread, which so compiles their programs.
 
-    Compiling takes one core: this thread computes meanwhile. What is not begun at the end is left.
+    Compiling takes one core: this thread computes meanwhile. What is not begun at the end is left,
+    and so is everything where Python begins to exit.
     """
     thread = ThreadPoolExecutor(1)
-    for task in tasks:
-        thread.submit(task)
+    with contextlib.suppress(RuntimeError):  # no new tasks: Python exits
+        for task in tasks:
+            thread.submit(task)
     try:
         yield
     finally:

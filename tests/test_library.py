@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from pathlib import Path
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ import jaxsynth as js
 from jaxsynth.ask_tell import Seen, Setting
 from jaxsynth.image_files import read_image
 from jaxsynth.maximize import Run, Settings, plan
-from jaxsynth.models import registry
+from jaxsynth.models import compiled, registry
 from jaxsynth.repeat import repeat
 
 SMALL = {"recipe": js.recipes.goh(steps=4), "batch": 4, "progress": False}
@@ -179,6 +180,18 @@ def own_classifier(**options) -> js.Classifier:
     units = js.Preprocess(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), order="RGB", range=(0, 1))
     names = ("cat", "dog", "hen", "cow")
     return js.Classifier(net.apply, params, size=20, labels=names, preprocess=units, **options)
+
+
+def test_own_functions_are_traced_in_the_callers_thread_and_not_kept(gen):
+    names, kept = [], len(compiled._ready)
+
+    def mean(params, x):
+        names.append(threading.current_thread().name)
+        return {"logits": x.mean((0, 1))}
+
+    js.maximize(js.Classifier(mean, {}, size=20).logit(0), gen, **SMALL)
+    assert set(names) == {threading.current_thread().name}
+    assert len(compiled._ready) == kept
 
 
 def test_own_classifier(gen):

@@ -135,9 +135,11 @@ def saved_jit(fun: Callable[..., Any], statics: int) -> Callable[..., Any]:
         with arithmetic():
             key = (fun, first, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
             if key not in _ready:
-                _ready[key] = _saved_program(fun, first, others) or plain
-            program = _ready[key]
-            return plain(*args) if program is plain else program(*others)
+                program = _saved_program(fun, first, others)
+                if program is None:
+                    return plain(*args)  # a user's functions are not kept
+                _ready[key] = program
+            return _ready[key](*others)
 
     call.__dict__["jitted"] = plain.__dict__["jitted"]
     return call

@@ -278,7 +278,7 @@ const jaxsynth = (() => {
   function linesOf(i) {
     const by = metrics.get(state.sort), value = by && by.values[i];
     const [heading, ...scores] = D.captions[i].split("\n");
-    const parts = heading.length > 20 ? heading.split(" · ") : [heading];
+    const parts = heading.length > 16 ? heading.split(" · ") : [heading];
     const lines = [...parts, ...scores.slice(0, 3),
       `run ${run(i)}` + (D.captions[i].includes("best, step") ? "" : `, ${shown(i)} image`)];
     if (state.sort !== "run" && value != null) {
