@@ -154,10 +154,10 @@ def noise_keys(seeds: jax.Array) -> jax.Array:
 
 @contextlib.contextmanager
 def in_other_thread(*tasks: Callable[[], object]) -> Iterator[None]:
-    """Call functions in turn in another thread, which so compiles their programs.
+    """Call functions in turn in another thread, to compile their programs ahead.
 
-    Compiling takes one core: this thread computes meanwhile. What is not begun at the end is left,
-    and so is everything where Python begins to exit.
+    Compiling takes one core: this thread computes meanwhile. What has not begun at the end is not
+    called, and nothing is while Python exits.
     """
     thread = ThreadPoolExecutor(1)
     with contextlib.suppress(RuntimeError):  # no new tasks: Python exits
